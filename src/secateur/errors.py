@@ -1,0 +1,79 @@
+"""Errors that say what went wrong, where, what was got and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BudgetError",
+    "DataError",
+    "ExportError",
+    "InputError",
+    "PlanError",
+    "SecateurError",
+    "TraceError",
+    "UnknownNameError",
+    "VerificationError",
+    "WeightsError",
+    "nearest",
+]
+
+
+class SecateurError(Exception):
+    """Base class of everything that Secateur raises on purpose.
+
+    The command line prints the message alone (no traceback) and exits with status 2.
+    """
+
+
+class InputError(SecateurError, ValueError):
+    """An argument or option has a value that cannot be used."""
+
+
+class UnknownNameError(InputError):
+    """A name was not found where it was looked up; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        """Words the message: ``kind`` is what was looked up, ``known`` are the valid names."""
+        known = sorted(known)
+        close = nearest(name, known)
+        offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."
+        super().__init__(f"There is no {kind} named {name!r}. {offer}{' ' + hint if hint else ''}")
+
+
+class TraceError(SecateurError):
+    """The network could not be traced; the message names the line of the user's code."""
+
+
+class PlanError(SecateurError, ValueError):
+    """A plan does not fit the network that it is applied to."""
+
+
+class BudgetError(SecateurError, ValueError):
+    """A target or ratio cannot be met; the message says how far it can go."""
+
+
+class VerificationError(SecateurError):
+    """The pruned network does not compute what the masked dense network computes."""
+
+
+class WeightsError(SecateurError, ValueError):
+    """Weights do not fit, are damaged, hold NaN, or would have to be unpickled."""
+
+
+class DataError(SecateurError, ValueError):
+    """A data set is missing, damaged, unsafe or empty."""
+
+
+class ExportError(SecateurError):
+    """A network could not be exported, or the exported file failed its check."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Returns the valid names that look most like ``name``.
+
+    >>> nearest("resnet65", ["resnet56", "vgg16_bn", "lenet5"])
+    ['resnet56']
+    """
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

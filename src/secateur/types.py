@@ -1,0 +1,143 @@
+"""The frozen data that stages hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.errors import InputError
+
+__all__ = ["Counts", "ExampleInputs", "LayerCount", "Member", "Target", "Unsupported", "Verification"]
+
+ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a network is called with: one tensor, a tuple of positional or a dict of keyword inputs."""
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """Parameters and multiply-accumulates of one weight-bearing module.
+
+    Attributes:
+        name: Dotted module name (empty for an operator outside any submodule).
+        kind: The operator, for instance ``conv2d`` or ``linear``.
+        out_channels: Output channels or features.
+        params: Parameters held by the module.
+        macs: Multiply-accumulates for one sample (FLOPs are twice that).
+    """
+
+    name: str
+    kind: str
+    out_channels: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size of a network: parameters and multiply-accumulates for **one** sample.
+
+    Attributes:
+        params: All parameters, each counted once.
+        macs: MACs of convolutions, linear layers and matrix products (FLOPs are twice that).
+        layers: The weight-bearing layers in the order of execution.
+    """
+
+    params: int
+    macs: int
+    layers: tuple[LayerCount, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """An absolute or relative budget: give exactly one of the two.
+
+    Attributes:
+        params: Parameters to keep: a count (``> 1``) or a share of the dense network (``<= 1.0``).
+        macs: MACs of one sample to keep: a count (``> 1``) or a share of the dense network.
+
+    >>> Target(macs=0.5).resolve(Counts(params=10, macs=1000))
+    ('macs', 500.0)
+    >>> Target()
+    Traceback (most recent call last):
+    secateur.errors.InputError: A target names one of params, macs; got none of them.
+    """
+
+    params: float | None = None
+    macs: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that one positive number was given."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        names = ", ".join(f.name for f in fields(self))
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise InputError(f"A target names one of {names}; got {got}.")
+        (name, value), *_ = given.items()
+        if not value > 0:
+            raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
+
+    def resolve(self, dense: Counts) -> tuple[str, float]:
+        """Returns the measure's name and its absolute target, given the dense network's counts."""
+        name = "params" if self.params is not None else "macs"
+        value = getattr(self, name)
+        return name, float(value * getattr(dense, name) if value <= 1 else value)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one parameter or buffer that a unit takes part in.
+
+    Attributes:
+        parameter: Name in the state dict.
+        dim: Dimension that is cut.
+        consumes: Whether the dimension is the contracted one (a consumer's input channels).
+    """
+
+    parameter: str
+    dim: int
+    consumes: bool
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An operator without a rule, or a use that keeps parameters from being pruned.
+
+    Attributes:
+        operator: For instance ``aten.cumsum.default``.
+        module: Dotted name of the module that calls it.
+        reason: Why everything that touches it was pinned.
+        pinned_params: Parameters that cannot be pruned because of it.
+    """
+
+    operator: str
+    module: str
+    reason: str
+    pinned_params: int = 0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Proof that the pruned network computes what the masked dense network computes.
+
+    Attributes:
+        max_relative_error: max |pruned − masked dense| / max |masked dense|, the worst over all outputs.
+        tolerance: What it was compared with.
+        dtype: Precision in which it was computed.
+        outputs: How many output tensors were compared.
+    """
+
+    max_relative_error: float
+    tolerance: float
+    dtype: str = "float32"
+    outputs: int = field(default=1)
+
+
+def call(model: torch.nn.Module, inputs: ExampleInputs) -> Any:
+    """Calls ``model`` the way ``inputs`` asks for."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
