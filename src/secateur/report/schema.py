@@ -1,0 +1,137 @@
+"""What a report is made from: plain data, every part of it optional."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from secateur.deploy.checks import ExportCheck
+from secateur.measure.machine import Machine
+from secateur.measure.measurement import Measurement
+from secateur.measure.timings import Timing
+from secateur.types import Unsupported, Verification
+
+__all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Results"]
+
+Role = Literal["dense", "pruned", "control", "other"]
+
+
+class _Part(BaseModel):
+    # A misspelt key would silently leave a part of the report out.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Part):
+    """One column of the headline table.
+
+    Attributes:
+        label: For instance ``Dense, adapted``.
+        role: Decides the colour: dense, pruned, control (dense, trained as long as the pruned one) or other.
+        measurement: Its numbers.
+    """
+
+    label: str
+    role: Role = "other"
+    measurement: Measurement = Measurement()
+
+
+class BlockRow(_Part):
+    """Parameters of one block before and after (seed 000, Table 1)."""
+
+    block: str
+    before: int = Field(ge=0)
+    after: int = Field(ge=0)
+
+
+class LayerRow(_Part):
+    """Output channels (or features) of one layer, dense and pruned."""
+
+    layer: str
+    kind: str = ""
+    before: int = Field(ge=0)
+    after: int = Field(ge=0)
+
+
+class CurvePoint(_Part):
+    """One epoch of one training; accuracies in percent. Numbers that are missing are left out."""
+
+    epoch: float
+    train_top1: float | None = None
+    val_top1: float | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+
+
+class Curve(_Part):
+    """Train and validation curves of one network (seed 000, Figure 3).
+
+    Epochs run on: a fine-tuning that follows 3 epochs of adaptation starts at epoch 4.
+    """
+
+    label: str
+    role: Role = "other"
+    points: tuple[CurvePoint, ...] = ()
+
+
+class Pinned(_Part):
+    """A layer that could not be pruned, and why."""
+
+    layer: str
+    reason: str
+
+
+class Results(_Part):
+    """Everything a report can show; parts that are missing or empty are left out of the page.
+
+    Attributes:
+        recipe: Name of the recipe.
+        description: One or two sentences about what the run did.
+        model: Name of the network.
+        data: Name of the data set, best with its number of images.
+        pruning: What was asked for, for instance ``10 % of the channels of every block by L2 norm``.
+        created: Date and time as text.
+        duration_s: Seconds of the whole run.
+        networks: Columns of the headline table; the first ``dense`` and ``pruned`` ones make the headline.
+        verification: Proof of the cut.
+        backend: Surgery back end, ``module`` or ``graph``.
+        blocks: Parameters per block, see :func:`~secateur.report.block_rows`.
+        layers: Channels per layer, see :func:`~secateur.report.layer_rows`.
+        curves: Training curves.
+        latency: From :func:`secateur.measure.latency`; models named ``dense`` and ``pruned``.
+        exports: From :func:`secateur.deploy.export`.
+        unsupported: Operators without a rule.
+        pinned: Layers that were not prunable.
+        notes: Sentences that a reader must know.
+        recipe_yaml: The resolved recipe.
+        seeds: Seed per purpose.
+        machine: From :func:`secateur.measure.machine`.
+        command: The command that repeats the run.
+    """
+
+    recipe: str = ""
+    description: str = ""
+    model: str = ""
+    data: str = ""
+    pruning: str = ""
+    created: str = ""
+    duration_s: float | None = None
+    networks: tuple[Network, ...] = ()
+    verification: Verification | None = None
+    backend: str = ""
+    blocks: tuple[BlockRow, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    latency: tuple[Timing, ...] = ()
+    exports: tuple[ExportCheck, ...] = ()
+    unsupported: tuple[Unsupported, ...] = ()
+    pinned: tuple[Pinned, ...] = ()
+    notes: tuple[str, ...] = ()
+    recipe_yaml: str = ""
+    seeds: dict[str, int] = Field(default_factory=dict)
+    machine: Machine | None = None
+    command: str = ""
+
+    def network(self, role: Role) -> Network | None:
+        """Returns the first network of that role."""
+        return next((network for network in self.networks if network.role == role), None)
