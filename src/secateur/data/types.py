@@ -1,0 +1,168 @@
+"""What a data set is: three splits, class names, and how to normalise and augment the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from secateur.errors import InputError
+
+__all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "statistics"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation that ImageNet networks (and ``../shared``'s CIFAR ResNets) were trained with."""
+
+
+class AnySplit(Protocol):
+    """Labelled images, in memory (:class:`Split`) or decoded from files as they are asked for."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, (N,)."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def batches(
+        self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (uint8 images (B, C, H, W), int64 labels (B,)), in ``order`` or as stored."""
+        ...
+
+    def subset(self, indices: Tensor) -> AnySplit:
+        """The images at ``indices``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images in memory.
+
+    Attributes:
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,).
+
+    >>> split = Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))
+    >>> len(split), split.shape, [len(labels) for _, labels in split.batches(2)]
+    (5, (1, 8, 8), [2, 2, 1])
+    """
+
+    images: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Checks types and shapes."""
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            got = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise InputError(f"A split wants uint8 images of shape (N, C, H, W); got {got}.")
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+            got = f"{self.labels.dtype} {tuple(self.labels.shape)} for {len(self.images)} images"
+            raise InputError(f"A split wants one int64 label per image; got {got}.")
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def batches(
+        self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (uint8 images, labels) in ``order``; ``crop_seed`` is for streamed splits only."""
+        for start in range(0, len(self if order is None else order), batch_size):
+            stop = start + batch_size
+            if order is None:
+                yield self.images[start:stop], self.labels[start:stop]
+            else:
+                yield self.images[order[start:stop]], self.labels[order[start:stop]]
+
+    def subset(self, indices: Tensor) -> Split:
+        """A copy of the images at ``indices``."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training, validation and test images, and how to feed them to a network.
+
+    Attributes:
+        name: For instance ``cifar10``.
+        classes: Class names; label ``i`` means ``classes[i]``.
+        shape: (C, H, W) of every image.
+        train: Images to train on (what ``validation`` holds out is not in it).
+        validation: Images held out of the training images; may be empty.
+        test: Images that no decision is based on.
+        mean: Per channel, of pixels scaled to [0, 1].
+        std: Per channel, of pixels scaled to [0, 1].
+        pad: Default augmentation: pixels of zero padding before the random crop; 0 for none.
+        flip: Default augmentation: mirror half of the images.
+        source: Where the images came from (a path as given, or ``embedded``).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pad: int = 0
+    flip: bool = False
+    source: str = ""
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) → float32 ``(images / 255 − mean) / std``, same memory layout."""
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return images.to(torch.float32).sub_(mean * 255).mul_(1 / (std * 255))
+
+    def sample(self, count: int, *, split: str = "train", seed: int = 0) -> Tensor:
+        """``count`` normalised images (fewer if there are not so many), drawn with ``seed``.
+
+        Returns:
+            float32, (count, C, H, W): calibration data, example inputs.
+        """
+        chosen: AnySplit = getattr(self, split)
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count]
+        parts = [self.normalise(images) for images, _ in chosen.batches(256, order=order)]
+        return torch.cat(parts) if parts else torch.empty(0, *self.shape)
+
+    def with_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> DataSet:
+        """The same images with another mean and standard deviation (one value per channel)."""
+        channels = self.shape[0]
+        if len(mean) != channels or len(std) != channels or min(std, default=0) <= 0:
+            raise InputError(
+                f"{self.name} has {channels} channels and wants as many means and positive standard "
+                f"deviations; got mean {mean} and std {std}."
+            )
+        return replace(self, mean=tuple(mean), std=tuple(std))
+
+
+def statistics(split: AnySplit, limit: int = 50_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of (up to ``limit``) images scaled to [0, 1]."""
+    order = torch.arange(len(split))[:: max(1, -(-len(split) // limit))]
+    channels = split.shape[0]
+    total, squares, pixels = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
+    for images, _ in split.batches(500, order=order):
+        values = images.transpose(0, 1).reshape(channels, -1).float() / 255
+        total += values.sum(1).double()
+        squares += values.square().sum(1).double()
+        pixels += values.shape[1]
+    mean = total / max(pixels, 1)
+    std = (squares / max(pixels, 1) - mean**2).clamp(min=1e-12).sqrt()
+    return tuple(round(v, 6) for v in mean.tolist()), tuple(round(max(v, 1e-3), 6) for v in std.tolist())

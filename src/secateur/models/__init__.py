@@ -1,0 +1,9 @@
+"""Networks by name, their weights, and new heads for them."""
+
+from __future__ import annotations
+
+from secateur.models.create import MODELS, ModelEntry, create
+from secateur.models.head import replace_head
+from secateur.models.weights import load_weights, read_weights
+
+__all__ = ["MODELS", "ModelEntry", "create", "load_weights", "read_weights", "replace_head"]

@@ -1,0 +1,227 @@
+"""Networks by name: built in, from torchvision or timm, or from the user's own code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateur.errors import InputError, UnknownNameError, WeightsError
+from secateur.models._torchvision import import_torchvision
+from secateur.models.alexnet import AlexNet
+from secateur.models.head import replace_head
+from secateur.models.lenet import LeNet5, LeNet300
+from secateur.models.resnet import SmallResNet
+from secateur.models.vgg import VGG
+from secateur.models.weights import load_weights
+from secateur.registry import Registry
+
+__all__ = ["MODELS", "ModelEntry", "create"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A built-in network.
+
+    Attributes:
+        name: What :func:`create` calls it.
+        summary: One line.
+        factory: Called with ``classes`` and the options.
+        classes: Default number of classes.
+        shape: (C, H, W) that it is made for.
+    """
+
+    name: str
+    summary: str
+    factory: Callable[..., nn.Module]
+    classes: int
+    shape: tuple[int, int, int]
+
+
+MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def _add(name: str, summary: str, factory: Callable[..., nn.Module], classes: int, *shape: int) -> None:
+    channels, height, width = shape
+    MODELS.add(name, ModelEntry(name, summary, factory, classes, (channels, height, width)))
+
+
+_add("lenet300", "LeNet-300-100, fully connected", LeNet300, 10, 1, 28, 28)
+_add("lenet5", "LeNet-5, Caffe form", LeNet5, 10, 1, 28, 28)
+_add("alexnet", "AlexNet, ImageNet form", AlexNet, 1000, 3, 224, 224)
+_add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
+for _depth in (16, 19):
+    _name = f"vgg{_depth}_bn"
+    _add(_name, f"VGG-{_depth} with batch norm, ImageNet form", partial(VGG, _depth), 1000, 3, 224, 224)
+    _small = partial(VGG, _depth, cifar=True)
+    _add(f"{_name}_cifar", f"VGG-{_depth} with batch norm, one linear layer", _small, 10, 3, 32, 32)
+for _depth in (20, 32, 44, 56, 110):
+    for _option, _suffix, _what in (("A", "", "zero-padded"), ("B", "b", "1×1 convolution")):
+        _resnet = partial(SmallResNet, _depth, option=_option)
+        _add(
+            f"resnet{_depth}{_suffix}",
+            f"ResNet-{_depth} for CIFAR, {_what} shortcuts",
+            _resnet,
+            10,
+            3,
+            32,
+            32,
+        )
+
+
+def create(
+    name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any
+) -> nn.Module:
+    """Builds a network.
+
+    Args:
+        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, or ``package.module:factory``
+            for a function of the user that returns an ``nn.Module``.
+        classes: Outputs; ``None`` for the network's default.
+        weights: A ``.safetensors`` or PyTorch state-dict file; for torchvision and timm also the name of
+            their own weights (``DEFAULT``; ``pretrained``), which those libraries download.
+        **options: Passed to the factory.
+
+    Raises:
+        UnknownNameError: With the nearest names.
+        WeightsError: The weights do not fit or cannot be read safely.
+        InputError: An option that the factory does not take, a library that is not installed.
+
+    >>> sum(p.numel() for p in create("resnet56").parameters())
+    853018
+    """
+    library, colon, rest = name.partition(":")
+    if not colon:
+        return _from_file(_built_in(name, classes, options), weights, name)
+    if library == "torchvision":
+        return _torchvision(rest, classes, weights, options)
+    if library == "timm":
+        return _timm(rest, classes, weights, options)
+    return _from_file(_user_factory(library, rest, classes, options), weights, name)
+
+
+def _from_file(model: nn.Module, weights: str | Path | None, name: str) -> nn.Module:
+    if weights is None:
+        return model
+    if not _is_file(weights):
+        raise WeightsError(f"There is no weights file {str(weights)!r} for {name}.")
+    return load_weights(model, weights)
+
+
+def _is_file(weights: str | Path) -> bool:
+    return Path(weights).is_file()
+
+
+def _names_file(weights: str | Path | None) -> bool:
+    """Whether ``weights`` means a file rather than the name of a library's own weights."""
+    suffixes = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
+    return weights is not None and (_is_file(weights) or Path(weights).suffix in suffixes)
+
+
+def _built_in(name: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
+    if name not in MODELS:
+        hint = "Other networks: torchvision:NAME, timm:NAME, package.module:factory."
+        raise UnknownNameError("model", name, MODELS, hint)
+    entry = MODELS[name]
+    return _call(entry.factory, name, {"classes": classes or entry.classes, **options})
+
+
+def _call(factory: Callable[..., Any], name: str, arguments: dict[str, Any]) -> nn.Module:
+    """Calls a factory, turning arguments it does not take into an error that lists those it does."""
+    try:
+        signature = inspect.signature(factory)
+        signature.bind(**arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise InputError(f"{name} cannot be built: {error}. It takes: {takes or 'nothing'}.") from error
+    except ValueError:
+        pass  # a built-in without a signature
+    model = factory(**arguments)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{name} returned {type(model).__name__}, wanted a torch.nn.Module.")
+    return model
+
+
+def _torchvision(
+    name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]
+) -> nn.Module:
+    models = import_torchvision().models
+    if name not in models.list_models():
+        raise UnknownNameError("torchvision model", name, models.list_models())
+    if weights is None or _names_file(weights):
+        if classes is not None:
+            options = {"num_classes": classes, **options}
+        return _from_file(models.get_model(name, weights=None, **options), weights, f"torchvision:{name}")
+    known = [w.name for w in models.get_model_weights(name)] + ["DEFAULT"]
+    if str(weights) not in known:
+        raise UnknownNameError(f"file or torchvision weights of {name}", str(weights), known)
+    model: nn.Module = models.get_model(name, weights=str(weights), **options)
+    return model if classes is None else replace_head(model, classes)
+
+
+def _timm(name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:
+    import_torchvision()  # timm imports it, and would fail the way it does
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError('timm is not installed: pip install "secateur[zoo]".') from error
+    if not timm.is_model(name):
+        raise UnknownNameError("timm model", name, timm.list_models(pretrained=False))
+    if weights is not None and not _names_file(weights) and weights != "pretrained":
+        raise InputError(
+            f"timm:{name} takes weights='pretrained' or a file; got {str(weights)!r}. "
+            f"Other pretrained weights have a tag in the name: timm:{name}.TAG."
+        )
+    if classes is not None:
+        options = {"num_classes": classes, **options}
+    model: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
+    return _from_file(model, weights if _names_file(weights) else None, f"timm:{name}")
+
+
+def _user_factory(
+    module_name: str, attribute: str, classes: int | None, options: dict[str, Any]
+) -> nn.Module:
+    """Calls ``attribute`` of the user's module; the current folder is searched too."""
+    module = _import(module_name)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
+        raise UnknownNameError(f"factory in {module_name}", attribute, known)
+    if classes is not None:
+        options = {_classes_argument(factory, f"{module_name}:{attribute}"): classes, **options}
+    return _call(factory, f"{module_name}:{attribute}", options)
+
+
+def _classes_argument(factory: Callable[..., Any], name: str) -> str:
+    parameters = inspect.signature(factory).parameters
+    for argument in ("classes", "num_classes"):
+        if argument in parameters:
+            return argument
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return "num_classes"
+    raise InputError(
+        f"{name} takes no argument 'classes' or 'num_classes', so the number of classes cannot be set; leave it out."
+    )
+
+
+def _import(name: str) -> Any:
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise UnknownNameError("library or Python module", name, ["torchvision", "timm"]) from error
+        raise InputError(f"{name} cannot be imported: {error}") from error
+    finally:
+        if added:
+            sys.path.remove(here)

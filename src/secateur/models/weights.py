@@ -1,0 +1,133 @@
+"""Reads weights without running code and fits them to a network, or says exactly what does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secateur.errors import WeightsError
+
+__all__ = ["load_weights", "read_weights"]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Reads a state dict from a ``.safetensors`` or PyTorch file; never runs code that the file holds.
+
+    Wrappers such as ``{"state_dict": …}`` are taken off.
+
+    Raises:
+        WeightsError: The file is missing, damaged, wants to unpickle code, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {str(path)!r}.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return _unwrap(content, path)
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path} is no plain state dict: reading it would run code that the file brings along, or it is "
+            f"damaged ({reason}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{path} is damaged or no PyTorch file: {str(error).splitlines()[0]}") from error
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for _ in range(3):
+        inner = next(
+            (content[k] for k in _WRAPPERS if isinstance(content, Mapping) and _is_dict(content, k)), None
+        )
+        if inner is None:
+            break
+        content = inner
+    tensors = content if isinstance(content, Mapping) else {}
+    found = {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+    if not found:
+        raise WeightsError(f"{path} holds no state dict (a mapping from parameter names to tensors).")
+    return found
+
+
+def _is_dict(content: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(content.get(key), Mapping)
+
+
+def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> nn.Module:
+    """Loads weights into ``model`` in place, all of them or none, and returns it.
+
+    ``module.`` and similar prefixes that every name of the file has are taken off. Missing
+    ``num_batches_tracked`` counters are no fault.
+
+    Raises:
+        WeightsError: Names are missing or unexpected, shapes differ, or a value is NaN or infinite.
+    """
+    source = "the weights" if isinstance(weights, Mapping) else str(weights)
+    given = dict(weights) if isinstance(weights, Mapping) else read_weights(weights)
+    wanted = model.state_dict()
+    given = _without_prefix(given, wanted)
+    counters = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}
+    given = {**counters, **given}
+    _check_fit(given, wanted, source)
+    _check_finite(given, source)
+    model.load_state_dict(given)
+    return model
+
+
+def _without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in given) and not any(
+            name.startswith(prefix) for name in wanted
+        ):
+            given = {name.removeprefix(prefix): value for name, value in given.items()}
+    return given
+
+
+def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, the network wants {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{len(names)} {what}: {_some(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
+    ]
+    if faults:
+        raise WeightsError(f"{source} does not fit the network; " + "; ".join(faults) + ".")
+
+
+def _check_finite(given: Mapping[str, Tensor], source: str) -> None:
+    for name, value in given.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            count = int((~torch.isfinite(value)).sum())
+            raise WeightsError(f"{source}: {name} holds {count} NaN or infinite of {value.numel()} values.")
+
+
+def _some(names: Iterable[str], limit: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,10 @@
+"""Training and evaluation on CPU, GPU or several processes, with exact resume."""
+
+from __future__ import annotations
+
+from secateur.train.config import TrainConfig
+from secateur.train.evaluate import evaluate
+from secateur.train.fit import fit
+from secateur.train.history import EpochRecord, Evaluation, History
+
+__all__ = ["EpochRecord", "Evaluation", "History", "TrainConfig", "evaluate", "fit"]
