@@ -14,7 +14,7 @@ from secateur.errors import InputError
 __all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "statistics"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation that ImageNet networks (and ``../shared``'s CIFAR ResNets) were trained with."""
+"""Mean and standard deviation of most ImageNet networks."""
 
 
 class AnySplit(Protocol):

@@ -206,9 +206,7 @@ def _classes_argument(factory: Callable[..., Any], name: str) -> str:
             return argument
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return "num_classes"
-    raise InputError(
-        f"{name} takes no argument 'classes' or 'num_classes', so the number of classes cannot be set; leave it out."
-    )
+    raise InputError(f"{name} takes no argument 'classes' or 'num_classes', so leave the classes out.")
 
 
 def _import(name: str) -> Any:

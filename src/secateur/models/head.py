@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
+from itertools import pairwise
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from secateur.errors import InputError
 
 __all__ = ["replace_head"]
-
-
-class _PoolHead(nn.Module):
-    """Global average pooling and a linear layer, at the place of a classifier of several layers.
-
-    The feature map arrives flattened, (B, C·area) with the pixels of a channel side by side.
-    """
-
-    def __init__(self, channels: int, area: int, head: nn.Module) -> None:
-        super().__init__()
-        self.channels, self.area = channels, area
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C·area) → (B, classes)."""
-        return self.head(x.unflatten(1, (self.channels, self.area)).mean(2))  # type: ignore[no-any-return]
 
 
 def replace_head(
@@ -82,35 +69,37 @@ def _auxiliary(name: str) -> bool:
 
 
 def _new_head(layer: nn.Linear | nn.Conv2d, classes: int, hidden: int | None, seed: int) -> nn.Module:
-    import torch
-
+    convolution = isinstance(layer, nn.Conv2d)
+    inputs = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.in_features
+    widths = [inputs, *([] if hidden is None else [hidden]), classes]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(layer, nn.Conv2d):
-            widths = [layer.in_channels, *([hidden] if hidden else []), classes]
-            parts: list[nn.Module] = [nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:], strict=False)]
-        else:
-            widths = [layer.in_features, *([hidden] if hidden else []), classes]
-            parts = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        parts = [nn.Conv2d(a, b, 1) if convolution else nn.Linear(a, b) for a, b in pairwise(widths)]
     head = parts[0] if hidden is None else nn.Sequential(parts[0], nn.ReLU(), parts[1])
     return head.to(layer.weight.device, layer.weight.dtype).train(layer.training)
 
 
 def _replace_classifier(model: nn.Module, classes: int, hidden: int | None, seed: int) -> nn.Module:
-    """Swaps the module that holds the last linear layers for pooling and one head."""
+    """Pools the feature map to one pixel and puts one head in the place of the whole classifier."""
     name, last = _last_layer(model)
-    parent_name = name.rpartition(".")[0]
-    parent = model.get_submodule(parent_name)
-    linears = [m for m in parent.modules() if isinstance(m, nn.Linear)]
-    convolutions = [m for _, m in model.named_modules() if isinstance(m, nn.Conv2d)]
-    channels = convolutions[-1].out_channels if convolutions else 0
-    features = linears[0].in_features if linears else 0
-    if not parent_name or not isinstance(parent, nn.Sequential) or not channels or features % channels:
+    classifier_name = name.rpartition(".")[0]
+    classifier = model.get_submodule(classifier_name)
+    owner = model.get_submodule(classifier_name.rpartition(".")[0])
+    linears = [m for m in classifier.modules() if isinstance(m, nn.Linear)]
+    pools = [(n, m) for n, m in owner.named_children() if isinstance(m, nn.AdaptiveAvgPool2d)]
+    area = math.prod(_pair(pools[-1][1].output_size)) if pools else 0
+    if not classifier_name or not linears or not area or linears[0].in_features % area:
         raise InputError(
-            f"pool=True wants a classifier of several layers behind a flattened feature map (VGG, AlexNet); "
-            f"{type(model).__name__} ends in {name!r}: use pool=False."
+            f"pool=True wants an adaptive average pooling and then a classifier of several linear layers "
+            f"(VGG, AlexNet); {type(model).__name__} ends in {name!r} alone: use pool=False."
         )
-    flat = nn.Linear(channels, 1, device=last.weight.device, dtype=last.weight.dtype)
-    head = _PoolHead(channels, features // channels, _new_head(flat, classes, hidden, seed))
-    model.set_submodule(parent_name, head)
+    owner.set_submodule(pools[-1][0], nn.AdaptiveAvgPool2d(1))
+    flat = nn.Linear(linears[0].in_features // area, 1, device=last.weight.device, dtype=last.weight.dtype)
+    model.set_submodule(classifier_name, _new_head(flat.train(last.training), classes, hidden, seed))
     return model
+
+
+def _pair(size: object) -> tuple[int, int]:
+    """PyTorch's ``output_size``: one number for both sides or two."""
+    first, second = size if isinstance(size, tuple) else (size, size)
+    return int(first or 0), int(second or 0)
