@@ -1,0 +1,114 @@
+"""Recipes by name or file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from secateur.errors import DataError, InputError, UnknownNameError
+from secateur.recipe.schema import Recipe, validate
+from secateur.recipe.yamltree import YamlTree, parse
+
+__all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
+
+_LARGEST = 1_000_000  # bytes; a recipe has a dozen lines
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """A built-in recipe.
+
+    Attributes:
+        name: What `secateur run` calls it.
+        description: Its description, in one line.
+        steps: Kinds of its steps, in order.
+    """
+
+    name: str
+    description: str
+    steps: tuple[str, ...]
+
+
+def builtin_recipes() -> tuple[RecipeEntry, ...]:
+    """Returns the built-in recipes in alphabetical order.
+
+    >>> [entry.name for entry in builtin_recipes()]
+    ['transfer-channel']
+    """
+    entries = []
+    for name in sorted(_builtin()):
+        recipe = load_recipe(name)
+        description = " ".join(recipe.description.split())
+        entries.append(RecipeEntry(name, description, tuple(step.kind for step in recipe.steps)))
+    return tuple(entries)
+
+
+def load_recipe(
+    source: str | Path, *, edit: Callable[[YamlTree], YamlTree] | None = None, name: str | None = None
+) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        source: A built-in name, or a YAML file.
+        edit: Changes the parsed file before it is checked (settings from the command line).
+        name: What error messages call the file.
+
+    Raises:
+        UnknownNameError: Neither a file nor a built-in recipe.
+        DataError: The file cannot be read.
+        InputError: Something in it is wrong; the message names the line and what is allowed.
+    """
+    from secateur.recipe.steps import STEPS
+
+    tree = parse(_text(source), name or _label(source))
+    if edit is not None:
+        tree = edit(tree)
+    recipe = validate(tree, {kind: STEPS[kind].config for kind in STEPS})
+    _check_order(recipe, tree)
+    return recipe
+
+
+def _check_order(recipe: Recipe, tree: YamlTree) -> None:
+    from secateur.recipe.steps import STEPS
+
+    seen: set[str] = set()
+    for index, step in enumerate(recipe.steps):
+        after = STEPS[step.kind].after
+        if after is not None and after not in seen:
+            where = tree.where(("steps", index))
+            raise InputError(f"{where}: {step.kind} needs a {after} step before it.")
+        seen.add(step.kind)
+
+
+def _builtin() -> Mapping[str, str]:
+    """Text of the built-in recipes by name."""
+    folder = resources.files("secateur.recipe") / "recipes"
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    }
+
+
+def _label(source: str | Path) -> str:
+    return f"{source}.yaml" if str(source) in _builtin() else str(source)
+
+
+def _text(source: str | Path) -> str:
+    builtin, path = _builtin(), Path(source)
+    if str(source) in builtin:
+        return builtin[str(source)]
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            raise DataError(f"There is no recipe file {path}.")
+        raise UnknownNameError("recipe", str(source), builtin, "A recipe of your own is a .yaml file.")
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"{path} is too large to be a recipe ({path.stat().st_size:,} bytes).")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file: {error}.") from error
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error

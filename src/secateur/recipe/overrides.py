@@ -1,0 +1,142 @@
+"""Settings from the command line, laid over a recipe file before it is checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from secateur.errors import InputError, UnknownNameError
+from secateur.recipe.schema import split_step
+from secateur.recipe.yamltree import Place, YamlTree
+
+__all__ = ["override", "shortcuts"]
+
+TRAINING = ("adapt", "control", "finetune")
+"""Kinds of steps that ``--epochs`` speaks to."""
+
+
+def shortcuts(
+    tree: YamlTree,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    data: str | None = None,
+    ratio: float | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> YamlTree:
+    """Applies the options that have a name of their own (``--model``, ``--weights``, …).
+
+    ``ratio`` speaks to every ``prune`` step, ``epochs`` to every step that trains. A network that is
+    exchanged loses the file's weights and factory options, which were meant for the other one.
+    """
+    tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
+    if model is not None:
+        for key in ("weights", "options"):
+            if isinstance(tree.data.get("model"), dict):
+                tree.data["model"].pop(key, None)
+        tree = _set(tree, "model.name", model, "--model")
+    if weights is not None:
+        tree = _set(tree, "model.weights", weights, "--weights")
+    if data is not None:
+        tree = _set(tree, "data.name", data, "--data")
+    if seed is not None:
+        tree = _set(tree, "seed", seed, "--seed")
+    if ratio is not None:
+        for entry in tree.data.get("steps") or ():  # a ratio takes the place of a target
+            kind, settings = split_step(entry)
+            if kind == "prune" and isinstance(settings, dict):
+                for key in ("params", "macs"):
+                    settings.pop(key, None)
+        tree = _set_kinds(tree, ("prune",), "ratio", ratio, "--ratio")
+    if epochs is not None:
+        tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
+    return tree
+
+
+def override(tree: YamlTree, assignments: Iterable[str]) -> YamlTree:
+    """Applies ``key=value`` settings; the value is read as YAML.
+
+    ``steps.prune.ratio=0.3`` speaks to every prune step, ``steps.2.prune.ratio=0.3`` to the third step.
+
+    Raises:
+        InputError: No ``=``, a step that the recipe does not have, or a value that is not YAML.
+
+    >>> from secateur.recipe.yamltree import parse
+    >>> tree = parse("name: a\\nsteps: [prune: {ratio: 0.1}]", "a.yaml")
+    >>> override(tree, ["steps.prune.ratio=0.3", "seed=7"]).data
+    {'name': 'a', 'steps': [{'prune': {'ratio': 0.3}}], 'seed': 7}
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set wants key=value, like steps.prune.ratio=0.3; got {assignment!r}.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {assignment}: {text!r} is not a YAML value.") from error
+        tree = _set(tree, key.strip(), value, f"--set {key.strip()}")
+    return tree
+
+
+def _set_kinds(tree: YamlTree, kinds: Iterable[str], key: str, value: Any, option: str) -> YamlTree:
+    kinds = tuple(kinds)
+    present = [kind for kind in _kinds(tree) if kind in kinds]
+    if not present:
+        raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(kinds)} step.")
+    for kind in dict.fromkeys(present):
+        tree = _set(tree, f"steps.{kind}.{key}", value, option)
+    return tree
+
+
+def _set(tree: YamlTree, key: str, value: Any, option: str) -> YamlTree:
+    """Returns a copy with ``value`` at the dotted ``key``, remembering ``option`` as its origin."""
+    data, lines = copy.deepcopy(tree.data), dict(tree.lines)
+    for place in _places(data, key.split("."), option):
+        inner: Any = data
+        for part in place[:-1]:
+            if not isinstance(inner, list) and inner.get(part) is None:
+                inner[part] = {}
+            inner = inner[part]
+            if not isinstance(inner, dict | list):
+                raise InputError(f"{option}: {part} is a single value, nothing can be set inside it.")
+        inner[place[-1]] = value
+        for known in [k for k in lines if k[: len(place)] == place]:
+            del lines[known]
+        lines[place] = option
+    return YamlTree(data, tree.source, lines)
+
+
+def _places(data: dict[str, Any], parts: list[str], option: str) -> list[Place]:
+    """Turns dotted parts into places, with a step's kind standing for the positions that have it."""
+    if parts[0] != "steps":
+        return [tuple(parts)]
+    steps = data.get("steps")
+    if not isinstance(steps, list) or len(parts) < 2:
+        raise InputError(f"{option}: say which step, like steps.prune.ratio.")
+    for index, entry in enumerate(steps):  # write `- measure` as `- measure: {}`, so that it can be set in
+        kind, settings = split_step(entry)
+        if kind is not None:
+            steps[index] = {kind: settings}
+    if parts[1].isdecimal():
+        if int(parts[1]) >= len(steps):
+            raise InputError(f"{option}: the recipe has {len(steps)} steps, numbered from 0.")
+        if len(parts) < 4 or parts[2] not in steps[int(parts[1])]:
+            kind = next(iter(steps[int(parts[1])]))
+            raise InputError(f"{option}: step {parts[1]} is {kind}; write steps.{parts[1]}.{kind}.…")
+        return [("steps", int(parts[1]), *parts[2:])]
+    if len(parts) < 3:
+        raise InputError(f"{option}: say which setting of the step, like steps.prune.ratio.")
+    found = [index for index, entry in enumerate(steps) if isinstance(entry, dict) and parts[1] in entry]
+    if not found:
+        kinds = [kind for kind, _ in map(split_step, steps) if kind]
+        raise UnknownNameError("step of this recipe", parts[1], kinds)
+    return [("steps", index, *parts[1:]) for index in found]
+
+
+def _kinds(tree: YamlTree) -> list[str]:
+    steps = tree.data.get("steps")
+    return [kind for kind, _ in map(split_step, steps) if kind] if isinstance(steps, list) else []

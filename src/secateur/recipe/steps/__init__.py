@@ -1,0 +1,19 @@
+"""The kinds of steps; importing this package registers them."""
+
+from __future__ import annotations
+
+from secateur.recipe.steps import measuring, pruning, shipping, training
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+
+__all__ = [
+    "STEPS",
+    "Context",
+    "State",
+    "Step",
+    "StepResult",
+    "derive_seed",
+    "measuring",
+    "pruning",
+    "shipping",
+    "training",
+]

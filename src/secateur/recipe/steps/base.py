@@ -1,0 +1,153 @@
+"""What a step of a recipe is, what it is given and what it gives back."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from secateur.recipe.metrics import Metrics
+from secateur.recipe.schema import Recipe, Settings
+from secateur.registry import Registry
+
+if TYPE_CHECKING:
+    from secateur.data import DataSet
+
+__all__ = ["STEPS", "Context", "State", "Step", "StepResult", "derive_seed"]
+
+ConfigT = TypeVar("ConfigT", bound=Settings)
+
+
+@dataclass(frozen=True)
+class State:
+    """The networks at one point of a run.
+
+    Attributes:
+        models: By role: ``dense`` (adapted), ``control`` (dense, trained as long as the pruned one) and
+            ``pruned``.
+        pruned: What the last prune step returned; its model is ``models["pruned"]``.
+    """
+
+    models: Mapping[str, nn.Module]
+    pruned: Any = None
+
+    def with_model(self, role: str, model: nn.Module, **changes: Any) -> State:
+        """The same state with ``model`` in ``role``."""
+        return replace(self, models={**self.models, role: model}, **changes)
+
+    @property
+    def current(self) -> str:
+        """Role of the network that a run ships: ``pruned`` once there is one, else ``dense``."""
+        return "pruned" if "pruned" in self.models else "dense"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step found out, as plain data (it is kept in the step's ``result.json``).
+
+    Attributes:
+        summary: Numbers for the step's closing line in ``metrics.jsonl``.
+        report: Parts of `secateur.report.Results`; lists are joined with those of other steps.
+        epochs: Lines of ``metrics.jsonl``, one per epoch.
+        evaluations: Quality per role of network, as `secateur.train.Evaluation` gives it.
+    """
+
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    epochs: tuple[Mapping[str, Any], ...] = ()
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "summary": dict(self.summary),
+            "report": dict(self.report),
+            "epochs": [dict(line) for line in self.epochs],
+            "evaluations": {role: dict(numbers) for role, numbers in self.evaluations.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StepResult:
+        """Reads what :meth:`to_dict` wrote."""
+        return cls(data["summary"], data["report"], tuple(data["epochs"]), data["evaluations"])
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a step works and what it may read.
+
+    Attributes:
+        recipe: The whole recipe.
+        step: The step's name in this run, for instance ``03-prune``.
+        folder: Folder of the run.
+        data: The data set.
+        metrics: The run's metrics.
+        results: Results of the earlier steps by name.
+        about: What the runner knows for the report: command, machine, seeds, creation time.
+        progress: Whether training shows progress bars; ``None`` for only on a terminal.
+    """
+
+    recipe: Recipe
+    step: str
+    folder: Path
+    data: DataSet
+    metrics: Metrics
+    results: Mapping[str, StepResult]
+    about: Mapping[str, Any]
+    progress: bool | None = None
+
+    @property
+    def work(self) -> Path:
+        """Folder of the step's own files; made when first asked for."""
+        path = self.folder / "steps" / self.step
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def images(self, count: int, *, split: str = "train") -> Tensor:
+        """``count`` normalised images, always the same ones of a recipe: float32, (count, C, H, W)."""
+        return self.data.sample(count, split=split, seed=derive_seed(self.recipe.seed, "images"))
+
+    def evaluation(self, role: str) -> Mapping[str, Any] | None:
+        """The latest known quality of the network in ``role``."""
+        found = [result.evaluations[role] for result in self.results.values() if role in result.evaluations]
+        return found[-1] if found else None
+
+
+class Step(ABC, Generic[ConfigT]):
+    """A kind of step. A new one is a subclass and one line ``STEPS.add("name", MyStep())``.
+
+    Attributes:
+        summary: One line for people.
+        config: Class of its settings.
+        after: A kind that must come earlier in the recipe.
+    """
+
+    summary: ClassVar[str]
+    config: type[ConfigT]
+    after: ClassVar[str | None] = None
+
+    @abstractmethod
+    def run(self, context: Context, state: State, config: ConfigT) -> tuple[State, StepResult]:
+        """Does the step; killed and called again with the same arguments, it ends the same."""
+
+    def restore(self, context: Context, state: State, config: ConfigT) -> State:
+        """Returns the state after this step from its files, for a run that goes on behind it."""
+        return state
+
+
+STEPS: Registry[Step[Any]] = Registry("step")
+"""All kinds of steps by the name that recipes use."""
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """A 32-bit seed for one purpose, independent of those of other purposes.
+
+    >>> derive_seed(0, "head") == derive_seed(0, "head") != derive_seed(0, "images")
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "big")

@@ -1,0 +1,123 @@
+"""The step that cuts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from secateur.errors import InputError
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.types import Target
+
+__all__ = ["Prune", "PruneSettings"]
+
+
+class PruneSettings(Settings):
+    """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio``, ``params``, ``macs``.
+
+    Attributes:
+        criterion: What decides which units are worth least.
+        ratio: Share of the units that is removed, in [0, 1).
+        params: Parameters to keep: a count, or a share up to 1.
+        macs: MACs of one image to keep: a count, or a share up to 1.
+        scope: Rank units within each group (local), block, or over the whole network (global).
+        round_to: Kept units are a multiple of this.
+        min_units: At least so many units stay in each group.
+        only: Modules (names or patterns) that alone are pruned.
+        ignore: Modules (names or patterns) that are left alone.
+        backend: Surgery back end.
+    """
+
+    criterion: str = "l2"
+    ratio: float | None = Field(default=None, ge=0, lt=1)
+    params: float | None = Field(default=None, gt=0)
+    macs: float | None = Field(default=None, gt=0)
+    scope: Literal["local", "global", "block"] = "local"
+    round_to: int = Field(default=1, ge=1)
+    min_units: int = Field(default=1, ge=1)
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    backend: Literal["auto", "module", "graph"] = "auto"
+
+    @field_validator("criterion")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from secateur.criteria import CRITERIA
+
+        CRITERIA[name]
+        return name
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        given = [key for key in ("ratio", "params", "macs") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"give one of ratio, params, macs; got {' and '.join(given) or 'none'} "
+                "(set what you do not want to null)"
+            )
+        return self
+
+    @property
+    def target(self) -> Target | None:
+        """The absolute target, if the cut is not given as a ratio."""
+        return None if self.ratio is not None else Target(params=self.params, macs=self.macs)
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        by = f"by {self.criterion}, scope {self.scope}"
+        if self.ratio is not None:
+            return f"{self.ratio:.0%} of the units {by}"
+        name = "params" if self.params is not None else "macs"
+        value = getattr(self, name)
+        return (
+            f"down to {value:.0%} of the {name} {by}" if value <= 1 else f"down to {value:,.0f} {name} {by}"
+        )
+
+
+class Prune(Step[PruneSettings]):
+    """Removes units, verifies the cut, and keeps it as an artifact."""
+
+    summary = "remove the units that are worth least, and verify the cut"
+    config = PruneSettings
+
+    def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
+        """Cuts the current network, which stays as it is, and scores the result before any training."""
+        import secateur
+        from secateur.report import block_rows, layer_rows
+        from secateur.train import evaluate
+
+        dense = state.models[state.current]
+        options = config.model_dump(exclude={"params", "macs"}) | {"target": config.target}
+        pruned = secateur.prune(dense, context.images(2), **options)
+        pruned.save(context.work / "artifact")
+        pruned.save(context.folder / "artifact")
+        quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
+        report = {
+            "pruning": str(config),
+            "backend": pruned.backend,
+            "verification": asdict(pruned.verification),
+            "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
+            "layers": [row.model_dump() for row in layer_rows(pruned.before, pruned.after)],
+            "unsupported": [asdict(item) for item in pruned.unsupported],
+        }
+        summary = {
+            "params_before": pruned.before.params,
+            "params": pruned.after.params,
+            "macs_before": pruned.before.macs,
+            "macs": pruned.after.macs,
+            "backend": pruned.backend,
+            "max_relative_error": pruned.verification.max_relative_error,
+            **{f"test_{key}": value for key, value in quality.items()},
+        }
+        result = StepResult(summary=summary, report=report, evaluations={"pruned": quality})
+        return state.with_model("pruned", pruned.model, pruned=pruned), result
+
+    def restore(self, context: Context, state: State, config: PruneSettings) -> State:
+        """Cuts again as the saved plan says; the weights of the cut come with it."""
+        raise NotImplementedError
+
+
+STEPS.add("prune", Prune())
