@@ -1,0 +1,109 @@
+"""CIFAR-10 and CIFAR-100 in the official Python batches (https://www.cs.toronto.edu/~kriz/cifar.html).
+
+The batches are pickles. They are read by an unpickler that can make arrays, numbers, text, lists and
+dictionaries, and nothing else.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.data.folder import opened, read_folder
+from secateur.data.raw import Raw, Request
+from secateur.data.types import Split
+from secateur.errors import DataError, InputError
+
+__all__ = ["find_batches", "read_cifar", "read_pickle"]
+
+_FILES = {
+    "cifar10": ([f"data_batch_{i}" for i in range(1, 6)], ["test_batch"], "batches.meta"),
+    "cifar100": (["train"], ["test"], "meta"),
+}
+_LABELS = {"cifar10": (b"labels", b"label_names"), "cifar100": (b"fine_labels", b"fine_label_names")}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Lets through what numpy arrays are made of; everything else a pickle could call is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return codecs.encode
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if (module.split(".")[0], name) == ("numpy", "_reconstruct"):
+            return np.empty(0).__reduce__()[0]  # wherever this version of numpy keeps it
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_pickle(path: Path) -> dict[bytes, Any]:
+    """Reads a batch file without running anything that it brings along.
+
+    Raises:
+        DataError: The file is damaged, or wants more than arrays and plain values.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}; the data set is incomplete.") from error
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path} is no CIFAR batch, or an unsafe or damaged one: {error}.") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise DataError(f"{path} is damaged: {error or type(error).__name__}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no CIFAR batch: it holds a {type(content).__name__}.")
+    return content
+
+
+def find_batches(folder: Path) -> tuple[str, Path] | None:
+    """(``cifar10`` or ``cifar100``, the folder of the batches) at or one level below ``folder``."""
+    for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+        for kind, (train, test, meta) in _FILES.items():
+            if all((place / name).is_file() for name in (train[0], test[0], meta)):
+                return kind, place
+    return None
+
+
+def read_cifar(request: Request) -> Raw:
+    """Reads the batches from a folder or an archive; an image folder of CIFAR works too."""
+    if request.path is None:
+        raise InputError("CIFAR wants a path: cifar10:FOLDER (the Python batches), or an archive of it.")
+    inside = opened(request)
+    assert inside.path is not None
+    found = find_batches(inside.path)
+    if found is None:
+        return read_folder(request)
+    kind, folder = found
+    train, test, meta = _FILES[kind]
+    names = read_pickle(folder / meta).get(_LABELS[kind][1])
+    if not isinstance(names, list) or not names:
+        raise DataError(f"{folder / meta} names no classes.")
+    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    splits = (_split(folder, files, _LABELS[kind][0], len(classes)) for files in (train, test))
+    return Raw(kind, classes, *splits, pad=4, flip=True)
+
+
+def _split(folder: Path, files: list[str], key: bytes, classes: int) -> Split:
+    images, labels = [], []
+    for name in files:
+        batch = read_pickle(folder / name)
+        data, given = batch.get(b"data"), batch.get(key)
+        fits = (
+            isinstance(data, np.ndarray)
+            and data.dtype == np.uint8
+            and data.ndim == 2
+            and data.shape[1] == 3072
+        )
+        if not fits or not isinstance(given, list) or len(given) != len(data):  # type: ignore[arg-type]
+            raise DataError(f"{folder / name} does not hold N×3072 pixels and N labels.")
+        if not all(isinstance(label, int) and 0 <= label < classes for label in given):
+            raise DataError(f"{folder / name} has labels outside 0…{classes - 1}.")
+        images.append(torch.from_numpy(np.array(data).reshape(-1, 3, 32, 32)))
+        labels.append(torch.tensor(given))
+    return Split(torch.cat(images), torch.cat(labels))
