@@ -61,7 +61,7 @@ def _read(path: Path) -> Parts | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["about"])
             splits = {
                 name: Split(file.get_tensor(f"{name}.images"), file.get_tensor(f"{name}.labels"))

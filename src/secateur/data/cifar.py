@@ -78,15 +78,15 @@ def read_cifar(request: Request) -> Raw:
     assert inside.path is not None
     found = find_batches(inside.path)
     if found is None:
-        return read_folder(request)
+        return read_folder(inside)
     kind, folder = found
     train, test, meta = _FILES[kind]
     names = read_pickle(folder / meta).get(_LABELS[kind][1])
     if not isinstance(names, list) or not names:
         raise DataError(f"{folder / meta} names no classes.")
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-    splits = (_split(folder, files, _LABELS[kind][0], len(classes)) for files in (train, test))
-    return Raw(kind, classes, *splits, pad=4, flip=True)
+    training, testing = (_split(folder, files, _LABELS[kind][0], len(classes)) for files in (train, test))
+    return Raw(kind, classes, training, testing, pad=4, flip=True)
 
 
 def _split(folder: Path, files: list[str], key: bytes, classes: int) -> Split:

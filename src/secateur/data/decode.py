@@ -72,7 +72,7 @@ def decode(path: Path, shape: Shape, *, crop_seed: str | None = None) -> Tensor:
     try:
         with image:
             if crop_seed is None and image.format == "JPEG":
-                image.draft(None, (width, height))  # type: ignore[attr-defined]  # decodes fewer pixels of large files
+                image.draft(None, (width, height))  # decodes fewer pixels of large files
             pixels = image.convert("L" if channels == 1 else "RGB")
         if crop_seed is not None:
             pixels = pixels.resize((width, height), box=_random_box(pixels.size, (width, height), crop_seed))

@@ -65,7 +65,7 @@ def _raw(name: str, classes: tuple[str, ...], splits: dict[str, Split]) -> Raw:
     parts: dict[str, AnySplit] = {part: split for part, split in splits.items() if len(split)}
     if "train" not in parts:
         raise DataError(f"{name} has no images of the usage 'Training'.")
-    return Raw(name, classes, pad=4, flip=True, **parts)
+    return Raw(name, classes, parts["train"], parts.get("test"), parts.get("validation"), pad=4, flip=True)
 
 
 def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -93,7 +93,7 @@ def _majorities(path: Path) -> list[int]:
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {line}: votes have to be whole numbers.") from error
         best = votes.index(max(votes))
-        labels.append(best if best < len(_FERPLUS) and sum(votes) else -1)
+        labels.append(best if best < len(_FERPLUS) and max(votes) > 0 else -1)
     return labels
 
 

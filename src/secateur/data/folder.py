@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,7 +50,8 @@ def opened(request: Request) -> Request:
     if not is_archive(path):
         raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}).")
     digest = digest_of(path)
-    return Request(unpack(path, request.cache, digest), request.cache, request.image_size, digest)
+    folder = unpack(path, request.cache, digest)
+    return replace(request, path=folder, digest=digest, name=_stem(path))
 
 
 def read_folder(request: Request) -> Raw:
@@ -59,19 +60,18 @@ def read_folder(request: Request) -> Raw:
     Raises:
         DataError: There are no images, or one is damaged.
     """
-    name = _stem(request.path)
     request = opened(request)
     assert request.path is not None
+    name = request.name or _stem(request.path)
     layout = _scan(request.path, name)
     files = layout.all_files()
     shape = probe(files, request.image_size)
-    flip = True  # photographs of things look as plausible mirrored
     if len(files) * shape[0] * shape[1] * shape[2] > IN_MEMORY_BYTES:
         streams: dict[str, AnySplit] = {
             part: StreamedSplit(paths, torch.tensor(labels), shape)
             for part, (paths, labels) in layout.files.items()
         }
-        return Raw(name, layout.classes, flip=flip, **streams)
+        return _raw(name, layout.classes, streams, 0)
 
     def build() -> tuple[tuple[str, ...], dict[str, Split]]:
         return layout.classes, {
@@ -81,12 +81,16 @@ def read_folder(request: Request) -> Raw:
 
     key = f"{request.digest or _listing(request.path, files)}"[:24] + "-{}x{}x{}".format(*shape)
     classes, splits = remember(request.cache, key, build)
-    parts: dict[str, AnySplit] = dict(splits)
-    return Raw(name, classes, pad=shape[1] // 8, flip=flip, **parts)
+    return _raw(name, classes, splits, shape[1] // 8)
 
 
-def _stem(path: Path | None) -> str:
-    name = path.resolve().name if path is not None else ""
+def _raw(name: str, classes: tuple[str, ...], parts: Mapping[str, AnySplit], pad: int) -> Raw:
+    # Mirrored photographs of things look as plausible as the originals.
+    return Raw(name, classes, parts["train"], parts.get("test"), parts.get("validation"), pad, flip=True)
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
     suffix = next((s for s in sorted(ARCHIVES, key=len, reverse=True) if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]
 

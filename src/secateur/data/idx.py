@@ -82,6 +82,7 @@ def read_idx(path: Path) -> Tensor:
     wanted = int(np.prod(shape, dtype=np.int64))
     if len(content) - start != wanted:
         raise DataError(
-            f"{path} is damaged: its header says shape {shape}, {wanted} bytes; {len(content) - start} follow."
+            f"{path} is damaged: its header says shape {shape}, {wanted} bytes; "
+            f"{len(content) - start} follow."
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())

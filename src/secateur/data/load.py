@@ -103,7 +103,8 @@ def load(
     raw = read(Request(path, cache_folder(cache_dir), image_size))
     mean, std = statistics(raw.train, 50_000 if isinstance(raw.train, Split) else 2_000)
     raw = _resized(_split(raw, validation, seed, limit), image_size)
-    assert raw.test is not None and raw.validation is not None
+    assert raw.test is not None
+    assert raw.validation is not None
     data = DataSet(
         name=raw.name,
         classes=raw.classes,
@@ -163,7 +164,7 @@ def _recognise(request: Request) -> Raw:
             return read_fer(inside)
         if find_idx(inside.path, "train", "images"):
             return read_mnist(inside)
-        return read_cifar(inside) if find_batches(inside.path) else read_folder(request)
+        return read_cifar(inside) if find_batches(inside.path) else read_folder(inside)
     raise DataError(
         f"{path} is no data set that is known here: wanted a folder, an archive, a FER2013 .csv or IDX files."
     )
@@ -196,12 +197,15 @@ def _resized(raw: Raw, size: int | None) -> Raw:
     """Scales images in memory that came in another size (files were decoded to the wanted one)."""
     if size is None or raw.train.shape[1:] == (size, size):
         return raw
-    splits = {name: getattr(raw, name) for name in ("train", "validation", "test")}
-    scaled = {name: _scaled(split, size) for name, split in splits.items()}
-    return replace(raw, **scaled, pad=round(raw.pad * size / raw.train.shape[1]))
+    pad = round(raw.pad * size / raw.train.shape[1])
+    train = _scaled(raw.train, size)
+    test, held = (None if split is None else _scaled(split, size) for split in (raw.test, raw.validation))
+    return replace(raw, train=train, test=test, validation=held, pad=pad)
 
 
-def _scaled(split: Split, size: int) -> Split:
+def _scaled(split: AnySplit, size: int) -> AnySplit:
+    if not isinstance(split, Split):
+        return split
     images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
     for start in range(0, len(split), 1000):
         part = split.images[start : start + 1000].float()

@@ -19,12 +19,14 @@ class Request:
         cache: Folder for unpacked archives and decoded images; made on demand.
         image_size: Side in pixels to decode to, or ``None`` for the images' own.
         digest: SHA-256 of the archive that ``path`` was unpacked from, if it was.
+        name: What to call the data set, where the path no longer tells.
     """
 
     path: Path | None
     cache: Path
     image_size: int | None = None
     digest: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)

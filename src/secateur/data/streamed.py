@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ _WORKERS = min(8, os.cpu_count() or 1)
 _Batch = tuple[Tensor, Tensor] | str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class StreamedSplit:
     """Labelled image files.
 
@@ -31,14 +31,18 @@ class StreamedSplit:
         workers: Processes that decode; 0 decodes in the calling process.
     """
 
-    files: tuple[Path, ...] = field(repr=False)
-    labels: Tensor = field(repr=False)
+    files: tuple[Path, ...]
+    labels: Tensor
     shape: tuple[int, int, int]
     workers: int = _WORKERS
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.files)
+
+    def __repr__(self) -> str:
+        """Says how many images of which shape."""
+        return f"StreamedSplit({len(self)} of {'×'.join(map(str, self.shape))})"
 
     def batches(
         self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -45,7 +45,7 @@ class AnySplit(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Split:
     """Labelled images in memory.
 
@@ -58,8 +58,8 @@ class Split:
     (5, (1, 8, 8), [2, 2, 1])
     """
 
-    images: Tensor = field(repr=False)
-    labels: Tensor = field(repr=False)
+    images: Tensor
+    labels: Tensor
 
     def __post_init__(self) -> None:
         """Checks types and shapes."""
@@ -73,6 +73,10 @@ class Split:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        """Says how many images of which shape."""
+        return f"Split({len(self)} of {'×'.join(map(str, self.shape))})"
 
     @property
     def shape(self) -> tuple[int, int, int]:
