@@ -1,12 +1,25 @@
-"""The record of an export that was checked."""
+"""Does the exported file compute what the network computes?"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.deploy.formats import Runner
+from secateur.errors import ExportError
+from secateur.measure.batches import batch_size, resize, tensors
 from secateur.measure.records import Record
+from secateur.types import ExampleInputs, call
 
-__all__ = ["ExportCheck"]
+__all__ = ["Agreement", "ExportCheck", "agreement", "noise"]
+
+_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -16,11 +29,11 @@ class ExportCheck(Record):
     Attributes:
         format: ``onnx`` or ``pt2``.
         path: Where the file lies, as given to :func:`~secateur.deploy.export`.
-        bytes: Size of the file.
-        max_difference: Largest |exported − PyTorch| over all outputs and inputs that were tried, divided
-            by the largest |PyTorch| of that output (or by 1 where that is smaller).
+        bytes: Size of the file (of both, where ONNX keeps more than 2 GB of weights in a second one).
+        max_difference: Largest |exported − PyTorch| over all outputs and samples, divided by the largest
+            |PyTorch| of that output (or by 1 where that is smaller).
         tolerance: What it was compared with.
-        same_labels: Share (0 to 1) of samples with the same arg-max over the last dimension.
+        same_labels: Share (0 to 1) of equal arg-max labels over dimension 1 of the first output.
         images: Number of samples that were tried.
         batches: Batch sizes that were tried; more than one when the batch is dynamic.
         dynamic_batch: Whether the file takes any batch size.
@@ -37,3 +50,105 @@ class ExportCheck(Record):
     batches: tuple[int, ...]
     dynamic_batch: bool
     runtime: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Comparison of an exported file with the network; the fields are those of :class:`ExportCheck`."""
+
+    max_difference: float
+    output: int
+    same_labels: float
+    images: int
+    batches: tuple[int, ...]
+
+
+def noise(inputs: ExampleInputs) -> ExampleInputs:
+    """Returns inputs of the same shapes with seeded normal noise in place of floating-point numbers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def one(leaf: Any) -> Any:
+        if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
+            return leaf
+        return torch.randn(leaf.shape, generator=generator).to(leaf)
+
+    mapped: ExampleInputs = pytree.tree_map(one, inputs)
+    return mapped
+
+
+def agreement(model: nn.Module, run: Runner, inputs: ExampleInputs, batch: int | None) -> Agreement:
+    """Runs both on ``inputs``: alone, and in batches.
+
+    Args:
+        model: The network, in evaluation mode.
+        run: The exported file.
+        inputs: Samples to compare on.
+        batch: The only batch size that the file takes, or ``None`` for any.
+
+    Raises:
+        ExportError: When the outputs differ in number or shape.
+    """
+    parts = _parts(inputs, batch)
+    worst, output, same, labels = 0.0, 0, 0, 0
+    for part in parts:
+        with torch.no_grad():
+            wanted = tensors(call(model, part))
+        found = run(part)
+        _same_shapes(wanted, found)
+        for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
+            if (difference := _difference(a, b)) > worst:
+                worst, output = difference, index
+        equal = _label_matches(wanted[0], found[0])
+        same, labels = same + int(equal.sum()), labels + equal.numel()
+    sizes = tuple(sorted({batch_size(part) for part in parts}))
+    return Agreement(worst, output, same / labels if labels else 1.0, batch_size(inputs), sizes)
+
+
+def _parts(inputs: ExampleInputs, batch: int | None) -> list[ExampleInputs]:
+    total = batch_size(inputs)
+    if batch is not None:
+        return _cut(inputs, batch, math.ceil(total / batch) * batch)
+    # The first sample alone as well: a batch of one is where fixed sizes hide.
+    return [resize(inputs, 1), *_cut(inputs, min(_CHUNK, max(2, total)), max(2, total))]
+
+
+def _cut(inputs: ExampleInputs, size: int, total: int) -> list[ExampleInputs]:
+    full = resize(inputs, total)
+
+    def part(start: int) -> ExampleInputs:
+        def one(leaf: Any) -> Any:
+            follows = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == total
+            return leaf[start : start + size] if follows else leaf
+
+        cut: ExampleInputs = pytree.tree_map(one, full)
+        return cut
+
+    return [part(start) for start in range(0, total, size)]
+
+
+def _same_shapes(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> None:
+    shapes = [[tuple(tensor.shape) for tensor in side] for side in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        raise ExportError(
+            f"The exported file returns outputs of shapes {shapes[1]}, the network of {shapes[0]}."
+        )
+
+
+def _difference(wanted: Tensor, found: Tensor) -> float:
+    if not wanted.numel():
+        return 0.0
+    a, b = wanted.detach().cpu().double(), found.detach().cpu().double()
+    if a.isnan().any():
+        raise ExportError("The network returns NaN on the check inputs; the export cannot be judged by them.")
+    # Equal infinities (masks) differ by nothing; their subtraction would say NaN.
+    distance = torch.where(a == b, 0.0, (a - b).abs())
+    scale = torch.where(a.isinf(), 0.0, a.abs()).max()
+    difference = float(distance.max()) / max(1.0, float(scale))
+    return math.inf if math.isnan(difference) else difference
+
+
+def _label_matches(wanted: Tensor, found: Tensor) -> Tensor:
+    """Returns a boolean per label: dimension 1 is that of the classes, in maps too."""
+    if wanted.dim() < 2 or wanted.shape[1] < 2 or wanted.is_complex():
+        return torch.empty(0, dtype=torch.bool)
+    return wanted.detach().cpu().argmax(1) == found.detach().cpu().argmax(1)
