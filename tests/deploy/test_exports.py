@@ -150,7 +150,7 @@ def test_several_inputs_and_outputs(tmp_path: Path, to: str) -> None:
     for inputs in ((left, right), {"right": right, "left": left}):
         check = export(TwoInputs(), inputs, tmp_path / "two", to, check_inputs=inputs)
         assert check.batches == (1, 4)
-            assert check.max_difference <= 1e-6
+        assert check.max_difference <= 1e-6
 
 
 @pytest.mark.parametrize("to", FORMAT_NAMES)
