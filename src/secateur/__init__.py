@@ -1,3 +1,68 @@
 """Secateur makes trained PyTorch networks smaller and faster by pruning."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur import criteria, data, models
+    from secateur.api import analyse, apply, prune
+    from secateur.artifact import load
+    from secateur.criteria import criterion
+    from secateur.deploy import export
+    from secateur.measure.counts import count
+    from secateur.plan import Plan
+    from secateur.pruned import Pruned
+    from secateur.types import Counts, Target, Verification
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Counts",
+    "Plan",
+    "Pruned",
+    "Target",
+    "Verification",
+    "analyse",
+    "apply",
+    "count",
+    "criteria",
+    "criterion",
+    "data",
+    "export",
+    "load",
+    "models",
+    "prune",
+]
+
+# Names are looked up on first use, so that `secateur --help` does not wait for PyTorch.
+_HOME = {
+    "Counts": "secateur.types",
+    "Plan": "secateur.plan",
+    "Pruned": "secateur.pruned",
+    "Target": "secateur.types",
+    "Verification": "secateur.types",
+    "analyse": "secateur.api",
+    "apply": "secateur.api",
+    "count": "secateur.measure.counts",
+    "criterion": "secateur.criteria",
+    "export": "secateur.deploy",
+    "load": "secateur.artifact",
+    "prune": "secateur.api",
+}
+_MODULES = {"criteria", "data", "models"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use (PEP 562)."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"secateur.{name}")
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,277 @@
+"""The main entry points: analyse, prune, apply a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from secateur.budget import choose
+from secateur.criteria import CRITERIA, GroupView
+from secateur.errors import InputError, PlanError, SecateurError, UnknownNameError, VerificationError, WeightsError
+from secateur.graph.flow import flow, module_of
+from secateur.graph.groups import Groups, solve
+from secateur.graph.trace import trace
+from secateur.measure.counts import Costs
+from secateur.plan import Plan
+from secateur.pruned import Cut, Pruned
+from secateur.selection import pinned_by_selection
+from secateur.surgery import prune_graph, prune_module
+from secateur.surgery import verify as verified
+from secateur.types import ExampleInputs, Target, Unsupported, Verification
+
+__all__ = ["Analysis", "analyse", "apply", "prune"]
+
+BACKENDS = ("auto", "module", "graph")
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A network's groups, costs and what cannot be pruned.
+
+    Attributes:
+        groups: What must be cut together.
+        costs: Exact costs under any choice of units.
+        unsupported: What was pinned for want of a rule.
+    """
+
+    groups: Groups
+    costs: Costs
+    unsupported: tuple[Unsupported, ...]
+
+
+def analyse(
+    model: nn.Module, example_inputs: ExampleInputs, *, only: Iterable[str] | None = None, ignore: Iterable[str] = ()
+) -> Analysis:
+    """Traces ``model`` and finds what must be cut together.
+
+    Args:
+        model: Any network; it is not touched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        only: Names or patterns of modules whose output channels alone may be pruned.
+        ignore: Names or patterns of modules whose output channels are kept.
+
+    Raises:
+        TraceError: The network cannot be traced.
+        UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
+    """
+    labelled = flow(trace(model, example_inputs))
+    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore))
+    return Analysis(groups, Costs(groups), _unsupported(groups))
+
+
+def _unsupported(groups: Groups) -> tuple[Unsupported, ...]:
+    """Names what was pinned, and how many parameters lie on the dimensions that it pinned."""
+    flow, zero = groups.flow, groups.component[0]
+    module = flow.traced.module
+    found = []
+    for untraced, tensors in flow.untraced:
+        touched = {int(v) for t in tensors for vs in t.dims.values() for vec in vs for v in vec}
+        held = sum(
+            module.get_parameter(name).numel()
+            for name, labels in flow.tensors.items()
+            if name in dict(module.named_parameters())
+            and any(touched & set(vs[0].tolist()) and (groups.component[vs[0]] == zero).any() for vs in labels.dims.values())
+        )
+        operator = str(untraced.node.target)
+        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
+    return tuple(found)
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    criterion: str | Callable[[GroupView], Tensor] = "l2",
+    ratio: float | None = None,
+    target: Target | None = None,
+    scope: str = "local",
+    round_to: int = 1,
+    min_units: int = 1,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    backend: str = "auto",
+    verify: bool = True,
+    seed: int = 0,
+) -> Pruned:
+    """Removes the units with the lowest scores and proves that the result is exact.
+
+    Args:
+        model: The trained network. It is left untouched (weights, mode, random state, hooks).
+        example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs.
+        criterion: Name of a criterion or a function of a group's view; higher score = keep.
+        ratio: Share of the units to remove, in [0, 1).
+        target: ``Target(params=…)`` or ``Target(macs=…)`` to reach within 1 %, instead of ``ratio``.
+        scope: ``local`` (the same share of every group), ``global`` or ``block``.
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+        only: Names or patterns of the only modules whose output channels may go.
+        ignore: Names or patterns of modules that keep their output channels.
+        backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
+            with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
+        verify: Whether to compare with the masked dense network; leave it on.
+        seed: For criteria that draw random numbers.
+
+    Returns:
+        The smaller network with its plan, its proof and its counts.
+
+    Raises:
+        InputError: An argument that cannot be used.
+        WeightsError: NaN or infinite weights.
+        TraceError: The network cannot be traced.
+        BudgetError: A target out of reach, or nothing to prune; says how far it can go.
+        VerificationError: No back end gives the right network; names the first operator that differs.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> pruned = prune(net, torch.randn(1, 4), ratio=0.5)
+    >>> pruned.model
+    Sequential(
+      (0): Linear(in_features=4, out_features=4, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=4, out_features=2, bias=True)
+    )
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("back end", backend, BACKENDS)
+    _finite(model)
+    analysis = analyse(model, example_inputs, only=only, ignore=ignore)
+    scores = _scores(analysis.groups, criterion, seed)
+    keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
+                  min_units=min_units)  # fmt: skip
+    name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "custom")
+    provenance = {"criterion": name, "ratio": ratio, "scope": scope, "round_to": round_to, "seed": seed,
+                  "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
+    return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
+
+
+def apply(
+    model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True
+) -> Pruned:
+    """Cuts ``model`` by a plan made elsewhere, and verifies the result as :func:`prune` does.
+
+    Raises:
+        PlanError: The plan does not fit, or cuts only part of what must go together.
+    """
+    analysis = analyse(model, example_inputs)
+    keep = _units_of(analysis.groups, plan)
+    return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+
+
+def _finite(model: nn.Module) -> None:
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise WeightsError(
+                f"The parameter {name!r} holds {bad} NaN or infinite values of {tensor.numel()}; scores would mean "
+                "nothing. Load sound weights first."
+            )
+
+
+def _scores(
+    groups: Groups, criterion: str | Callable[[GroupView], Tensor], seed: int
+) -> dict[int, NDArray[np.float64]]:
+    function = CRITERIA[criterion].score if isinstance(criterion, str) else criterion
+    generator = torch.Generator().manual_seed(seed)
+    scores = {}
+    for number, group in enumerate(groups.items):
+        values = function(GroupView(group, groups, generator)).detach().double().cpu().numpy()
+        if values.shape != (len(group),) or not np.isfinite(values).all():
+            raise InputError(
+                f"The criterion gave {values.shape} scores ({np.count_nonzero(~np.isfinite(values))} not finite) for "
+                f"group {group.name!r}; it has to give one finite score for each of its {len(group)} units."
+            )
+        scores[number] = values
+    return scores
+
+
+def _cut(
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, *, backend: str, check: bool,
+    provenance: Any,
+) -> Pruned:  # fmt: skip
+    """Tries the back ends in turn; the first that verifies is returned."""
+    groups = analysis.groups
+    label_keep = groups.label_keep(keep)
+    plan = _plan(groups, label_keep, provenance)
+    notes: list[str] = []
+    for name in ("module", "graph") if backend == "auto" else (backend,):
+        try:
+            pruned, proof = _operate(name, model, groups, label_keep, plan, check)
+        except Exception as error:
+            if name != "module" or backend == "module":
+                raise _worded(error, name) from error
+            notes.append(f"graph back end, because the module's own code does not fit: {_brief(error)}")
+            continue
+        break
+    earlier = getattr(model, "_secateur_plan", None)
+    whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
+    object.__setattr__(pruned, "_secateur_plan", whole)
+    cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
+    before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
+    return Pruned(pruned, whole, name, proof, before, after, cuts, analysis.unsupported, tuple(notes), inputs)
+
+
+def _operate(
+    name: str, model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, check: bool
+) -> tuple[nn.Module, Verification | None]:
+    if name == "module":
+        pruned = prune_module(model, plan.keep)
+    else:
+        pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
+    return pruned, (verified(pruned, groups, label_keep, plan.keep) if check else None)
+
+
+def _worded(error: Exception, backend: str) -> Exception:
+    if isinstance(error, SecateurError):
+        return error
+    return VerificationError(
+        f"The {backend} back end gave a network that does not run: {_brief(error)}. "
+        + ("Take backend='auto' or 'graph'." if backend == "module" else "Please report the network.")
+    )
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"
+
+
+def _plan(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
+    keep, shapes = {}, {}
+    for name, labels in groups.flow.tensors.items():
+        masks = groups.masks(labels, label_keep)
+        if masks:
+            keep[name] = {d: tuple(np.flatnonzero(m).tolist()) for d, m in sorted(masks.items())}
+            shapes[name] = labels.shape
+    return Plan(keep, shapes, provenance)
+
+
+def _units_of(groups: Groups, plan: Plan) -> Mask:
+    """Which units a plan leaves; checks that it cuts them whole and fits the shapes."""
+    tensors = groups.flow.tensors
+    keep = np.ones(groups.units, dtype=bool)
+    for name, dims in plan.keep.items():
+        if name not in tensors:
+            raise PlanError(f"The plan cuts {name!r}, which this network does not have.")
+        if tensors[name].shape != plan.dense_shapes[name]:
+            raise PlanError(f"The plan was made for {name!r} of shape {plan.dense_shapes[name]}; here it is {tensors[name].shape}.")
+        for dim, kept in dims.items():
+            gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
+            units = groups.unit_of(tensors[name].at(dim)[0][gone])
+            keep[units[units >= 0]] = False
+    made = _plan(groups, groups.label_keep(keep), plan.provenance)
+    if made.keep != {n: dict(d) for n, d in plan.keep.items()}:
+        wrong = sorted(n for n in {*made.keep, *plan.keep} if made.keep.get(n) != plan.keep.get(n))
+        raise PlanError(
+            f"The plan cuts only part of what must go together in this network (first: {wrong[0]!r}, "
+            f"{len(wrong)} tensors in all). It was made for another network, or changed by hand."
+        )
+    return keep
+
+

@@ -1,0 +1,6 @@
+"""Budgets: scores and a ratio or target become a choice of units."""
+
+from secateur.budget.choose import choose
+from secateur.budget.order import Step, removal_order
+
+__all__ = ["Step", "choose", "removal_order"]

@@ -1,0 +1,169 @@
+"""From an order of removals to the units that stay: by ratio, or by search over the real cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.budget.order import SCOPES, Step, removal_order
+from secateur.errors import BudgetError, InputError, UnknownNameError
+from secateur.graph.groups import Group
+from secateur.measure.counts import Costs
+from secateur.types import Target
+
+__all__ = ["TOLERANCE", "choose"]
+
+TOLERANCE = 0.01
+"""A target counts as met within one per cent."""
+
+Mask = NDArray[np.bool_]
+
+
+def choose(
+    costs: Costs,
+    scores: Mapping[int, NDArray[np.float64]],
+    *,
+    ratio: float | None = None,
+    target: Target | None = None,
+    scope: str = "local",
+    round_to: int = 1,
+    min_units: int = 1,
+) -> Mask:
+    """Chooses which units stay.
+
+    Args:
+        costs: Exact costs of the network under any choice.
+        scores: Scores of the units that may go, by group number; higher = keep.
+        ratio: Share of units to remove, in [0, 1): of every group (``local``), of every block (``block``) or
+            of all units (``global``); rounded to the nearest whole number, exactly, also under ties.
+        target: Parameters or MACs to reach, within one per cent, instead of a ratio.
+        scope: ``local``, ``global`` or ``block``.
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+
+    Returns:
+        Which units stay, shape (units,), bool.
+
+    Raises:
+        InputError: A value out of range, or both or neither of ``ratio`` and ``target``.
+        BudgetError: The target is out of reach; says how far it can go.
+    """
+    _check(ratio, target, scope, round_to, min_units)
+    groups = costs.groups.items
+    steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units)
+    keep = np.ones(costs.groups.units, dtype=bool)
+    if target is not None:
+        return _to_target(costs, steps, keep, target)
+    assert ratio is not None
+    if not steps and ratio > 0:
+        raise BudgetError(_nothing(costs, scores, round_to, min_units))
+    for taken in _to_ratio(steps, groups, ratio, scope):
+        keep[taken.units] = False
+    return keep
+
+
+def _check(ratio: float | None, target: Target | None, scope: str, round_to: int, min_units: int) -> None:
+    if (ratio is None) == (target is None):
+        raise InputError("Give either ratio (share of units to remove) or target (params or macs to keep).")
+    if ratio is not None and not 0 <= ratio < 1:
+        raise InputError(f"ratio is the share of units to remove, in [0, 1); got {ratio!r}.")
+    if scope not in SCOPES:
+        raise UnknownNameError("scope", scope, SCOPES)
+    if round_to < 1 or min_units < 1:
+        raise InputError(f"round_to and min_units are at least 1; got {round_to!r} and {min_units!r}.")
+
+
+def _to_ratio(steps: Sequence[Step], groups: Sequence[Group], ratio: float, scope: str) -> list[Step]:
+    """Takes steps while that brings each pool's count nearer to what was asked."""
+    pool = {"local": lambda s: s.group, "block": lambda s: groups[s.group].block, "global": lambda s: None}[scope]
+    total: dict[object, int] = {}
+    for g in dict.fromkeys(s.group for s in steps):
+        key = pool(Step(g, np.zeros(0, np.int64), 0.0))
+        total[key] = total.get(key, 0) + len(groups[g])
+    gone: dict[object, int] = {}
+    closed: set[int] = set()
+    taken = []
+    for step in steps:
+        key, size = pool(step), len(step.units)
+        wanted = ratio * total[key] + 1e-9
+        if step.group not in closed and gone.get(key, 0) + size / 2 <= wanted:
+            gone[key] = gone.get(key, 0) + size
+            taken.append(step)
+        else:
+            closed.add(step.group)
+    return taken
+
+
+def _nothing(costs: Costs, scores: Mapping[int, NDArray[np.float64]], round_to: int, min_units: int) -> str:
+    if not scores:
+        return (
+            "Nothing can be pruned: no group is free under only/ignore and the operators that pin. "
+            "`secateur inspect` lists what is pinned and why."
+        )
+    return (
+        f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any of "
+        f"the {len(scores)} groups."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- targets
+
+
+def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
+    """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
+    name, wanted = target.resolve(costs.counts(keep))
+    dense = costs.measure(name, keep)
+    if wanted >= dense:
+        if wanted <= dense * (1 + TOLERANCE):
+            return keep
+        raise BudgetError(f"The target of {wanted:,.0f} {name} is above the dense network's {dense:,.0f}.")
+    low, high = 0, len(steps)  # low steps cost at least the target, high steps (if any) less
+    floor = costs.measure(name, _without(keep, steps))
+    if floor > wanted * (1 + TOLERANCE):
+        raise BudgetError(
+            f"The target of {wanted:,.0f} {name} cannot be met: with all that may go removed, {floor:,.0f} are "
+            f"left ({floor / dense:.1%} of {dense:,.0f}). Lower round_to or min_units, or widen only/ignore."
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        if costs.measure(name, _without(keep, steps[:middle])) >= wanted:
+            low = middle
+        else:
+            high = middle
+    over = _fill(costs, name, steps, low, _without(keep, steps[:low]), wanted)
+    under = _without(keep, steps[:high])
+    best = min((over, under), key=lambda k: abs(costs.measure(name, k) - wanted))
+    reached = costs.measure(name, best)
+    if abs(reached - wanted) > TOLERANCE * wanted:
+        near = sorted({round(costs.measure(name, over)), round(costs.measure(name, under))})
+        raise BudgetError(
+            f"The target of {wanted:,.0f} {name} cannot be met within 1 %: the nearest widths that the coupled "
+            f"groups allow give {' and '.join(f'{v:,}' for v in near)}. Take one of those, or a smaller round_to."
+        )
+    return best
+
+
+def _without(keep: Mask, steps: Sequence[Step]) -> Mask:
+    keep = keep.copy()
+    for step in steps:
+        keep[step.units] = False
+    return keep
+
+
+def _fill(costs: Costs, name: str, steps: Sequence[Step], low: int, keep: Mask, wanted: float) -> Mask:
+    """Takes cheaper later steps, in order, as long as the cost stays at or above the target."""
+    closed: set[int] = set()
+    for step in steps[low:]:
+        if step.group in closed:
+            continue
+        cost = costs.measure(name, keep)
+        if cost - wanted <= 0.001 * wanted or len(closed) == len(costs.groups.items):
+            break
+        trial = _without(keep, [step])
+        if costs.measure(name, trial) >= wanted:
+            keep = trial
+        else:
+            closed.add(step.group)
+    return keep

@@ -1,0 +1,97 @@
+"""The order in which units would be removed; every ratio and target takes a beginning of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.graph.groups import Group
+
+__all__ = ["SCOPES", "Step", "removal_order"]
+
+SCOPES = ("local", "global", "block")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Units of one group that are removed together (one unit, or as many as ``round_to`` asks for).
+
+    Attributes:
+        group: Number of the group.
+        units: Units to remove.
+        key: Place in the order: ascending.
+    """
+
+    group: int
+    units: NDArray[np.int64]
+    key: float
+
+
+def removal_order(
+    groups: Sequence[Group], scores: Mapping[int, NDArray[np.float64]], *, scope: str, round_to: int, min_units: int
+) -> list[Step]:
+    """Orders all removals that the floors allow.
+
+    Args:
+        groups: All groups.
+        scores: Scores of the units of the groups that may be cut, by group number.
+        scope: ``local`` removes the same share of every group; ``global`` goes by score, each group's scores
+            divided by their mean so that layers of different size compare; ``block`` does that within each
+            block and removes the same share of every block.
+        round_to: Widths that are left are multiples of this (or the dense width).
+        min_units: Units that every group keeps at least.
+    """
+    steps: list[Step] = []
+    for g, values in scores.items():
+        steps += _group_steps(g, groups[g], values, round_to, min_units)
+    if scope == "local":
+        steps = [Step(s.group, s.units, k) for s, k in zip(steps, _shares(steps, groups), strict=True)]
+    elif scope == "block":
+        steps = _by_block(steps, groups)
+    return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
+
+
+def _group_steps(
+    number: int, group: Group, scores: NDArray[np.float64], round_to: int, min_units: int
+) -> list[Step]:
+    """Splits a group's units, worst first, into removals that leave allowed widths."""
+    order = np.argsort(scores, kind="stable")
+    size = len(group)
+    widths = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
+    mean = float(np.mean(scores)) or 1.0
+    steps, gone, key = [], 0, -np.inf
+    for width in widths:
+        taken = order[gone : size - width]
+        key = max(key, float(np.mean(scores[taken])) / mean)  # a later step of a group never comes earlier
+        steps.append(Step(number, group.units[np.sort(taken)], key))
+        gone = size - width
+    return steps
+
+
+def _shares(steps: Sequence[Step], groups: Sequence[Group]) -> list[float]:
+    """Share of its group that is gone half-way through each step."""
+    gone: dict[int, int] = {}
+    shares = []
+    for step in steps:
+        before = gone.get(step.group, 0)
+        gone[step.group] = before + len(step.units)
+        shares.append((before + len(step.units) / 2) / len(groups[step.group]))
+    return shares
+
+
+def _by_block(steps: Sequence[Step], groups: Sequence[Group]) -> list[Step]:
+    """Within a block by score, across blocks by the share of the block that is gone."""
+    total: dict[str, int] = {}
+    for g in dict.fromkeys(s.group for s in steps):
+        total[groups[g].block] = total.get(groups[g].block, 0) + len(groups[g])
+    gone: dict[str, int] = {}
+    result = []
+    for step in sorted(steps, key=lambda s: s.key):
+        block = groups[step.group].block
+        before = gone.get(block, 0)
+        gone[block] = before + len(step.units)
+        result.append(Step(step.group, step.units, (before + len(step.units) / 2) / total[block]))
+    return result

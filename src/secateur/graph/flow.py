@@ -1,0 +1,222 @@
+"""Runs a traced network on labels instead of numbers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.graph.labels import Constraints, Labels
+from secateur.graph.trace import Traced
+
+__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "shape_of"]
+
+
+@dataclass(frozen=True)
+class MacTerm:
+    """Multiply-accumulates of one operator: ``factor`` × the product of the kept sizes of ``sizes``.
+
+    Attributes:
+        factor: What does not depend on the plan (positions × kernel elements × batch).
+        sizes: (tensor labels, dimension) pairs whose kept sizes are multiplied.
+    """
+
+    factor: float
+    sizes: tuple[tuple[Labels, int], ...]
+
+
+@dataclass(frozen=True)
+class Untraced:
+    """An operator (or a use of one) without a rule: everything that touches it is pinned."""
+
+    node: Node
+    reason: str
+
+
+@dataclass
+class Flow:
+    """What running on labels found out.
+
+    Attributes:
+        traced: The network.
+        labels: Labels of every tensor-valued node (a list for operators with several outputs).
+        tensors: Labels of every parameter and buffer, by state-dict name.
+        constraints: What the operators demand.
+        consumed: First labels of the weight dimensions that are contracted (a consumer's input channels).
+        macs: Multiply-accumulate terms by node.
+        untraced: Operators without a rule, with the labels that they pinned.
+    """
+
+    traced: Traced
+    labels: dict[Node, Any] = field(default_factory=dict)
+    tensors: dict[str, Labels] = field(default_factory=dict)
+    constraints: Constraints = field(default_factory=Constraints)
+    consumed: set[int] = field(default_factory=set)
+    macs: dict[Node, MacTerm] = field(default_factory=dict)
+    untraced: list[tuple[Untraced, list[Labels]]] = field(default_factory=list)
+
+    def consume(self, labels: Labels, dim: int) -> None:
+        """Marks a dimension of a weight as contracted (its labels are the weight's own, whatever it passed)."""
+        self.consumed.update(int(v[0]) for v in labels.at(dim) if len(v))
+
+
+class Call:
+    """One operator call with its arguments by schema name; tensors are replaced by their labels."""
+
+    def __init__(self, flow: Flow, node: Node) -> None:
+        """Binds the arguments of ``node`` to the operator's schema, defaults filled in."""
+        self.flow, self.node = flow, node
+        self.c = flow.constraints
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        self.nodes: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
+        self.nodes |= {a.name: v for a, v in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+        self.values = {k: self._value(v) for k, v in self.nodes.items()}
+
+    def _value(self, arg: Any) -> Any:
+        if isinstance(arg, Node):
+            return self.flow.labels.get(arg, _hint(arg.meta.get("val")))
+        if isinstance(arg, (list, tuple)):
+            return [self._value(a) for a in arg]
+        return arg
+
+    def __getitem__(self, name: str) -> Any:
+        """The argument called ``name`` (labels, number, list …)."""
+        return self.values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument called ``name`` or ``default``."""
+        return self.values.get(name, default)
+
+    @property
+    def tensors(self) -> list[Labels]:
+        """Labels of all tensor arguments."""
+        flat: list[Labels] = []
+        for value in self.values.values():
+            flat += [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Labels)]
+        return flat
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the (only) output."""
+        return shape_of(self.node)
+
+    def dims(self, name: str = "dim") -> list[int]:
+        """A dimension argument as a list of non-negative dimensions (all of them where it is absent)."""
+        value, ndim = self.get(name), self["self"].ndim
+        if value is None or value == []:
+            return list(range(ndim))
+        return [d % ndim if ndim else 0 for d in (value if isinstance(value, list) else [value])]
+
+    def pin(self, reason: str) -> Labels | list[Labels | None] | None:
+        """Pins every argument, reports why, and returns unlabelled outputs."""
+        tensors = self.tensors
+        if any(t.dims for t in tensors):
+            self.flow.untraced.append((Untraced(self.node, reason), tensors))
+        for labels in tensors:
+            self.c.pin_all(labels)
+        return unlabelled(self.node)
+
+
+def flow(traced: Traced) -> Flow:
+    """Runs ``traced`` on labels.
+
+    Every operator's rule (``secateur.ops``) says how labels pass through it and what it demands of them.
+    Model inputs carry no labels; model outputs are pinned, so that the network's interface stays the same.
+    """
+    from secateur.ops import find
+
+    result = Flow(traced)
+    by_tensor: dict[int, Labels] = {}
+    for node in traced.nodes:
+        if node.op == "placeholder":
+            result.labels[node] = unlabelled(node)
+        elif node.op == "get_attr":
+            _label_tensor(result, node, by_tensor)
+        elif node.op == "call_function":
+            result.labels[node] = _label_call(result, node, find)
+        elif node.op == "output":
+            for value in node.all_input_nodes:
+                for labels in _flat(result.labels.get(value)):
+                    result.constraints.pin_all(labels)
+    return result
+
+
+def _label_tensor(result: Flow, node: Node, by_tensor: dict[int, Labels]) -> None:
+    name = str(node.target)
+    tensor = operator.attrgetter(name)(result.traced.module)
+    if not isinstance(tensor, Tensor):
+        return
+    labels = by_tensor.get(id(tensor))
+    if labels is None:
+        fresh = result.constraints.fresh
+        labels = Labels(tuple(tensor.shape), {d: (fresh(n),) for d, n in enumerate(tensor.shape)})
+        by_tensor[id(tensor)] = labels
+    result.labels[node] = result.tensors[name] = labels
+
+
+def _label_call(result: Flow, node: Node, find: Any) -> Any:
+    if node.target is operator.getitem:
+        source, index = node.args
+        several = result.labels.get(source)  # type: ignore[arg-type]
+        return several[index] if isinstance(several, list) else None
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return unlabelled(node)
+    call = Call(result, node)
+    if not call.tensors and not _produces_tensor(node):
+        return None
+    rule = find(node.target)
+    if rule is None:
+        return call.pin("no rule for this operator")
+    result.labels[node] = rule.flow(call)
+    if rule.macs is not None and isinstance(result.labels[node], Labels):
+        result.macs[node] = rule.macs(call)
+    return result.labels[node]
+
+
+def _produces_tensor(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, (Tensor, list, tuple))
+
+
+def unlabelled(node: Node) -> Any:
+    """Outputs of ``node`` without labels: :class:`Labels`, a list of them, or ``None`` for a number."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return Labels(_shape(value))
+    if isinstance(value, (list, tuple)):
+        return [Labels(_shape(v)) if isinstance(v, Tensor) else None for v in value]
+    return None
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape of a tensor-valued node with the example's batch size."""
+    return _shape(node.meta["val"])
+
+
+def module_of(node: Node) -> str:
+    """Dotted name of the module that calls the operator."""
+    stack: Mapping[str, Sequence[Any]] = node.meta.get("nn_module_stack") or {}
+    names = [str(path) for path, _ in stack.values() if "_empty_nn_module_stack" not in str(path)]
+    return names[-1].removeprefix("L['self']").lstrip(".") if names else ""
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    return tuple(_hint(s) for s in value.shape)
+
+
+def _hint(value: Any) -> Any:
+    """The example's value of a symbolic size."""
+    if isinstance(value, torch.SymInt):
+        return int(value.node.hint)
+    return value
+
+
+def _flat(labels: Any) -> list[Labels]:
+    if isinstance(labels, Labels):
+        return [labels]
+    return [x for item in labels for x in _flat(item)] if isinstance(labels, list) else []

@@ -1,0 +1,149 @@
+"""Labels: integers that flow through the graph in place of numbers.
+
+Every index of every dimension of every parameter gets a label; label 0 is *pinned* (never removed). A tensor
+carries, for each of its dimensions, any number of label vectors: an index of the dimension goes when **any**
+of its labels goes. What operators demand of labels is collected here and solved once, in ``groups``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PINNED", "Constraints", "Labels", "Site", "Vector"]
+
+Vector = NDArray[np.int64]
+"""Labels of one dimension, shape (size of the dimension,)."""
+
+PINNED = 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one tensor.
+
+    Attributes:
+        shape: The dense tensor's shape.
+        dims: Label vectors by dimension; a dimension that is absent carries none and is not prunable.
+    """
+
+    shape: tuple[int, ...]
+    dims: Mapping[int, tuple[Vector, ...]] = field(default_factory=dict)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def at(self, dim: int) -> tuple[Vector, ...]:
+        """Label vectors of dimension ``dim`` (empty: none); ``dim`` may be negative."""
+        return self.dims.get(dim % self.ndim, ()) if self.ndim else ()
+
+    def with_dims(self, dims: Mapping[int, tuple[Vector, ...]]) -> Labels:
+        """The same shape with other labels."""
+        return Labels(self.shape, {d: v for d, v in dims.items() if v})
+
+
+@dataclass(frozen=True)
+class Site:
+    """Children that go when **any** of their parents goes.
+
+    A reshape that splits a labelled dimension into blocks makes one: the children are the old labels, the
+    parents fresh labels of each new axis. Only one of the axes may stay free, or else the result would not be
+    a rectangle; which one is chosen when the groups are built.
+
+    Attributes:
+        children: Labels, shape (n,).
+        parents: One row of labels per axis, shape (axes, n).
+        split: Whether the axes compete (a split); otherwise every parent counts.
+        prefer: Index of the axis to leave free where the rule knows better than the default.
+    """
+
+    children: Vector
+    parents: NDArray[np.int64]
+    split: bool
+    prefer: int | None = None
+
+
+class Constraints:
+    """Collects what the operators demand; nothing is solved here.
+
+    >>> c = Constraints()
+    >>> a, b = c.fresh(2), c.fresh(2)
+    >>> c.unite(a, b); c.pin(a[:1])
+    >>> c.count, len(c.edges)
+    (5, 2)
+    """
+
+    def __init__(self) -> None:
+        """Starts with the pinned label alone."""
+        self.count = 1
+        self.edges: list[tuple[Vector, Vector]] = []
+        self.sites: list[Site] = []
+
+    def fresh(self, size: int) -> Vector:
+        """Returns ``size`` new labels."""
+        self.count += size
+        return np.arange(self.count - size, self.count, dtype=np.int64)
+
+    def unite(self, a: Vector, b: Vector) -> None:
+        """Demands that ``a[i]`` and ``b[i]`` go together."""
+        if a is not b:
+            self.edges.append((a, b))
+
+    def pin(self, *vectors: Vector) -> None:
+        """Demands that no label of ``vectors`` goes."""
+        for vector in vectors:
+            self.edges.append((vector, np.zeros_like(vector)))
+
+    def pin_all(self, labels: Labels) -> None:
+        """Pins every dimension of a tensor."""
+        for vectors in labels.dims.values():
+            self.pin(*vectors)
+
+    def single(self, vectors: Sequence[Vector]) -> Vector:
+        """Returns one vector that goes wherever any of ``vectors`` goes."""
+        if len(vectors) == 1:
+            return vectors[0]
+        child = self.fresh(len(vectors[0]))
+        self.sites.append(Site(child, np.stack(vectors), split=False))
+        return child
+
+    def tie(self, a: Sequence[Vector], b: Sequence[Vector]) -> None:
+        """Demands that two dimensions of the same size lose the same indices; one without labels pins."""
+        if not a or not b:
+            self.pin(*a, *b)
+        elif len(a) == len(b) > 1:
+            for u, v in zip(a, b, strict=True):
+                self.unite(u, v)
+        else:
+            self.unite(self.single(a), self.single(b))
+
+    def split(self, array: NDArray[np.int64], prefer: int | None = None) -> dict[int, Vector]:
+        """Turns an array of labels over several axes into one vector per axis that it varies along.
+
+        Args:
+            array: Labels over the axes of a rectangle.
+            prefer: Axis to leave free.
+
+        Returns:
+            Axis → vector. An array that varies along one axis alone is that axis' vector.
+        """
+        varying = [k for k in range(array.ndim) if np.any(array != array.take([0], axis=k))]
+        if not varying:
+            return {0: array.reshape(array.shape[0], -1)[:, 0]} if array.size and array.flat[0] else {}
+        index = tuple(slice(None) if k in varying else 0 for k in range(array.ndim))
+        if len(varying) == 1:
+            return {varying[0]: array[index]}
+        core = array[index]
+        fresh = [self.fresh(n) for n in core.shape]
+        rows = [
+            np.broadcast_to(v.reshape([-1 if k == i else 1 for k in range(core.ndim)]), core.shape).ravel()
+            for i, v in enumerate(fresh)
+        ]
+        choice = varying.index(prefer) if prefer in varying else None
+        self.sites.append(Site(core.ravel(), np.stack(rows), split=True, prefer=choice))
+        return dict(zip(varying, fresh, strict=True))

@@ -1,0 +1,109 @@
+"""The plan: which indices of which parameter dimensions stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur.errors import PlanError
+
+__all__ = ["Plan"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept indices, never dropped ones; only dimensions that lose entries are listed.
+
+    Attributes:
+        keep: Parameter or buffer name → dimension → kept indices in ascending order.
+        dense_shapes: Shape before the cut of every tensor in ``keep``.
+        provenance: How it came about (criterion, ratio or target, scope, versions …).
+
+    >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    >>> plan
+    Plan(1 tensors cut, fc.weight: 2 of 3)
+    """
+
+    keep: Mapping[str, Mapping[int, tuple[int, ...]]]
+    dense_shapes: Mapping[str, tuple[int, ...]]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks that indices are ascending, in range and never none at all."""
+        for name, dims in self.keep.items():
+            shape = self.dense_shapes.get(name)
+            if shape is None:
+                raise PlanError(f"The plan cuts {name!r} but does not give its dense shape.")
+            for dim, kept in dims.items():
+                _check(name, dim, kept, shape)
+
+    def __repr__(self) -> str:
+        """One line: how many tensors, and the first cut."""
+        first = next(((n, d, k) for n, dims in self.keep.items() for d, k in dims.items()), None)
+        text = f", {first[0]}: {len(first[2])} of {self.dense_shapes[first[0]][first[1]]}" if first else ""
+        return f"Plan({len(self.keep)} tensors cut{text})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
+        shapes = {n: list(s) for n, s in self.dense_shapes.items()}
+        return {"format": FORMAT, "keep": keep, "dense_shapes": shapes, "provenance": dict(self.provenance)}
+
+    def to_json(self) -> str:
+        """JSON text."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            got = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise PlanError(f"This is not a plan of format {FORMAT} (got {got!r}); newer plans need a newer Secateur.")
+        try:
+            keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
+            shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
+            return cls(keep, shapes, dict(data.get("provenance", {})))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"The plan is damaged: {type(error).__name__}: {error}.") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads JSON text; raises :class:`PlanError` where it is damaged."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"The plan is not JSON: {error}.") from error
+        return cls.from_dict(data)
+
+    def after(self, first: Plan) -> Plan:
+        """The single plan that equals ``first`` and then this one (which counts in the cut network's indices)."""
+        keep: dict[str, dict[int, tuple[int, ...]]] = {n: dict(d) for n, d in first.keep.items()}
+        shapes = dict(self.dense_shapes) | dict(first.dense_shapes)
+        for name, dims in self.keep.items():
+            for dim, kept in dims.items():
+                earlier = keep.setdefault(name, {}).get(dim)
+                keep[name][dim] = tuple(earlier[i] for i in kept) if earlier is not None else kept
+        for name in self.keep:
+            if name not in first.dense_shapes:
+                shapes[name] = self.dense_shapes[name]
+        steps = [*first.provenance.get("steps", [dict(first.provenance)]), dict(self.provenance)]
+        return Plan(keep, {n: shapes[n] for n in keep}, {**self.provenance, "steps": steps})
+
+
+def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:
+    if not 0 <= dim < len(shape):
+        raise PlanError(f"The plan cuts dimension {dim} of {name!r}, whose shape is {shape}.")
+    if not kept:
+        raise PlanError(f"The plan keeps nothing of dimension {dim} of {name!r}; at least one index has to stay.")
+    if any(a >= b for a, b in zip(kept, kept[1:], strict=False)) or kept[0] < 0 or kept[-1] >= shape[dim]:
+        raise PlanError(
+            f"The plan's indices for dimension {dim} of {name!r} are not ascending within 0…{shape[dim] - 1}."
+        )

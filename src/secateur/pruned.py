@@ -1,0 +1,103 @@
+"""The result of a cut."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from secateur.graph.groups import Group
+from secateur.plan import Plan
+from secateur.types import Counts, ExampleInputs, Unsupported, Verification
+
+__all__ = ["Pruned"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one group came out.
+
+    Attributes:
+        group: The group.
+        kept: Units that stay.
+    """
+
+    group: Group
+    kept: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned network with its plan and its proof.
+
+    Attributes:
+        model: The smaller network.
+        plan: Kept indices per parameter and dimension, relative to the network first loaded.
+        backend: ``module`` (the same classes) or ``graph`` (a flat graph with the same parameter names).
+        verification: How far it is from the masked dense network; ``None`` where that was switched off.
+        before: Counts of the network that was handed in.
+        after: Counts of the pruned network.
+        groups: The groups, each with the units that stay.
+        unsupported: What was pinned for want of a rule.
+        notes: What the user should know (why the graph back end was taken …).
+        example_inputs: What the network was traced with.
+    """
+
+    model: nn.Module
+    plan: Plan
+    backend: str
+    verification: Verification | None
+    before: Counts
+    after: Counts
+    groups: tuple[Cut, ...]
+    unsupported: tuple[Unsupported, ...]
+    notes: tuple[str, ...]
+    example_inputs: ExampleInputs
+
+    def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
+        """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``model.pt2``).
+
+        Args:
+            folder: Made if it is not there; an artifact that lies in it is replaced.
+            graph: Whether to write ``model.pt2`` too; by default for the graph back end.
+
+        Returns:
+            The folder.
+        """
+        from secateur.artifact import save
+
+        return save(self, Path(folder), graph=self.backend == "graph" if graph is None else graph)
+
+    @property
+    def headline(self) -> str:
+        """One sentence: sizes before and after, back end, verified difference."""
+        b, a = self.before, self.after
+        proof = f"verified to {self.verification.max_relative_error:.1e}" if self.verification else "not verified"
+        return (
+            f"{b.params:,} → {a.params:,} parameters ({_share(a.params, b.params)}), "
+            f"{b.macs:,} → {a.macs:,} MACs ({_share(a.macs, b.macs)}), {self.backend} back end, {proof}"
+        )
+
+    def __repr__(self) -> str:
+        """The headline, the notes and what was pinned."""
+        lines = [f"Pruned({self.headline})", *(f"  note: {n}" for n in self.notes)]
+        lines += [f"  pinned: {u.operator} in {u.module or '(top level)'}: {u.reason}" for u in self.unsupported]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """A table of the groups for notebooks."""
+        rows = "".join(
+            f"<tr><td>{html.escape(c.group.name)}</td><td>{len(c.group):,}</td><td>{c.kept:,}</td>"
+            f"<td>{1 - c.kept / len(c.group):.0%}</td><td>{html.escape(', '.join(c.group.producers[1:4]))}</td></tr>"
+            for c in self.groups
+        )
+        return (
+            f"<p><b>{html.escape(self.headline)}</b></p><table><thead><tr><th>group</th><th>units</th>"
+            f"<th>kept</th><th>removed</th><th>cut together with</th></tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+
+def _share(after: int, before: int) -> str:
+    return f"{after / before:.1%}" if before else "–"

@@ -1,0 +1,267 @@
+"""The graph back end: the exported graph with its constants recomputed and its weights sliced."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from secateur.graph.groups import Groups
+from secateur.graph.labels import Labels
+from secateur.ops import find
+
+__all__ = ["Rewriter", "follow_mode", "prune_graph", "slice_tensor"]
+
+Mask = NDArray[np.bool_]
+
+
+def slice_tensor(tensor: Tensor, keep: Mapping[int, Sequence[int]]) -> Tensor:
+    """Returns a contiguous copy with the kept indices of every dimension in ``keep``.
+
+    >>> slice_tensor(torch.arange(6).reshape(2, 3), {1: [0, 2]})
+    tensor([[0, 2],
+            [3, 5]])
+    """
+    tensor = tensor.detach()
+    for dim, indices in keep.items():
+        tensor = tensor.index_select(dim, torch.as_tensor(indices, dtype=torch.long, device=tensor.device))
+    return tensor.clone() if not keep else tensor
+
+
+def sliced_parameter(tensor: Tensor, keep: Mapping[int, Sequence[int]]) -> Tensor:
+    """Slices a parameter or buffer; a parameter stays one, with its ``requires_grad``."""
+    small = slice_tensor(tensor, keep)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(small, requires_grad=tensor.requires_grad)
+    return small
+
+
+class Rewriter:
+    """One node of the graph under the knife, for rules that recompute constants.
+
+    Sizes and masks are those of the dense network's labels under the plan; nodes are the new graph's.
+    """
+
+    def __init__(self, surgeon: _Surgeon, dense: Node, node: Node) -> None:
+        """``dense`` is the node in the dense graph, ``node`` its copy that may be changed."""
+        self._surgeon, self._dense, self.node = surgeon, dense, node
+        schema = dense.target._schema.arguments  # type: ignore[union-attr]
+        self._names = [a.name for a in schema]
+        self._values: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
+        self._values |= dict(zip(self._names, dense.args, strict=False)) | dict(dense.kwargs)
+
+    def __getitem__(self, name: str) -> Any:
+        """Value of an argument in the dense graph (nodes are the dense graph's)."""
+        return self._values[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Value of an argument or ``default``."""
+        return self._values.get(name, default)
+
+    def node_of(self, name: str) -> Node:
+        """The node that an argument comes from, in the new graph."""
+        found = self._surgeon.copies[self._values[name]]
+        assert isinstance(found, Node)
+        return found
+
+    def labels(self, node: Node) -> Any:
+        """Labels of a node of the new graph."""
+        return self._surgeon.groups.flow.labels[self._surgeon.origins[node]]
+
+    def mask(self, node: Node, dim: int) -> Mask:
+        """Kept entries of a dimension, shape (size,)."""
+        labels = self.labels(node)
+        found = self._surgeon.groups.masks(labels, self._surgeon.keep).get(dim)
+        return np.ones(labels.shape[dim], dtype=bool) if found is None else found
+
+    def changes(self, node: Node, dim: int) -> bool:
+        """Whether a dimension loses entries."""
+        return not self.mask(node, dim).all()
+
+    def kept(self, labels: Labels, dim: int) -> int:
+        """Size of a labelled dimension after the cut."""
+        mask = self._surgeon.groups.masks(labels, self._surgeon.keep).get(dim)
+        return labels.shape[dim] if mask is None else int(mask.sum())
+
+    def new_size(self, node: Node, dim: int) -> int:
+        """Size of a dimension of a node after the cut."""
+        return int(self.mask(node, dim).sum())
+
+    def before(self, node: Node, dim: int, index: int) -> int:
+        """How many entries before ``index`` stay: where it moves to."""
+        return int(self.mask(node, dim)[:index].sum())
+
+    def sizes(self, sizes: Sequence[Any], offset: int = 0, count: int | None = None) -> list[Any]:
+        """Constant sizes of the output replaced by those after the cut; −1 and free sizes stay."""
+        labels: Labels = self.labels(self.node)
+        masks = self._surgeon.groups.masks(labels, self._surgeon.keep)
+        first = offset if count is not None else labels.ndim - len(sizes)
+        return [
+            int(masks[first + k].sum()) if isinstance(s, int) and s != -1 and first + k in masks else s
+            for k, s in enumerate(self._surgeon.mapped(sizes))
+        ]
+
+    def set(self, name: str, value: Any) -> None:
+        """Replaces an argument, wherever it stands."""
+        position = self._names.index(name)
+        if position < len(self.node.args):
+            self.node.update_arg(position, value)
+        else:
+            self.node.update_kwarg(name, value)
+
+    def select(self, source: Node, dim: int, dense_indices: Sequence[int]) -> None:
+        """Turns the node into a selection of those of ``dense_indices`` that stay."""
+        mask = self.mask(source, dim)
+        places = np.cumsum(mask) - 1
+        chosen = [int(places[i]) for i in dense_indices if mask[i]]
+        name = self._surgeon.constant(torch.tensor(chosen, dtype=torch.long))
+        with self.node.graph.inserting_before(self.node):
+            index = self.node.graph.get_attr(name)
+        self.node.target = torch.ops.aten.index_select.default
+        self.node.args, self.node.kwargs = (source, dim, index), {}
+
+
+class _Surgeon:
+    """Copies the dense graph node by node into a new module."""
+
+    def __init__(self, groups: Groups, keep: Mask) -> None:
+        self.groups, self.keep = groups, keep
+        self.dense = groups.flow.traced.module
+        self.copies: dict[Any, Any] = {}
+        self.origins: dict[Node, Node] = {}
+        self.result = _empty_like(self.dense)
+
+    def mapped(self, value: Any) -> Any:
+        return torch.fx.node.map_arg(value, lambda n: self.copies[n])
+
+    def constant(self, tensor: Tensor) -> str:
+        """Registers an index that belongs to the graph alone; it is not part of the state dict."""
+        name = f"_secateur_index_{sum(1 for n, _ in self.result.named_buffers() if '_secateur_index' in n)}"
+        self.result.register_buffer(name, tensor, persistent=False)
+        return name
+
+    def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+        _copy_tensors(self.dense, self.result, keep)
+        graph = torch.fx.Graph()
+        for node in self.groups.flow.traced.nodes:
+            copied = graph.node_copy(node, lambda n: self.copies[n])
+            self.copies[node], self.origins[copied] = copied, node
+        for node in list(self.origins.values()):
+            rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+            if rule is not None and rule.rewrite is not None:
+                rule.rewrite(Rewriter(self, node, self.copies[node]))
+        graph._codegen = self.dense.graph._codegen
+        self.result.graph = graph
+        return follow_mode(self.result)
+
+
+def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+    """Builds the pruned graph.
+
+    Args:
+        groups: Groups of the dense network.
+        keep: Which labels stay, shape (labels,).
+        kept: Kept indices by tensor name and dimension.
+
+    Returns:
+        A trainable module whose parameters keep their names; in eval mode.
+    """
+    return _Surgeon(groups, keep).operate(kept).eval()
+
+
+def _empty_like(dense: GraphModule) -> GraphModule:
+    return GraphModule(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
+
+
+def _copy_tensors(source: GraphModule, target: nn.Module, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
+    """Slices every parameter, buffer and constant into ``target``; a tensor with two names stays one tensor."""
+    done: dict[int, Tensor] = {}
+    persistent = set(source.state_dict(keep_vars=True))
+    for name, tensor in _tensors_of(source).items():
+        if id(tensor) not in done:
+            done[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
+        path, _, leaf = name.rpartition(".")
+        parent, small = _submodule(target, path), done[id(tensor)]
+        if isinstance(small, nn.Parameter):
+            parent.register_parameter(leaf, small)
+        else:
+            parent.register_buffer(leaf, small, persistent=name in persistent)
+
+
+def _tensors_of(graph: GraphModule) -> dict[str, Tensor]:
+    """Parameters and buffers (all names of shared ones), and constants that the graph refers to."""
+    found: dict[str, Any] = dict(graph.named_parameters(remove_duplicate=False))
+    found |= dict(graph.named_buffers(remove_duplicate=False))
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and node.target not in found:
+            found[node.target] = operator.attrgetter(node.target)(graph)
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module:
+    for part in filter(None, path.split(".")):
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        module = getattr(module, part)
+    return module
+
+
+# ------------------------------------------------------------------------------------- train and eval modes
+
+
+class _BatchNormMode(nn.Module):
+    """Batch normalisation that follows ``train()`` and ``eval()``; parameters come as arguments."""
+
+    def __init__(self, momentum: float, eps: float) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+
+    def forward(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None
+    ) -> Tensor:
+        training = self.training or mean is None
+        return nn.functional.batch_norm(x, mean, var, weight, bias, training, self.momentum, self.eps)
+
+
+_DROPOUTS = {
+    "aten.dropout": nn.Dropout,
+    "aten.feature_dropout": nn.Dropout2d,
+    "aten.alpha_dropout": nn.AlphaDropout,
+    "aten.feature_alpha_dropout": nn.FeatureAlphaDropout,
+}
+
+
+def follow_mode(module: GraphModule) -> GraphModule:
+    """Makes batch normalisation and dropout of an exported graph follow ``train()`` and ``eval()``.
+
+    Export freezes them in eval mode; each becomes a call of a small module without parameters, so that
+    parameter names stay as they were.
+    """
+    if not hasattr(module, "_mode"):
+        module.add_module("_mode", nn.Module())
+    holder = operator.attrgetter("_mode")(module)
+    for node in list(module.graph.nodes):
+        name = str(getattr(node.target, "overloadpacket", ""))
+        if name == "aten.batch_norm":
+            x, weight, bias, mean, var, _, momentum, eps, *_ = node.args
+            made: nn.Module = _BatchNormMode(momentum, eps)
+            args = (x, weight, bias, mean, var)
+        elif name in _DROPOUTS:
+            made, args = _DROPOUTS[name](node.args[1]), (node.args[0],)
+        else:
+            continue
+        holder.add_module(node.name, made)
+        with module.graph.inserting_before(node):
+            call = module.graph.call_module(f"_mode.{node.name}", args)
+        call.meta = dict(node.meta)
+        node.replace_all_uses_with(call)
+        module.graph.erase_node(node)
+    module.graph.lint()
+    module.recompile()
+    return module

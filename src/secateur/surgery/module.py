@@ -1,0 +1,104 @@
+"""The module back end: a copy of the user's own network, same classes, with smaller parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.errors import PlanError
+from secateur.surgery.graph import sliced_parameter
+
+__all__ = ["prune_module"]
+
+Keep = Mapping[str, Mapping[int, Sequence[int]]]
+
+
+def prune_module(model: nn.Module, keep: Keep) -> nn.Module:
+    """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
+
+    Dense weights are never copied: slices take their place while the module tree is being copied.
+
+    Args:
+        model: The dense network (not touched).
+        keep: Kept indices by parameter or buffer name and dimension.
+
+    Raises:
+        PlanError: ``keep`` names something that ``model`` does not have, or indices out of range.
+    """
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    _check(tensors, keep)
+    memo: dict[int, Any] = {}
+    for name, tensor in tensors.items():
+        if id(tensor) not in memo:
+            memo[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
+    pruned = copy.deepcopy(model, memo)
+    for path, module in pruned.named_modules():
+        for kind, update in _UPDATES.items():
+            if isinstance(module, kind):
+                update(module, keep.get(f"{path}.weight".lstrip("."), {}))
+    return pruned
+
+
+def _check(tensors: Mapping[str, Tensor], keep: Keep) -> None:
+    for name, dims in keep.items():
+        if name not in tensors:
+            raise PlanError(f"The plan cuts {name!r}, which {len(tensors)} parameters and buffers do not include.")
+        for dim, indices in dims.items():
+            shape = tuple(tensors[name].shape)
+            if dim >= len(shape) or (len(indices) and max(indices) >= shape[dim]):
+                raise PlanError(f"The plan keeps index {max(indices)} in dimension {dim} of {name!r}, whose shape is {shape}.")
+
+
+def _groups_left(kept: Mapping[int, Sequence[int]], channels: int, groups: int) -> int:
+    """Groups of which at least one channel stays (all of them where positions within groups went)."""
+    return len({i // (channels // groups) for i in kept[0]}) if 0 in kept else groups
+
+
+def _conv(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    rows, columns = m.weight.shape[:2]
+    m.groups = _groups_left(kept, m.in_channels if m.transposed else m.out_channels, m.groups)
+    inner = columns * m.groups
+    m.in_channels, m.out_channels = (rows, inner) if m.transposed else (inner, rows)
+
+
+def _linear(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    m.out_features, m.in_features = m.weight.shape
+
+
+def _features(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    tensor = next((t for t in (m.weight, m.running_mean) if t is not None), None)
+    if tensor is not None:
+        m.num_features = len(tensor)
+
+
+def _layer_norm(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    if m.weight is not None:
+        m.normalized_shape = tuple(m.weight.shape)
+
+
+def _group_norm(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    if m.weight is not None:
+        m.num_groups = _groups_left(kept, m.num_channels, m.num_groups)
+        m.num_channels = len(m.weight)
+
+
+def _prelu(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    m.num_parameters = len(m.weight)
+
+
+def _embedding(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    m.num_embeddings, m.embedding_dim = m.weight.shape
+
+
+_UPDATES: dict[type[nn.Module], Callable[[Any, Mapping[int, Sequence[int]]], None]] = {
+    nn.modules.conv._ConvNd: _conv,
+    nn.Linear: _linear,
+    nn.modules.batchnorm._NormBase: _features,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.PReLU: _prelu,
+    nn.Embedding: _embedding,
+}

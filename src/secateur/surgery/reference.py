@@ -1,0 +1,141 @@
+"""The masked dense network: what a pruned network has to compute.
+
+The dense graph is run operator by operator with the dense weights. After every operator the entries whose
+labels were removed are set to zero, which is what "removed where it enters its consumers" means; operators
+with a rule of their own (means, normalisations, softmax over a cut dimension) count the kept entries alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from secateur.graph.groups import Groups
+from secateur.graph.labels import Labels
+from secateur.ops import find
+
+__all__ = ["Masked", "MaskedInterpreter"]
+
+Mask = NDArray[np.bool_]
+
+
+class Masked:
+    """One operator call on masked values, for rules that give it a meaning of its own."""
+
+    def __init__(self, masks: MaskedInterpreter, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """``args`` and ``kwargs`` are the values that the operator is called with."""
+        self._masks, self.node = masks, node
+        self._schema = node.target._schema.arguments  # type: ignore[union-attr]
+        self.names = [a.name for a in self._schema]
+        self.values = {a.name: a.default_value for a in self._schema if a.has_default_value()}
+        self.values |= dict(zip(self.names, args, strict=False)) | kwargs
+        self._nodes = dict(zip(self.names, node.args, strict=False)) | dict(node.kwargs)
+
+    def __getitem__(self, name: str) -> Any:
+        """Value of an argument."""
+        return self.values[name]
+
+    def get(self, name: str) -> Any:
+        """Value of an argument, ``None`` where it is absent."""
+        return self.values.get(name)
+
+    def dims(self, name: str) -> list[int]:
+        """A dimension argument as a list (all dimensions where it is absent)."""
+        ndim, value = self["self"].ndim, self.get(name)
+        if value is None or value == []:
+            return list(range(ndim))
+        return [d % ndim for d in (value if isinstance(value, (list, tuple)) else [value])]
+
+    def mask(self, name: str, dim: int) -> Tensor:
+        """Kept entries of a dimension of an argument, shape (size,), bool."""
+        value = self[name]
+        found = self._masks.of(self._nodes[name]).get(dim % value.ndim)
+        keep = np.ones(value.shape[dim], dtype=bool) if found is None else found
+        return torch.as_tensor(keep, device=value.device)
+
+    @staticmethod
+    def gather(x: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+        """Leaves only the kept entries of the given dimensions."""
+        for dim, mask in masks.items():
+            x = x.index_select(dim, mask.nonzero().ravel())
+        return x
+
+    @staticmethod
+    def scatter(x: Tensor, dim: int, mask: Tensor) -> Tensor:
+        """The inverse of :meth:`gather` along one dimension; removed entries are zero."""
+        shape = list(x.shape)
+        shape[dim] = len(mask)
+        return x.new_zeros(shape).index_copy_(dim, mask.nonzero().ravel(), x)
+
+    def call(self, /, **changed: Any) -> Tensor:
+        """Calls the operator with some arguments replaced."""
+        values = self.values | changed
+        args = [values[a.name] for a in self._schema if not a.kwarg_only and a.name in values]
+        kwargs = {a.name: values[a.name] for a in self._schema if a.kwarg_only and a.name in values}
+        return self.node.target(*args, **kwargs)  # type: ignore[operator, no-any-return]
+
+
+class MaskedInterpreter(Interpreter):
+    """Runs the dense graph with removed entries held at zero.
+
+    Args:
+        graph: The dense network's graph.
+        groups: Its groups.
+        label_keep: Which labels stay.
+        weights: Values to use for some parameters instead of the network's own.
+    """
+
+    def __init__(
+        self, graph: GraphModule, groups: Groups, label_keep: Mask, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Prepares; nothing is computed yet."""
+        super().__init__(graph)
+        self._groups, self._keep, self._weights = groups, label_keep, weights or {}
+        self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
+
+    def of(self, node: Any) -> dict[int, Mask]:
+        """Masks by dimension of the value of ``node`` (only dimensions that lose entries)."""
+        labels = self._groups.flow.labels.get(node)
+        return self._groups.masks(labels, self._keep) if isinstance(labels, Labels) else {}
+
+    def run_node(self, n: Node) -> Any:
+        """Runs one operator and masks its result."""
+        if n.op not in ("call_function", "get_attr"):
+            return super().run_node(n)
+        rule = find(n.target) if isinstance(n.target, torch._ops.OpOverload) else None
+        if rule is not None and rule.reference is not None and self._cut_inside(n):
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            value = rule.reference(Masked(self, n, args, kwargs))
+        elif n.op == "get_attr" and n.target in self._weights:
+            value = self._weights[str(n.target)].clone()
+        else:
+            value = super().run_node(n)
+        return self._masked(value, n)
+
+    def _cut_inside(self, node: Node) -> bool:
+        return any(self.of(source) for source in node.all_input_nodes)
+
+    def _masked(self, value: Any, node: Node) -> Any:
+        labels = self._groups.flow.labels.get(node)
+        if isinstance(value, (list, tuple)) and isinstance(labels, list):
+            return [self._zeroed(v, lab) for v, lab in zip(value, labels, strict=True)]
+        return self._zeroed(value, labels)
+
+    def _zeroed(self, value: Any, labels: Any) -> Any:
+        """Zeroes in place where that is safe, so that views and in-place operators see the zeros too."""
+        if not isinstance(value, Tensor) or not isinstance(labels, Labels):
+            return value
+        masks = self._groups.masks(labels, self._keep)
+        if not masks:
+            return value
+        own = value.untyped_storage().data_ptr() in self._shared or 0 in value.stride()
+        value = value.clone() if own else value
+        for dim, mask in masks.items():
+            value.index_fill_(dim, torch.as_tensor(np.flatnonzero(~mask), device=value.device), 0)
+        return value
