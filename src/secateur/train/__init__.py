@@ -6,5 +6,6 @@ from secateur.train.config import TrainConfig
 from secateur.train.evaluate import evaluate
 from secateur.train.fit import fit
 from secateur.train.history import EpochRecord, Evaluation, History
+from secateur.train.loop import TrainingError
 
-__all__ = ["EpochRecord", "Evaluation", "History", "TrainConfig", "evaluate", "fit"]
+__all__ = ["EpochRecord", "Evaluation", "History", "TrainConfig", "TrainingError", "evaluate", "fit"]

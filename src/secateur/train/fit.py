@@ -1,15 +1,27 @@
-"""The training loop."""
+"""Training with exact resume: every epoch starts from a checkpoint and from seeds of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from secateur.data.types import DataSet
+from secateur.errors import InputError
+from secateur.train.common import device_of, first_look, in_mode
 from secateur.train.config import TrainConfig
-from secateur.train.history import EpochRecord, History
+from secateur.train.history import History
+from secateur.train.run import Job, OnEpoch, Run
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["fit"]
 
 
 def fit(
@@ -20,8 +32,92 @@ def fit(
     folder: str | Path | None = None,
     seed: int = 0,
     name: str = "train",
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Trains ``model`` in place."""
-    raise NotImplementedError
+    """Trains ``model`` in place.
+
+    With a ``folder``, the state after every epoch goes to ``folder/last.pt`` (and the best epoch's
+    weights to ``folder/best.pt``), atomically. Called again with the same folder and settings, the
+    training goes on from there and ends with bit for bit the weights and the history (apart from the
+    seconds) of a run that was never interrupted, on the same machine with as many threads.
+    PyTorch's global random state is left as it was.
+
+    Args:
+        model: From images (B, C, H, W) to class scores (B, classes); its device and modes are restored.
+        data: What to train and validate on.
+        config: Settings; by default those of :class:`TrainConfig`.
+        folder: For checkpoints; ``None`` keeps everything in memory.
+        seed: Of order, augmentation and dropout, together with ``name`` and the epoch.
+        name: Of this run; shown in progress and part of the seed.
+        on_epoch: Called with each finished epoch's record, just before its checkpoint is written (so an
+            epoch can be reported again after a crash, and none is ever lost). With several processes
+            that this function starts itself, the records come at the end.
+        progress: Whether to draw a progress bar; by default if stderr is a terminal.
+
+    Raises:
+        InputError: The network does not fit the data, or the folder holds a run with other settings.
+        TrainingError: The loss became NaN.
+
+    >>> from secateur.data import load
+    >>> from secateur.models import create
+    >>> fit(create("resnet_digits"), load("digits", limit=64), TrainConfig(epochs=1)).epochs[0].epoch
+    1
+    """
+    job = Job(model, data, config or TrainConfig(), None if folder is None else Path(folder), seed, name)
+    if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
+        return _spawn(job, on_epoch, progress)
+    fabric = _fabric(job.config, "auto")
+    fabric.launch()
+    return _train(fabric, job, on_epoch, progress)
+
+
+def _fabric(config: TrainConfig, strategy: str) -> Fabric:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise InputError('Training needs lightning-fabric: pip install "secateur[train]".') from error
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=strategy,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+    )
+
+
+def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
+    """Trains in processes of its own; the first one hands back the weights."""
+    fabric = _fabric(job.config, "ddp_spawn")
+    history, weights = fabric.launch(_worker, job, progress)  # type: ignore[arg-type]
+    job.model.load_state_dict(weights)
+    for record in history.epochs if on_epoch is not None else ():
+        on_epoch(record)  # type: ignore[misc]
+    return history  # type: ignore[no-any-return]
+
+
+def _worker(fabric: Fabric, job: Job, progress: bool | None) -> tuple[History, dict[str, Tensor]]:
+    # The arguments arrive in memory that all processes share, so the network has to be copied first.
+    model = copy.deepcopy(job.model)
+    job = replace(job, model=model)
+    fabric.barrier()
+    history = _train(fabric, job, None, progress)
+    return history, {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+
+
+def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
+    """Trains on this process and leaves the network as it was found, but for its weights."""
+    if not len(job.data.train):
+        raise InputError(f"{job.data.name} has no images to train on.")
+    model, home = job.model, device_of(job.model)
+    layout = first_look(model, job.data, channels_last=job.config.channels_last)
+    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), in_mode(model, training=True):
+            model.to(memory_format=layout)  # type: ignore[call-overload]
+            run = Run(fabric, job, layout)
+            run.restore()
+            run.epochs(on_epoch, progress)
+            return run.finish()
+    finally:
+        model.to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.zero_grad(set_to_none=True)

@@ -1,0 +1,76 @@
+"""Checkpoints of a training run: state dicts only, written atomically, read without unpickling code."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.errors import InputError, SecateurError, WeightsError
+
+__all__ = ["FORMAT", "read", "same_run", "write"]
+
+FORMAT = 1
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Writes ``content`` so that ``path`` always holds either the old or the new checkpoint, whole.
+
+    Raises:
+        SecateurError: The disk is full or the folder cannot be written.
+    """
+    buffer = io.BytesIO()  # torch.save words a full disk as an internal error; a plain write does not
+    torch.save({"format": FORMAT, **content}, buffer)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        full = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise SecateurError(f"The checkpoint {path} could not be written: {full}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Reads a checkpoint; ``None`` if there is none.
+
+    Raises:
+        WeightsError: It is damaged or wants to run code.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        version = content["format"]
+    except Exception as error:  # damage shows in many ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint of Secateur ({reason}). Remove it to train anew."
+        ) from error
+    if version != FORMAT:
+        raise WeightsError(f"{path} has format {version}; this version of Secateur reads {FORMAT}.")
+    return content
+
+
+def same_run(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Refuses to continue a run under other settings.
+
+    Raises:
+        InputError: Names what differs.
+    """
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    if keys:
+        changes = ", ".join(f"{key} was {found.get(key)!r} and is now {wanted[key]!r}" for key in keys)
+        raise InputError(
+            f"{path} belongs to a training run with other settings: {changes}. "
+            f"Use the same settings to continue it, or another folder to train anew."
+        )
