@@ -11,48 +11,46 @@ from secateur.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
-    from secateur.recipe.steps.base import StepResult
 
-__all__ = ["collect", "durations"]
+__all__ = ["collect", "describe"]
+
+_APPENDED = ("curves", "exports", "latency", "networks", "notes")
 
 
-def collect(
-    recipe: Recipe,
-    about: Mapping[str, Any],
-    data: DataSet,
-    results: Mapping[str, StepResult],
-    duration_s: float,
-) -> dict[str, Any]:
-    """Joins the steps' parts of the report: lists are appended, everything else is replaced by the later.
+def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Iterable[str]) -> dict[str, Any]:
+    """Joins what the finished steps found out: curves and the like are appended, else the later stays.
+
+    Args:
+        recipe: The recipe of the run.
+        about: The run's ``environment.json``.
+        folder: The run's folder.
+        steps: Names of the finished steps.
 
     Returns:
         Fields of `secateur.report.Results`, as plain data.
     """
+    files = [read_json(folder / "steps" / name / "result.json") for name in steps]
     joined: dict[str, Any] = {
         "recipe": recipe.name,
         "description": " ".join(recipe.description.split()),
         "model": recipe.model.name,
-        "data": _describe(data),
-        "created": about["created"],
-        "duration_s": duration_s,
+        "duration_s": round(sum(float(file["seconds"]) for file in files), 3),
         "recipe_yaml": recipe.to_yaml(),
-        "seeds": about["seeds"],
-        "machine": about["machine"],
-        "command": about["command"],
+        **{key: about[key] for key in ("data", "created", "seeds", "machine", "command")},
     }
-    for result in results.values():
-        for key, value in result.report.items():
-            joined[key] = [*joined.get(key, []), *value] if isinstance(value, list | tuple) else value
+    for file in files:
+        for key, value in file["result"]["report"].items():
+            joined[key] = [*joined.get(key, []), *value] if key in _APPENDED else value
     return joined
 
 
-def durations(folder: Path, steps: Iterable[str]) -> float:
-    """Seconds that the finished steps took together."""
-    files = [folder / "steps" / name / "result.json" for name in steps]
-    return round(sum(float(read_json(file)["seconds"]) for file in files), 3)
+def describe(data: DataSet) -> str:
+    """One line about a data set.
 
-
-def _describe(data: DataSet) -> str:
+    >>> from secateur.data import load
+    >>> describe(load("digits"))  # doctest: +ELLIPSIS
+    'digits: ... training, ... validation, ... test images of 1×8×8, 10 classes'
+    """
     channels, height, width = data.shape
     counts = (
         f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
-import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from secateur.errors import DataError, InputError
-from secateur.recipe.files import disk_errors, lock, read_json, sweep, write_json, write_text
-from secateur.recipe.load import load_recipe
+from secateur.recipe.files import disk_errors, lock, read_json, sweep, write_json
+from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
-from secateur.recipe.results import collect, durations
-from secateur.recipe.schema import Recipe, StepEntry
+from secateur.recipe.results import collect
+from secateur.recipe.schema import Recipe
 
-__all__ = ["Event", "RunResult", "resume", "run"]
+if TYPE_CHECKING:
+    from secateur.data import DataSet
+    from secateur.recipe.steps import State, StepResult
 
-FORMAT = 1
+__all__ = ["Event", "RunResult", "reopen", "resume", "run"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +42,27 @@ class Event:
     kind: str
     index: int
     total: int
-    summary: Mapping[str, Any]
+    summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
+    """A run, finished or reopened.
 
     Attributes:
         folder: Where everything lies.
         recipe: The recipe as it was run.
-        results: Fields of `secateur.report.Results`: what the report shows.
+        data: Its data set.
         state: The networks by role, in ``state.models``.
+        results: Fields of `secateur.report.Results`: what the report shows.
     """
 
     folder: Path
     recipe: Recipe
+    data: DataSet
+    state: State
     results: Mapping[str, Any]
-    state: Any
 
 
 OnEvent = Callable[[Event], None]
@@ -88,158 +88,120 @@ def run(
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
 
     Raises:
-        InputError: ``out`` holds something already.
+        InputError: ``out`` holds something already, or another process works in it.
         DataError: The disk is full; `resume` goes on once there is space.
         SecateurError: What the steps raise.
     """
+    from secateur.recipe.prepare import load_data
+
     out = Path(out)
-    _refuse_used(out)
-    start = _prepare(recipe)
+    refuse_used(out)
+    data = load_data(recipe)
+    state = _begin(recipe, data)
     with disk_errors(out):
-        _make_folder(recipe, out, command)
-    return _work(recipe, out, start, on_event, progress)
+        folder = RunFolder.create(out, recipe, data, command)
+    return _Runner(folder, recipe, data, on_event, progress).go(state)
 
 
 def resume(folder: str | Path, *, on_event: OnEvent | None = None, progress: bool | None = None) -> RunResult:
-    """Goes on with the run in ``folder``; a finished run is only read again.
+    """Goes on with the run in ``folder``; of a finished run only the networks are loaded.
 
     The end is the same as that of a run that was never stopped, on the same machine and threads.
 
     Raises:
         DataError: There is no run in ``folder``, or its files are damaged.
-        InputError: Its recipe was changed, or another process works on it.
+        InputError: Its recipe was changed, or another process works in it.
     """
-    folder = Path(folder).absolute()
-    if not (folder / "recipe.yaml").is_file():
-        raise DataError(
-            f"There is no run in {folder} (no recipe.yaml). Start one with "
-            f"`secateur run transfer-channel --out {folder}`."
-        )
-    state = _read_state(folder)
-    with _home(state["cwd"]):
-        recipe = load_recipe(folder / "recipe.yaml")
-        return _work(recipe, folder, _prepare(recipe), on_event, progress)
+    with _opened(folder) as (found, recipe, data):
+        return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
 
-def _refuse_used(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        fix = (
-            f"Go on with it: `secateur resume {out}`, or choose"
-            if (out / "recipe.yaml").exists()
-            else "Choose"
-        )
-        raise InputError(f"The folder {out} is not empty. {fix} another --out.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder that does not exist yet.")
+def reopen(folder: str | Path) -> RunResult:
+    """Loads what the finished steps of a run made, and does nothing more."""
+    with _opened(folder) as (found, recipe, data):
+        return _Runner(found, recipe, data).restore(_begin(recipe, data))
 
 
-def _prepare(recipe: Recipe) -> tuple[Any, Any]:
-    from secateur.recipe.prepare import load_data, make_model
+def _begin(recipe: Recipe, data: DataSet) -> State:
+    from secateur.recipe.prepare import make_model
+    from secateur.recipe.steps import State
 
-    data = load_data(recipe)
-    return data, make_model(recipe, data)
-
-
-def _make_folder(recipe: Recipe, out: Path, command: str | None) -> None:
-    """Makes the folder with the files that a resume needs, all of them or none."""
-    from secateur.measure import machine
-    from secateur.recipe.prepare import seeds
-
-    text = recipe.to_yaml()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True
-        ) as t:
-            new = Path(t) / "new"
-            new.mkdir()
-            write_text(new / "recipe.yaml", text)
-            about = {
-                "command": command or f"secateur run {shlex.quote(str(out / 'recipe.yaml'))}",
-                "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-                "seeds": seeds(recipe),
-                "machine": machine().to_json(),
-            }
-            write_json(new / "environment.json", about)
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            state = {"format": FORMAT, "recipe_sha256": digest, "cwd": str(Path.cwd()), "done": []}
-            write_json(new / "state.json", state)
-            new.rename(out)  # onto nothing or an empty folder; another process may have been quicker
-    except OSError as error:
-        if isinstance(error, FileExistsError) or (out.is_dir() and any(out.iterdir())):
-            raise InputError(f"The folder {out} is not empty. Choose another --out.") from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError):
-            raise InputError(
-                f"Cannot make the folder {out}: {error.strerror}. Choose another --out."
-            ) from error
-        raise
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    state = read_json(folder / "state.json")
-    if state.get("format") != FORMAT:
-        raise DataError(
-            f"{folder / 'state.json'} has format {state.get('format')!r}; this version of Secateur reads "
-            f"format {FORMAT}. Start the run again."
-        )
-    digest = hashlib.sha256((folder / "recipe.yaml").read_bytes()).hexdigest()
-    if digest != state.get("recipe_sha256"):
-        raise InputError(
-            f"{folder / 'recipe.yaml'} was changed after its run began. Undo the change, or start a new run "
-            f"with `secateur run {folder / 'recipe.yaml'} --out ANOTHER_FOLDER`."
-        )
-    return state
+    return State({"dense": make_model(recipe, data)})
 
 
 @contextlib.contextmanager
-def _home(folder: str) -> Iterator[None]:
-    """Works in the folder where the run was started, so that relative paths mean the same."""
-    with contextlib.chdir(folder) if Path(folder).is_dir() else contextlib.nullcontext():
-        yield
+def _opened(folder: str | Path) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
+    """Opens a run's folder, in the working directory that the paths of its recipe start from."""
+    from secateur.recipe.prepare import load_data
+
+    found = RunFolder.open(Path(folder).absolute())
+    with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
+        recipe = found.recipe()
+        yield found, recipe, load_data(recipe)
 
 
-def _work(
-    recipe: Recipe, folder: Path, start: tuple[Any, Any], on_event: OnEvent | None, progress: bool | None
-) -> RunResult:
-    """Does the steps that are not done, in order, and notes each one as done when it is."""
-    from secateur.recipe.steps import STEPS, Context, State, StepResult
+@dataclass(frozen=True)
+class _Runner:
+    folder: RunFolder
+    recipe: Recipe
+    data: DataSet
+    on_event: OnEvent | None = None
+    progress: bool | None = None
 
-    data, model = start
-    state, results = State({"dense": model}), dict[str, StepResult]()
-    with lock(folder), disk_errors(folder):
-        sweep(folder)
-        saved = _read_state(folder)
-        metrics, about = Metrics(folder / "metrics.jsonl"), read_json(folder / "environment.json")
-        for index, entry in enumerate(recipe.steps, start=1):
-            name = f"{index:02d}-{entry.kind}"
-            context = Context(recipe, name, folder, data, metrics, dict(results), about, progress)
-            tell = _teller(on_event, name, entry, index, len(recipe.steps))
-            step, file = STEPS[entry.kind], folder / "steps" / name / "result.json"
-            if name in saved["done"]:
-                state = step.restore(context, state, entry.config)
-                results[name] = StepResult.from_dict(read_json(file)["result"])
-                tell("kept", results[name].summary, 0.0)
-                continue
-            tell("begin", {}, 0.0)
-            began = time.perf_counter()
-            state, result = step.run(context, state, entry.config)
-            seconds = round(time.perf_counter() - began, 3)
-            metrics.finish(name, result.epochs, {"step": name, **result.summary, "seconds": seconds})
-            write_json(context.work / file.name, {"seconds": seconds, "result": result.to_dict()})
-            results[name] = result
-            saved["done"].append(name)
-            write_json(folder / "state.json", saved)
-            tell("end", result.summary, seconds)
-        summary = collect(recipe, about, data, results, durations(folder, results))
-        write_json(folder / "results.json", summary)
-        return RunResult(folder, recipe, summary, state)
+    @property
+    def path(self) -> Path:
+        return self.folder.path
 
+    def go(self, state: State) -> RunResult:
+        """Does the steps that are not done, in order, and notes each as done when it is."""
+        with lock(self.path), disk_errors(self.path):
+            sweep(self.path)
+            metrics = Metrics(self.path / "metrics.jsonl")
+            results: dict[str, StepResult] = {}
+            for position in range(len(self.recipe.steps)):
+                state = self._step(position, state, metrics, results)
+            return self._result(state, results)
 
-def _teller(
-    on_event: OnEvent | None, name: str, entry: StepEntry, index: int, total: int
-) -> Callable[[str, Mapping[str, Any], float], None]:
-    def tell(what: str, summary: Mapping[str, Any], seconds: float) -> None:
-        if on_event is not None:
-            on_event(Event(what, name, entry.kind, index, total, summary, seconds))
+    def restore(self, state: State) -> RunResult:
+        """Loads what the done steps made."""
+        metrics = Metrics(self.path / "metrics.jsonl")
+        results: dict[str, StepResult] = {}
+        for position in range(len(self.folder.done())):
+            state = self._step(position, state, metrics, results)
+        return self._result(state, results, write=False)
 
-    return tell
+    def _step(self, position: int, state: State, metrics: Metrics, results: dict[str, StepResult]) -> State:
+        from secateur.recipe.steps import STEPS, Context, StepResult
+
+        kind, config = self.recipe.steps[position].kind, self.recipe.steps[position].config
+        name = f"{position + 1:02d}-{kind}"
+        context = Context(
+            self.recipe, name, self.path, self.data, metrics, dict(results), self.folder.about, self.progress
+        )
+        event = partial(Event, step=name, kind=kind, index=position + 1, total=len(self.recipe.steps))
+        file = self.path / "steps" / name / "result.json"
+        if name in self.folder.done():
+            results[name] = StepResult.from_dict(read_json(file)["result"])
+            state = STEPS[kind].restore(context, state, config)
+            self._tell(event("kept", summary=results[name].summary))
+            return state
+        self._tell(event("begin"))
+        began = time.perf_counter()
+        state, result = STEPS[kind].run(context, state, config)
+        seconds = round(time.perf_counter() - began, 3)
+        metrics.finish(name, result.epochs, {"step": name, **result.summary, "seconds": seconds})
+        write_json(context.work / file.name, {"seconds": seconds, "result": result.to_dict()})
+        self.folder.finish(name)
+        results[name] = result
+        self._tell(event("end", summary=result.summary, seconds=seconds))
+        return state
+
+    def _result(self, state: State, results: Mapping[str, StepResult], *, write: bool = True) -> RunResult:
+        collected = collect(self.recipe, self.folder.about, self.path, results)
+        if write:
+            write_json(self.path / "results.json", collected)
+        return RunResult(self.path, self.recipe, self.data, state, collected)
+
+    def _tell(self, event: Event) -> None:
+        if self.on_event is not None:
+            self.on_event(event)

@@ -52,7 +52,8 @@ class StepResult:
 
     Attributes:
         summary: Numbers for the step's closing line in ``metrics.jsonl``.
-        report: Parts of `secateur.report.Results`; lists are joined with those of other steps.
+        report: Parts of `secateur.report.Results`; curves, networks, timings, exports and notes are joined
+            with those of other steps, anything else replaces what earlier steps gave.
         epochs: Lines of ``metrics.jsonl``, one per epoch.
         evaluations: Quality per role of network, as `secateur.train.Evaluation` gives it.
     """

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from secateur.measure.timings import Timing
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
@@ -26,7 +27,7 @@ class MeasureSettings(Settings):
         backward: Time the backward pass too (PyTorch).
         threads: Threads inside an operator.
         rounds: Rounds in which every network is timed once, in a shuffled order.
-        budget_s: Seconds for the rounds of each runtime.
+        budget_s: Seconds for all timing together.
     """
 
     runtimes: tuple[Literal["pytorch", "onnxruntime"], ...] = ("pytorch", "onnxruntime")
@@ -68,7 +69,7 @@ class Measure(Step[MeasureSettings]):
 
 def _time(
     context: Context, models: Mapping[str, nn.Module], images: Tensor, config: MeasureSettings
-) -> list[Any]:
+) -> tuple[Timing, ...]:
     from secateur.deploy import export
     from secateur.measure import latency
 
@@ -79,20 +80,17 @@ def _time(
         "budget_s": config.budget_s,
         "seed": context.recipe.seed,
     }
-    timings: list[Any] = []
-    if "pytorch" in config.runtimes:
-        timings += latency(models, images, backward=config.backward, **options)
-    if "onnxruntime" in config.runtimes:
-        files: dict[str, Path] = {}
-        try:
+    contenders: dict[str, nn.Module | Path] = dict(models) if "pytorch" in config.runtimes else {}
+    files = {f"{role}.onnx": context.work / f"{role}.onnx" for role in models}
+    try:
+        if "onnxruntime" in config.runtimes:
             for role, model in models.items():
-                files[role] = context.work / f"{role}.onnx"
-                export(model, images[:1], files[role], to="onnx")
-            timings += latency(files, images, **options)
-        finally:  # large, and only here to be timed; the network to ship is the export step's
-            for file in files.values():
-                file.unlink(missing_ok=True)
-    return timings
+                export(model, images[:1], files[f"{role}.onnx"], to="onnx")
+            contenders |= files
+        return latency(contenders, images, backward=config.backward, **options) if contenders else ()
+    finally:  # large, and only here to be timed; the network to ship is the export step's
+        for file in files.values():
+            file.unlink(missing_ok=True)
 
 
 def _summary(networks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
 from secateur.errors import InputError
+from secateur.recipe.files import read_json, write_json
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.types import Target
 
 __all__ = ["Prune", "PruneSettings"]
@@ -85,20 +87,23 @@ class Prune(Step[PruneSettings]):
 
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        import secateur
+        from secateur.api import prune
         from secateur.report import block_rows, layer_rows
         from secateur.train import evaluate
 
         dense = state.models[state.current]
         options = config.model_dump(exclude={"params", "macs"}) | {"target": config.target}
-        pruned = secateur.prune(dense, context.images(2), **options)
-        pruned.save(context.work / "artifact")
+        seed = derive_seed(context.recipe.seed, context.step)
+        pruned = prune(dense, self._inputs(context), seed=seed, **options)
+        proof = pruned.verification
+        assert proof is not None  # it was not switched off
+        write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
         pruned.save(context.folder / "artifact")
         quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
         report = {
             "pruning": str(config),
             "backend": pruned.backend,
-            "verification": asdict(pruned.verification),
+            "verification": asdict(proof),
             "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
             "layers": [row.model_dump() for row in layer_rows(pruned.before, pruned.after)],
             "unsupported": [asdict(item) for item in pruned.unsupported],
@@ -109,15 +114,25 @@ class Prune(Step[PruneSettings]):
             "macs_before": pruned.before.macs,
             "macs": pruned.after.macs,
             "backend": pruned.backend,
-            "max_relative_error": pruned.verification.max_relative_error,
+            "max_relative_error": proof.max_relative_error,
             **{f"test_{key}": value for key, value in quality.items()},
         }
         result = StepResult(summary=summary, report=report, evaluations={"pruned": quality})
         return state.with_model("pruned", pruned.model, pruned=pruned), result
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
-        """Cuts again as the saved plan says; the weights of the cut come with it."""
-        raise NotImplementedError
+        """Cuts the dense network again, by the plan that was kept (it counts from that network)."""
+        from secateur.api import apply
+        from secateur.plan import Plan
+
+        cut = read_json(context.work / "cut.json")
+        plan = Plan.from_dict(cut["plan"])
+        pruned = apply(state.models["dense"], plan, self._inputs(context), backend=cut["backend"])
+        return state.with_model("pruned", pruned.model, pruned=pruned)
+
+    @staticmethod
+    def _inputs(context: Context) -> Tensor:
+        return context.images(2)
 
 
 STEPS.add("prune", Prune())

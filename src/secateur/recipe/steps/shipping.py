@@ -61,11 +61,10 @@ class Report(Step[ReportSettings]):
 
     def run(self, context: Context, state: State, config: ReportSettings) -> tuple[State, StepResult]:
         """Writes ``report.html`` into the run's folder."""
-        from secateur.recipe.results import collect, durations
+        from secateur.recipe.results import collect
         from secateur.report import write_report
 
-        seconds = durations(context.folder, context.results)
-        results = collect(context.recipe, context.about, context.data, context.results, seconds)
+        results = collect(context.recipe, context.about, context.folder, context.results)
         write_report(results, context.folder / "report.html")
         return state, StepResult()
 

@@ -1,0 +1,320 @@
+"""The command line: argument parsing only; `secateur.commands` does the work.
+
+Heavy modules are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.errors import SecateurError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="secateur",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Makes trained PyTorch networks smaller and faster by pruning: exact, verified, measured.",
+    epilog="Start here: [bold]secateur run transfer-channel --out runs/first[/bold]",
+)
+
+Source = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")
+]
+Shape = Annotated[str | None, typer.Option(help="Shape of one input, like 3,224,224.", metavar="C,H,W")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")
+]
+Ignore = Annotated[
+    list[str] | None, typer.Option(help="Leave this module or pattern alone; repeatable.", metavar="NAME")
+]
+Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def _examples(*lines: str) -> str:
+    """An epilog with one example a line (Typer makes a line of every paragraph)."""
+    return "\n\n".join([f"[bold]Example{'s' * (len(lines) > 1)}[/bold]", *(f"  secateur {x}" for x in lines)])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from secateur import __version__
+
+        print(f"secateur {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")
+    ] = False,
+) -> None:
+    """Options of every command; both are dealt with before a command runs."""
+
+
+@app.command(
+    epilog=_examples(
+        "run transfer-channel --out runs/first",
+        "run transfer-channel --ratio 0.3 --epochs 20 --set steps.finetune.lr=0.01",
+        "run transfer-channel --model resnet56 --weights resnet56.safetensors --data cifar10.tar.xz",
+        "run my-recipe.yaml --seed 1",
+    )
+)
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for everything the run makes.", metavar="FOLDER")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")
+    ] = None,
+    weights: Weights = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")
+    ] = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every step that trains.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, like steps.prune.ratio=0.3.", metavar="KEY=VALUE"),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
+    from secateur.commands.running import run_recipe
+
+    options = {
+        "model": model,
+        "weights": weights,
+        "data": data,
+        "ratio": ratio,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    command = shlex.join(["secateur", *sys.argv[1:]])
+    run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=command)
+
+
+@app.command(epilog=_examples("resume runs/first"))
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run that was stopped.")],
+    quiet: Quiet = False,
+) -> None:
+    """Goes on with a run that was stopped; it ends with the same numbers."""
+    from secateur.commands.running import resume_run
+
+    resume_run(folder, quiet=quiet)
+
+
+@app.command(
+    epilog=_examples(
+        "prune resnet56 --weights resnet56.safetensors --ratio 0.5 --out small",
+        "prune torchvision:resnet50 --macs 50% --scope global --round-to 8 --out small",
+        "prune my_package.nets:build --params 1.2M --ignore 'head.*' --input-shape 1,28,28 --out small",
+    )
+)
+def prune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.")],
+    out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
+    weights: Weights = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")
+    ] = None,
+    macs: Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")] = None,
+    criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
+    scope: Annotated[
+        str, typer.Option(help="Rank within each group (local), block, or over all (global).")
+    ] = "local",
+    round_to: Annotated[int, typer.Option(help="Widths become multiples of this.")] = 1,
+    min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1,
+    only: Only = None,
+    ignore: Ignore = None,
+    backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
+    input_shape: Shape = None,
+) -> None:
+    """Prunes a network without training, verifies the cut, and saves it."""
+    from secateur.commands import pruning
+    from secateur.commands.networks import open_network, parse_shape
+
+    goal = pruning.target(ratio, params, macs)
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    options: dict[str, Any] = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope}
+    options |= {
+        "round_to": round_to,
+        "min_units": min_units,
+        "only": only,
+        "ignore": ignore or (),
+        "backend": backend,
+    }
+    pruning.prune(opened, out, **options)
+
+
+@app.command(
+    epilog=_examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0")
+)
+def inspect(
+    model: Source,
+    weights: Weights = None,
+    only: Only = None,
+    ignore: Ignore = None,
+    input_shape: Shape = None,
+) -> None:
+    """Shows what of a network can be cut together, its size, and what is pinned and why."""
+    from secateur.commands import pruning
+    from secateur.commands.networks import open_network, parse_shape
+
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    pruning.inspect(opened, only=only, ignore=ignore or ())
+
+
+@app.command(
+    epilog=_examples(
+        "measure runs/first",
+        "measure resnet56 resnet20 --batch 1 --batch 64 --threads 2",
+        "measure dense.onnx pruned.onnx --input-shape 3,32,32",
+    )
+)
+def measure(
+    networks: Annotated[
+        list[str],
+        typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, .onnx files."),
+    ],
+    weights: Weights = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30,
+    seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0,
+    backward: Annotated[bool, typer.Option(help="Time the backward pass too.")] = True,
+    input_shape: Shape = None,
+) -> None:
+    """Compares networks: parameters, MACs, size, memory, and time measured in turn."""
+    from secateur.commands import measuring
+    from secateur.commands.networks import parse_shape
+
+    options: dict[str, Any] = {
+        "threads": threads,
+        "rounds": rounds,
+        "budget_s": seconds,
+        "backward": backward,
+    }
+    options |= {"weights": weights, "shape": parse_shape(input_shape), "batches": tuple(batch or (1, 32))}
+    measuring.measure(networks, **options)
+
+
+@app.command(
+    epilog=_examples(
+        "export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors"
+    )
+)
+def export(
+    model: Source,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
+    to: Annotated[str | None, typer.Option(help="onnx or pt2; by default the ending of PATH.")] = None,
+    weights: Weights = None,
+    input_shape: Shape = None,
+) -> None:
+    """Writes a network for another runtime, checked against PyTorch."""
+    from secateur.commands import exporting
+    from secateur.commands.networks import open_network, parse_shape
+
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    exporting.export(opened, path, to=to)
+
+
+@app.command(epilog=_examples("report runs/first", "report runs/first --picture result.svg"))
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Writes report.html of a run again, of as much as there is."""
+    from secateur.commands import exporting
+
+    exporting.report(folder, picture)
+
+
+@app.command(epilog=_examples("recipes"))
+def recipes(text: Pattern = None) -> None:
+    """Lists the built-in recipes."""
+    from secateur.commands import listing
+
+    listing.recipes(text)
+
+
+@app.command(epilog=_examples("criteria", "criteria magnitude"))
+def criteria(text: Pattern = None) -> None:
+    """Lists what can decide which units go."""
+    from secateur.commands import listing
+
+    listing.criteria(text)
+
+
+@app.command(epilog=_examples("models", "models resnet"))
+def models(text: Pattern = None) -> None:
+    """Lists the networks."""
+    from secateur.commands import listing
+
+    listing.models(text)
+
+
+@app.command(epilog=_examples("datasets"))
+def datasets(text: Pattern = None) -> None:
+    """Lists the data sets."""
+    from secateur.commands import listing
+
+    listing.datasets(text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        code = app(args=[a for a in arguments if a != "--debug"], prog_name="secateur", standalone_mode=False)
+    except SecateurError as error:
+        if debug:
+            raise
+        sys.exit(_fail(str(error)))
+    except BrokenPipeError:  # the reader of a pipe, like `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        words = getattr(error, "format_message", None)  # a mistake in the arguments, as Typer words it
+        if words is None or debug:
+            raise
+        context = getattr(error, "ctx", None)
+        command = getattr(context, "command_path", None) or "secateur"
+        sys.exit(_fail(f"{words().rstrip('.')}. See `{command} --help`."))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    from secateur.commands.show import error
+
+    error(message)
+    return 2

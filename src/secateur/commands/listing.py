@@ -1,0 +1,65 @@
+"""`secateur recipes`, `criteria`, `models` and `datasets`: what there is by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from secateur.commands.show import console, table
+from secateur.errors import InputError
+
+__all__ = ["criteria", "datasets", "models", "recipes"]
+
+
+def _show(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None, *, fold: int | None
+) -> None:
+    rows = list(rows)
+    if pattern is not None:
+        known = [row[0] for row in rows]
+        rows = [row for row in rows if pattern.lower() in " ".join(row).lower()]
+        if not rows:
+            raise InputError(f"Nothing here has {pattern!r} in it. Known: {', '.join(known)}.")
+    console().print(table(columns, rows, left=len(columns), fold=fold))
+
+
+def recipes(pattern: str | None) -> None:
+    """Lists the built-in recipes with their steps."""
+    from secateur.recipe import builtin_recipes
+
+    rows = [[entry.name, ", ".join(entry.steps), entry.description] for entry in builtin_recipes()]
+    _show(["Recipe", "Steps", "What it does"], rows, pattern, fold=2)
+
+
+def criteria(pattern: str | None) -> None:
+    """Lists the criteria with their sources."""
+    from secateur.criteria import CRITERIA
+
+    rows = [[c.name, c.summary, c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
+    _show(["Criterion", "What it scores", "Source"], rows, pattern, fold=1)
+
+
+def models(pattern: str | None) -> None:
+    """Lists the built-in networks."""
+    from secateur.models import MODELS
+
+    rows = [
+        [m.name, m.summary, "×".join(map(str, m.shape)), str(m.classes)]
+        for m in (MODELS[name] for name in MODELS)
+    ]
+    rows += [
+        ["torchvision:NAME", "any classification network of torchvision", "", ""],
+        ["timm:NAME", "any network of timm", "", ""],
+        ["package.module:factory", "your own function that returns a network", "", ""],
+    ]
+    _show(["Network", "What it is", "Input", "Classes"], rows, pattern, fold=1)
+
+
+def datasets(pattern: str | None) -> None:
+    """Lists the data sets."""
+    from secateur.data import DATASETS
+
+    rows = [
+        [name, entry.summary, f"{name}:PATH ({entry.needs})" if entry.needs else name]
+        for name, entry in ((name, DATASETS[name]) for name in DATASETS)
+    ]
+    _show(["Data set", "What it is", "How to name it"], rows, pattern, fold=1)

@@ -1,0 +1,119 @@
+"""Networks as the command line names them: a model name, an artifact's folder, a run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import InputError
+
+__all__ = ["Opened", "open_network", "open_run", "parse_shape"]
+
+IMAGENET_SHAPE = (3, 224, 224)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network and what it can be called with.
+
+    Attributes:
+        name: What the user called it.
+        model: The network.
+        inputs: Two samples: images of the run's data set, or normal random numbers.
+        images: Real images to check an export on, if there are some.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: Tensor
+    images: Tensor | None = None
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Reads ``3,224,224``: the shape of one sample.
+
+    >>> parse_shape("3,32,32")
+    (3, 32, 32)
+    """
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(part) for part in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(f"--input-shape wants whole numbers, like 3,224,224; got {text!r}.")
+    return shape
+
+
+def open_network(
+    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0
+) -> Opened:
+    """Opens what ``source`` names.
+
+    Args:
+        source: A folder of `secateur run`, a folder of `Pruned.save`, or a name for
+            `secateur.models.create`.
+        weights: A weights file, for a model name.
+        shape: Shape of one sample; by default what the network is known to take.
+        seed: Of random weights and inputs.
+
+    Raises:
+        InputError: ``weights`` together with a folder.
+        SecateurError: What loading raises.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if weights is not None:
+            raise InputError(
+                f"--weights goes with a model name; {source} is a folder with weights of its own."
+            )
+        if (folder / "recipe.yaml").is_file():
+            return open_run(folder)[-1]
+        return _from_artifact(folder, shape, seed)
+    from secateur.models import create
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create(source, weights=weights).eval()
+    return Opened(source, model, _random(shape or _known_shape(source), seed))
+
+
+def open_run(folder: Path) -> list[Opened]:
+    """Opens the dense network of a run and, if it has got so far, the pruned one (with that order)."""
+    from secateur.recipe.runner import reopen
+
+    run = reopen(folder)
+    images = run.data.sample(64, split="test")
+    roles = [role for role in ("dense", "pruned") if role in run.state.models]
+    return [Opened(role, run.state.models[role].eval(), images[:2], images) for role in roles]
+
+
+def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Opened:
+    import secateur
+
+    if not (folder / "plan.json").is_file():
+        raise InputError(
+            f"The folder {folder} holds neither a run (recipe.yaml) nor an artifact (plan.json). Give a "
+            "model name, or a folder made by `secateur run` or `secateur prune`."
+        )
+    model = secateur.load(folder)
+    if shape is None:
+        raise InputError(
+            f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32."
+        )
+    return Opened(str(folder), model.eval(), _random(shape, seed))
+
+
+def _known_shape(name: str) -> tuple[int, ...]:
+    from secateur.models import MODELS
+
+    entry = MODELS.get(name)
+    return entry.shape if entry is not None else IMAGENET_SHAPE
+
+
+def _random(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,155 @@
+"""`secateur prune` and `secateur inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.commands.networks import Opened
+from secateur.commands.show import change, console, integer, ratio, table
+from secateur.errors import InputError
+from secateur.types import Counts, Target, Unsupported
+
+__all__ = ["inspect", "parse_amount", "prune", "target"]
+
+
+def parse_amount(option: str, text: str | None) -> float | None:
+    """Reads ``0.5`` (a share), ``1200000``, ``1.2M`` or ``50%``.
+
+    >>> parse_amount("--macs", "1.2M"), parse_amount("--macs", "50%")
+    (1200000.0, 0.5)
+    """
+    if text is None:
+        return None
+    factors = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "%": 0.01}
+    number, factor = text.strip().replace("_", ""), 1.0
+    if number[-1:].lower() in factors:
+        number, factor = number[:-1], factors[number[-1].lower()]
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError(
+            f"{option} wants a share up to 1 (0.5, 50%) or a count (1200000, 1.2M); got {text!r}."
+        )
+    return value
+
+
+def target(ratio: float | None, params: str | None, macs: str | None) -> Target | None:
+    """Reads the three options that say how much is cut; exactly one has to be given."""
+    given = [
+        name
+        for name, value in (("--ratio", ratio), ("--params", params), ("--macs", macs))
+        if value is not None
+    ]
+    if len(given) != 1:
+        raise InputError(f"Give one of --ratio, --params and --macs; got {' and '.join(given) or 'none'}.")
+    if ratio is not None:
+        return None
+    return Target(params=parse_amount("--params", params), macs=parse_amount("--macs", macs))
+
+
+def prune(opened: Opened, out: Path, **options: Any) -> None:
+    """Cuts, verifies, saves and shows what came of it."""
+    from secateur.api import prune as cut
+    from secateur.recipe.files import disk_errors
+    from secateur.recipe.folder import refuse_used
+
+    refuse_used(out)
+    pruned = cut(opened.model, opened.inputs, **options)
+    with disk_errors(out):
+        pruned.save(out)
+    before, after, show = pruned.before, pruned.after, console()
+    rows = [
+        _row("Parameters", before.params, after.params),
+        _row("MACs per sample", before.macs, after.macs),
+        _row("Output channels", _channels(before), _channels(after)),
+    ]
+    show.print(table([opened.name, "Dense", "Pruned", "Change", "Dense / pruned"], rows))
+    show.print()
+    proof = pruned.verification
+    if proof is not None:
+        show.print(
+            f"Verified: differs from the masked dense network by {proof.max_relative_error:.1e} at most, "
+            f"relative (tolerance {proof.tolerance:.0e}); {pruned.backend} back end.",
+            soft_wrap=True,
+        )
+    for note in pruned.notes:
+        show.print(f"Note: {note}", soft_wrap=True)
+    _show_unsupported(pruned.unsupported)
+    show.print(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})", soft_wrap=True)
+
+
+def _row(name: str, before: int, after: int) -> list[str]:
+    factor = ratio(before / after) if after else "–"
+    return [name, integer(before), integer(after), change(before, after), factor]
+
+
+def _channels(counts: Counts) -> int:
+    return sum(layer.out_channels for layer in counts.layers)
+
+
+def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]) -> None:
+    """Shows layers, groups, and what is pinned and why."""
+    import numpy as np
+
+    from secateur.api import analyse
+
+    analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)
+    show, groups = console(), analysis.groups
+    counts = analysis.costs.counts(np.ones(groups.units, dtype=bool))
+    of = {layer: group.name for group in groups.items for layer in group.producers}
+    rows = [
+        [
+            layer.name or "(top level)",
+            layer.kind,
+            of.get(layer.name, "pinned"),
+            integer(layer.out_channels),
+            integer(layer.params),
+            integer(layer.macs),
+        ]
+        for layer in counts.layers
+    ]
+    show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, left=3))
+    show.print()
+    cut = [
+        [g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"]
+        for g in groups.items
+    ]
+    title = f"{len(cut)} groups, {groups.units:,} units"
+    show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, title=title, fold=3))
+    show.print()
+    shape = "×".join(map(str, opened.inputs.shape[1:]))
+    show.print(
+        f"{opened.name}, input {shape}: {integer(counts.params)} parameters, {integer(counts.macs)} "
+        "MACs per sample (1 MAC = 2 FLOPs).",
+        soft_wrap=True,
+    )
+    pinned = [layer.name for layer in counts.layers if layer.name not in of]
+    if pinned:
+        show.print(f"Pinned (never cut): {_pinned(pinned, counts, analysis.unsupported)}", soft_wrap=True)
+    _show_unsupported(analysis.unsupported)
+
+
+def _pinned(names: list[str], counts: Counts, unsupported: tuple[Unsupported, ...]) -> str:
+    last = counts.layers[-1].name
+    words = [f"{name} (gives the network's output)" if name == last else name for name in names]
+    others = [name for name in names if name != last]
+    if not others:
+        return ", ".join(words)
+    why = (
+        "an operator without a rule touches them"
+        if unsupported
+        else "their size is fixed by what uses them, or by --only and --ignore"
+    )
+    return f"{', '.join(words)} ({why})"
+
+
+def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
+    if not unsupported:
+        return
+    rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason] for u in unsupported]
+    columns = ["Operator without a rule", "Module", "Pinned parameters", "Reason"]
+    console().print(table(columns, rows, left=2, fold=3))

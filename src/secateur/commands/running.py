@@ -1,0 +1,169 @@
+"""`secateur run` and `secateur resume`: progress while it goes, the result at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.commands.show import change, console, error, integer, ratio, share, size, table
+
+if TYPE_CHECKING:
+    from secateur.recipe import Event, RunResult
+
+__all__ = ["resume_run", "run_recipe", "show_event", "show_result"]
+
+INTERRUPTED = 130
+
+
+def run_recipe(
+    source: str,
+    out: Path | None,
+    *,
+    options: Mapping[str, Any],
+    sets: Sequence[str],
+    quiet: bool,
+    command: str,
+) -> None:
+    """Runs a recipe with the command line's settings laid over it."""
+    from secateur.recipe import load_recipe, override, run, shortcuts
+
+    recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
+    out = out or _free(Path("runs") / recipe.name)
+    with _interruptible(out):
+        show_result(run(recipe, out, command=command, on_event=show_event, progress=False if quiet else None))
+
+
+def resume_run(folder: Path, *, quiet: bool) -> None:
+    """Goes on with a run."""
+    from secateur.recipe import resume
+
+    with _interruptible(folder):
+        show_result(resume(folder, on_event=show_event, progress=False if quiet else None))
+
+
+def _free(path: Path) -> Path:
+    """The first of ``path``, ``path-2``, … that is not there."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
+
+
+@contextlib.contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Says how to go on after Ctrl-C."""
+    import typer
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        go_on = f"Go on with: secateur resume {shlex.quote(str(folder))}"
+        error(go_on if (folder / "recipe.yaml").exists() else "Nothing was written yet.", label="Stopped")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def show_event(event: Event) -> None:
+    """Prints when a step begins and what came of it."""
+    out = console()
+    head = f"[{event.index}/{event.total}] {event.kind}"
+    if event.what == "begin":
+        if sys.stdout.isatty():  # the closing line says it all; this one is for those who wait
+            out.print(f"{head} …", style="dim")
+        return
+    words = _words(event.kind, event.summary)
+    tail = "done before the stop" if event.what == "kept" else f"{event.seconds:.1f} s"
+    out.print(f"{head:<14} {words}{'  ' if words else ''}({tail})", soft_wrap=True)
+
+
+def _words(kind: str, summary: Mapping[str, Any]) -> str:
+    if kind == "prune":
+        return (
+            f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "
+            f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
+            f"verified to {summary['max_relative_error']:.1e}, test {share(summary['test_top1'])}"
+        )
+    if "test_top1" in summary:
+        return f"test {share(summary['test_top1'])}, loss {summary['test_loss']:.4f}"
+    if kind == "export":
+        formats = [key.removesuffix("_bytes") for key in summary if key.endswith("_bytes")]
+        return ", ".join(
+            f"{f} {size(summary[f'{f}_bytes'])}, {100 * summary[f'{f}_same_labels']:.0f} % same labels, "
+            f"difference {summary[f'{f}_max_difference']:.1e}"
+            for f in formats
+        )
+    return ""
+
+
+def show_result(result: RunResult) -> None:
+    """Prints the headline: every network in a column, and where the files are."""
+    from secateur.report import Results
+
+    out = console()
+    results = Results.model_validate(dict(result.results))
+    if results.networks:
+        out.print()
+        out.print(_headline(results))
+        out.print("1 MAC is one multiplication and one addition: FLOPs are twice the MACs.", style="dim")
+    found = [
+        name for name in ("report.html", "artifact", "model.onnx", "model.pt2") if _there(result.folder, name)
+    ]
+    out.print()
+    out.print(f"{result.folder}: {', '.join([*found, 'metrics.jsonl', 'results.json'])}", soft_wrap=True)
+
+
+def _there(folder: Path, name: str) -> bool:
+    return (folder / name).exists()
+
+
+def _headline(results: Any) -> Any:
+    dense, pruned = results.network("dense"), results.network("pruned")
+    networks = list(results.networks)
+    rows = []
+    for label, key, words in (
+        ("Test top-1", "top1", share),
+        ("Test loss", "loss", lambda v: "–" if v is None else f"{v:.4f}"),
+        ("Parameters", "params", integer),
+        ("MACs per image", "macs", integer),
+        ("Weights on disk", "weight_bytes", size),
+        ("NetScore", "netscore", lambda v: "–" if v is None else f"{v:.2f}"),
+    ):
+        values = [getattr(network.measurement, key) for network in networks]
+        row = [label, *(words(value) for value in values)]
+        if dense and pruned:
+            before, after = (getattr(n.measurement, key) for n in (dense, pruned))
+            row.append(_difference(key, before, after))
+        rows.append(row)
+    columns = ["", *(network.label for network in networks)]
+    if dense and pruned:
+        columns.append("Pruned against dense")
+        rows += [_speed(setting, spread, len(columns)) for setting, spread in _speedups(results)]
+    return table(columns, rows)
+
+
+def _difference(key: str, before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "–"
+    if key in ("params", "macs", "weight_bytes"):
+        return f"{change(before, after)} ({ratio(before / after)})"
+    unit = " points" if key == "top1" else ""
+    return f"{after - before:+.{4 if key == 'loss' else 2}f}{unit}".replace("-", "−")
+
+
+def _speedups(results: Any) -> list[tuple[str, Any]]:
+    from secateur.measure import speedups
+
+    if not any(timing.model == "dense" for timing in results.latency):
+        return []
+    names = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+    return [
+        (f"{names.get(s.runtime, s.runtime)} {s.direction}, batch {s.batch}", s.ratio)
+        for s in speedups(results.latency)
+        if s.model == "pruned"
+    ]
+
+
+def _speed(setting: str, spread: Any, columns: int) -> list[str]:
+    words = f"{ratio(spread.median)} as fast ({spread.q25:.2f}–{spread.q75:.2f})"
+    return [setting, *[""] * (columns - 2), words]
