@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from secateur.budget import choose
 from secateur.criteria import CRITERIA, GroupView
-from secateur.errors import InputError, PlanError, SecateurError, UnknownNameError, VerificationError, WeightsError
+from secateur.errors import (
+    BudgetError,
+    InputError,
+    PlanError,
+    SecateurError,
+    UnknownNameError,
+    VerificationError,
+    WeightsError,
+)
 from secateur.graph.flow import flow, module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
@@ -48,7 +56,11 @@ class Analysis:
 
 
 def analyse(
-    model: nn.Module, example_inputs: ExampleInputs, *, only: Iterable[str] | None = None, ignore: Iterable[str] = ()
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
 ) -> Analysis:
     """Traces ``model`` and finds what must be cut together.
 
@@ -78,7 +90,9 @@ def _unsupported(groups: Groups) -> tuple[Unsupported, ...]:
             module.get_parameter(name).numel()
             for name, labels in flow.tensors.items()
             if name in dict(module.named_parameters())
-            and any(touched & set(vs[0].tolist()) and (groups.component[vs[0]] == zero).any() for vs in labels.dims.values())
+            and any(
+                touched & set(vs[0].tolist()) and (groups.component[vs[0]] == zero).any() for vs in labels.dims.values()
+            )
         )
         operator = str(untraced.node.target)
         found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
@@ -144,6 +158,8 @@ def prune(
     _finite(model)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore)
     scores = _scores(analysis.groups, criterion, seed)
+    if not scores:
+        raise BudgetError(_nothing_free(analysis))
     keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
                   min_units=min_units)  # fmt: skip
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "custom")
@@ -163,6 +179,16 @@ def apply(
     analysis = analyse(model, example_inputs)
     keep = _units_of(analysis.groups, plan)
     return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+
+
+def _nothing_free(analysis: Analysis) -> str:
+    pinned = [f"{u.operator} in {u.module or '(top level)'} ({u.reason})" for u in analysis.unsupported]
+    why = (
+        f"These operators pin everything they touch: {'; '.join(pinned[:5])}."
+        if pinned
+        else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
+    )
+    return f"Nothing can be pruned: the network has no free group. {why}"
 
 
 def _finite(model: nn.Module) -> None:
@@ -229,12 +255,12 @@ def _operate(
 
 
 def _worded(error: Exception, backend: str) -> Exception:
+    hint = "Take backend='auto' or 'graph'." if backend == "module" else "Please report the network."
+    if isinstance(error, VerificationError):
+        return VerificationError(f"{error} Nothing was returned. {hint}")
     if isinstance(error, SecateurError):
         return error
-    return VerificationError(
-        f"The {backend} back end gave a network that does not run: {_brief(error)}. "
-        + ("Take backend='auto' or 'graph'." if backend == "module" else "Please report the network.")
-    )
+    return VerificationError(f"The {backend} back end gave a network that does not run: {_brief(error)}. {hint}")
 
 
 def _brief(error: Exception) -> str:
@@ -260,7 +286,9 @@ def _units_of(groups: Groups, plan: Plan) -> Mask:
         if name not in tensors:
             raise PlanError(f"The plan cuts {name!r}, which this network does not have.")
         if tensors[name].shape != plan.dense_shapes[name]:
-            raise PlanError(f"The plan was made for {name!r} of shape {plan.dense_shapes[name]}; here it is {tensors[name].shape}.")
+            raise PlanError(
+                f"The plan was made for {name!r} of shape {plan.dense_shapes[name]}; here it is {tensors[name].shape}."
+            )
         for dim, kept in dims.items():
             gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
             units = groups.unit_of(tensors[name].at(dim)[0][gone])
@@ -273,5 +301,3 @@ def _units_of(groups: Groups, plan: Plan) -> Mask:
             f"{len(wrong)} tensors in all). It was made for another network, or changed by hand."
         )
     return keep
-
-

@@ -219,7 +219,7 @@ def _load_graph(folder: Path, record: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         raise WeightsError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
     assert isinstance(module, GraphModule)
-    return follow_mode(module)
+    return follow_mode(GraphModule(module, module.graph, class_name="PrunedGraph"))  # one that can be trained
 
 
 def _same_shapes(model: nn.Module, plan: Plan) -> None:
@@ -245,5 +245,3 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)
-
-

@@ -58,7 +58,10 @@ def choose(
         return _to_target(costs, steps, keep, target)
     assert ratio is not None
     if not steps and ratio > 0:
-        raise BudgetError(_nothing(costs, scores, round_to, min_units))
+        raise BudgetError(
+            f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any "
+            f"of the {len(scores)} groups."
+        )
     for taken in _to_ratio(steps, groups, ratio, scope):
         keep[taken.units] = False
     return keep
@@ -94,18 +97,6 @@ def _to_ratio(steps: Sequence[Step], groups: Sequence[Group], ratio: float, scop
         else:
             closed.add(step.group)
     return taken
-
-
-def _nothing(costs: Costs, scores: Mapping[int, NDArray[np.float64]], round_to: int, min_units: int) -> str:
-    if not scores:
-        return (
-            "Nothing can be pruned: no group is free under only/ignore and the operators that pin. "
-            "`secateur inspect` lists what is pinned and why."
-        )
-    return (
-        f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any of "
-        f"the {len(scores)} groups."
-    )
 
 
 # ---------------------------------------------------------------------------------------------------- targets

@@ -31,7 +31,12 @@ class Step:
 
 
 def removal_order(
-    groups: Sequence[Group], scores: Mapping[int, NDArray[np.float64]], *, scope: str, round_to: int, min_units: int
+    groups: Sequence[Group],
+    scores: Mapping[int, NDArray[np.float64]],
+    *,
+    scope: str,
+    round_to: int,
+    min_units: int,
 ) -> list[Step]:
     """Orders all removals that the floors allow.
 
@@ -54,9 +59,7 @@ def removal_order(
     return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
 
 
-def _group_steps(
-    number: int, group: Group, scores: NDArray[np.float64], round_to: int, min_units: int
-) -> list[Step]:
+def _group_steps(number: int, group: Group, scores: NDArray[np.float64], round_to: int, min_units: int) -> list[Step]:
     """Splits a group's units, worst first, into removals that leave allowed widths."""
     order = np.argsort(scores, kind="stable")
     size = len(group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,6 +265,5 @@ def _module(parameter: str) -> str:
 def _block(producers: Sequence[str]) -> str:
     """The smallest module that contains all producers and is not itself one of them."""
     paths = [p.split(".") for p in producers]
-    common: list[str] = commonprefix(paths)  # type: ignore[type-var, assignment]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
     return ".".join(common if len(common) < min(map(len, paths)) else common[:-1])
-

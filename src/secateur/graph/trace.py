@@ -58,15 +58,15 @@ def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), dict(inputs)
     if isinstance(inputs, (tuple, list)):
         return tuple(inputs), {}
-    raise InputError(
-        f"example_inputs is a tensor, a tuple or a dict of keyword inputs; got {type(inputs).__name__}."
-    )
+    raise InputError(f"example_inputs is a tensor, a tuple or a dict of keyword inputs; got {type(inputs).__name__}.")
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
     """Copies the module tree but shares every parameter and buffer: free of charge and safe to switch mode."""
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, memo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # copying a traced graph warns about the pytree it carries
+        return copy.deepcopy(model, memo)
 
 
 @contextmanager

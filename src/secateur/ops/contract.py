@@ -145,11 +145,15 @@ def _linear(call: Call) -> Labels:
 
 def _matmul_operands(call: Call) -> tuple[Labels, Labels]:
     tensors = call.tensors
-    return (tensors[1], tensors[2]) if "addmm" in call.node.name or "baddbmm" in call.node.name else (tensors[0], tensors[1])
+    return (
+        (tensors[1], tensors[2])
+        if "addmm" in call.node.name or "baddbmm" in call.node.name
+        else (tensors[0], tensors[1])
+    )
 
 
 def _matmul_macs(call: Call) -> MacTerm:
-    a, b = _matmul_operands(call)
+    a, _ = _matmul_operands(call)
     out = call.flow.labels[call.node]
     kept = tuple((out, d) for d in range(1, out.ndim))
     return MacTerm(float(out.shape[0] if out.ndim else 1), (*kept, (a, a.ndim - 1)))
@@ -166,7 +170,11 @@ def _matmul(call: Call) -> Labels:
     lead = shape[: len(shape) - (a.ndim > 1) - (b.ndim > 1)]
     batch = join(
         c,
-        [Labels(t.shape[:-2]).with_dims({d: v for d, v in t.dims.items() if d < t.ndim - 2}) for t in (a, b) if t.ndim > 2],
+        [
+            Labels(t.shape[:-2]).with_dims({d: v for d, v in t.dims.items() if d < t.ndim - 2})
+            for t in (a, b)
+            if t.ndim > 2
+        ],
         lead,
     )
     dims = dict(batch.dims)

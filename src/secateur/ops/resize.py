@@ -38,4 +38,7 @@ def _pool_with_positions(call: Call) -> list[Any]:
     for d in range(first, x.ndim):
         call.c.pin(*x.at(d))
     dims = {d: v for d, v in x.dims.items() if d < first}
-    return [Labels(tuple(int(getattr(getattr(s, "node", None), "hint", s)) for s in v.shape)).with_dims(dims) for v in values]
+    return [
+        Labels(tuple(int(getattr(getattr(s, "node", None), "hint", s)) for s in v.shape)).with_dims(dims)
+        for v in values
+    ]

@@ -49,7 +49,9 @@ def _check(tensors: Mapping[str, Tensor], keep: Keep) -> None:
         for dim, indices in dims.items():
             shape = tuple(tensors[name].shape)
             if dim >= len(shape) or (len(indices) and max(indices) >= shape[dim]):
-                raise PlanError(f"The plan keeps index {max(indices)} in dimension {dim} of {name!r}, whose shape is {shape}.")
+                raise PlanError(
+                    f"The plan keeps index {max(indices)} in dimension {dim} of {name!r}, whose shape is {shape}."
+                )
 
 
 def _groups_left(kept: Mapping[int, Sequence[int]], channels: int, groups: int) -> int:

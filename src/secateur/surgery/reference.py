@@ -92,7 +92,11 @@ class MaskedInterpreter(Interpreter):
     """
 
     def __init__(
-        self, graph: GraphModule, groups: Groups, label_keep: Mask, weights: Mapping[str, Tensor] | None = None
+        self,
+        graph: GraphModule,
+        groups: Groups,
+        label_keep: Mask,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Prepares; nothing is computed yet."""
         super().__init__(graph)

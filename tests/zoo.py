@@ -1,0 +1,439 @@
+"""Small networks, each with a construction that pruning tools trip over, and an input for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {}
+
+
+def entry(make: Callable[[], tuple[nn.Module, Any]]) -> Callable[[], tuple[nn.Module, Any]]:
+    ZOO[make.__name__] = make
+    return make
+
+
+class Lambda(nn.Module):
+    """Parts and a function of (parts, input): a network in a few lines."""
+
+    def __init__(self, function: Callable[..., Any], **parts: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        return self.function(self, *inputs, **named)
+
+
+def image(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
+
+
+def settle(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights and batch-norm statistics, so that nothing is accidentally one or zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("running_var"):
+                tensor.copy_(noise.abs() + 0.5)
+            elif tensor.ndim < 2:
+                tensor.add_(noise * 0.2)
+    return model.eval()
+
+
+def conv(i: int, o: int, k: int = 3, **options: Any) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, k, padding=k // 2, **options), nn.BatchNorm2d(o), nn.ReLU())
+
+
+def pooled(x: Tensor) -> Tensor:
+    return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+
+
+@entry
+def plain() -> tuple[nn.Module, Any]:
+    return nn.Sequential(conv(3, 16), nn.MaxPool2d(2), conv(16, 24), nn.Flatten(), nn.Linear(24 * 16, 10)), image(
+        2, 3, 8, 8
+    )
+
+
+@entry
+def batch_of_one() -> tuple[nn.Module, Any]:
+    return nn.Sequential(conv(3, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)), image(1, 3, 8, 8)
+
+
+@entry
+def residual() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(pooled(F.relu(m.b(m.a(m.stem(x))) + m.stem(x)))),
+        stem=conv(3, 12), a=conv(12, 20), b=nn.Conv2d(20, 12, 3, padding=1), fc=nn.Linear(12, 5),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def zero_padded_shortcut() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        return m.fc(pooled(F.relu(m.b(m.a(x)) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4)))))
+
+    return Lambda(
+        run, stem=conv(3, 8), a=conv(8, 16, stride=2), b=nn.Conv2d(16, 16, 3, padding=1), fc=nn.Linear(16, 5)
+    ), image(2, 3, 8, 8)
+
+
+@entry
+def dense_concatenation() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        a = m.a(x)
+        b = m.b(a)
+        return m.fc(pooled(m.c(torch.cat([a, b, x], 1))))
+
+    return Lambda(run, a=conv(3, 8), b=conv(8, 6), c=conv(17, 12), fc=nn.Linear(12, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def channel_shuffle() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        n, c, h, w = x.shape
+        x = x.view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return m.fc(pooled(m.b(x)))
+
+    return Lambda(run, a=conv(3, 24), b=conv(24, 12, groups=2), fc=nn.Linear(12, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def split_shuffle() -> tuple[nn.Module, Any]:
+    def unit(x: Tensor, branch: nn.Module) -> Tensor:
+        a, b = x.chunk(2, 1)
+        x = torch.cat([a, branch(b)], 1)
+        n, c, h, w = x.shape
+        return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+    return Lambda(
+        lambda m, x: m.fc(pooled(unit(unit(m.stem(x), m.a), m.b))),
+        stem=conv(3, 16), a=conv(8, 8), b=conv(8, 8), fc=nn.Linear(16, 4),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def nhwc_into_linear() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(m.a(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1)),
+        a=conv(3, 8),
+        fc=nn.Linear(8 * 16, 4),
+    ), image(2, 3, 4, 4)
+
+
+@entry
+def tied_weights() -> tuple[nn.Module, Any]:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 12)
+            self.c.weight = self.b.weight
+            self.fc = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x)))))))
+
+    return Tied(), image(2, 6)
+
+
+@entry
+def chunk_and_cat() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        a, b = m.a(x).chunk(2, 1)
+        return m.fc(pooled(m.b(torch.cat([b, a], 1))))
+
+    return Lambda(run, a=conv(3, 12), b=conv(12, 8), fc=nn.Linear(8, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def pixel_shuffle() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.b(F.pixel_unshuffle(F.pixel_shuffle(m.a(x), 2), 2)),
+        a=conv(3, 24),
+        b=nn.Conv2d(24, 3, 1),
+    ), image(2, 3, 8, 8)
+
+
+@entry
+def depthwise_multiplier() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        conv(3, 8), nn.Conv2d(8, 16, 3, groups=8, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 1), nn.Flatten(1)
+    ), image(2, 3, 6, 6)
+
+
+@entry
+def recurrent_head() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(m.rnn(m.a(x).mean(2).transpose(1, 2))[0][:, -1]),
+        a=conv(3, 8), rnn=nn.LSTM(8, 6, batch_first=True), fc=nn.Linear(6, 3),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def uneven_split() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        a, b, c = torch.split(m.a(x), [3, 5, 8], 1)
+        return m.fc(pooled(torch.cat([m.b(a), m.c(b), c], 1)))
+
+    return Lambda(run, a=conv(3, 16), b=conv(3, 6), c=conv(5, 7), fc=nn.Linear(21, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def buffer_scale() -> tuple[nn.Module, Any]:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+            self.register_buffer("scale", torch.rand(8, 1, 1) + 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(x)) * self.scale)
+
+    return Scaled(), image(2, 3, 8, 8)
+
+
+@entry
+def channel_repeat() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(pooled(m.b(m.a(x).repeat(1, 2, 1, 1)))),
+        a=conv(3, 6),
+        b=conv(12, 8),
+        fc=nn.Linear(8, 4),
+    ), image(2, 3, 8, 8)
+
+
+@entry
+def gated_linear_unit() -> tuple[nn.Module, Any]:
+    return Lambda(lambda m, x: m.b(F.glu(m.a(x), 1)), a=conv(3, 16), b=nn.Conv2d(8, 4, 1)), image(2, 3, 8, 8)
+
+
+@entry
+def frozen_layers() -> tuple[nn.Module, Any]:
+    model = nn.Sequential(conv(3, 8), conv(8, 8), nn.Flatten(), nn.Linear(8 * 16, 4))
+    model[0].requires_grad_(False)
+    return model, image(2, 3, 4, 4)
+
+
+@entry
+def functional_convolution() -> tuple[nn.Module, Any]:
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(10, 3, 3, 3))
+            self.b = nn.Conv2d(10, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(F.conv2d(x, self.kernel)))
+
+    return Raw(), image(2, 3, 8, 8)
+
+
+@entry
+def position_table() -> tuple[nn.Module, Any]:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3)
+            self.table = nn.Parameter(torch.randn(1, 8, 8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x) + self.table)
+
+    return Table(), image(2, 3, 8, 8)
+
+
+@entry
+def squeeze_excitation() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        gate = torch.sigmoid(m.up(F.silu(m.down(x.mean((2, 3), keepdim=True)))))
+        return m.fc(pooled(x * gate))
+
+    return Lambda(run, a=conv(3, 16), down=nn.Conv2d(16, 4, 1), up=nn.Conv2d(4, 16, 1), fc=nn.Linear(16, 4)), image(
+        2, 3, 8, 8
+    )
+
+
+@entry
+def spatial_attention() -> tuple[nn.Module, Any]:
+    """Mean and maximum over channels: they count the kept channels alone."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return m.fc(pooled(x * torch.sigmoid(m.gate(summary))))
+
+    return Lambda(run, a=conv(3, 12), gate=nn.Conv2d(2, 1, 3, padding=1), fc=nn.Linear(12, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def group_norm() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        nn.Conv2d(3, 24, 3), nn.GroupNorm(4, 24), nn.SiLU(), nn.Conv2d(24, 16, 3), nn.GroupNorm(16, 16), nn.SiLU(),
+        nn.Conv2d(16, 12, 1), nn.GroupNorm(1, 12), nn.Flatten(), nn.Linear(12 * 16, 4),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def layer_norm_channels_last() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(m.mlp(m.norm(m.a(x).permute(0, 2, 3, 1))).mean((1, 2))),
+        a=nn.Conv2d(3, 12, 2, 2), norm=nn.LayerNorm(12),
+        mlp=nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Linear(24, 12)), fc=nn.Linear(12, 4),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def one_dimensional() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 5), nn.BatchNorm1d(8), nn.PReLU(8), nn.MaxPool1d(2), nn.ConvTranspose1d(8, 6, 3),
+        nn.InstanceNorm1d(6, affine=True), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 3),
+    ), image(2, 2, 32)  # fmt: skip
+
+
+@entry
+def three_dimensional() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        nn.Conv3d(1, 6, 3, padding=1), nn.BatchNorm3d(6), nn.ELU(), nn.AvgPool3d(2), nn.ConvTranspose3d(6, 4, 2, 2),
+        nn.Upsample(scale_factor=2), nn.Conv3d(4, 2, 1),
+    ), image(2, 1, 4, 4, 4)  # fmt: skip
+
+
+@entry
+def grouped_convolutions() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        conv(3, 24, 1), conv(24, 36, groups=3), conv(36, 36, groups=36), nn.Conv2d(36, 8, 1), nn.Flatten(1)
+    ), image(2, 3, 4, 4)
+
+
+@entry
+def grouped_transposed() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        conv(3, 16), nn.ConvTranspose2d(16, 24, 2, 2, groups=4), nn.ReLU(), nn.ConvTranspose2d(24, 24, 2, 2, groups=24),
+        nn.Conv2d(24, 3, 1),
+    ), image(2, 3, 4, 4)  # fmt: skip
+
+
+@entry
+def autoencoder() -> tuple[nn.Module, Any]:
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.LeakyReLU(), nn.Conv2d(12, 20, 3, 2, 1), nn.Hardswish(),
+        nn.ConvTranspose2d(20, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(12, 3, 4, 2, 1), nn.Sigmoid(),
+    ), image(2, 3, 16, 16)  # fmt: skip
+
+
+@entry
+def unet() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        a = m.d1(x)
+        b = m.d2(F.max_pool2d(a, 2))
+        c = m.d3(F.max_pool2d(b, 2))
+        b = m.u2(torch.cat([F.interpolate(c, scale_factor=2, mode="bilinear"), b], 1))
+        a = m.u1(torch.cat([m.up(b), a], 1))
+        return m.out(a)
+
+    return Lambda(
+        run, d1=conv(3, 8), d2=conv(8, 16), d3=conv(16, 24), u2=conv(40, 16), up=nn.ConvTranspose2d(16, 8, 2, 2),
+        u1=conv(16, 8), out=nn.Conv2d(8, 2, 1),
+    ), image(2, 3, 16, 16)  # fmt: skip
+
+
+@entry
+def stack_select_unbind() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        pair = torch.stack([m.a(x), m.b(x)], 1)
+        first, second = pair.unbind(1)
+        return m.fc(pooled(torch.cat([first + pair[:, 1], second.flip(1)], 1)))
+
+    return Lambda(run, a=conv(3, 8), b=conv(3, 8), fc=nn.Linear(16, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def slices() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        return m.fc(pooled(torch.cat([x[:, 2:7], x[:, ::3], x.narrow(1, 4, 8), x[:, 5:6] * x[:, :4]], 1)))
+
+    return Lambda(run, a=conv(3, 16), fc=nn.Linear(5 + 6 + 8 + 4, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def softmax_over_channels() -> tuple[nn.Module, Any]:
+    return nn.Sequential(conv(3, 12), nn.Softmax(1), nn.Conv2d(12, 3, 1)), image(2, 3, 6, 6)
+
+
+@entry
+def in_place() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        x += 1
+        x.sigmoid_()
+        y = m.b(x)
+        y.mul_(x).add_(0.5)
+        return m.fc(pooled(y) + pooled(x))
+
+    return Lambda(run, a=conv(3, 8), b=conv(8, 8), fc=nn.Linear(8, 4)), image(2, 3, 8, 8)
+
+
+@entry
+def unflatten_and_expand() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x).flatten(1).unflatten(1, (8, 16)).mean(2)
+        return m.fc((x[:, :, None].expand(-1, -1, 5) + m.bias.weight).sum(2))
+
+    return Lambda(run, a=conv(3, 8), bias=nn.Embedding(8, 5), fc=nn.Linear(8, 4)), image(2, 3, 4, 4)
+
+
+@entry
+def several_inputs_and_outputs() -> tuple[nn.Module, Any]:
+    def run(m: Any, left: Tensor, right: Tensor) -> dict[str, Any]:
+        a, b = m.a(left), m.b(right)
+        return {"sum": m.c(a + b), "parts": (pooled(m.d(a)), m.c(b))}
+
+    return Lambda(run, a=conv(3, 10), b=conv(1, 10), c=nn.Conv2d(10, 4, 1), d=conv(10, 6)), {
+        "left": image(2, 3, 6, 6), "right": image(2, 1, 6, 6),
+    }  # fmt: skip
+
+
+@entry
+def matrix_products() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        tokens = m.embed(x).flatten(2).transpose(1, 2)
+        weights = torch.softmax(m.q(tokens) @ m.k(tokens).transpose(1, 2) / 4, -1)
+        return m.fc((weights @ m.v(tokens)).mean(1))
+
+    return Lambda(
+        run, embed=nn.Conv2d(3, 12, 2, 2), q=nn.Linear(12, 16), k=nn.Linear(12, 16), v=nn.Linear(12, 20),
+        fc=nn.Linear(20, 4),
+    ), image(2, 3, 8, 8)  # fmt: skip
+
+
+@entry
+def weight_standardisation() -> tuple[nn.Module, Any]:
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            w = self.weight
+            mean = w.mean((1, 2, 3), keepdim=True)
+            return F.conv2d(x, (w - mean) * 0.7, self.bias, padding=1)
+
+    return nn.Sequential(conv(3, 8), Standardised(8, 12, 3), nn.ReLU(), nn.Conv2d(12, 4, 1)), image(2, 3, 6, 6)
+
+
+@entry
+def operator_without_rule() -> tuple[nn.Module, Any]:
+    return Lambda(
+        lambda m, x: m.fc(pooled(m.c(torch.cumsum(m.b(m.a(x)), 1)))),
+        a=conv(3, 8), b=conv(8, 8), c=conv(8, 6), fc=nn.Linear(6, 4),
+    ), image(2, 3, 6, 6)  # fmt: skip
