@@ -2,16 +2,127 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from secateur.errors import InputError
+from secateur.report import charts, view, words
 from secateur.report.schema import Results
 
-__all__ = ["write_report"]
+__all__ = ["read_results", "write_report"]
 
 
 def write_report(results: Results | Mapping[str, Any], path: str | PathLike[str]) -> Path:
-    """Writes a self-contained HTML report."""
-    raise NotImplementedError
+    """Writes a self-contained HTML report: styles, charts and Plotly are inside, nothing is loaded.
+
+    Parts that ``results`` does not hold are left out. The file replaces an older one only when it is
+    complete.
+
+    Args:
+        results: A :class:`~secateur.report.Results`, or its JSON form.
+        path: The HTML file; its folder must exist.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: When Jinja2 or plotly is missing, or ``results`` does not fit the schema.
+        OSError: When the file cannot be written.
+    """
+    text = _render(read_results(results))
+    return replace(Path(path), text.encode())
+
+
+def read_results(results: Results | Mapping[str, Any]) -> Results:
+    """Checks plain data against the schema.
+
+    Raises:
+        InputError: Names the first part that does not fit.
+
+    >>> read_results({"recipe": "transfer-channel"}).recipe
+    'transfer-channel'
+    """
+    if isinstance(results, Results):
+        return results
+    try:
+        return Results.model_validate(dict(results))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"The results for the report do not fit: {where}: {first['msg']}.") from error
+
+
+def replace(path: Path, content: bytes) -> Path:
+    """Writes ``content`` beside ``path`` first, so that no half-written file ever has its name."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)  # noqa: PTH105 (the atomic one, by its name)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _render(results: Results) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise InputError(f'The report needs {error.name}: pip install "secateur[report]".') from error
+    environment = Environment(
+        loader=PackageLoader("secateur.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = _figures(results)
+    return environment.get_template("report.html").render(
+        results=results,
+        title=_title(results),
+        cards=view.cards(results),
+        comparison=view.comparison(results),
+        blocks=view.blocks(results),
+        latency=view.latency(results),
+        exports=view.exports(results),
+        figures=figures,
+        environment=_environment(results),
+        words=words,
+        plotly_js=get_plotlyjs() if figures else "",
+    )
+
+
+def _title(results: Results) -> str:
+    parts = [part for part in (results.model, results.data) if part]
+    return f"Pruning {' on '.join(parts)}" if parts else "Pruning report"
+
+
+def _figures(results: Results) -> dict[str, charts.Figure]:
+    found = {
+        "accuracy": charts.curves(results, "top1"),
+        "loss": charts.curves(results, "loss"),
+        "layers": charts.layers(results),
+        "times": charts.times(results),
+    }
+    return {name: figure for name, figure in found.items() if figure}
+
+
+def _environment(results: Results) -> list[tuple[str, str]]:
+    """Returns what the run was made on and with, as pairs of name and text."""
+    rows: list[tuple[str, str]] = []
+    if results.machine:
+        here = results.machine
+        memory = words.size(here.memory_bytes) if here.memory_bytes else ""
+        rows += [("Processor", f"{here.cpu}, {here.cores} cores, {here.threads} threads in PyTorch")]
+        rows += [("Memory", memory)] if memory else []
+        rows += [("System", here.os), ("Python", here.python), *sorted(here.versions.items())]
+    rows += [(f"Seed: {name}", str(seed)) for name, seed in results.seeds.items()]
+    if results.duration_s is not None:
+        rows.append(("Duration of the run", words.duration(results.duration_s)))
+    return rows

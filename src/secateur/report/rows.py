@@ -21,9 +21,7 @@ def block_rows(before: nn.Module, after: nn.Module) -> tuple[BlockRow, ...]:
     """
     sizes = [_block_sizes(before), _block_sizes(after)]
     names = list(dict.fromkeys([*sizes[0], *sizes[1]]))
-    return tuple(
-        BlockRow(block=name, before=sizes[0].get(name, 0), after=sizes[1].get(name, 0)) for name in names
-    )
+    return tuple(BlockRow(block=name, before=sizes[0].get(name, 0), after=sizes[1].get(name, 0)) for name in names)
 
 
 def layer_rows(before: Counts, after: Counts) -> tuple[LayerRow, ...]:
@@ -39,8 +37,7 @@ def layer_rows(before: Counts, after: Counts) -> tuple[LayerRow, ...]:
     """
     kept = {layer.name: layer.out_channels for layer in after.layers}
     return tuple(
-        LayerRow(layer=x.name, kind=x.kind, before=x.out_channels, after=kept.get(x.name, 0))
-        for x in before.layers
+        LayerRow(layer=x.name, kind=x.kind, before=x.out_channels, after=kept.get(x.name, 0)) for x in before.layers
     )
 
 

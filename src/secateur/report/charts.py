@@ -1,0 +1,188 @@
+"""The report's charts as plain Plotly figures (data and layout), coloured by the page.
+
+A colour such as ``$pruned`` stands for the page's CSS variable ``--pruned``; the page fills it in, so that
+the charts follow the light and the dark scheme.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from secateur.report.schema import Curve, Results
+from secateur.report.view import RUNTIMES
+
+__all__ = ["Figure", "curves", "layers", "times"]
+
+Figure = dict[str, Any]
+
+_ROLES = ("dense", "pruned", "control")
+
+
+def curves(results: Results, measure: str) -> Figure | None:
+    """Returns training (thin, dotted) and validation (bold) curves of ``top1`` or ``loss``."""
+    traces: list[Figure] = []
+    for curve in results.curves:
+        for part, dash, width in (("val", "solid", 3.0), ("train", "dot", 1.5)):
+            trace = _line(curve, f"{part}_{measure}")
+            if trace is None:
+                continue
+            # One entry per network in the legend: with two, it is taller than the chart on a phone.
+            first = all(other["legendgroup"] != curve.label for other in traces)
+            long = f"{curve.label}, {'training' if part == 'train' else 'validation'}"
+            traces.append(
+                {
+                    **trace,
+                    "name": _text(curve.label),
+                    "legendgroup": curve.label,
+                    "showlegend": first,
+                    "line": {"color": _colour(curve.role), "dash": dash, "width": width},
+                    "hovertemplate": "epoch %{x}: %{y:.4g}<extra>" + _text(long) + "</extra>",
+                }
+            )
+    if not traces:
+        return None
+    title = "accuracy, %" if measure == "top1" else "loss"
+    layout = _layout()
+    layout["xaxis"].update(_whole_ticks(traces))
+    layout["xaxis"]["title"]["text"] = "epoch"
+    layout["yaxis"]["title"]["text"] = title
+    return {"data": traces, "layout": layout}
+
+
+def layers(results: Results) -> Figure | None:
+    """Returns the channels per layer: the pruned bar in front of the dense one."""
+    if not results.layers:
+        return None
+    positions = list(range(len(results.layers)))
+    names = [_text(f"{row.layer} ({row.kind})" if row.kind else row.layer) for row in results.layers]
+    shares = [100 * row.after / row.before if row.before else 0.0 for row in results.layers]
+    shared = {"type": "bar", "x": positions, "customdata": list(zip(names, shares, strict=True))}
+    dense = {
+        **shared,
+        "name": "dense",
+        "y": [row.before for row in results.layers],
+        "marker": {"color": "$faint", "line": {"width": 0}},
+        "hovertemplate": "%{customdata[0]}<br>dense: %{y}<extra></extra>",
+    }
+    pruned = {
+        **shared,
+        "name": "pruned",
+        "y": [row.after for row in results.layers],
+        "marker": {"color": "$pruned", "line": {"width": 0}},
+        "hovertemplate": "pruned: %{y} (%{customdata[1]:.0f} % kept)<extra></extra>",
+    }
+    layout = _layout(barmode="overlay", bargap=0.2, hovermode="x unified")
+    layout["xaxis"].update(showticklabels=False, showgrid=False)
+    layout["xaxis"]["title"]["text"] = "layers, from input to output"
+    layout["yaxis"].update(rangemode="tozero")
+    layout["yaxis"]["title"]["text"] = "output channels"
+    return {"data": [dense, pruned], "layout": layout}
+
+
+def times(results: Results) -> Figure | None:
+    """Returns each setting's medians with their 5 to 95 % spread, on a logarithmic axis."""
+    if not results.latency:
+        return None
+    settings = list(dict.fromkeys(timing.setting[:3] for timing in results.latency))
+    traces = []
+    for name in dict.fromkeys(timing.model for timing in results.latency):
+        here = [timing for timing in results.latency if timing.model == name]
+        found = [timing.spread_ms for timing in here]
+        # Networks of one setting lie beside each other, not on top of each other.
+        shift = 0.14 if name == "dense" else -0.14 if name == "pruned" else 0.0
+        error = {
+            "type": "data",
+            "symmetric": False,
+            "array": [s.q95 - s.median for s in found],
+            "arrayminus": [s.median - s.q05 for s in found],
+            "color": _colour(name),
+            "thickness": 2,
+            "width": 0,
+        }
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": _text(name),
+                "x": [s.median for s in found],
+                "y": [len(settings) - 1 - settings.index(t.setting[:3]) + shift for t in here],
+                "error_x": error,
+                "marker": {"color": _colour(name), "size": 11},
+                "hovertemplate": "%{x:.4g} ms<extra>" + _text(name) + "</extra>",
+            }
+        )
+    layout = _layout(height=90 + 46 * len(settings))
+    layout["xaxis"].update(type="log", **_log_ticks(results))
+    layout["xaxis"]["title"]["text"] = "ms per call (logarithmic)"
+    ticks = [_setting(*setting) for setting in reversed(settings)]
+    layout["yaxis"].update(tickvals=list(range(len(settings))), ticktext=ticks, showgrid=False)
+    layout["yaxis"].update(range=[-0.6, len(settings) - 0.4])
+    return {"data": traces, "layout": layout}
+
+
+def _line(curve: Curve, field: str) -> Figure | None:
+    points = [(point.epoch, getattr(point, field)) for point in curve.points]
+    points = [(epoch, y) for epoch, y in points if y is not None and math.isfinite(y)]
+    if not points:
+        return None
+    x, y = zip(*points, strict=True)
+    # One epoch alone is a dot: a line would be invisible.
+    mode = "lines+markers" if len(points) < 8 else "lines"
+    return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), "marker": {"size": 5}}
+
+
+def _layout(**changes: Any) -> Figure:
+    def axis() -> Figure:
+        title = {"font": {"size": 13, "color": "$soft"}}
+        return {
+            "gridcolor": "$grid",
+            "linecolor": "$grid",
+            "zeroline": False,
+            "automargin": True,
+            "title": title,
+        }
+
+    layout: Figure = {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": "$soft"},
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"bgcolor": "$card", "bordercolor": "$grid", "font": {"color": "$ink"}},
+        "xaxis": axis(),
+        "yaxis": axis(),
+        "height": 340,
+        "dragmode": False,
+    }
+    return {**layout, **changes}
+
+
+def _whole_ticks(traces: Iterable[Figure]) -> Figure:
+    epochs = [epoch for trace in traces for epoch in trace["x"]]
+    return {"dtick": 1} if max(epochs) - min(epochs) < 12 else {}
+
+
+def _log_ticks(results: Results) -> Figure:
+    found = [s for timing in results.latency for s in (timing.spread_ms.q05, timing.spread_ms.q95) if s > 0]
+    if not found:
+        return {}
+    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    steps = (1,) if high - low > 3 else (1, 3)
+    values = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+
+
+def _colour(role: str) -> str:
+    return f"${role}" if role in _ROLES else "$other"
+
+
+def _setting(runtime: str, direction: str, batch: int) -> str:
+    return _text(RUNTIMES.get(runtime, runtime)) + f"<br>{_text(direction)}, batch {batch}"
+
+
+def _text(value: str) -> str:
+    # Plotly reads a little HTML in every text; names are to be shown as they are.
+    return html.escape(value, quote=False)

@@ -1,0 +1,263 @@
+"""What each part of the report says, as text in rows and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from secateur.measure import compression_ratio, mac_reduction
+from secateur.measure.measurement import Measurement
+from secateur.measure.timings import Speedup, Timing, speedups
+from secateur.report import words
+from secateur.report.schema import BlockRow, Network, Results
+
+__all__ = [
+    "Card",
+    "Table",
+    "blocks",
+    "cards",
+    "comparison",
+    "exports",
+    "headline_speedup",
+    "latency",
+    "measured_speedups",
+    "setting_label",
+]
+
+RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline figure: what, the pruned value, and what it was before."""
+
+    title: str
+    value: str
+    before: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; ``roles`` colours the headers; the last row is a total if ``total``."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    roles: tuple[str, ...] = ()
+    total: bool = False
+
+
+def cards(results: Results) -> tuple[Card, ...]:
+    """Returns the headline figures that the results hold."""
+    dense, pruned = (_measurement(results.network(role)) for role in ("dense", "pruned"))
+    found = [
+        _accuracy_card(dense, pruned),
+        _ratio_card("Parameters", dense.params, pruned.params, compression_ratio, "compression ratio"),
+        _ratio_card("MACs per sample", dense.macs, pruned.macs, mac_reduction, "MAC reduction"),
+        _speed_card(results),
+        _proof_card(results),
+    ]
+    return tuple(card for card in found if card)
+
+
+def comparison(results: Results) -> Table | None:
+    """Returns the table of all networks, with only the rows that some network has a value for."""
+    measured = [network.measurement for network in results.networks]
+    dense = _measurement(results.network("dense"))
+    rows = [
+        (title, *(text(m, dense) for m in measured))
+        for title, has, text in _COMPARISON
+        if any(has(m, dense) for m in measured)
+    ]
+    if not rows:
+        return None
+    headers = ("", *(network.label for network in results.networks))
+    return Table(headers, tuple(rows), roles=("", *(network.role for network in results.networks)))
+
+
+def blocks(results: Results) -> Table | None:
+    """Returns the parameters per block before and after, and their total."""
+    if not results.blocks:
+        return None
+    total = BlockRow(
+        block="Total",
+        before=sum(row.before for row in results.blocks),
+        after=sum(row.after for row in results.blocks),
+    )
+    rows = [
+        (row.block, words.exact(row.before), words.exact(row.after), _kept(row)) for row in (*results.blocks, total)
+    ]
+    return Table(("Block", "Dense", "Pruned", "Kept"), tuple(rows), ("", "dense", "pruned", ""), total=True)
+
+
+def latency(results: Results) -> Table | None:
+    """Returns one row per setting: each network's median and spread, then the speed-ups."""
+    if not results.latency:
+        return None
+    names = list(dict.fromkeys(timing.model for timing in results.latency))
+    found = measured_speedups(results)
+    faster = list(dict.fromkeys(entry.model for entry in found))
+    headers = ("", *names, *(f"speed-up of {name}" for name in faster))
+    rows = []
+    for setting in dict.fromkeys(timing.setting for timing in results.latency):
+        here = {timing.model: timing for timing in results.latency if timing.setting == setting}
+        ratios = {s.model: s for s in found if (s.runtime, s.direction, s.batch) == setting[:3]}
+        row = (setting_label(*setting[:3]), *(_time(here.get(name)) for name in names))
+        rows.append((*row, *(_speedup(ratios.get(name)) for name in faster)))
+    return Table(headers, tuple(rows), roles=("", *names, *("" for _ in faster)))
+
+
+def exports(results: Results) -> Table | None:
+    """Returns one row per exported and checked file."""
+    if not results.exports:
+        return None
+    headers = ("File", "Size", "Largest difference", "Same labels", "Images", "Batch", "Run by")
+    rows = [
+        (
+            check.path,
+            words.size(check.bytes),
+            f"{words.tiny(check.max_difference)} (allowed {words.tiny(check.tolerance)})",
+            f"{100 * check.same_labels:.4g} %",
+            words.exact(check.images),
+            "any" if check.dynamic_batch else f"{check.batches[0]} only" if check.batches else words.NOTHING,
+            check.runtime,
+        )
+        for check in results.exports
+    ]
+    return Table(headers, tuple(rows))
+
+
+def measured_speedups(results: Results) -> tuple[Speedup, ...]:
+    """Returns the speed-ups over the network named ``dense``; none when it was not measured."""
+    if not any(timing.model == "dense" for timing in results.latency):
+        return ()
+    return speedups(results.latency, "dense")
+
+
+def headline_speedup(results: Results) -> Speedup | None:
+    """Returns the pruned network's forward speed-up to show first: ONNX Runtime, then smallest batch."""
+    forward = [s for s in measured_speedups(results) if s.model == "pruned" and s.direction == "forward"]
+    return min(forward, key=lambda s: (s.runtime != "onnxruntime", s.batch), default=None)
+
+
+def setting_label(runtime: str, direction: str, batch: int) -> str:
+    """Words a setting.
+
+    >>> setting_label("onnxruntime", "forward", 1)
+    'ONNX Runtime forward, batch 1'
+    """
+    return f"{RUNTIMES.get(runtime, runtime)} {direction}, batch {batch}"
+
+
+def _measurement(network: Network | None) -> Measurement:
+    return network.measurement if network else Measurement()
+
+
+def _ratio_card(
+    title: str,
+    dense: int | None,
+    pruned: int | None,
+    ratio: Callable[[float, float], float],
+    detail: str,
+) -> Card | None:
+    if not dense or not pruned:
+        return None
+    return Card(title, words.count(pruned), words.count(dense), f"{detail} {words.times(ratio(dense, pruned))}")
+
+
+def _accuracy_card(dense: Measurement, pruned: Measurement) -> Card | None:
+    if pruned.top1 is None:
+        return None
+    if dense.top1 is None:
+        return Card("Top-1 accuracy", f"{pruned.top1:.2f} %")
+    change = f"{words.points(pruned.top1 - dense.top1)} points"
+    return Card("Top-1 accuracy", f"{pruned.top1:.2f} %", f"{dense.top1:.2f} %", change)
+
+
+def _speed_card(results: Results) -> Card | None:
+    found = headline_speedup(results)
+    if found is None:
+        return None
+    setting = (found.runtime, found.direction, found.batch)
+    medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
+    detail = f"{words.times(found.ratio.median)} as fast, {setting_label(*setting)}"
+    return Card(
+        "Measured time",
+        words.milliseconds(medians.get("pruned")),
+        words.milliseconds(medians.get("dense")),
+        detail,
+    )
+
+
+def _proof_card(results: Results) -> Card | None:
+    proof = results.verification
+    if proof is None:
+        return None
+    passed = proof.max_relative_error <= proof.tolerance
+    verdict = "verified" if passed else "NOT within tolerance"
+    value = f"{words.tiny(proof.max_relative_error)} {'≤' if passed else '>'} {words.tiny(proof.tolerance)}"
+    return Card("Exactness", value, detail=f"{verdict}: relative difference to the masked dense network")
+
+
+def _kept(row: BlockRow) -> str:
+    return f"{100 * row.after / row.before:.1f} %" if row.before else words.NOTHING
+
+
+def _time(timing: Timing | None) -> str:
+    if timing is None:
+        return words.NOTHING
+    found = timing.spread_ms
+    low, high = (words.milliseconds(value).removesuffix(" ms") for value in (found.q05, found.q95))
+    return f"{_unbroken(words.milliseconds(found.median))} ({low}–{high})"
+
+
+def _speedup(found: Speedup | None) -> str:
+    if found is None:
+        return words.NOTHING
+    return f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}–{found.ratio.q95:.2f})"
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+_Has = Callable[[Measurement, Measurement], bool]
+_Text = Callable[[Measurement, Measurement], str]
+
+
+def _plain(name: str, text: Callable[[float | None], str]) -> tuple[_Has, _Text]:
+    return lambda m, _: getattr(m, name) is not None, lambda m, _: text(getattr(m, name))
+
+
+def _ratio(name: str, ratio: Callable[[float, float], float]) -> tuple[_Has, _Text]:
+    def has(m: Measurement, dense: Measurement) -> bool:
+        return bool(getattr(m, name) and getattr(dense, name))
+
+    def text(m: Measurement, dense: Measurement) -> str:
+        return words.times(ratio(getattr(dense, name), getattr(m, name))) if has(m, dense) else words.NOTHING
+
+    return has, text
+
+
+def _fixed(digits: int, unit: str = "") -> Callable[[float | None], str]:
+    return lambda value: words.NOTHING if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _per_image(seconds: float | None) -> str:
+    return words.NOTHING if seconds is None else words.milliseconds(1e3 * seconds)
+
+
+_COMPARISON: Sequence[tuple[str, _Has, _Text]] = (
+    ("Top-1 accuracy", *_plain("top1", _fixed(2, " %"))),
+    ("Top-5 accuracy", *_plain("top5", _fixed(2, " %"))),
+    ("Test loss", *_plain("loss", _fixed(4))),
+    ("Test images", *_plain("images", words.exact)),
+    ("Parameters", *_plain("params", words.exact)),
+    ("Compression ratio (dense / this)", *_ratio("params", compression_ratio)),
+    ("MACs per sample", *_plain("macs", words.exact)),
+    ("MAC reduction (dense / this)", *_ratio("macs", mac_reduction)),
+    ("NetScore", *_plain("netscore", _fixed(2))),
+    ("Weights on disk", *_plain("weight_bytes", words.size)),
+    ("Peak memory of one forward pass", *_plain("peak_memory_bytes", words.size)),
+    ("Evaluation time per image", *_plain("seconds_per_image", _per_image)),
+)
