@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -77,12 +78,18 @@ def _fabric(config: TrainConfig, strategy: str) -> Fabric:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise InputError('Training needs lightning-fabric: pip install "secateur[train]".') from error
-    return Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        strategy=strategy,
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-    )
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # it would announce mixed precision on every run
+    try:
+        return Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            strategy=strategy,
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        )
+    finally:
+        logger.setLevel(level)
 
 
 def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:

@@ -22,7 +22,7 @@ from secateur.train.seeds import derive, generator
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["EpochPlan", "Sums", "TrainingError", "plan_epoch", "steps_per_epoch", "train_epoch"]
+__all__ = ["EpochPlan", "Loop", "Sums", "TrainingError", "plan_epoch", "steps_per_epoch", "train_epoch"]
 
 
 class TrainingError(SecateurError):
@@ -99,35 +99,47 @@ def plan_epoch(
     return EpochPlan(order[mine], size, draws, crop_seed, derive(*seeds, "layers", rank))
 
 
-def train_epoch(
-    fabric: Fabric,
-    model: nn.Module,
-    optimizer: Any,
-    plan: EpochPlan,
-    *,
-    data: DataSet,
-    config: TrainConfig,
-    epoch: int,
-    layout: torch.memory_format,
-    progress: TrainProgress,
-) -> Sums:
+@dataclass(frozen=True)
+class Loop:
+    """What stays the same from step to step.
+
+    Attributes:
+        fabric: Device, precision, processes.
+        model: As wrapped by Fabric.
+        optimizer: As wrapped by Fabric.
+        data: Images and how to normalise them.
+        config: Settings.
+        layout: Memory format of the images.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    optimizer: Any
+    data: DataSet
+    config: TrainConfig
+    layout: torch.memory_format
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps per epoch."""
+        return steps_per_epoch(len(self.data.train), self.config.batch_size, self.fabric.world_size)
+
+
+def train_epoch(loop: Loop, plan: EpochPlan, *, epoch: int, progress: TrainProgress) -> Sums:
     """Trains for one epoch (counted from 1) and returns its sums.
 
     Raises:
         TrainingError: The loss is NaN or infinite.
     """
-    steps = steps_per_epoch(len(data.train), config.batch_size, fabric.world_size)
+    fabric, config, steps = loop.fabric, loop.config, loop.steps
     sums = torch.zeros(3, device=fabric.device)
     torch.manual_seed(plan.layer_seed)
     start, rate, shown = time.perf_counter(), config.lr, 0
-    batches = data.train.batches(plan.size, order=plan.order, crop_seed=plan.crop_seed)
+    batches = loop.data.train.batches(plan.size, order=plan.order, crop_seed=plan.crop_seed)
     for step, (images, labels) in enumerate(batches):
         rate = learning_rate(config, (epoch - 1) * steps + step, config.epochs * steps)
-        images, labels = images.to(fabric.device), labels.to(fabric.device)
-        if plan.draws is not None:
-            images = crop_and_flip(images, plan.draws.part(step * plan.size, (step + 1) * plan.size))
-        inputs = data.normalise(images).contiguous(memory_format=layout)
-        sums += _step(fabric, model, optimizer, inputs, labels, config=config, rate=rate)
+        draws = plan.draws and plan.draws.part(step * plan.size, (step + 1) * plan.size)
+        sums += _step(loop, _inputs(loop, images, draws), labels.to(fabric.device), rate)
         if (step + 1) % 10 == 0 or step + 1 == steps:  # reading a number waits for the device
             loss, hits, seen = sums.tolist()
             _check(loss, epoch, step, rate)
@@ -139,26 +151,25 @@ def train_epoch(
     return Sums(loss, hits, seen, seconds, rate)
 
 
-def _step(
-    fabric: Fabric,
-    model: nn.Module,
-    optimizer: Any,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    config: TrainConfig,
-    rate: float,
-) -> Tensor:
+def _inputs(loop: Loop, images: Tensor, draws: Draws | None) -> Tensor:
+    """uint8 images as decoded → augmented and normalised, on the device."""
+    images = images.to(loop.fabric.device)
+    if draws is not None:
+        images = crop_and_flip(images, draws)
+    return loop.data.normalise(images).contiguous(memory_format=loop.layout)
+
+
+def _step(loop: Loop, inputs: Tensor, labels: Tensor, rate: float) -> Tensor:
     """One optimiser step; returns (summed loss, hits, images) of this process."""
-    for group in optimizer.param_groups:
+    for group in loop.optimizer.param_groups:
         group["lr"] = rate
-    scores = logits_of(model(inputs)).float()
-    loss = F.cross_entropy(scores, labels, label_smoothing=config.label_smoothing)
-    fabric.backward(loss)
-    if config.gradient_clip is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    scores = logits_of(loop.model(inputs)).float()
+    loss = F.cross_entropy(scores, labels, label_smoothing=loop.config.label_smoothing)
+    loop.fabric.backward(loss)
+    if loop.config.gradient_clip is not None:
+        nn.utils.clip_grad_norm_(loop.model.parameters(), loop.config.gradient_clip)
+    loop.optimizer.step()
+    loop.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         hits = (scores.argmax(1) == labels).sum()
         return torch.stack([loss.detach() * len(labels), hits, hits.new_tensor(len(labels))])

@@ -34,9 +34,7 @@ class TrainProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Leaves the last state on the screen."""
         if self._bar is not None:
             self._bar.stop()

@@ -19,7 +19,7 @@ from secateur.train.common import in_mode
 from secateur.train.config import TrainConfig
 from secateur.train.evaluate import totals
 from secateur.train.history import EpochRecord, History
-from secateur.train.loop import plan_epoch, steps_per_epoch, train_epoch
+from secateur.train.loop import Loop, plan_epoch, train_epoch
 from secateur.train.progress import TrainProgress
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class Run:
 
     def __init__(self, fabric: Fabric, job: Job, layout: torch.memory_format) -> None:
         """Makes the optimiser and hands it and the network to Fabric."""
-        self.fabric, self.job, self.layout = fabric, job, layout
-        optimizer = _optimizer(job.model, job.config)
-        self.wrapped, self.stepper = fabric.setup(job.model, optimizer)
-        self.optimizer = optimizer
+        self.fabric, self.job = fabric, job
+        self.optimizer = _optimizer(job.model, job.config)
+        model, optimizer = fabric.setup(job.model, self.optimizer)
+        self.loop = Loop(fabric, model, optimizer, job.data, job.config, layout)
         self.records: list[EpochRecord] = []
         self.best: dict[str, Tensor] | None = None  # only without a folder
 
@@ -79,7 +79,7 @@ class Run:
     def epochs(self, on_epoch: OnEpoch | None, progress: bool | None) -> None:
         """Trains the epochs that are still to do."""
         job, config = self.job, self.job.config
-        steps = steps_per_epoch(len(job.data.train), config.batch_size, self.fabric.world_size)
+        steps = self.loop.steps
         done = len(self.records)
         show = progress if self.fabric.is_global_zero else False
         with TrainProgress(job.name, config.epochs * steps, done * steps, show=show) as bar:
@@ -93,21 +93,12 @@ class Run:
                     self._save()
 
     def _epoch(self, epoch: int, bar: TrainProgress) -> EpochRecord:
-        job, config, fabric = self.job, self.job.config, self.fabric
+        job, fabric = self.job, self.fabric
         start = time.perf_counter()
         seeds = (job.seed, job.name, epoch)
-        plan = plan_epoch(job.data, config, seeds, rank=fabric.global_rank, processes=fabric.world_size)
-        sums = train_epoch(
-            fabric,
-            self.wrapped,
-            self.stepper,
-            plan,
-            data=job.data,
-            config=config,
-            epoch=epoch,
-            layout=self.layout,
-            progress=bar,
-        )
+        rank, processes = fabric.global_rank, fabric.world_size
+        plan = plan_epoch(job.data, job.config, seeds, rank=rank, processes=processes)
+        sums = train_epoch(self.loop, plan, epoch=epoch, progress=bar)
         val_loss, val_top1 = self._validate()
         return EpochRecord(
             epoch=epoch,
@@ -129,7 +120,7 @@ class Run:
         mine = torch.arange(fabric.global_rank, count, fabric.world_size)
         batches = job.data.validation.batches(500, order=mine)
         with in_mode(job.model, training=False), fabric.autocast():
-            sums = totals(job.model, batches, data=job.data, device=fabric.device, layout=self.layout)
+            sums = totals(job.model, batches, data=job.data, device=fabric.device, layout=self.loop.layout)
         loss, top1, _, images = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").tolist()  # type: ignore[union-attr]
         return loss / images, 100 * top1 / images
 
@@ -195,9 +186,7 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wanted != given:
-        differing = sorted(
-            name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)
-        )
+        differing = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
         raise WeightsError(
             f"{path} belongs to another network: {differing[0]} is {given.get(differing[0])} there and "
             f"{wanted.get(differing[0])} here ({len(differing)} differ). Use another folder."
