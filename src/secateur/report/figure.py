@@ -132,7 +132,7 @@ def _shapes(results: Results, bars: Sequence[_Bar], height: float) -> list[_Box 
     for index, bar in enumerate(bars):
         y, longest = _TOP + _ROW * index + 8, max(bar.dense, bar.pruned) or 1
         shapes += [
-            _Text(_LEFT - 14, y + _BAR_HEIGHT + 6, _short(bar.title, 24), 13, bold=True, right=True),
+            _Text(24, y + _BAR_HEIGHT + 6, _short(bar.title, 24), 13, bold=True),
             _Text(_WIDTH - 24, y + _BAR_HEIGHT + 6, bar.verdict, 14, bold=True, right=True),
         ]
         for row, (value, text, fill) in enumerate(

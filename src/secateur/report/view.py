@@ -24,6 +24,9 @@ __all__ = [
     "setting_label",
 ]
 
+# A dash at which no line breaks.
+_TO = "\N{WORD JOINER}–\N{WORD JOINER}"
+
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 
 
@@ -208,13 +211,13 @@ def _time(timing: Timing | None) -> str:
         return words.NOTHING
     found = timing.spread_ms
     low, high = (words.milliseconds(value).removesuffix(" ms") for value in (found.q05, found.q95))
-    return f"{_unbroken(words.milliseconds(found.median))} ({low}–{high})"
+    return f"{_unbroken(words.milliseconds(found.median))} ({low}{_TO}{high})"
 
 
 def _speedup(found: Speedup | None) -> str:
     if found is None:
         return words.NOTHING
-    return f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}–{found.ratio.q95:.2f})"
+    return f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}{_TO}{found.ratio.q95:.2f})"
 
 
 def _unbroken(text: str) -> str:

@@ -97,8 +97,10 @@ def tiny(value: float | None) -> str:
     """
     if value is None:
         return NOTHING
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "∞"
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞"
     mantissa, exponent = f"{value:.1e}".split("e")
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     lead = "" if mantissa == "1.0" else f"{mantissa} × "

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from secateur.report import Results, view
+from secateur.types import Verification
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{WORD JOINER}", "")
+
+
+def test_headline(results: Results) -> None:
+    found = {card.title: card for card in view.cards(results)}
+    assert list(found) == ["Top-1 accuracy", "Parameters", "MACs per sample", "Measured time", "Exactness"]
+    assert (found["Top-1 accuracy"].value, found["Top-1 accuracy"].detail) == ("89.50 %", "−0.50 points")
+    assert (found["Parameters"].before, found["Parameters"].value) == ("1.00 M", "500 k")
+    assert found["Parameters"].detail == "compression ratio 2.00×"
+    assert found["MACs per sample"].detail == "MAC reduction 2.50×"
+    # ONNX Runtime at batch 1 goes before PyTorch and before larger batches.
+    assert found["Measured time"].detail == "1.50× as fast, ONNX Runtime forward, batch 1"
+    assert found["Exactness"].value == "2.0 × 10⁻⁷ ≤ 10⁻⁵"
+
+
+def test_a_failed_proof_is_not_called_verified(results: Results) -> None:
+    failed = results.model_copy(update={"verification": Verification(1e-2, 1e-5)})
+    card = view.cards(failed)[-1]
+    assert card.value == "10⁻² > 10⁻⁵"
+    assert card.detail.startswith("NOT within tolerance")
+
+
+def test_comparison_has_only_rows_with_values(results: Results) -> None:
+    table = view.comparison(results)
+    assert table is not None
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["Parameters"] == ("1,000,000", "500,000")
+    assert rows["Compression ratio (dense / this)"] == ("1.00×", "2.00×")
+    assert rows["MAC reduction (dense / this)"] == ("1.00×", "2.50×")
+    # 20·log10(89.5² / √(0.5 · 0.04)) = 20·log10(8010.25 / 0.141421)
+    assert rows["NetScore"][1] == "95.06"
+    assert "Peak memory of one forward pass" not in rows
+    assert table.headers == ("", "Dense, adapted", "Pruned, fine-tuned")
+
+
+def test_blocks_end_in_their_total(results: Results) -> None:
+    table = view.blocks(results)
+    assert table is not None
+    assert table.total
+    assert table.rows[0] == ("stem", "400,000", "300,000", "75.0 %")
+    assert table.rows[-1] == ("Total", "1,000,000", "500,000", "50.0 %")
+
+
+def test_latency_rows(results: Results) -> None:
+    table = view.latency(results)
+    assert table is not None
+    assert table.headers == ("", "dense", "pruned", "speed-up of pruned")
+    rows = [[plain(cell) for cell in row] for row in table.rows]
+    assert [row[0] for row in rows] == [
+        "PyTorch forward, batch 1",
+        "ONNX Runtime forward, batch 32",
+        "ONNX Runtime forward, batch 1",
+    ]
+    assert rows[0][1:] == ["11.0 ms (10.1–11.9)", "5.50 ms (5.05–5.95)", "2.00× (2.00–2.00)"]
+
+
+def test_no_reference_no_speedup(results: Results) -> None:
+    alone = results.model_copy(update={"latency": results.latency[1:2]})
+    assert view.measured_speedups(alone) == ()
+    table = view.latency(alone)
+    assert table is not None
+    assert table.headers == ("", "pruned")
+
+
+def test_exports(results: Results) -> None:
+    table = view.exports(results)
+    assert table is not None
+    assert table.rows[0][:3] == ("model.onnx", "2.10 MB", "3.0 × 10⁻⁷ (allowed 10⁻⁴)")
+    assert table.rows[0][5] == "any"
+
+
+@pytest.mark.parametrize("part", [view.blocks, view.comparison, view.latency, view.exports])
+def test_empty_results_have_no_tables(part: object) -> None:
+    assert callable(part)
+    assert part(Results()) is None
+    assert view.cards(Results()) == ()
