@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,16 +29,10 @@ app = typer.Typer(
     epilog="Start here: [bold]secateur run transfer-channel --out runs/first[/bold]",
 )
 
-Source = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")
-]
-Weights = Annotated[
-    str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")
-]
+Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
+Weights = Annotated[str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")]
 Shape = Annotated[str | None, typer.Option(help="Shape of one input, like 3,224,224.", metavar="C,H,W")]
-Only = Annotated[
-    list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")
-]
+Only = Annotated[list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")]
 Ignore = Annotated[
     list[str] | None, typer.Option(help="Leave this module or pattern alone; repeatable.", metavar="NAME")
 ]
@@ -63,9 +58,7 @@ def _global(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")] = False,
 ) -> None:
     """Options of every command; both are dealt with before a command runs."""
 
@@ -80,16 +73,10 @@ def _global(
 )
 def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for everything the run makes.", metavar="FOLDER")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for everything the run makes.", metavar="FOLDER")] = None,
+    model: Annotated[str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")] = None,
     weights: Weights = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")] = None,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every step that trains.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -137,14 +124,10 @@ def prune(
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     weights: Weights = None,
     ratio: Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")] = None,
-    params: Annotated[
-        str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")
-    ] = None,
+    params: Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")] = None,
     macs: Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")] = None,
     criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
-    scope: Annotated[
-        str, typer.Option(help="Rank within each group (local), block, or over all (global).")
-    ] = "local",
+    scope: Annotated[str, typer.Option(help="Rank within each group (local), block, or over all (global).")] = "local",
     round_to: Annotated[int, typer.Option(help="Widths become multiples of this.")] = 1,
     min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1,
     only: Only = None,
@@ -169,9 +152,7 @@ def prune(
     pruning.prune(opened, out, **options)
 
 
-@app.command(
-    epilog=_examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0")
-)
+@app.command(epilog=_examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
 def inspect(
     model: Source,
     weights: Weights = None,
@@ -200,9 +181,7 @@ def measure(
         typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, .onnx files."),
     ],
     weights: Weights = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")
-    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None,
     threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30,
     seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0,
@@ -224,9 +203,7 @@ def measure(
 
 
 @app.command(
-    epilog=_examples(
-        "export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors"
-    )
+    epilog=_examples("export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors")
 )
 def export(
     model: Source,
@@ -246,9 +223,7 @@ def export(
 @app.command(epilog=_examples("report runs/first", "report runs/first --picture result.svg"))
 def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run.")],
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")] = None,
 ) -> None:
     """Writes report.html of a run again, of as much as there is."""
     from secateur.commands import exporting
@@ -292,6 +267,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    if not debug:  # PyTorch's words about its own future say nothing to whoever runs a command
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
     try:
         code = app(args=[a for a in arguments if a != "--debug"], prog_name="secateur", standalone_mode=False)
     except SecateurError as error:

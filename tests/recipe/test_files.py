@@ -54,7 +54,13 @@ def test_json_refuses_nan_and_names_damaged_files(tmp_path: Path) -> None:
 
 
 def test_sweep_deletes_only_temporary_files(tmp_path: Path) -> None:
-    for name in (".metrics.jsonl.x1.tmp", "metrics.jsonl", ".lock", "sub/.model.safetensors.9.tmp"):
+    for name in (
+        ".metrics.jsonl.x1.tmp",
+        "metrics.jsonl",
+        ".lock",
+        "sub/.model.safetensors.9.tmp",
+        ".scratch/half.onnx",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     sweep(tmp_path)
@@ -82,9 +88,7 @@ def test_metrics_have_every_epoch_once_and_in_order(tmp_path: Path) -> None:
     Metrics(path).put([{"step": "01-adapt", "epoch": e, "loss": 1 / e} for e in (1, 2)])
     again = Metrics(path)  # epoch 2 is done again after a kill, then the step ends
     again.put([{"step": "01-adapt", "epoch": 2, "loss": 0.5, "seconds": 3.0}])
-    again.finish(
-        "01-adapt", [{"step": "01-adapt", "epoch": e} for e in (1, 2, 3)], {"step": "01-adapt", "top1": 9}
-    )
+    again.finish("01-adapt", [{"step": "01-adapt", "epoch": e} for e in (1, 2, 3)], {"step": "01-adapt", "top1": 9})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["step"], line.get("epoch")) for line in lines] == [
         ("01-adapt", 1),

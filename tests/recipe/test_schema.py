@@ -126,9 +126,7 @@ def test_shortcuts(tmp_path: Path) -> None:
         ("ratio: 0.1", "ratio: !!python/object:os.system 1", ("line 10", "constructor")),
     ],
 )
-def test_errors_name_the_line_and_what_is_allowed(
-    tmp_path: Path, old: str, new: str, words: tuple[str, ...]
-) -> None:
+def test_errors_name_the_line_and_what_is_allowed(tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
     assert old in TEXT
     text = message(tmp_path, TEXT.replace(old, new, 1))
     for word in words:

@@ -10,9 +10,7 @@ from secateur.errors import InputError
 __all__ = ["criteria", "datasets", "models", "recipes"]
 
 
-def _show(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None, *, fold: int | None
-) -> None:
+def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None, *, fold: int | None) -> None:
     rows = list(rows)
     if pattern is not None:
         known = [row[0] for row in rows]
@@ -42,10 +40,7 @@ def models(pattern: str | None) -> None:
     """Lists the built-in networks."""
     from secateur.models import MODELS
 
-    rows = [
-        [m.name, m.summary, "×".join(map(str, m.shape)), str(m.classes)]
-        for m in (MODELS[name] for name in MODELS)
-    ]
+    rows = [[m.name, m.summary, "×".join(map(str, m.shape)), str(m.classes)] for m in (MODELS[name] for name in MODELS)]
     rows += [
         ["torchvision:NAME", "any classification network of torchvision", "", ""],
         ["timm:NAME", "any network of timm", "", ""],

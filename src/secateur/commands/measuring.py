@@ -63,9 +63,7 @@ def _inputs_of(shape: tuple[int, ...] | None) -> Tensor:
     import torch
 
     if shape is None:
-        raise InputError(
-            "--input-shape is needed to run an ONNX file alone: the shape of one sample, like 3,32,32."
-        )
+        raise InputError("--input-shape is needed to run an ONNX file alone: the shape of one sample, like 3,32,32.")
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
+from secateur.recipe.files import read_json
 
 __all__ = ["Opened", "open_network", "open_run", "parse_shape"]
 
@@ -68,9 +69,7 @@ def open_network(
     folder = Path(source)
     if folder.is_dir():
         if weights is not None:
-            raise InputError(
-                f"--weights goes with a model name; {source} is a folder with weights of its own."
-            )
+            raise InputError(f"--weights goes with a model name; {source} is a folder with weights of its own.")
         if (folder / "recipe.yaml").is_file():
             return open_run(folder)[-1]
         return _from_artifact(folder, shape, seed)
@@ -101,11 +100,16 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Op
             "model name, or a folder made by `secateur run` or `secateur prune`."
         )
     model = secateur.load(folder)
+    shape = shape or _recorded_shape(folder)
     if shape is None:
-        raise InputError(
-            f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32."
-        )
+        raise InputError(f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32.")
     return Opened(str(folder), model.eval(), _random(shape, seed))
+
+
+def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
+    """Shape of one sample, from an artifact that was made with one tensor as its input."""
+    shape = read_json(folder / "plan.json").get("inputs", {}).get("shape")
+    return tuple(shape[1:]) if shape else None
 
 
 def _known_shape(name: str) -> tuple[int, ...]:

@@ -31,19 +31,13 @@ def parse_amount(option: str, text: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise InputError(
-            f"{option} wants a share up to 1 (0.5, 50%) or a count (1200000, 1.2M); got {text!r}."
-        )
+        raise InputError(f"{option} wants a share up to 1 (0.5, 50%) or a count (1200000, 1.2M); got {text!r}.")
     return value
 
 
 def target(ratio: float | None, params: str | None, macs: str | None) -> Target | None:
     """Reads the three options that say how much is cut; exactly one has to be given."""
-    given = [
-        name
-        for name, value in (("--ratio", ratio), ("--params", params), ("--macs", macs))
-        if value is not None
-    ]
+    given = [name for name, value in (("--ratio", ratio), ("--params", params), ("--macs", macs)) if value is not None]
     if len(given) != 1:
         raise InputError(f"Give one of --ratio, --params and --macs; got {' and '.join(given) or 'none'}.")
     if ratio is not None:
@@ -114,10 +108,7 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
     ]
     show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, left=3))
     show.print()
-    cut = [
-        [g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"]
-        for g in groups.items
-    ]
+    cut = [[g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"] for g in groups.items]
     title = f"{len(cut)} groups, {groups.units:,} units"
     show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, title=title, fold=3))
     show.print()

@@ -105,10 +105,10 @@ def show_result(result: RunResult) -> None:
     if results.networks:
         out.print()
         out.print(_headline(results))
+        for note in results.notes:
+            out.print(f"Note: {note}")
         out.print("1 MAC is one multiplication and one addition: FLOPs are twice the MACs.", style="dim")
-    found = [
-        name for name in ("report.html", "artifact", "model.onnx", "model.pt2") if _there(result.folder, name)
-    ]
+    found = [name for name in ("report.html", "artifact", "model.onnx", "model.pt2") if _there(result.folder, name)]
     out.print()
     out.print(f"{result.folder}: {', '.join([*found, 'metrics.jsonl', 'results.json'])}", soft_wrap=True)
 

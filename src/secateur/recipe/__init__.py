@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.recipe.load import RecipeEntry, builtin_recipes, load_recipe
 from secateur.recipe.overrides import override, shortcuts
-from secateur.recipe.runner import Event, RunResult, resume, run
+from secateur.recipe.runner import Event, RunResult, reopen, resume, run
 from secateur.recipe.schema import Recipe
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "builtin_recipes",
     "load_recipe",
     "override",
+    "reopen",
     "resume",
     "run",
     "shortcuts",

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,9 +55,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes the temporary files that a killed process left in ``folder`` and below."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_file():
+    """Deletes what a killed process was writing in ``folder`` and below: all hidden files but the lock.
+
+    Every part of Secateur writes a file under a hidden name first and gives it its own name when it is whole.
+    """
+    for path in sorted(folder.rglob(".*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != ".lock":
             path.unlink(missing_ok=True)
 
 
@@ -85,14 +91,26 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(word in str(error) for word in _FULL_WORDS)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turns a full disk into one clear :class:`DataError` that says how to go on."""
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in _FULL
-        if full or any(word in str(error) for word in _FULL_WORDS):
+        if any(_is_full(cause) for cause in _causes(error)):
             raise DataError(
                 f"The disk is full: cannot go on writing in {folder}. "
                 f"Free some space, then go on with `secateur resume {folder}`."

@@ -32,9 +32,7 @@ class Metrics:
                 record = json.loads(line)
                 self._lines[_key(record)] = record
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} was changed by hand or damaged: {error}. Start the run again."
-            ) from error
+            raise DataError(f"{path} was changed by hand or damaged: {error}. Start the run again.") from error
 
     @property
     def lines(self) -> tuple[Line, ...]:

@@ -85,9 +85,7 @@ def _classes(model: nn.Module, name: str, data: DataSet) -> int:
         model.train(training)
     if not isinstance(output, Tensor) or output.ndim != 2:
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise InputError(
-            f"The network {name} should give class scores of shape (N, classes); it gives {got}."
-        )
+        raise InputError(f"The network {name} should give class scores of shape (N, classes); it gives {got}.")
     return int(output.shape[1])
 
 

@@ -52,7 +52,5 @@ def describe(data: DataSet) -> str:
     'digits: ... training, ... validation, ... test images of 1×8×8, 10 classes'
     """
     channels, height, width = data.shape
-    counts = (
-        f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
-    )
+    counts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
     return f"{data.name}: {counts} of {channels}×{height}×{width}, {len(data.classes)} classes"

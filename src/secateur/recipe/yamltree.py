@@ -75,9 +75,7 @@ def parse(text: str, source: str) -> YamlTree:
             raise
         raise InputError(f"{source} is not a usable YAML file: {error}.") from error
     if not isinstance(data, dict):
-        raise InputError(
-            f"{source}: a recipe is a mapping with name, model, data and steps; got {data!r:.60}."
-        )
+        raise InputError(f"{source}: a recipe is a mapping with name, model, data and steps; got {data!r:.60}.")
     return YamlTree(data, source, lines)
 
 

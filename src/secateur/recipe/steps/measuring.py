@@ -15,6 +15,7 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
 __all__ = ["Measure", "MeasureSettings"]
 
+SLOWER = 0.95  # what lies nearer to 1 may be chance
 LABELS = {"dense": "Dense, adapted", "control": "Dense, trained on", "pruned": "Pruned"}
 
 
@@ -54,7 +55,8 @@ class Measure(Step[MeasureSettings]):
         # The control has the dense network's form, so timing it would say the same thing twice.
         timed = {role: state.models[role] for role in ("dense", "pruned") if role in state.models}
         timings = _time(context, timed, images, config)
-        report = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
+        report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
+        report["notes"] = _slower(timings)
         return state, StepResult(summary=_summary(networks), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
@@ -91,6 +93,25 @@ def _time(
     finally:  # large, and only here to be timed; the network to ship is the export step's
         for file in files.values():
             file.unlink(missing_ok=True)
+
+
+def _slower(timings: tuple[Timing, ...]) -> list[str]:
+    """A note on settings in which the pruned network took clearly longer than the dense one."""
+    from secateur.measure import speedups
+
+    if not any(timing.model == "dense" for timing in timings):
+        return []
+    found = [
+        f"{s.runtime} {s.direction}, batch {s.batch}: {s.ratio.median:.2f}×"
+        for s in speedups(timings)
+        if s.model == "pruned" and s.ratio.q75 < SLOWER
+    ]
+    if not found:
+        return []
+    return [
+        f"Fewer MACs, but slower here ({'; '.join(found)}): runtimes work on blocks of 8 or 16 channels, which "
+        "the widths that are left do not fill. Prune to whole blocks with round_to: 8."
+    ]
 
 
 def _summary(networks: list[dict[str, Any]]) -> dict[str, Any]:

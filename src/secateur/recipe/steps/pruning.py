@@ -74,9 +74,7 @@ class PruneSettings(Settings):
             return f"{self.ratio:.0%} of the units {by}"
         name = "params" if self.params is not None else "macs"
         value = getattr(self, name)
-        return (
-            f"down to {value:.0%} of the {name} {by}" if value <= 1 else f"down to {value:,.0f} {name} {by}"
-        )
+        return f"down to {value:.0%} of the {name} {by}" if value <= 1 else f"down to {value:,.0f} {name} {by}"
 
 
 class Prune(Step[PruneSettings]):

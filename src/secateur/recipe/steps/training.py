@@ -63,8 +63,7 @@ def _epochs_before(context: Context, role: str) -> int:
 def _curve(history: History, role: str, label: str, before: int) -> dict[str, Any]:
     keys = ("train_top1", "val_top1", "train_loss", "val_loss")
     points = [
-        {"epoch": before + record.epoch, **{key: getattr(record, key) for key in keys}}
-        for record in history.epochs
+        {"epoch": before + record.epoch, **{key: getattr(record, key) for key in keys}} for record in history.epochs
     ]
     return {"label": label, "role": role, "points": points}
 
