@@ -421,6 +421,11 @@ def matrix_products() -> tuple[nn.Module, Any]:
 
 
 @entry
+def running_sums() -> tuple[nn.Module, Any]:
+    return Lambda(lambda m, x: m.b(torch.cumsum(m.a(x), 1)), a=conv(3, 8), b=nn.Conv2d(8, 4, 1)), image(2, 3, 6, 6)
+
+
+@entry
 def weight_standardisation() -> tuple[nn.Module, Any]:
     class Standardised(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
@@ -434,6 +439,6 @@ def weight_standardisation() -> tuple[nn.Module, Any]:
 @entry
 def operator_without_rule() -> tuple[nn.Module, Any]:
     return Lambda(
-        lambda m, x: m.fc(pooled(m.c(torch.cumsum(m.b(m.a(x)), 1)))),
+        lambda m, x: m.fc(pooled(m.c(torch.logcumsumexp(m.b(m.a(x)), 1)))),
         a=conv(3, 8), b=conv(8, 8), c=conv(8, 6), fc=nn.Linear(6, 4),
     ), image(2, 3, 6, 6)  # fmt: skip

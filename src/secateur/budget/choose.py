@@ -80,16 +80,18 @@ def _check(ratio: float | None, target: Target | None, scope: str, round_to: int
 
 def _to_ratio(steps: Sequence[Step], groups: Sequence[Group], ratio: float, scope: str) -> list[Step]:
     """Takes steps while that brings each pool's count nearer to what was asked."""
-    pool = {"local": lambda s: s.group, "block": lambda s: groups[s.group].block, "global": lambda s: None}[scope]
+
+    def pool(group: int) -> object:
+        return {"local": group, "block": groups[group].block, "global": None}[scope]
+
     total: dict[object, int] = {}
     for g in dict.fromkeys(s.group for s in steps):
-        key = pool(Step(g, np.zeros(0, np.int64), 0.0))
-        total[key] = total.get(key, 0) + len(groups[g])
+        total[pool(g)] = total.get(pool(g), 0) + len(groups[g])
     gone: dict[object, int] = {}
     closed: set[int] = set()
     taken = []
     for step in steps:
-        key, size = pool(step), len(step.units)
+        key, size = pool(step.group), len(step.units)
         wanted = ratio * total[key] + 1e-9
         if step.group not in closed and gone.get(key, 0) + size / 2 <= wanted:
             gone[key] = gone.get(key, 0) + size

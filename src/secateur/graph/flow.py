@@ -112,7 +112,7 @@ class Call:
             return list(range(ndim))
         return [d % ndim if ndim else 0 for d in (value if isinstance(value, list) else [value])]
 
-    def pin(self, reason: str) -> Labels | list[Labels | None] | None:
+    def pin(self, reason: str) -> Any:
         """Pins every argument, reports why, and returns unlabelled outputs."""
         tensors = self.tensors
         if any(t.dims for t in tensors):
@@ -163,7 +163,7 @@ def _label_call(result: Flow, node: Node, find: Any) -> Any:
     if node.target is operator.getitem:
         source, index = node.args
         several = result.labels.get(source)  # type: ignore[arg-type]
-        return several[index] if isinstance(several, list) else None
+        return several[index] if isinstance(several, list) else None  # type: ignore[index]
     if not isinstance(node.target, torch._ops.OpOverload):
         return unlabelled(node)
     call = Call(result, node)

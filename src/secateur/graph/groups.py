@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,7 +31,7 @@ class Group:
         units: Numbers of its units, shape (n,); a unit is what goes as one (a channel with all that hangs on it).
         members: Parameter dimensions that every unit takes part in, in the order of execution.
         producers: Modules whose output channels the units are.
-        block: The module that contains all producers (the smallest one).
+        block: The smallest module that contains all producers and at least two layers.
     """
 
     name: str
@@ -224,7 +225,8 @@ def _build(
     signature = _signatures(bare, [v for *_, v in dims])
     _, first, inverse = np.unique(signature, return_index=True, return_inverse=True)
     members = _members(bare, dims, inverse, len(first))
-    groups = [_group(flow, np.flatnonzero(inverse == g), members[g]) for g in range(len(first))]
+    layers = _layers_below(flow)
+    groups = [_group(flow, np.flatnonzero(inverse == g), members[g], layers) for g in range(len(first))]
     position = {name: k for k, name in enumerate(flow.tensors)}
     order = np.argsort([position[g.members[0].parameter] for g in groups], kind="stable")
     return Groups(flow, component, units, derived, tuple(groups[i] for i in order))
@@ -252,18 +254,29 @@ def _members(
     return members
 
 
-def _group(flow: Flow, units: NDArray[np.int64], members: list[Member]) -> Group:
+def _group(flow: Flow, units: NDArray[np.int64], members: list[Member], layers: Counter[str]) -> Group:
     made = [m.parameter for m in members if not m.consumes and flow.tensors[m.parameter].ndim > 1]
     producers = tuple(dict.fromkeys(_module(name) for name in made or [members[0].parameter]))
-    return Group(producers[0] or members[0].parameter, units, tuple(members), producers, _block(producers))
+    return Group(producers[0] or members[0].parameter, units, tuple(members), producers, _block(producers, layers))
 
 
 def _module(parameter: str) -> str:
     return parameter.rpartition(".")[0]
 
 
-def _block(producers: Sequence[str]) -> str:
-    """The smallest module that contains all producers and is not itself one of them."""
-    paths = [p.split(".") for p in producers]
-    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))]
-    return ".".join(common if len(common) < min(map(len, paths)) else common[:-1])
+def _layers_below(flow: Flow) -> Counter[str]:
+    """How many weight-bearing modules every module contains."""
+    layers = {_module(name) for name, labels in flow.tensors.items() if labels.ndim > 1}
+    return Counter(above for layer in layers for above in _above(layer))
+
+
+def _above(module: str) -> list[str]:
+    """The modules that contain ``module``, outermost first, without itself."""
+    parts = module.split(".")
+    return [".".join(parts[:k]) for k in range(len(parts))]
+
+
+def _block(producers: Sequence[str], layers: Counter[str]) -> str:
+    """The smallest module that contains all producers and at least two layers."""
+    shared = [parts[0] for parts in takewhile(lambda p: len(set(p)) == 1, zip(*map(_above, producers), strict=False))]
+    return next((path for path in reversed(shared) if layers[path] > 1), "")

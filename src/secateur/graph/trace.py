@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -113,30 +114,23 @@ def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: bool) -> GraphModule:
-    shapes = _free_batch((args, kwargs)) if dynamic else None
-    spec = None if shapes is None else (*shapes[0], *shapes[1].values())
-    if spec is not None and kwargs:
-        spec = {**dict(zip(_positional(model), shapes[0], strict=False)), **shapes[1]}  # type: ignore[index,assignment]
-    program = torch.export.export(model, args, kwargs, dynamic_shapes=spec, strict=False)
+    shapes = None
+    if dynamic:  # the specification has the structure of the arguments as forward() binds them
+        bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+        shapes = pytree.tree_map(_free_batch, dict(bound))
+    program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     module = program.module(check_guards=False)
     assert isinstance(module, GraphModule)
     return module
-
-
-def _positional(model: nn.Module) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(model.forward).parameters)
 
 
 def _has_batch(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-def _free_batch(tree: Any) -> Any:
-    """Marks the first dimension of every input as free (``AUTO`` falls back to a constant by itself)."""
-    auto = torch.export.Dim.AUTO
-    return pytree.tree_map(lambda v: {0: auto} if _has_batch(v) and v.shape[0] > 1 else None, tree)
+def _free_batch(value: Any) -> Any:
+    """Marks the first dimension of an input as free (``AUTO`` falls back to a constant by itself)."""
+    return {0: torch.export.Dim.AUTO} if _has_batch(value) and value.shape[0] > 1 else None
 
 
 def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

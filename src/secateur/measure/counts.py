@@ -51,7 +51,7 @@ class Costs:
         self._sizes: dict[tuple[int, int], int] = {}
         self._vectors: list[NDArray[np.int64]] = []
         self._several: dict[int, tuple[NDArray[np.int64], ...]] = {}
-        self._constants: list[int] = []
+        self._all = self._starts = np.zeros(0, np.int64)
         unique = {id(p): n for n, p in module.named_parameters(remove_duplicate=False)}
         self.params = [self._term(1.0, [(flow.tensors[n], d) for d in range(flow.tensors[n].ndim)])
                        for n in unique.values() if n in flow.tensors]  # fmt: skip
@@ -59,6 +59,7 @@ class Costs:
         batch = flow.traced.batch
         self.macs = {node: self._term(t.factor / batch, t.sizes) for node, t in flow.macs.items()}
         self._outputs = {node: self._output(node) for node in self.macs}
+        self._held = {node: self._weights_of(node) for node in self.macs}
 
     def _term(self, factor: float, sizes: Iterable[tuple[Labels, int]]) -> tuple[float, list[int]]:
         return factor, [self._size(labels, dim % labels.ndim) for labels, dim in sizes]
@@ -89,12 +90,11 @@ class Costs:
         return counts
 
     def _flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if not hasattr(self, "_cache") or self._cache[2] != len(self._vectors):
-            lengths = [len(v) for v in self._vectors]
-            starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-            flat = np.concatenate(self._vectors) if self._vectors else np.zeros(0, np.int64)
-            self._cache = (flat, starts, len(self._vectors))
-        return self._cache[0], self._cache[1]
+        """All label vectors in one, and where each starts; made anew when a slot was added."""
+        if len(self._starts) != len(self._vectors):
+            self._all = np.concatenate(self._vectors)
+            self._starts = np.cumsum([0, *(len(v) for v in self._vectors[:-1])])
+        return self._all, self._starts
 
     def measure(self, name: str, keep: Mask) -> float:
         """``"params"`` or ``"macs"`` under ``keep``."""
@@ -106,15 +106,23 @@ class Costs:
     def counts(self, keep: Mask) -> Counts:
         """Everything under ``keep``, layer by layer."""
         sizes = self.sizes(keep)
-        value = lambda term: round(term[0] * prod(int(sizes[s]) for s in term[1]))  # noqa: E731
+
+        def value(term: tuple[float, list[int]]) -> int:
+            return round(term[0] * prod(int(sizes[s]) for s in term[1]))
+
         layers = tuple(self._layer(node, value(term), sizes) for node, term in self.macs.items())
         params = sum(value(t) for t in self.params) + self._unused
         return Counts(params, sum(value(t) for t in self.macs.values()), layers)
 
     def _layer(self, node: Node, macs: int, sizes: NDArray[np.int64]) -> LayerCount:
-        names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
-        held = [t for n in names if (t := self.groups.flow.tensors.get(n)) is not None]
-        params = sum(prod(int(sizes[self._size(t, d)]) for d in range(t.ndim)) for t in held)
-        name = names[0].rpartition(".")[0] if names else module_of(node)
+        held = self._held[node]
+        params = sum(prod(int(sizes[s]) for s in slots) for slots in held.values())
+        name = next(iter(held)).rpartition(".")[0] if held else module_of(node)
         kind = str(node.target).split(".")[1]
         return LayerCount(name, kind, int(sizes[self._outputs[node]]), params, macs)
+
+    def _weights_of(self, node: Node) -> dict[str, list[int]]:
+        """Slots of the parameters that an operator takes directly."""
+        names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+        tensors = {n: t for n in names if (t := self.groups.flow.tensors.get(n)) is not None}
+        return {n: [self._size(t, d) for d in range(t.ndim)] for n, t in tensors.items()}

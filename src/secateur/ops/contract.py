@@ -83,7 +83,8 @@ def _conv(call: Call) -> Labels:
 
 
 def _grouped(call: Call, x: tuple[Vector, ...], groups: int) -> tuple[Vector, ...]:
-    c, w = call.c, call["weight"]
+    c = call.c
+    w: Labels = call["weight"]
     if not x:
         c.pin(*w.at(0), *w.at(1))
         return ()

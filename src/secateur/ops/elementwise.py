@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
@@ -204,7 +204,7 @@ def _prelu(call: Call) -> Labels:
 
 
 @operator("aten.max", "aten.min")
-def _max(call: Call) -> Labels | list[Labels | None] | None:
+def _max(call: Call) -> Any:
     """The element-wise form; the forms that return positions pin."""
     if isinstance(call.get("other"), Labels):
         return join(call.c, call.tensors, call.shape)

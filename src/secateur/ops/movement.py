@@ -165,14 +165,15 @@ def _repeat_interleave(call: Call) -> Any:
 
 @operator("aten.flip")
 def _flip(call: Call) -> Labels:
-    x, flipped = call["self"], call.dims("dims")
+    x: Labels = call["self"]
+    flipped = call.dims("dims")
     return x.with_dims({d: tuple(v[::-1] for v in x.at(d)) if d in flipped else x.at(d) for d in range(x.ndim)})
 
 
 @operator("aten.roll")
 def _roll(call: Call) -> Labels:
     """A rolled dimension keeps all its entries (the shift counts dense positions)."""
-    x = call["self"]
+    x: Labels = call["self"]
     for d in call.dims("dims"):
         call.c.pin(*x.at(d))
     return x

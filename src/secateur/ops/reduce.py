@@ -50,6 +50,12 @@ def _softmax(call: Call) -> Labels:
     return call["self"]  # type: ignore[no-any-return]
 
 
+@operator("aten.cumsum")
+def _cumsum(call: Call) -> Labels:
+    """Σ over what comes before: removed entries count nothing, so every kept entry keeps its value."""
+    return call["self"]  # type: ignore[no-any-return]
+
+
 @operator("aten.glu")
 def _glu(call: Call) -> Labels:
     """First half × σ(second half): both halves lose the same entries."""

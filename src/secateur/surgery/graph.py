@@ -249,11 +249,10 @@ def follow_mode(module: GraphModule) -> GraphModule:
     for node in list(module.graph.nodes):
         name = str(getattr(node.target, "overloadpacket", ""))
         if name == "aten.batch_norm":
-            x, weight, bias, mean, var, _, momentum, eps, *_ = node.args
-            made: nn.Module = _BatchNormMode(momentum, eps)
-            args = (x, weight, bias, mean, var)
+            made: nn.Module = _BatchNormMode(node.args[6], node.args[7])
+            args = node.args[:5]  # x, weight, bias, running mean, running variance
         elif name in _DROPOUTS:
-            made, args = _DROPOUTS[name](node.args[1]), (node.args[0],)
+            made, args = _DROPOUTS[name](node.args[1]), node.args[:1]
         else:
             continue
         holder.add_module(node.name, made)
