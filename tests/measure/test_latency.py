@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,10 @@ def test_backward_falls_back_to_evaluation_mode() -> None:
 
 def test_traced_networks_that_cannot_be_switched_stay_in_evaluation_mode() -> None:
     traced = torch.export.export(network().eval(), (torch.zeros(2, 3, 8, 8),)).module()
-    timings = latency({"dense": network(), "pruned": traced}, torch.zeros(2, 3, 8, 8), batches=(2,), rounds=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        models = {"dense": network(), "pruned": traced}
+        timings = latency(models, torch.zeros(2, 3, 8, 8), batches=(2,), rounds=3)
     assert [(t.direction, t.mode) for t in timings if t.model == "dense"] == [
         ("forward", "eval"),
         ("backward", "eval"),

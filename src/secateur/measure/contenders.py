@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from os import PathLike
 from time import perf_counter
@@ -57,7 +58,9 @@ def onnx_contenders(
 
 def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Returns copies, so that modes, gradients and running statistics of the originals stay untouched."""
-    return {name: copy.deepcopy(model) for name, model in models.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # copying a traced network meets PyTorch's own deprecations
+        return {name: copy.deepcopy(model) for name, model in models.items()}
 
 
 def _all_run(contenders: Mapping[str, Contender]) -> bool:
