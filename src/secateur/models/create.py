@@ -76,9 +76,7 @@ for _depth in (20, 32, 44, 56, 110):
         )
 
 
-def create(
-    name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any
-) -> nn.Module:
+def create(name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any) -> nn.Module:
     """Builds a network.
 
     Args:
@@ -149,9 +147,7 @@ def _call(factory: Callable[..., Any], name: str, arguments: dict[str, Any]) -> 
     return model
 
 
-def _torchvision(
-    name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]
-) -> nn.Module:
+def _torchvision(name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:
     models = import_torchvision().models
     if name not in models.list_models():
         raise UnknownNameError("torchvision model", name, models.list_models())
@@ -185,9 +181,7 @@ def _timm(name: str, classes: int | None, weights: str | Path | None, options: d
     return _from_file(model, weights if _names_file(weights) else None, f"timm:{name}")
 
 
-def _user_factory(
-    module_name: str, attribute: str, classes: int | None, options: dict[str, Any]
-) -> nn.Module:
+def _user_factory(module_name: str, attribute: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
     """Calls ``attribute`` of the user's module; the current folder is searched too."""
     module = _import(module_name)
     factory = getattr(module, attribute, None)

@@ -53,8 +53,8 @@ class BasicBlock(nn.Module):
 class SmallResNet(nn.Module):
     """CIFAR ResNet; ResNet-56 with option A has 853,018 parameters and 10 classes.
 
-    >>> SmallResNet(20)(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 10])
+    >>> sum(p.numel() for p in SmallResNet(56).parameters())
+    853018
     """
 
     def __init__(self, depth: int, classes: int = 10, *, option: str = "A", in_channels: int = 3) -> None:

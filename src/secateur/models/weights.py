@@ -57,9 +57,7 @@ def _read_torch(path: Path) -> Any:
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for _ in range(3):
-        inner = next(
-            (content[k] for k in _WRAPPERS if isinstance(content, Mapping) and _is_dict(content, k)), None
-        )
+        inner = next((content[k] for k in _WRAPPERS if isinstance(content, Mapping) and _is_dict(content, k)), None)
         if inner is None:
             break
         content = inner
@@ -96,12 +94,13 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -
 
 
 def _without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in given) and not any(
-            name.startswith(prefix) for name in wanted
-        ):
-            given = {name.removeprefix(prefix): value for name, value in given.items()}
-    return given
+    """Takes off prefixes that all given names have and no wanted one; there may be several, nested."""
+    foreign = [p for p in _PREFIXES if not any(name.startswith(p) for name in wanted)]
+    while True:
+        prefix = next((p for p in foreign if all(name.startswith(p) for name in given)), None)
+        if prefix is None:
+            return given
+        given = {name.removeprefix(prefix): value for name, value in given.items()}
 
 
 def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:
