@@ -26,9 +26,9 @@ def results() -> Results:
         recipe="transfer-channel",
         description="Adapts, prunes, fine-tunes.",
         model="resnet56",
-        data="digits",
+        data="digits: 100 images",
         pruning="half of the channels",
-        created="2026-01-02",
+        created="2026-01-02T10:20:30+00:00",
         duration_s=61.0,
         networks=(
             Network(label="Dense, adapted", role="dense", measurement=dense),

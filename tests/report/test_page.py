@@ -60,7 +60,14 @@ def read(path: Path) -> tuple[str, Page]:
 def test_whole_report(results: Results, tmp_path: Path) -> None:
     text, page = read(write_report(results.model_dump(mode="json"), tmp_path / "report.html"))
     assert page.ids >= SECTIONS
-    for shown in ("Pruning resnet56 on digits", "compression ratio 2.00×", "1,000,000", "A processor", "A note."):
+    for shown in (
+        "Pruning resnet56 on digits",
+        "compression ratio 2.00×",
+        "1,000,000",
+        "A processor",
+        "A note.",
+        "digits: 100 images",
+    ):
         assert shown in page.text
     assert "FLOPs = 2 × MACs" in page.text
     assert "secateur run transfer-channel --out runs/first" in page.text

@@ -42,6 +42,14 @@ def test_comparison_has_only_rows_with_values(results: Results) -> None:
     assert table.headers == ("", "Dense, adapted", "Pruned, fine-tuned")
 
 
+def test_the_pruned_network_stands_beside_the_dense_one(results: Results) -> None:
+    control = results.networks[0].model_copy(update={"label": "Control", "role": "control"})
+    dense, pruned = results.networks
+    table = view.comparison(results.model_copy(update={"networks": (control, dense, pruned)}))
+    assert table is not None
+    assert table.roles == ("", "dense", "pruned", "control")
+
+
 def test_blocks_end_in_their_total(results: Results) -> None:
     table = view.blocks(results)
     assert table is not None

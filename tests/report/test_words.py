@@ -17,7 +17,7 @@ def test_units() -> None:
     assert words.size(999) == "999 B"
     assert words.size(1_234_567) == "1.23 MB"
     assert words.milliseconds(9.996) == "10.0 ms"
-    assert words.milliseconds(0.5) == "0.5 ms"
+    assert words.milliseconds(0.5) == "0.500 ms"
     assert words.duration(59.6) == "1 min 0 s"
     assert words.times(99.96) == "100×"
 
@@ -26,6 +26,12 @@ def test_units() -> None:
 def test_missing_numbers_are_a_dash(text: object) -> None:
     assert callable(text)
     assert text(None) == words.NOTHING
+
+
+def test_dates() -> None:
+    assert words.date("2026-01-02T23:30:00-01:00") == "3 January 2026, 00:30 UTC"
+    assert words.date("2026-12-31T08:05:00") == "31 December 2026, 08:05"
+    assert words.date("") == ""
 
 
 def test_tiny() -> None:

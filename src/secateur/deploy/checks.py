@@ -129,9 +129,7 @@ def _cut(inputs: ExampleInputs, size: int, total: int) -> list[ExampleInputs]:
 def _same_shapes(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> None:
     shapes = [[tuple(tensor.shape) for tensor in side] for side in (wanted, found)]
     if shapes[0] != shapes[1]:
-        raise ExportError(
-            f"The exported file returns outputs of shapes {shapes[1]}, the network of {shapes[0]}."
-        )
+        raise ExportError(f"The exported file returns outputs of shapes {shapes[1]}, the network of {shapes[0]}.")
 
 
 def _difference(wanted: Tensor, found: Tensor) -> float:

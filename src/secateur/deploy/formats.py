@@ -55,9 +55,7 @@ def _write_onnx(traced: Traced, path: Path) -> None:
     program = traced.program
     inputs, outputs = _onnx_names(program)
     try:
-        exported = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
-        )
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
     except Exception as error:  # the exporter's own classes are private
         raise ExportError(_onnx_reason(error)) from error
     if exported is None:
@@ -123,9 +121,7 @@ def _need_onnx() -> None:
         try:
             __import__(package)
         except ImportError as error:
-            raise InputError(
-                f'Export to ONNX needs the package {package}: pip install "secateur[onnx]".'
-            ) from error
+            raise InputError(f'Export to ONNX needs the package {package}: pip install "secateur[onnx]".') from error
 
 
 def _onnx_names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None]:

@@ -54,9 +54,7 @@ def resize(inputs: ExampleInputs, batch: int) -> ExampleInputs:
     """
     present = batch_size(inputs)
     if batch < 1 or present < 1:
-        raise InputError(
-            f"A batch holds at least 1 sample; wanted {batch}, the example inputs hold {present}."
-        )
+        raise InputError(f"A batch holds at least 1 sample; wanted {batch}, the example inputs hold {present}.")
     index = torch.arange(batch) % present
 
     def one(leaf: Any) -> Any:

@@ -136,9 +136,7 @@ def _onnxruntime(
 ) -> Callable[[float], list[Timing]]:
     def measure(share_s: float) -> list[Timing]:
         calls, samples = _rounds(onnx_contenders(files, inputs, threads), share_s, limits)
-        return [
-            Timing(n, "onnxruntime", "forward", batch, threads, "eval", calls, s) for n, s in samples.items()
-        ]
+        return [Timing(n, "onnxruntime", "forward", batch, threads, "eval", calls, s) for n, s in samples.items()]
 
     return measure
 
@@ -174,9 +172,7 @@ def _warm_up(run: Contender, calls: int, limit_s: float) -> float:
     return max(last, 1e-9)
 
 
-def _check(
-    models: Mapping[str, object], *, batches: Sequence[int], threads: int, rounds: int, budget_s: float
-) -> None:
+def _check(models: Mapping[str, object], *, batches: Sequence[int], threads: int, rounds: int, budget_s: float) -> None:
     if not models or not batches:
         raise InputError("latency() needs at least one network and one batch size.")
     for name, value in (("threads", threads), ("rounds", rounds), ("budget_s", budget_s)):

@@ -30,9 +30,7 @@ class Record:
         """
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         if unknown := sorted(set(data) - set(known)):
-            raise InputError(
-                f"{cls.__name__} has no {', '.join(unknown)}; its fields are {', '.join(known)}."
-            )
+            raise InputError(f"{cls.__name__} has no {', '.join(unknown)}; its fields are {', '.join(known)}.")
         try:
             return TypeAdapter(cls).validate_python(dict(data))
         except ValidationError as error:

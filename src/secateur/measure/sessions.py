@@ -59,12 +59,8 @@ def feed(opened: Any, inputs: ExampleInputs, path: str | PathLike[str]) -> dict[
         raise InputError(f"{str(path)!r} takes {len(names)} inputs ({', '.join(names)}); got {len(found)}.")
     fixed = wanted[0].shape[0] if names and wanted[0].shape else None
     if isinstance(fixed, int) and fixed != (batch := batch_size(inputs)):
-        raise InputError(
-            f"{str(path)!r} takes batches of {fixed} only; got {batch}. Export it with a dynamic batch."
-        )
-    return {
-        name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in zip(names, found, strict=True)
-    }
+        raise InputError(f"{str(path)!r} takes batches of {fixed} only; got {batch}. Export it with a dynamic batch.")
+    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in zip(names, found, strict=True)}
 
 
 def run_session(opened: Any, arrays: Mapping[str, NDArray[Any]], path: str | PathLike[str]) -> list[Any]:

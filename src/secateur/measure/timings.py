@@ -145,6 +145,4 @@ def _speedup(reference: Timing, other: Timing) -> Speedup:
             f"{len(other.samples_ms)}; a speed-up compares times of the same rounds."
         )
     ratios = [a / b for a, b in zip(reference.samples_ms, other.samples_ms, strict=True)]
-    return Speedup(
-        other.model, reference.model, other.runtime, other.direction, other.batch, ratio=spread(ratios)
-    )
+    return Speedup(other.model, reference.model, other.runtime, other.direction, other.batch, ratio=spread(ratios))

@@ -120,10 +120,9 @@ def _time_bar(results: Results) -> list[_Bar]:
 
 
 def _shapes(results: Results, bars: Sequence[_Bar], height: float) -> list[_Box | _Text]:
-    title = " on ".join(part for part in (results.model, results.data) if part) or "Before and after"
     shapes: list[_Box | _Text] = [
         _Box(0.5, 0.5, _WIDTH - 1, height - 1, _PAGE, radius=10, edge=_EDGE),
-        _Text(24, 38, _short(title, 60), 18, bold=True),
+        _Text(24, 38, _short(results.title or "Before and after", 60), 18, bold=True),
         _Box(24, 53, 10, 10, _DENSE),
         _Text(40, 62, "dense", 13, _SOFT),
         _Box(92, 53, 10, 10, _PRUNED),

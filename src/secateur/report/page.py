@@ -85,7 +85,7 @@ def _render(results: Results) -> str:
     figures = _figures(results)
     return environment.get_template("report.html").render(
         results=results,
-        title=_title(results),
+        title=f"Pruning {results.title}" if results.title else "Pruning report",
         cards=view.cards(results),
         comparison=view.comparison(results),
         blocks=view.blocks(results),
@@ -96,11 +96,6 @@ def _render(results: Results) -> str:
         words=words,
         plotly_js=get_plotlyjs() if figures else "",
     )
-
-
-def _title(results: Results) -> str:
-    parts = [part for part in (results.model, results.data) if part]
-    return f"Pruning {' on '.join(parts)}" if parts else "Pruning report"
 
 
 def _figures(results: Results) -> dict[str, charts.Figure]:

@@ -88,9 +88,9 @@ class Results(_Part):
         recipe: Name of the recipe.
         description: One or two sentences about what the run did.
         model: Name of the network.
-        data: Name of the data set, best with its number of images.
+        data: Name of the data set; details may follow after a colon (``digits: 1,294 training images``).
         pruning: What was asked for, for instance ``10 % of the channels of every block by L2 norm``.
-        created: Date and time as text.
+        created: Date and time, best in ISO form.
         duration_s: Seconds of the whole run.
         networks: Columns of the headline table; the first ``dense`` and ``pruned`` ones make the headline.
         verification: Proof of the cut.
@@ -131,6 +131,11 @@ class Results(_Part):
     seeds: dict[str, int] = Field(default_factory=dict)
     machine: Machine | None = None
     command: str = ""
+
+    @property
+    def title(self) -> str:
+        """Network and data set, without the details of the latter."""
+        return " on ".join(part for part in (self.model, self.data.partition(": ")[0]) if part)
 
     def network(self, role: Role) -> Network | None:
         """Returns the first network of that role."""

@@ -27,6 +27,8 @@ __all__ = [
 # A dash at which no line breaks.
 _TO = "\N{WORD JOINER}–\N{WORD JOINER}"
 
+_ORDER = ("dense", "pruned", "control", "other")
+
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 
 
@@ -65,7 +67,9 @@ def cards(results: Results) -> tuple[Card, ...]:
 
 def comparison(results: Results) -> Table | None:
     """Returns the table of all networks, with only the rows that some network has a value for."""
-    measured = [network.measurement for network in results.networks]
+    # Dense beside pruned: on a phone there is room for two.
+    networks = sorted(results.networks, key=lambda network: _ORDER.index(network.role))
+    measured = [network.measurement for network in networks]
     dense = _measurement(results.network("dense"))
     rows = [
         (title, *(text(m, dense) for m in measured))
@@ -74,8 +78,8 @@ def comparison(results: Results) -> Table | None:
     ]
     if not rows:
         return None
-    headers = ("", *(network.label for network in results.networks))
-    return Table(headers, tuple(rows), roles=("", *(network.role for network in results.networks)))
+    headers = ("", *(network.label for network in networks))
+    return Table(headers, tuple(rows), roles=("", *(network.role for network in networks)))
 
 
 def blocks(results: Results) -> Table | None:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 
-__all__ = ["NOTHING", "count", "duration", "exact", "milliseconds", "points", "size", "times", "tiny"]
+__all__ = ["NOTHING", "count", "date", "duration", "exact", "milliseconds", "points", "size", "times", "tiny"]
 
 NOTHING = "–"
+
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 def exact(value: float | None) -> str:
@@ -44,12 +60,12 @@ def size(value: float | None) -> str:
 def milliseconds(value: float | None) -> str:
     """Returns milliseconds with three digits.
 
-    >>> milliseconds(12.345), milliseconds(0.0217)
-    ('12.3 ms', '0.0217 ms')
+    >>> milliseconds(12.345), milliseconds(0.0217), milliseconds(0.065)
+    ('12.3 ms', '0.0217 ms', '0.0650 ms')
     """
     if value is None:
         return NOTHING
-    return f"{_digits(value) if value >= 1 else format(value, '.3g')} ms"
+    return f"{_digits(value) if value >= 1 else format(value, '#.3g')} ms"
 
 
 def duration(seconds: float | None) -> str:
@@ -65,6 +81,23 @@ def duration(seconds: float | None) -> str:
         return f"{rest} s"
     hours, left = divmod(minutes, 60)
     return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
+
+
+def date(text: str) -> str:
+    """Returns an ISO date and time in words; any other text stays as it is.
+
+    >>> date("2026-11-20T10:49:45+00:00"), date("yesterday")
+    ('20 November 2026, 10:49 UTC', 'yesterday')
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC)
+    month = _MONTHS[moment.month - 1]  # not by strftime, which follows the reader's locale
+    zone = " UTC" if moment.tzinfo else ""
+    return f"{moment.day} {month} {moment.year}, {moment:%H:%M}{zone}"
 
 
 def times(value: float | None) -> str:
