@@ -41,8 +41,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 def _examples(*lines: str) -> str:
-    """An epilog with one example a line (Typer makes a line of every paragraph)."""
-    return "\n\n".join([f"[bold]Example{'s' * (len(lines) > 1)}[/bold]", *(f"  secateur {x}" for x in lines)])
+    """An epilog with one example a line."""
+    return "\n".join([f"[bold]Example{'s' * (len(lines) > 1)}[/bold]", *(f"  secateur {x}" for x in lines)])
 
 
 def _version(wanted: bool) -> None:
@@ -66,8 +66,8 @@ def _global(
 @app.command(
     epilog=_examples(
         "run transfer-channel --out runs/first",
-        "run transfer-channel --ratio 0.3 --epochs 20 --set steps.finetune.lr=0.01",
-        "run transfer-channel --model resnet56 --weights resnet56.safetensors --data cifar10.tar.xz",
+        "run transfer-channel --ratio 0.3 --set steps.finetune.epochs=20",
+        "run transfer-channel --model resnet56 --weights r56.pt --data cifar.tar",
         "run my-recipe.yaml --seed 1",
     )
 )
@@ -114,9 +114,9 @@ def resume(
 
 @app.command(
     epilog=_examples(
-        "prune resnet56 --weights resnet56.safetensors --ratio 0.5 --out small",
-        "prune torchvision:resnet50 --macs 50% --scope global --round-to 8 --out small",
-        "prune my_package.nets:build --params 1.2M --ignore 'head.*' --input-shape 1,28,28 --out small",
+        "prune resnet56 --weights r56.safetensors --ratio 0.5 --out small",
+        "prune torchvision:resnet50 --macs 50% --scope global --out small",
+        "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )
 def prune(

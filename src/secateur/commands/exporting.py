@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateur.commands.networks import Opened
-from secateur.commands.show import console, size
+from secateur.commands.show import say, size
 from secateur.recipe.files import disk_errors
 
 __all__ = ["export", "report"]
@@ -21,10 +21,9 @@ def export(opened: Opened, path: Path, *, to: str | None) -> None:
     kind = "test images" if opened.images is not None else "random inputs"
     batch = "any batch size" if check.dynamic_batch else f"batch size {check.batches[0]} only"
     agreement = f"{100 * check.same_labels:.0f} % same labels, largest difference {check.max_difference:.1e}"
-    console().print(
+    say(
         f"{path}: {size(check.bytes)}, {check.format} for {batch}. "
-        f"Checked with {check.runtime} on {check.images} {kind}: {agreement}.",
-        soft_wrap=True,
+        f"Checked with {check.runtime} on {check.images} {kind}: {agreement}."
     )
 
 
@@ -42,4 +41,4 @@ def report(folder: Path, picture: Path | None) -> None:
         write_json(folder / "results.json", results)
         written = [write_report(results, folder / "report.html")]
         written += [draw(results, picture)] if picture is not None else []
-    console().print(", ".join(map(str, written)), soft_wrap=True)
+    say(", ".join(map(str, written)))

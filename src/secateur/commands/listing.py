@@ -10,14 +10,14 @@ from secateur.errors import InputError
 __all__ = ["criteria", "datasets", "models", "recipes"]
 
 
-def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None, *, fold: int | None) -> None:
+def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
     rows = list(rows)
     if pattern is not None:
         known = [row[0] for row in rows]
         rows = [row for row in rows if pattern.lower() in " ".join(row).lower()]
         if not rows:
             raise InputError(f"Nothing here has {pattern!r} in it. Known: {', '.join(known)}.")
-    console().print(table(columns, rows, left=len(columns), fold=fold))
+    console().print(table(columns, rows, words=range(len(columns)), fold=range(1, len(columns))))
 
 
 def recipes(pattern: str | None) -> None:
@@ -25,7 +25,7 @@ def recipes(pattern: str | None) -> None:
     from secateur.recipe import builtin_recipes
 
     rows = [[entry.name, ", ".join(entry.steps), entry.description] for entry in builtin_recipes()]
-    _show(["Recipe", "Steps", "What it does"], rows, pattern, fold=2)
+    _show(["Recipe", "Steps", "What it does"], rows, pattern)
 
 
 def criteria(pattern: str | None) -> None:
@@ -33,7 +33,7 @@ def criteria(pattern: str | None) -> None:
     from secateur.criteria import CRITERIA
 
     rows = [[c.name, c.summary, c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
-    _show(["Criterion", "What it scores", "Source"], rows, pattern, fold=1)
+    _show(["Criterion", "What it scores", "Source"], rows, pattern)
 
 
 def models(pattern: str | None) -> None:
@@ -46,7 +46,7 @@ def models(pattern: str | None) -> None:
         ["timm:NAME", "any network of timm", "", ""],
         ["package.module:factory", "your own function that returns a network", "", ""],
     ]
-    _show(["Network", "What it is", "Input", "Classes"], rows, pattern, fold=1)
+    _show(["Network", "What it is", "Input", "Classes"], rows, pattern)
 
 
 def datasets(pattern: str | None) -> None:
@@ -57,4 +57,4 @@ def datasets(pattern: str | None) -> None:
         [name, entry.summary, f"{name}:PATH ({entry.needs})" if entry.needs else name]
         for name, entry in ((name, DATASETS[name]) for name in DATASETS)
     ]
-    _show(["Data set", "What it is", "How to name it"], rows, pattern, fold=1)
+    _show(["Data set", "What it is", "How to name it"], rows, pattern)

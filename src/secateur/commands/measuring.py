@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.commands.networks import Opened, open_network, open_run
-from secateur.commands.show import console, integer, ratio, size, table
+from secateur.commands.show import console, integer, ratio, say, size, table
 from secateur.errors import InputError
 from secateur.measure import Timing, latency, machine, measurement, size_on_disk, speedups
 from secateur.measure.counts import count
@@ -44,10 +44,9 @@ def measure(
     show.print(_times(timings, first))
     show.print()
     here = machine()
-    show.print(
+    say(
         f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}, on {here.cpu} "
-        f"({here.cores} cores), torch {here.versions.get('torch')}.",
-        soft_wrap=True,
+        f"({here.cores} cores), torch {here.versions.get('torch')}."
     )
 
 
@@ -118,4 +117,4 @@ def _times(timings: Sequence[Timing], reference: str) -> Any:
             ]
         )
     columns = ["Network", "Runtime", "Direction", "Batch", "Time", "Quartiles", f"Speed-up over {reference}"]
-    return table(columns, rows, left=3)
+    return table(columns, rows, words=(0, 1, 2))

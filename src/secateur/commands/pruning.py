@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.commands.networks import Opened
-from secateur.commands.show import change, console, integer, ratio, table
+from secateur.commands.show import change, console, integer, ratio, say, table
 from secateur.errors import InputError
 from secateur.types import Counts, Target, Unsupported
 
@@ -65,15 +65,14 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
     show.print()
     proof = pruned.verification
     if proof is not None:
-        show.print(
+        say(
             f"Verified: differs from the masked dense network by {proof.max_relative_error:.1e} at most, "
-            f"relative (tolerance {proof.tolerance:.0e}); {pruned.backend} back end.",
-            soft_wrap=True,
+            f"relative (tolerance {proof.tolerance:.0e}); {pruned.backend} back end."
         )
     for note in pruned.notes:
-        show.print(f"Note: {note}", soft_wrap=True)
+        say(f"Note: {note}")
     _show_unsupported(pruned.unsupported)
-    show.print(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})", soft_wrap=True)
+    say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
 
 
 def _row(name: str, before: int, after: int) -> list[str]:
@@ -106,21 +105,20 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
         ]
         for layer in counts.layers
     ]
-    show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, left=3))
+    show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, words=(0, 1, 2)))
     show.print()
     cut = [[g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"] for g in groups.items]
-    title = f"{len(cut)} groups, {groups.units:,} units"
-    show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, title=title, fold=3))
+    say(f"{len(cut)} groups, {groups.units:,} units", style="bold")
+    show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, fold=(3,)))
     show.print()
     shape = "×".join(map(str, opened.inputs.shape[1:]))
-    show.print(
+    say(
         f"{opened.name}, input {shape}: {integer(counts.params)} parameters, {integer(counts.macs)} "
-        "MACs per sample (1 MAC = 2 FLOPs).",
-        soft_wrap=True,
+        "MACs per sample (1 MAC = 2 FLOPs)."
     )
     pinned = [layer.name for layer in counts.layers if layer.name not in of]
     if pinned:
-        show.print(f"Pinned (never cut): {_pinned(pinned, counts, analysis.unsupported)}", soft_wrap=True)
+        say(f"Pinned (never cut): {_pinned(pinned, counts, analysis.unsupported)}")
     _show_unsupported(analysis.unsupported)
 
 
@@ -143,4 +141,4 @@ def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
         return
     rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason] for u in unsupported]
     columns = ["Operator without a rule", "Module", "Pinned parameters", "Reason"]
-    console().print(table(columns, rows, left=2, fold=3))
+    console().print(table(columns, rows, words=(0, 1), fold=(3,)))

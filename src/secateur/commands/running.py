@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.commands.show import change, console, error, integer, ratio, share, size, table
+from secateur.commands.show import change, console, error, integer, ratio, say, share, size, table
 
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
@@ -74,7 +74,7 @@ def show_event(event: Event) -> None:
         return
     words = _words(event.kind, event.summary)
     tail = "done before the stop" if event.what == "kept" else f"{event.seconds:.1f} s"
-    out.print(f"{head:<14} {words}{'  ' if words else ''}({tail})", soft_wrap=True)
+    say(f"{head:<14} {words}{'  ' if words else ''}({tail})")
 
 
 def _words(kind: str, summary: Mapping[str, Any]) -> str:
@@ -105,12 +105,17 @@ def show_result(result: RunResult) -> None:
     if results.networks:
         out.print()
         out.print(_headline(results))
+        if speeds := _speedups(results):
+            out.print()
+            columns = ["Measured speed-up of the pruned network", "Pass", "Batch", "Median", "Quartiles"]
+            out.print(table(columns, speeds, words=(0, 1)))
+        out.print()
         for note in results.notes:
-            out.print(f"Note: {note}")
-        out.print("1 MAC is one multiplication and one addition: FLOPs are twice the MACs.", style="dim")
+            say(f"Note: {note}")
+        say("1 MAC is one multiplication and one addition: FLOPs are twice the MACs.", style="dim")
     found = [name for name in ("report.html", "artifact", "model.onnx", "model.pt2") if _there(result.folder, name)]
     out.print()
-    out.print(f"{result.folder}: {', '.join([*found, 'metrics.jsonl', 'results.json'])}", soft_wrap=True)
+    say(f"{result.folder}: {', '.join([*found, 'metrics.jsonl', 'results.json'])}")
 
 
 def _there(folder: Path, name: str) -> bool:
@@ -135,11 +140,8 @@ def _headline(results: Any) -> Any:
             before, after = (getattr(n.measurement, key) for n in (dense, pruned))
             row.append(_difference(key, before, after))
         rows.append(row)
-    columns = ["", *(network.label for network in networks)]
-    if dense and pruned:
-        columns.append("Pruned against dense")
-        rows += [_speed(setting, spread, len(columns)) for setting, spread in _speedups(results)]
-    return table(columns, rows)
+    columns = ["", *(network.label.replace(", ", ",\n") for network in networks)]
+    return table([*columns, "Pruned\nagainst dense"] if dense and pruned else columns, rows)
 
 
 def _difference(key: str, before: float | None, after: float | None) -> str:
@@ -151,19 +153,18 @@ def _difference(key: str, before: float | None, after: float | None) -> str:
     return f"{after - before:+.{4 if key == 'loss' else 2}f}{unit}".replace("-", "−")
 
 
-def _speedups(results: Any) -> list[tuple[str, Any]]:
+def _speedups(results: Any) -> list[list[str]]:
     from secateur.measure import speedups
 
     if not any(timing.model == "dense" for timing in results.latency):
         return []
     names = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
     return [
-        (f"{names.get(s.runtime, s.runtime)} {s.direction}, batch {s.batch}", s.ratio)
+        [names.get(s.runtime, s.runtime), s.direction, str(s.batch), ratio(s.ratio.median), _quartiles(s.ratio)]
         for s in speedups(results.latency)
         if s.model == "pruned"
     ]
 
 
-def _speed(setting: str, spread: Any, columns: int) -> list[str]:
-    words = f"{ratio(spread.median)} as fast ({spread.q25:.2f}–{spread.q75:.2f})"
-    return [setting, *[""] * (columns - 2), words]
+def _quartiles(spread: Any) -> str:
+    return f"{spread.q25:.2f}–{spread.q75:.2f}"

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["change", "console", "error", "integer", "ratio", "share", "size", "table"]
+__all__ = ["change", "console", "error", "integer", "ratio", "say", "share", "size", "table"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
 
@@ -17,7 +18,7 @@ _WIDE = 400  # what is piped into a file or another program is not to be cut off
 def console() -> Console:
     """Where results go: standard output."""
     wide = None if sys.stdout.isatty() else _WIDE
-    return Console(highlight=False, width=wide, soft_wrap=False, markup=False)
+    return Console(highlight=False, width=wide, markup=False)
 
 
 def error(message: str, *, label: str = "Error") -> None:
@@ -27,50 +28,42 @@ def error(message: str, *, label: str = "Error") -> None:
     out.print(message)
 
 
+def say(text: str, *, style: str | None = None) -> None:
+    """One line or paragraph on standard output: broken between words on a terminal, in one piece elsewhere."""
+    console().print(text, style=style, soft_wrap=not sys.stdout.isatty())
+
+
 def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    title: str = "",
-    left: int = 1,
-    fold: int | None = None,
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: Iterable[int] = (0,), fold: Iterable[int] = ()
 ) -> Table:
-    """A table whose first ``left`` columns are words and whose others are numbers.
+    """A table of words (to the left) and numbers (to the right).
 
     Args:
         columns: Headings.
         rows: Cells; markup in them is not interpreted.
-        title: Line above the table.
-        left: How many columns are aligned to the left.
-        fold: Column whose text may run over several lines; the others keep their words whole.
+        words: Columns that hold words.
+        fold: Columns whose text may run over several lines; the others keep theirs whole.
     """
     terminal = sys.stdout.isatty()
     made = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD if terminal else None,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 2, 0, 0),
-        header_style="bold",
+        header_style="bold" if terminal else "",
     )
+    fold = set(fold)
+    left = {*words, *fold}
     for position, column in enumerate(columns):
-        overflow = "fold" if position == fold else "ellipsis"
         made.add_column(
             column,
-            justify="left" if position < left else "right",
-            no_wrap=position != fold,
-            overflow=overflow,  # type: ignore[arg-type]
+            justify="left" if position in left else "right",
+            no_wrap=position not in fold,
+            overflow="fold" if position in fold else "ellipsis",
         )
     for row in rows:
-        made.add_row(*(_plain(cell) for cell in row))
+        made.add_row(*(escape(cell) for cell in row))
     return made
-
-
-def _plain(cell: str) -> str:
-    from rich.markup import escape
-
-    return escape(cell)
 
 
 def integer(value: float | None) -> str:
