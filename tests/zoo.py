@@ -26,8 +26,8 @@ class Lambda(nn.Module):
         for name, part in parts.items():
             self.add_module(name, part)
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        return self.function(self, *inputs, **named)
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self, *inputs)
 
 
 def image(*shape: int) -> Tensor:
@@ -398,11 +398,16 @@ def unflatten_and_expand() -> tuple[nn.Module, Any]:
 
 @entry
 def several_inputs_and_outputs() -> tuple[nn.Module, Any]:
-    def run(m: Any, left: Tensor, right: Tensor) -> dict[str, Any]:
-        a, b = m.a(left), m.b(right)
-        return {"sum": m.c(a + b), "parts": (pooled(m.d(a)), m.c(b))}
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = conv(3, 10), conv(1, 10), nn.Conv2d(10, 4, 1), conv(10, 6)
 
-    return Lambda(run, a=conv(3, 10), b=conv(1, 10), c=nn.Conv2d(10, 4, 1), d=conv(10, 6)), {
+        def forward(self, left: Tensor, right: Tensor) -> dict[str, Any]:
+            a, b = self.a(left), self.b(right)
+            return {"sum": self.c(a + b), "parts": (pooled(self.d(a)), self.c(b))}
+
+    return Pair(), {
         "left": image(2, 3, 6, 6), "right": image(2, 1, 6, 6),
     }  # fmt: skip
 

@@ -62,13 +62,17 @@ def _atomically(path: Path, write: Callable[[Path], Any]) -> Path:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with shared tensors stored once (the loader restores every name)."""
-    state, seen = {}, set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            state[name] = tensor.detach().cpu().contiguous()
-    return state
+    """The state dict with shared tensors stored once."""
+    again = _shared_names(model)
+    state = model.state_dict()
+    return {n: t.cpu().contiguous() for n, t in state.items() if isinstance(t, Tensor) and n not in again}
+
+
+def _shared_names(model: nn.Module) -> dict[str, str]:
+    """Further names of tensors that have several, with the first one."""
+    first: dict[int, str] = {}
+    named = [(n, t) for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)]
+    return {n: first[id(t)] for n, t in named if first.setdefault(id(t), n) != n}
 
 
 def _record(pruned: Pruned, weights: Path, graph: bool) -> dict[str, Any]:
@@ -83,6 +87,7 @@ def _record(pruned: Pruned, weights: Path, graph: bool) -> dict[str, Any]:
         "graph": graph,
         "plan": pruned.plan.to_dict(),
         "shapes": {n: list(t.shape) for n, t in state.items() if isinstance(t, Tensor)},
+        "shared": _shared_names(pruned.model),
         "inputs": _describe(pruned.example_inputs),
         "params": [pruned.before.params, pruned.after.params],
         "macs": [pruned.before.macs, pruned.after.macs],
@@ -165,6 +170,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
         plan = Plan.from_dict(record["plan"])
         pruned = apply(model, plan, _example(record["inputs"]), backend="graph").model
+    _share(pruned, record["shared"])
     _fill(pruned, weights)
     object.__setattr__(pruned, "_secateur_plan", Plan.from_dict(record["plan"]))
     return pruned.eval()
@@ -230,11 +236,18 @@ def _same_shapes(model: nn.Module, plan: Plan) -> None:
             raise PlanError(f"The plan was made for {name!r} of shape {shape}; in the given network it is {own[name]}.")
 
 
+def _share(model: nn.Module, shared: Mapping[str, str]) -> None:
+    """Makes tensors that have two names one again (a traced graph keeps two)."""
+    for name, first in shared.items():
+        (path, _, leaf), (home, _, original) = name.rpartition("."), first.rpartition(".")
+        setattr(model.get_submodule(path), leaf, getattr(model.get_submodule(home), original))
+
+
 def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copies the weights in place, so that tensors with two names stay shared."""
     own = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    shared = {id(own[n]) for n in weights if n in own}
-    missing = [n for n, t in own.items() if n not in weights and id(t) not in shared]
+    again = _shared_names(model)
+    missing = [n for n in own if n not in weights and n not in again]
     surplus = [n for n in weights if n not in own]
     wrong = [f"{n}: stored {tuple(w.shape)}, network {tuple(own[n].shape)}" for n, w in weights.items()
              if n in own and own[n].shape != w.shape]  # fmt: skip
