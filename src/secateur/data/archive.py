@@ -122,9 +122,7 @@ def _zip_kind(member: zipfile.ZipInfo) -> str:
 
 def _check(member: _Member, path: Path) -> None:
     parts = PurePosixPath(member.name.replace("\\", "/")).parts
-    outside = (
-        member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name or "\0" in member.name
-    )
+    outside = member.name.startswith(("/", "\\")) or ".." in parts or ":" in member.name or "\0" in member.name
     if outside or member.kind not in ("file", "folder"):
         what = "leads out of its folder" if outside else f"is a {member.kind}"
         raise DataError(

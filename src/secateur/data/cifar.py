@@ -94,12 +94,7 @@ def _split(folder: Path, files: list[str], key: bytes, classes: int) -> Split:
     for name in files:
         batch = read_pickle(folder / name)
         data, given = batch.get(b"data"), batch.get(key)
-        fits = (
-            isinstance(data, np.ndarray)
-            and data.dtype == np.uint8
-            and data.ndim == 2
-            and data.shape[1] == 3072
-        )
+        fits = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == 3072
         if not fits or not isinstance(given, list) or len(given) != len(data):  # type: ignore[arg-type]
             raise DataError(f"{folder / name} does not hold N×3072 pixels and N labels.")
         if not all(isinstance(label, int) and 0 <= label < classes for label in given):

@@ -52,11 +52,9 @@ def probe(files: Sequence[Path], image_size: int | None) -> Shape:
         with _open(path) as image:
             sizes.add((image.height, image.width))
             grey = grey and image.mode in ("L", "1", "I;16")
-    if image_size is not None:
-        size = (image_size, image_size)
-    else:
-        size = sizes.pop() if len(sizes) == 1 else (224, 224)
-    return (1 if grey else 3), *size
+    own = sizes.pop() if len(sizes) == 1 else (224, 224)
+    height, width = own if image_size is None else (image_size, image_size)
+    return (1 if grey else 3), height, width
 
 
 def decode(path: Path, shape: Shape, *, crop_seed: str | None = None) -> Tensor:

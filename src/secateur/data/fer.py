@@ -112,9 +112,7 @@ def _collect(path: Path, replaced: Sequence[int] | None) -> dict[str, Split]:
             images[part].append(image)
             labels[part].append(label)
     if replaced is not None and count != len(replaced):
-        raise DataError(
-            f"{path} and its FER+ labels have different numbers of rows; FER+ has {len(replaced)}."
-        )
+        raise DataError(f"{path} and its FER+ labels have different numbers of rows; FER+ has {len(replaced)}.")
     return {part: _split(images[part], labels[part]) for part in images}
 
 
@@ -126,9 +124,7 @@ def _parse(row: dict[str, str], where: str) -> tuple[np.ndarray, int, str]:
     except (AttributeError, ValueError, OverflowError, KeyError, TypeError) as error:
         raise DataError(f"{where} cannot be read: {error}") from error
     if image.size != _SIDE * _SIDE or not 0 <= label < len(_FER):
-        raise DataError(
-            f"{where}: wanted {_SIDE * _SIDE} pixels and a label of 0…6; got {image.size}, {label}."
-        )
+        raise DataError(f"{where}: wanted {_SIDE * _SIDE} pixels and a label of 0…6; got {image.size}, {label}.")
     return image, label, part
 
 

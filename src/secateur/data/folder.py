@@ -68,8 +68,7 @@ def read_folder(request: Request) -> Raw:
     shape = probe(files, request.image_size)
     if len(files) * shape[0] * shape[1] * shape[2] > IN_MEMORY_BYTES:
         streams: dict[str, AnySplit] = {
-            part: StreamedSplit(paths, torch.tensor(labels), shape)
-            for part, (paths, labels) in layout.files.items()
+            part: StreamedSplit(paths, torch.tensor(labels), shape) for part, (paths, labels) in layout.files.items()
         }
         return _raw(name, layout.classes, streams, 0)
 
@@ -100,9 +99,7 @@ def _scan(root: Path, name: str) -> _Layout:
     folders = _folders(root)
     while len(folders) == 1 and not _is_part(folders[0].name) and not _images(folders[0], deep=False):
         root, folders = folders[0], _folders(folders[0])
-    found = {
-        part: folder for part, names in _PARTS.items() for folder in folders if folder.name.lower() in names
-    }
+    found = {part: folder for part, names in _PARTS.items() for folder in folders if folder.name.lower() in names}
     roots = found if "train" in found else {"train": root}
     if "validation" in roots and "test" not in roots:
         roots["test"] = roots.pop("validation")  # the only held-out images are for the final figure

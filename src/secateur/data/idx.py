@@ -72,9 +72,7 @@ def read_idx(path: Path) -> Tensor:
         raise DataError(f"{path} is damaged: {error}") from error
     magic = content[:4]
     if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-        raise DataError(
-            f"{path} is no IDX file of unsigned bytes: it starts with {magic.hex() or 'nothing'}."
-        )
+        raise DataError(f"{path} is no IDX file of unsigned bytes: it starts with {magic.hex() or 'nothing'}.")
     start = 4 + 4 * magic[3]
     if len(content) < start:
         raise DataError(f"{path} is damaged: it ends within its header.")
@@ -82,7 +80,6 @@ def read_idx(path: Path) -> Tensor:
     wanted = int(np.prod(shape, dtype=np.int64))
     if len(content) - start != wanted:
         raise DataError(
-            f"{path} is damaged: its header says shape {shape}, {wanted} bytes; "
-            f"{len(content) - start} follow."
+            f"{path} is damaged: its header says shape {shape}, {wanted} bytes; {len(content) - start} follow."
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())

@@ -46,17 +46,11 @@ DATASETS: Registry[DataEntry] = Registry("data set")
 for _entry in (
     DataEntry("digits", "scikit-learn's 8×8 digits, 1,797 images, embedded", "", read_digits),
     DataEntry("mnist", "MNIST and relatives, 28×28, grey", "folder of IDX files", read_mnist),
-    DataEntry(
-        "cifar10", "CIFAR-10, 32×32", "Python batches, or an image folder; may be an archive", read_cifar
-    ),
-    DataEntry(
-        "cifar100", "CIFAR-100, 32×32", "Python batches, or an image folder; may be an archive", read_cifar
-    ),
+    DataEntry("cifar10", "CIFAR-10, 32×32", "Python batches, or an image folder; may be an archive", read_cifar),
+    DataEntry("cifar100", "CIFAR-100, 32×32", "Python batches, or an image folder; may be an archive", read_cifar),
     DataEntry("fer2013", "FER2013 facial expressions, 48×48, grey", "fer2013.csv or its folder", read_fer),
     DataEntry("ferplus", "FER2013 with FER+ labels", "folder of fer2013.csv, fer2013new.csv", read_ferplus),
-    DataEntry(
-        "folder", "one folder per class, or train/ and test/ of such", "folder or archive", read_folder
-    ),
+    DataEntry("folder", "one folder per class, or train/ and test/ of such", "folder or archive", read_folder),
 ):
     DATASETS.add(_entry.name, _entry)
 
@@ -92,7 +86,7 @@ def load(
     >>> data.shape, len(data.train), len(data.validation), len(data.test)
     ((1, 8, 8), 1294, 144, 359)
     """
-    if not 0 <= validation < 1 or (limit is not None and limit < 1) or (image_size or 1) < 1:
+    if not 0 <= validation < 1 or any(n is not None and n < 1 for n in (limit, image_size)):
         raise InputError(
             f"validation is a share in [0, 1), limit and image_size are at least 1; "
             f"got {validation}, {limit} and {image_size}."
