@@ -287,7 +287,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", None) or "secateur"
-        sys.exit(_fail(f"{words().rstrip('.')}. See `{command} --help`."))
+        text = words().strip()
+        if not text:  # no command at all: the help has been shown
+            sys.exit(2)
+        sys.exit(_fail(f"{text}{'' if text[-1] in '.?' else '.'} See `{command} --help`."))
     sys.exit(code if isinstance(code, int) else 0)
 
 

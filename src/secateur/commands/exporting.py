@@ -17,7 +17,13 @@ def export(opened: Opened, path: Path, *, to: str | None) -> None:
 
     to = to or path.suffix.removeprefix(".") or "onnx"
     with disk_errors(path.parent):
-        check = write(opened.model, opened.inputs[:1], path, to=to, check_inputs=opened.images)
+        check = write(
+            opened.model,
+            opened.inputs[:1],
+            path,
+            to=to,
+            check_inputs=opened.inputs if opened.images is None else opened.images,
+        )
     kind = "test images" if opened.images is not None else "random inputs"
     batch = "any batch size" if check.dynamic_batch else f"batch size {check.batches[0]} only"
     agreement = f"{100 * check.same_labels:.0f} % same labels, largest difference {check.max_difference:.1e}"

@@ -35,11 +35,11 @@ def measure(
     _check(networks, files, inputs)
     options: dict[str, Any] = {"batches": batches, "threads": threads, "rounds": rounds, "budget_s": budget_s}
     show = console()
-    show.print(_sizes(networks, files))
     contenders: dict[str, nn.Module | Path] = {n.name: n.model for n in networks}
     timings = latency(contenders | {file: Path(file) for file in files}, inputs, backward=backward, **options)
     # latency() calls a file by its name without the suffix, so that runtimes can be set side by side.
     first = networks[0].name if networks and sources[0] not in files else files[0].removesuffix(".onnx")
+    show.print(_sizes(networks, files))
     show.print()
     show.print(_times(timings, first))
     show.print()
