@@ -66,7 +66,7 @@ def _global(
 @app.command(
     epilog=_examples(
         "run transfer-channel --out runs/first",
-        "run transfer-channel --ratio 0.3 --set steps.finetune.epochs=20",
+        "run transfer-channel --ratio 0.3 --epochs 20 --set steps.prune.scope=global",
         "run transfer-channel --model resnet56 --weights r56.pt --data cifar.tar",
         "run my-recipe.yaml --seed 1",
     )

@@ -84,11 +84,11 @@ def test_overrides_name_one_of_several_steps_by_position(tmp_path: Path) -> None
 
 def test_shortcuts(tmp_path: Path) -> None:
     text = TEXT.replace("name: resnet_digits", "name: resnet_digits\n  weights: old.safetensors")
-    text = text.replace("ratio: 0.1", "macs: 0.5")
+    text = text.replace("ratio: 0.1", "macs: 0.5").replace("name: digits", "name: digits\n  mean: [0.3]")
     data = read(tmp_path, text, model="resnet20", data="x", ratio=0.3, epochs=7, seed=5).to_dict()
     assert data["model"]["name"] == "resnet20"
     assert data["model"]["weights"] is None, "the file's weights belong to the file's network"
-    assert data["data"]["name"] == "x"
+    assert (data["data"]["name"], data["data"]["mean"]) == ("x", None)
     assert data["steps"][0]["adapt"]["epochs"] == 7
     assert (data["steps"][1]["prune"]["ratio"], data["steps"][1]["prune"]["macs"]) == (0.3, None)
     assert data["seed"] == 5

@@ -89,6 +89,7 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
     import numpy as np
 
     from secateur.api import analyse
+    from secateur.recipe.steps.pruning import pinned_layers
 
     analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)
     show, groups = console(), analysis.groups
@@ -116,24 +117,9 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
         f"{opened.name}, input {shape}: {integer(counts.params)} parameters, {integer(counts.macs)} "
         "MACs per sample (1 MAC = 2 FLOPs)."
     )
-    pinned = [layer.name for layer in counts.layers if layer.name not in of]
-    if pinned:
-        say(f"Pinned (never cut): {_pinned(pinned, counts, analysis.unsupported)}")
+    for pinned in pinned_layers(counts, groups.items):
+        say(f"Pinned (never cut): {pinned['layer']}: {pinned['reason']}.")
     _show_unsupported(analysis.unsupported)
-
-
-def _pinned(names: list[str], counts: Counts, unsupported: tuple[Unsupported, ...]) -> str:
-    last = counts.layers[-1].name
-    words = [f"{name} (gives the network's output)" if name == last else name for name in names]
-    others = [name for name in names if name != last]
-    if not others:
-        return ", ".join(words)
-    why = (
-        "an operator without a rule touches them"
-        if unsupported
-        else "their size is fixed by what uses them, or by --only and --ignore"
-    )
-    return f"{', '.join(words)} ({why})"
 
 
 def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:

@@ -31,17 +31,17 @@ def shortcuts(
     """Applies the options that have a name of their own (``--model``, ``--weights``, …).
 
     ``ratio`` speaks to every ``prune`` step, ``epochs`` to every step that trains. A network that is
-    exchanged loses the file's weights and factory options, which were meant for the other one.
+    exchanged loses the file's weights and factory options, which were meant for the other one; likewise a data
+    set its mean and standard deviation.
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
     if model is not None:
-        for key in ("weights", "options"):
-            if isinstance(tree.data.get("model"), dict):
-                tree.data["model"].pop(key, None)
+        _forget(tree, "model", ("weights", "options"))
         tree = _set(tree, "model.name", model, "--model")
     if weights is not None:
         tree = _set(tree, "model.weights", weights, "--weights")
     if data is not None:
+        _forget(tree, "data", ("mean", "std"))
         tree = _set(tree, "data.name", data, "--data")
     if seed is not None:
         tree = _set(tree, "seed", seed, "--seed")
@@ -55,6 +55,13 @@ def shortcuts(
     if epochs is not None:
         tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
     return tree
+
+
+def _forget(tree: YamlTree, part: str, keys: Iterable[str]) -> None:
+    settings = tree.data.get(part)
+    if isinstance(settings, dict):
+        for key in keys:
+            settings.pop(key, None)
 
 
 def override(tree: YamlTree, assignments: Iterable[str]) -> YamlTree:

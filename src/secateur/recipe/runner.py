@@ -106,13 +106,14 @@ def run(
 def resume(folder: str | Path, *, on_event: OnEvent | None = None, progress: bool | None = None) -> RunResult:
     """Goes on with the run in ``folder``; of a finished run only the networks are loaded.
 
-    The end is the same as that of a run that was never stopped, on the same machine and threads.
+    The end is the same as that of a run that was never stopped, on the same machine; as many threads are
+    used as at the start, because sums depend on how they are split.
 
     Raises:
         DataError: There is no run in ``folder``, or its files are damaged.
         InputError: Its recipe was changed, or another process works in it.
     """
-    with _opened(folder) as (found, recipe, data):
+    with _opened(folder) as (found, recipe, data), _threads(int(found.about["machine"]["threads"])):
         return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
 
@@ -138,6 +139,18 @@ def _opened(folder: str | Path) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
     with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
         recipe = found.recipe()
         yield found, recipe, load_data(recipe)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

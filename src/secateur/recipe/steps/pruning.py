@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -12,9 +13,12 @@ from secateur.errors import InputError
 from secateur.recipe.files import read_json, write_json
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.types import Target
+from secateur.types import Counts, Target
 
-__all__ = ["Prune", "PruneSettings"]
+if TYPE_CHECKING:
+    from secateur.graph.groups import Group
+
+__all__ = ["Prune", "PruneSettings", "pinned_layers"]
 
 
 class PruneSettings(Settings):
@@ -77,6 +81,21 @@ class PruneSettings(Settings):
         return f"down to {value:.0%} of the {name} {by}" if value <= 1 else f"down to {value:,.0f} {name} {by}"
 
 
+def pinned_layers(counts: Counts, groups: Iterable[Group]) -> list[dict[str, str]]:
+    """Layers whose output channels are in no group, each with the reason."""
+    free = {layer for group in groups for layer in group.producers}
+    return [
+        {
+            "layer": layer.name or "(top level)",
+            "reason": "gives the network's output"
+            if layer is counts.layers[-1]
+            else "its size is fixed by what uses it, or it was to be left alone",
+        }
+        for layer in counts.layers
+        if layer.name not in free
+    ]
+
+
 class Prune(Step[PruneSettings]):
     """Removes units, verifies the cut, and keeps it as an artifact."""
 
@@ -105,6 +124,7 @@ class Prune(Step[PruneSettings]):
             "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
             "layers": [row.model_dump() for row in layer_rows(pruned.before, pruned.after)],
             "unsupported": [asdict(item) for item in pruned.unsupported],
+            "pinned": pinned_layers(pruned.before, (cut.group for cut in pruned.groups)),
         }
         summary = {
             "params_before": pruned.before.params,
