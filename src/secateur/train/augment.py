@@ -64,4 +64,6 @@ def crop_and_flip(images: Tensor, draws: Draws) -> Tensor:
     first = torch.arange(count, device=device)[:, None] * (height + 2 * pad)
     index = (first + rows)[:, :, None] * (width + 2 * pad) + columns[:, None, :]
     pixels = padded.view(-1, channels)[index.view(-1)]
+    if channels == 1:  # both layouts at once; these strides are the ones that nothing mistakes
+        return pixels.view(count, 1, height, width)
     return pixels.view(count, height, width, channels).permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from secateur.data.types import DataSet
 from secateur.errors import InputError
 
-__all__ = ["device_of", "first_look", "in_mode", "logits_of"]
+__all__ = ["choose_layout", "device_of", "first_look", "in_mode", "logits_of"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -25,24 +25,28 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Puts ``model`` into a mode, and every module back into its own afterwards."""
     found = [(module, module.training) for module in model.modules()]
     was = model.training
+    has_modes = _set_mode(model, training)
+    if training and not has_modes:
+        raise InputError(
+            "This exported graph has no training mode: torch.export.export made it for inference. "
+            "Train the network itself, or a graph that Secateur's surgery returned."
+        )
     try:
-        _set_mode(model, training)
         yield
     finally:
-        _set_mode(model, was)
+        if has_modes:
+            _set_mode(model, was)
         for module, flag in found:  # single modules may differ, a frozen batch norm for instance
             module.training = flag
 
 
-def _set_mode(model: nn.Module, training: bool) -> None:
+def _set_mode(model: nn.Module, training: bool) -> bool:
+    """Whether the network has modes; a graph from torch.export has none unless it was given them."""
     try:
         model.train(training)
-    except NotImplementedError:  # a graph from torch.export has no modes unless it was given them
-        if training:
-            raise InputError(
-                "This exported graph has no training mode: torch.export.export made it for inference. "
-                "Train the network itself, or a graph that Secateur's surgery returned."
-            ) from None
+    except NotImplementedError:
+        return False
+    return True
 
 
 def logits_of(output: object) -> Tensor:
@@ -59,23 +63,39 @@ def logits_of(output: object) -> Tensor:
     return scores
 
 
-def first_look(model: nn.Module, data: DataSet, *, channels_last: bool) -> torch.memory_format:
-    """Runs two images, so that a misfit is told before anything else; returns the layout to use.
+def choose_layout(model: nn.Module, data: DataSet, *, channels_last: bool) -> torch.memory_format:
+    """Puts the weights into the wanted layout if the network can work in it, and returns the one to use.
 
     Networks that reshape with ``view`` refuse channels-last images; they get the contiguous layout.
 
     Raises:
+        InputError: The network does not fit the data (see :func:`first_look`).
+    """
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            first_look(model, data, layout=torch.channels_last)
+            return torch.channels_last
+        except InputError as error:
+            if "view size" not in str(error):
+                raise
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    first_look(model, data)
+    return torch.contiguous_format
+
+
+def first_look(model: nn.Module, data: DataSet, *, layout: torch.memory_format = torch.contiguous_format) -> None:
+    """Runs two images, so that a misfit is told before anything else.
+
+    Raises:
         InputError: The network does not take the data set's images, or has another number of classes.
     """
-    device = device_of(model)
-    images = data.normalise(torch.zeros(2, *data.shape, dtype=torch.uint8, device=device))
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.zeros(2, *data.shape, dtype=torch.uint8, device=device_of(model))
+    inputs = data.normalise(images).contiguous(memory_format=layout)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), in_mode(model, training=False):
         try:
-            output = model(images.contiguous(memory_format=layout))
+            output = model(inputs)
         except RuntimeError as error:
-            if channels_last and "view" in str(error):
-                return first_look(model, data, channels_last=False)
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"The network does not take {data.name}'s images of shape {data.shape}: {reason}"
@@ -87,4 +107,3 @@ def first_look(model: nn.Module, data: DataSet, *, channels_last: bool) -> torch
             f"{len(data.classes)} classes. Build it with classes={len(data.classes)}, or use "
             f"secateur.models.replace_head(model, {len(data.classes)})."
         )
-    return layout

@@ -50,7 +50,7 @@ def evaluate(
     target = home if device is None else torch.device(device)
     try:
         model.to(target)
-        first_look(model, data, channels_last=False)
+        first_look(model, data)
         seconds = [0.0]
         with in_mode(model, training=False), _autocast(target, precision):
             forward = _timed(model, target, seconds)

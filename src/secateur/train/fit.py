@@ -6,15 +6,16 @@ import copy
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.data.types import DataSet
 from secateur.errors import InputError
-from secateur.train.common import device_of, first_look, in_mode
+from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
 from secateur.train.history import History
 from secateur.train.run import Job, OnEpoch, Run
@@ -95,20 +96,23 @@ def _fabric(config: TrainConfig, strategy: str) -> Fabric:
 def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
     """Trains in processes of its own; the first one hands back the weights."""
     fabric = _fabric(job.config, "ddp_spawn")
-    history, weights = fabric.launch(_worker, job, progress)  # type: ignore[arg-type]
+    # Fabric looks through arguments and results for modules and tensors, and stumbles over frozen
+    # dataclasses: hence the partial, and plain dictionaries on the way back.
+    found, weights = fabric.launch(partial(_worker, job=job, progress=progress))
+    history = History.from_dict(found)
     job.model.load_state_dict(weights)
     for record in history.epochs if on_epoch is not None else ():
         on_epoch(record)  # type: ignore[misc]
-    return history  # type: ignore[no-any-return]
+    return history
 
 
-def _worker(fabric: Fabric, job: Job, progress: bool | None) -> tuple[History, dict[str, Tensor]]:
+def _worker(fabric: Fabric, *, job: Job, progress: bool | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     # The arguments arrive in memory that all processes share, so the network has to be copied first.
     model = copy.deepcopy(job.model)
     job = replace(job, model=model)
     fabric.barrier()
     history = _train(fabric, job, None, progress)
-    return history, {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    return history.to_dict(), {name: tensor.cpu() for name, tensor in model.state_dict().items()}
 
 
 def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
@@ -116,11 +120,10 @@ def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | 
     if not len(job.data.train):
         raise InputError(f"{job.data.name} has no images to train on.")
     model, home = job.model, device_of(job.model)
-    layout = first_look(model, job.data, channels_last=job.config.channels_last)
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), in_mode(model, training=True):
-            model.to(memory_format=layout)  # type: ignore[call-overload]
+            layout = choose_layout(model, job.data, channels_last=job.config.channels_last)
             run = Run(fabric, job, layout)
             run.restore()
             run.epochs(on_epoch, progress)

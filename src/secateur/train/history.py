@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +67,11 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         return {"epochs": [record.to_dict() for record in self.epochs], "kept": self.kept}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> History:
+        """The history that :meth:`to_dict` was called on."""
+        return cls(tuple(EpochRecord(**record) for record in content["epochs"]), content["kept"])
 
 
 @dataclass(frozen=True)
