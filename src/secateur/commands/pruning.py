@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from secateur.commands.networks import Opened
 from secateur.commands.show import change, console, integer, ratio, say, table
-from secateur.errors import InputError
+from secateur.errors import InputError, SecateurError
 from secateur.types import Counts, Target, Unsupported
 
 __all__ = ["inspect", "parse_amount", "prune", "target"]
@@ -53,8 +54,13 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
 
     refuse_used(out)
     pruned = cut(opened.model, opened.inputs, **options)
-    with disk_errors(out):
-        pruned.save(out)
+    try:
+        with disk_errors(out):
+            pruned.save(out)
+    except SecateurError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # only ever an empty folder
+        raise
     before, after, show = pruned.before, pruned.after, console()
     rows = [
         _row("Parameters", before.params, after.params),

@@ -105,14 +105,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns a full disk into one clear :class:`DataError` that says how to go on."""
+def disk_errors(folder: Path, then: str = "try again") -> Iterator[None]:
+    """Turns a full disk into one clear :class:`DataError`; ``then`` is what to do once there is space."""
     try:
         yield
     except Exception as error:
         if any(_is_full(cause) for cause in _causes(error)):
-            raise DataError(
-                f"The disk is full: cannot go on writing in {folder}. "
-                f"Free some space, then go on with `secateur resume {folder}`."
-            ) from error
+            raise DataError(f"The disk is full: cannot write in {folder}. Free some space, then {then}.") from error
         raise

@@ -167,7 +167,7 @@ class _Runner:
 
     def go(self, state: State) -> RunResult:
         """Does the steps that are not done, in order, and notes each as done when it is."""
-        with lock(self.path), disk_errors(self.path):
+        with lock(self.path), disk_errors(self.path, f"go on with `secateur resume {self.path}`"):
             sweep(self.path)
             metrics = Metrics(self.path / "metrics.jsonl")
             results: dict[str, StepResult] = {}
