@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from secateur.models.create import MODELS, ModelEntry, create
+from secateur.models.create import MODELS, ModelEntry, create, normalisation
 from secateur.models.head import replace_head
 from secateur.models.weights import load_weights, read_weights
 
-__all__ = ["MODELS", "ModelEntry", "create", "load_weights", "read_weights", "replace_head"]
+__all__ = ["MODELS", "ModelEntry", "create", "load_weights", "normalisation", "read_weights", "replace_head"]

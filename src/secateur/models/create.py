@@ -23,7 +23,13 @@ from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
 from secateur.registry import Registry
 
-__all__ = ["MODELS", "ModelEntry", "create"]
+__all__ = ["MODELS", "ModelEntry", "create", "normalisation"]
+
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of images in 0..1."""
+
+IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class ModelEntry:
         factory: Called with ``classes`` and the options.
         classes: Default number of classes.
         shape: (C, H, W) that it is made for.
+        normalisation: What its public weights were trained with, where there are any.
     """
 
     name: str
@@ -43,14 +50,18 @@ class ModelEntry:
     factory: Callable[..., nn.Module]
     classes: int
     shape: tuple[int, int, int]
+    normalisation: Normalisation | None = None
 
 
 MODELS: Registry[ModelEntry] = Registry("model")
 
 
-def _add(name: str, summary: str, factory: Callable[..., nn.Module], classes: int, *shape: int) -> None:
+def _add(
+    name: str, summary: str, factory: Callable[..., nn.Module], classes: int, *shape: int,
+    normalisation: Normalisation | None = None,
+) -> None:  # fmt: skip
     channels, height, width = shape
-    MODELS.add(name, ModelEntry(name, summary, factory, classes, (channels, height, width)))
+    MODELS.add(name, ModelEntry(name, summary, factory, classes, (channels, height, width), normalisation))
 
 
 _add("lenet300", "LeNet-300-100, fully connected", LeNet300, 10, 1, 28, 28)
@@ -73,7 +84,27 @@ for _depth in (20, 32, 44, 56, 110):
             3,
             32,
             32,
+            normalisation=IMAGENET,
         )
+
+
+def normalisation(name: str) -> Normalisation | None:
+    """Mean and standard deviation that a network's public weights were trained with; ``None`` where unknown.
+
+    >>> normalisation("torchvision:resnet50")
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    """
+    library, colon, rest = name.partition(":")
+    if not colon:
+        entry = MODELS.get(name)
+        return None if entry is None else entry.normalisation
+    if library == "timm":
+        import_torchvision()
+        import timm
+
+        known = timm.get_pretrained_cfg(rest)
+        return None if known is None else (tuple(known.mean), tuple(known.std))
+    return IMAGENET if library == "torchvision" else None
 
 
 def create(name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any) -> nn.Module:

@@ -18,8 +18,9 @@ __all__ = ["load_data", "make_model"]
 
 
 def load_data(recipe: Recipe) -> DataSet:
-    """Loads the recipe's data set, with its own normalisation where it asks for one."""
+    """Loads the recipe's data set, normalised as the recipe says or as the pretrained weights expect."""
     from secateur.data import load
+    from secateur.models import normalisation
 
     config = recipe.data
     data = load(
@@ -29,10 +30,10 @@ def load_data(recipe: Recipe) -> DataSet:
         limit=config.limit,
         image_size=config.image_size,
     )
-    if config.mean is None and config.std is None:
-        return data
-    mean = config.mean if config.mean is not None else data.mean
-    return data.with_normalisation(mean, config.std if config.std is not None else data.std)
+    known = normalisation(recipe.model.name) if recipe.model.weights is not None else None
+    mean, std = known if known is not None and len(known[0]) == data.shape[0] else (data.mean, data.std)
+    mean, std = config.mean or mean, config.std or std
+    return data if (mean, std) == (data.mean, data.std) else data.with_normalisation(mean, std)
 
 
 def make_model(recipe: Recipe, data: DataSet) -> nn.Module:

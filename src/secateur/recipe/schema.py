@@ -62,12 +62,13 @@ class DataConfig(Settings):
         validation: Share of the training images that is held out.
         limit: At most this many images of each split (for a trial).
         image_size: Side in pixels that images of a folder are resized to.
-        mean: Mean per channel that replaces the data set's own (in 0..1).
-        std: Standard deviation per channel that replaces the data set's own.
+        mean: Mean per channel (in 0..1); by default that of the network's pretrained weights, where they are
+            used and it is known, else the data set's own.
+        std: Standard deviation per channel, likewise.
     """
 
     name: str = "digits"
-    validation: float = Field(default=0.1, ge=0, lt=1)
+    validation: float = Field(default=0.05, ge=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
     image_size: int | None = Field(default=None, ge=1)
     mean: tuple[float, ...] | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import Field
 from torch import nn
 
 from secateur.recipe.schema import Settings
@@ -13,15 +14,33 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.train import History, TrainConfig, evaluate, fit
 
-__all__ = ["Adapt", "Control", "Finetune", "TrainSettings"]
+__all__ = ["MANY_IMAGES", "Adapt", "Control", "Finetune", "TrainSettings"]
+
+
+MANY_IMAGES = 20_000
+"""From here on ``auto`` means few epochs in bf16; smaller sets get more epochs in float32."""
 
 
 class TrainSettings(Settings, TrainConfig):
-    """Settings of a step that trains: those of `secateur.train.TrainConfig`."""
+    """Settings of a step that trains: those of `secateur.train.TrainConfig`, and what suits the data set.
 
-    def train_config(self) -> TrainConfig:
-        """The settings as `secateur.train.fit` takes them."""
-        return TrainConfig(**self.model_dump())
+    Attributes:
+        epochs: A number, or ``auto``: 3 from 20,000 training images on, else 12.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training images on.
+    """
+
+    epochs: int | Literal["auto"] = Field(default="auto", ge=0)  # type: ignore[assignment]
+    precision: Literal["auto", "32", "bf16"] = "auto"  # type: ignore[assignment]
+
+    def train_config(self, images: int) -> TrainConfig:
+        """The settings as `secateur.train.fit` takes them, for so many training images."""
+        many = images >= MANY_IMAGES
+        settings = self.model_dump()
+        if self.epochs == "auto":
+            settings["epochs"] = 3 if many else 12
+        if self.precision == "auto":
+            settings["precision"] = "bf16" if many else "32"
+        return TrainConfig(**settings)
 
 
 def _weights(context: Context) -> Path:
@@ -37,7 +56,7 @@ def _train(context: Context, model: nn.Module, config: TrainSettings, role: str,
     history = fit(
         model,
         context.data,
-        config.train_config(),
+        config.train_config(len(context.data.train)),
         folder=context.work,
         seed=context.recipe.seed,
         name=context.step,
