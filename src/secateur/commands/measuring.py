@@ -111,10 +111,10 @@ def _times(timings: Sequence[Timing], reference: str) -> Any:
                 t.runtime,
                 t.direction,
                 str(t.batch),
-                f"{spread.median:.3f} ms",
+                f"{spread.median:.3f}",
                 f"{spread.q25:.3f}–{spread.q75:.3f}",
                 "–" if factor is None else f"{ratio(factor.median)} ({factor.q25:.2f}–{factor.q75:.2f})",
             ]
         )
-    columns = ["Network", "Runtime", "Direction", "Batch", "Time", "Quartiles", f"Speed-up over {reference}"]
+    columns = ["Network", "Runtime", "Pass", "Batch", "ms per\ncall", "Quartiles", f"Speed-up\nover {reference}"]
     return table(columns, rows, words=(0, 1, 2))

@@ -110,7 +110,7 @@ def _slower(timings: tuple[Timing, ...]) -> list[str]:
         return []
     return [
         f"Fewer MACs, but slower here ({'; '.join(found)}): runtimes work on blocks of 8 or 16 channels, which "
-        "the widths that are left do not fill. Prune to whole blocks with round_to: 8."
+        "the widths that are left do not fill. Prune to whole blocks with round_to: 8 (--set steps.prune.round_to=8)."
     ]
 
 
