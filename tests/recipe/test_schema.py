@@ -42,7 +42,7 @@ def test_defaults_are_filled_in_and_the_resolved_recipe_reads_back_equal(tmp_pat
     recipe = read(tmp_path, TEXT)
     assert [step.kind for step in recipe.steps] == ["adapt", "prune", "measure"]
     assert recipe.seed == 0
-    assert recipe.data.validation == 0.1
+    assert recipe.data.validation == 0.05
     (tmp_path / "again.yaml").write_text(recipe.to_yaml())
     assert load_recipe(tmp_path / "again.yaml") == recipe
 
@@ -158,12 +158,18 @@ def test_what_is_no_recipe_is_an_input_error(tmp_path: Path, text: str) -> None:
         ("name.first=x", ("name is a single value",)),
         ("seed=[", ("not a YAML value",)),
         ("seed=-1", ("--set seed should be greater",)),
+        ("steps.adapt.epochs=many", ("--set steps.adapt.epochs should be a valid integer", "or should be auto; got")),
     ],
 )
 def test_errors_in_overrides_name_the_option(tmp_path: Path, assignment: str, words: tuple[str, ...]) -> None:
     text = message(tmp_path, TEXT, assignment)
     for word in words:
         assert word in text
+
+
+def test_an_option_that_speaks_to_several_steps_is_complained_about_once(tmp_path: Path) -> None:
+    text = message(tmp_path, TEXT + "- control:\n", epochs=-2)
+    assert text == "--epochs should be greater than or equal to 0; got -2."
 
 
 def test_a_shortcut_without_its_step_is_an_error(tmp_path: Path) -> None:

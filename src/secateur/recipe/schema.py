@@ -193,14 +193,26 @@ def _check(
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        found: dict[Place, list[tuple[str, str]]] = {}
         for item in error.errors(include_url=False):
-            known = [*also, *_fields(model, item["loc"][:-1])]
-            inner = (*place, *item["loc"])
+            loc = _field_path(model, item["loc"])
+            found.setdefault((*place, *loc), []).append(_explain(item, [*also, *_fields(model, loc[:-1])]))
+        for inner, words in found.items():  # several at one place: none of the alternatives fits
+            said = f"{', or'.join(phrase for phrase, _ in words)}{words[0][1]}"
             name, where = _dotted(inner), tree.where(inner)
             # An option's own text names the setting already: `--set steps.prune.ratio should be …`.
-            at = where if where.endswith(f" {name}") else f"{where}: {name}"
-            problems.append(f"{at}{_explain(item, name, known)}")
+            known = where.endswith(f" {name}") or (where.startswith("--") and " " not in where)
+            problem = f"{where if known else f'{where}: {name}'}{said}"
+            problems += [problem] if problem not in problems else []
         return None
+
+
+def _field_path(model: type[BaseModel], loc: tuple[str | int, ...]) -> Place:
+    """``loc`` without what pydantic adds to tell the alternatives of a union apart."""
+    for end in range(len(loc) - 1, 0, -1):
+        if isinstance(loc[end], str) and not _fields(model, loc[:end]):
+            return loc[:end]
+    return loc
 
 
 def _dotted(place: Place) -> str:
@@ -209,28 +221,29 @@ def _dotted(place: Place) -> str:
     return ".".join(parts)
 
 
-def _explain(item: Mapping[str, Any], name: str, known: list[str]) -> str:
-    """Ends a sentence that begins with a setting's name: what is wrong, and the allowed or nearest names."""
-    key, got, kind = name.rsplit(".", 1)[-1], item.get("input"), item["type"]
+def _explain(item: Mapping[str, Any], known: list[str]) -> tuple[str, str]:
+    """What is wrong, to follow a setting's name: a phrase, and the end of the sentence."""
+    key, got, kind = str(item["loc"][-1] if item["loc"] else ""), item.get("input"), item["type"]
+    end = f"; got {got!r:.60}."
     if kind == "extra_forbidden":
         close = nearest(key, known)
         offer = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
-        return f" is not a setting. {offer}"
+        return f" is not a setting. {offer}", ""
     if kind == "missing":
-        return " is missing."
+        return " is missing", "."
     if kind == "value_error":
-        return f": {item['ctx']['error']}".rstrip(".") + "."
+        return f": {item['ctx']['error']}".rstrip("."), "."
     if kind == "literal_error":
         allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
         close = nearest(str(got), allowed, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        return f" is one of {', '.join(allowed)}; got {got!r:.60}.{hint}"
+        one = f" should be one of {', '.join(allowed)}" if len(allowed) > 1 else f" should be {allowed[0]}"
+        return one, f"{end} Did you mean {close[0]}?" if close else end
     words = {
         "model_type": "should be a mapping of settings",
         "string_pattern_mismatch": "may hold letters, digits and _ . - only",
     }
     message = words.get(kind) or re.sub(r"^(Input|String|Value error,) ", "", item["msg"])
-    return f" {message.rstrip('.')}; got {got!r:.60}."
+    return f" {message.rstrip('.')}", end
 
 
 def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
