@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.data.types import DataSet
 from secateur.errors import InputError
@@ -96,23 +97,28 @@ def _fabric(config: TrainConfig, strategy: str) -> Fabric:
 def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
     """Trains in processes of its own; the first one hands back the weights."""
     fabric = _fabric(job.config, "ddp_spawn")
-    # Fabric looks through arguments and results for modules and tensors, and stumbles over frozen
-    # dataclasses: hence the partial, and plain dictionaries on the way back.
-    found, weights = fabric.launch(partial(_worker, job=job, progress=progress))
-    history = History.from_dict(found)
-    job.model.load_state_dict(weights)
+    # Fabric looks through arguments for modules and stumbles over frozen dataclasses, hence the partial;
+    # what workers return it passes through a pipe that a network does not fit into, hence the file.
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.pt"
+        fabric.launch(partial(_worker, job=job, progress=progress, result=result))
+        found = torch.load(result, map_location="cpu", weights_only=True)
+    history = History.from_dict(found["history"])
+    job.model.load_state_dict(found["model"])
     for record in history.epochs if on_epoch is not None else ():
         on_epoch(record)  # type: ignore[misc]
     return history
 
 
-def _worker(fabric: Fabric, *, job: Job, progress: bool | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _worker(fabric: Fabric, *, job: Job, progress: bool | None, result: Path) -> None:
     # The arguments arrive in memory that all processes share, so the network has to be copied first.
     model = copy.deepcopy(job.model)
-    job = replace(job, model=model)
     fabric.barrier()
-    history = _train(fabric, job, None, progress)
-    return history.to_dict(), {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    history = _train(fabric, replace(job, model=model), None, progress)
+    if fabric.is_global_zero:
+        torch.save({"history": history.to_dict(), "model": model.state_dict()}, result)
+    fabric.barrier()
+    torch.distributed.destroy_process_group()  # else its threads can abort a process that ends
 
 
 def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
