@@ -54,13 +54,13 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _global(
+def _everywhere(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (works anywhere).")] = False,
 ) -> None:
-    """Options of every command; both are dealt with before a command runs."""
+    """Options of every command, dealt with before it runs."""
 
 
 @app.command(
@@ -288,9 +288,9 @@ def main(arguments: list[str] | None = None) -> None:
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", None) or "secateur"
         text = words().strip()
-        if not text:  # no command at all: the help has been shown
-            sys.exit(2)
-        sys.exit(_fail(f"{text}{'' if text[-1] in '.?' else '.'} See `{command} --help`."))
+        if text:  # there is none without any command, when the help has been shown
+            _fail(f"{text}{'' if text[-1] in '.?' else '.'} See `{command} --help`.")
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["change", "console", "error", "integer", "ratio", "say", "share", "size", "table"]
 
@@ -22,10 +23,9 @@ def console() -> Console:
 
 
 def error(message: str, *, label: str = "Error") -> None:
-    """One message on standard error."""
-    out = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    out.print(f"{label}:", style="bold red", end=" ")
-    out.print(message)
+    """One message on standard error; a long one is broken between words on a terminal only."""
+    words = Text.assemble((f"{label}:", "bold red"), " ", message)
+    Console(stderr=True, highlight=False).print(words, soft_wrap=not sys.stderr.isatty())
 
 
 def say(text: str, *, style: str | None = None) -> None:
