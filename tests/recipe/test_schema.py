@@ -53,6 +53,13 @@ def test_every_builtin_recipe_is_valid_and_described() -> None:
     assert all(entry.description.endswith(".") for entry in entries)
 
 
+def test_every_builtin_recipe_reads_back_equal_when_its_defaults_are_written_out(tmp_path: Path) -> None:
+    for entry in builtin_recipes():
+        recipe = load_recipe(entry.name)
+        (tmp_path / "resolved.yaml").write_text(recipe.to_yaml())
+        assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
 def test_transfer_channel_is_the_seed_text() -> None:
     recipe = load_recipe("transfer-channel")
     kinds = [step.kind for step in recipe.steps]

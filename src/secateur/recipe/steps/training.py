@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import nn
@@ -29,7 +29,7 @@ class TrainSettings(Settings, TrainConfig):
         precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training images on.
     """
 
-    epochs: int | Literal["auto"] = Field(default="auto", ge=0)  # type: ignore[assignment]
+    epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # type: ignore[assignment]
     precision: Literal["auto", "32", "bf16"] = "auto"  # type: ignore[assignment]
 
     def train_config(self, images: int) -> TrainConfig:
