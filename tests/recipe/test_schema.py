@@ -176,7 +176,7 @@ def test_errors_in_overrides_name_the_option(tmp_path: Path, assignment: str, wo
 
 def test_an_option_that_speaks_to_several_steps_is_complained_about_once(tmp_path: Path) -> None:
     text = message(tmp_path, TEXT + "- control:\n", epochs=-2)
-    assert text == "--epochs should be greater than or equal to 0; got -2."
+    assert text == "--epochs should be greater than or equal to 0, or should be auto; got -2."
 
 
 def test_a_shortcut_without_its_step_is_an_error(tmp_path: Path) -> None:
