@@ -22,8 +22,9 @@ from secateur.errors import (
     VerificationError,
     WeightsError,
 )
-from secateur.graph.flow import flow, module_of
+from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
+from secateur.graph.solve import GRANULARITIES
 from secateur.graph.trace import trace
 from secateur.measure.counts import Costs
 from secateur.plan import Plan
@@ -61,6 +62,7 @@ def analyse(
     *,
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
+    granularity: str = "auto",
 ) -> Analysis:
     """Traces ``model`` and finds what must be cut together.
 
@@ -69,13 +71,14 @@ def analyse(
         example_inputs: A tensor, a tuple, or a dict of keyword inputs.
         only: Names or patterns of modules whose output channels alone may be pruned.
         ignore: Names or patterns of modules whose output channels are kept.
+        granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
 
     Raises:
         TraceError: The network cannot be traced.
         UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
     """
     labelled = flow(trace(model, example_inputs))
-    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore))
+    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore), granularity)
     return Analysis(groups, Costs(groups), _unsupported(groups))
 
 
@@ -111,6 +114,7 @@ def prune(
     min_units: int = 1,
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
+    granularity: str = "auto",
     backend: str = "auto",
     verify: bool = True,
     seed: int = 0,
@@ -126,8 +130,11 @@ def prune(
         scope: ``local`` (the same share of every group), ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
-        only: Names or patterns of the only modules whose output channels may go.
-        ignore: Names or patterns of modules that keep their output channels.
+        only: Names or patterns of the only modules (or parameters) whose output channels may go.
+        ignore: Names or patterns of modules (or parameters) that keep their output channels.
+        granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
+            channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
+            (the head size), ``auto`` whichever leaves more units to choose from.
         backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
             with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
         verify: Whether to compare with the masked dense network; leave it on.
@@ -156,7 +163,7 @@ def prune(
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
     _finite(model)
-    analysis = analyse(model, example_inputs, only=only, ignore=ignore)
+    analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
     scores = _scores(analysis.groups, criterion, seed)
     if not scores:
         raise BudgetError(_nothing_free(analysis))
@@ -176,8 +183,8 @@ def apply(
     Raises:
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
-    analysis = analyse(model, example_inputs)
-    keep = _units_of(analysis.groups, plan)
+    labelled = flow(trace(model, example_inputs))
+    analysis, keep = _fitting(labelled, plan)
     return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
 
 
@@ -276,6 +283,19 @@ def _plan(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
             keep[name] = {d: tuple(np.flatnonzero(m).tolist()) for d, m in sorted(masks.items())}
             shapes[name] = labels.shape
     return Plan(keep, shapes, provenance)
+
+
+def _fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
+    """Finds the granularity that a plan was made with, and the units that it leaves."""
+    error: PlanError | None = None
+    for granularity in GRANULARITIES:
+        groups = solve(labelled, granularity=granularity)
+        try:
+            return Analysis(groups, Costs(groups), _unsupported(groups)), _units_of(groups, plan)
+        except PlanError as caught:
+            error = error or caught
+    assert error is not None
+    raise error
 
 
 def _units_of(groups: Groups, plan: Plan) -> Mask:

@@ -19,20 +19,19 @@ def pinned_by_selection(
 ) -> list[Vector]:
     """Labels of the output channels that ``only`` and ``ignore`` keep from being pruned.
 
-    A name stands for the module and everything inside it; ``*`` and ``?`` match as in file names. A layer
-    that is ignored keeps its output channels; its input channels follow the layers before it.
+    A name stands for a parameter, or for a module and everything inside it; ``*`` and ``?`` match as in file
+    names. A layer that is ignored keeps its output channels; its input channels follow the layers before it.
 
     Raises:
         UnknownNameError: A name or pattern that fits no module.
     """
-    names = [n for n, _ in model.named_modules() if n]
+    names = [n for n, _ in model.named_modules() if n] + list(flow.tensors)
     if only is not None:
         only = _checked(only, names)
     ignore = _checked(ignore, names)
     pinned: list[Vector] = []
     for name, labels in flow.tensors.items():
-        module = name.rpartition(".")[0]
-        kept = _covered(module, ignore) or (only is not None and not _covered(module, only) and labels.ndim > 1)
+        kept = _covered(name, ignore) or (only is not None and not _covered(name, only) and labels.ndim > 1)
         if kept:
             pinned += [v[0] for v in labels.dims.values() if len(v[0]) and int(v[0][0]) not in flow.consumed]
     return pinned
@@ -42,12 +41,12 @@ def _checked(patterns: Iterable[str], names: list[str]) -> list[str]:
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownNameError("module", pattern, names)
+            raise UnknownNameError("module or parameter", pattern, names)
     return patterns
 
 
-def _covered(module: str, patterns: Iterable[str]) -> bool:
-    """Whether the module or one that contains it matches."""
-    parts = module.split(".")
+def _covered(parameter: str, patterns: Iterable[str]) -> bool:
+    """Whether the parameter or a module that contains it matches."""
+    parts = parameter.split(".")
     paths = [".".join(parts[: k + 1]) for k in range(len(parts))]
     return any(fnmatchcase(path, pattern) for pattern in patterns for path in paths)

@@ -10,11 +10,10 @@ from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from secateur.graph.flow import Flow
-from secateur.graph.labels import Constraints, Labels, Site, Vector
+from secateur.graph.labels import Labels, Vector
+from secateur.graph.solve import Solution, close_under, pick_axes
 from secateur.types import Member
 
 __all__ = ["Group", "Groups", "solve"]
@@ -94,129 +93,25 @@ class Groups:
         return {d: m for d, m in masks.items() if not m.all()}
 
 
-def solve(flow: Flow, pinned: Iterable[Vector] = ()) -> Groups:
-    """Solves the constraints: connected components, with one free axis for every split.
+def solve(flow: Flow, pinned: Iterable[Vector] = (), granularity: str = "auto") -> Groups:
+    """Solves the constraints: connected components, with one free axis for every split into blocks.
 
     Args:
         flow: The labelled network.
         pinned: Further labels that must stay (``ignore``, ``only``).
+        granularity: What goes where a dimension is split into blocks (heads, groups, shuffles): ``whole``
+            blocks, the same positions ``within`` every block, or ``auto``: whichever leaves more units.
     """
-    constraints = flow.constraints
-    edges = list(constraints.edges) + [(v, np.zeros_like(v)) for v in pinned]
-    choices = _choose(constraints, edges)
-    component, derived = _close(constraints, edges, choices)
-    stuck = _stuck(constraints, choices, component)
-    if stuck:
-        other = {i: 1 - a if i in stuck else a for i, a in choices.items()}
-        again, more = _close(constraints, edges, other)
-        if np.count_nonzero(again != again[0]) > np.count_nonzero(component != component[0]):
-            component, derived = again, more
-    return _build(flow, component, derived)
-
-
-# ------------------------------------------------------------------------------------------------ components
-
-
-def _components(count: int, edges: Sequence[tuple[Vector, Vector]]) -> NDArray[np.int64]:
-    a = np.concatenate([np.zeros(0, np.int64), *(np.ravel(e[0]) for e in edges)])
-    b = np.concatenate([np.zeros(0, np.int64), *(np.ravel(e[1]) for e in edges)])
-    graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
-
-
-def _choose(constraints: Constraints, edges: list[tuple[Vector, Vector]]) -> dict[int, int]:
-    """Picks the free axis of every split; splits that hang together choose together.
-
-    The finer axis wins (whole groups of a grouped convolution with many small groups, positions within the
-    groups of a channel shuffle), unless a rule prefers one.
-    """
-    splits = [(i, s) for i, s in enumerate(constraints.sites) if s.split]
-    if not splits:
-        return {}
-    every = [(np.broadcast_to(s.children, s.parents.shape), s.parents) for s in constraints.sites]
-    not_pins = [e for e in edges if e[1].any() or not len(e[1])]
-    cluster = _components(constraints.count, [*not_pins, *every])
-    votes: dict[int, NDArray[np.float64]] = {}
-    for _, site in splits:
-        vote = votes.setdefault(int(cluster[site.children[0]]), np.zeros(2))
-        sizes = [len(np.unique(row)) for row in site.parents]
-        vote += (sizes[0], sizes[-1])
-        if site.prefer is not None:
-            vote[min(site.prefer, 1)] += 1e9
-    return {i: int(np.argmax(votes[int(cluster[s.children[0]])])) for i, s in splits}
-
-
-def _close(
-    constraints: Constraints, edges: list[tuple[Vector, Vector]], choices: dict[int, int]
-) -> tuple[NDArray[np.int64], tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]]:
-    """Adds edges until every site holds: one free parent is united, none pins, a pinned child pins its parents."""
-    edges = list(edges)
-    for i, axis in choices.items():
-        parents = constraints.sites[i].parents
-        free = 0 if axis == 0 else len(parents) - 1
-        edges += [(row, np.zeros_like(row)) for k, row in enumerate(parents) if k != free]
-    while True:
-        component = _components(constraints.count, edges)
-        more, derived = _demands(constraints.sites, component)
-        if not more:
-            return component, derived
-        edges += more
-
-
-def _demands(
-    sites: Sequence[Site], component: NDArray[np.int64]
-) -> tuple[list[tuple[Vector, Vector]], tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]]:
-    zero = component[0]
-    edges: list[tuple[Vector, Vector]] = []
-    derived: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for site in sites:
-        child, parents = component[site.children], component[site.parents]
-        loose = np.where(parents == zero, -1, parents)
-        lead = loose.max(axis=0)  # any free parent
-        same = (loose == lead) | (loose == -1)
-        one = same.all(axis=0) & (lead >= 0)
-        none = lead < 0
-        several = ~one & ~none
-        pick = site.parents[loose.argmax(axis=0), np.arange(len(child))]
-        for where, target in ((one & (child != lead), pick), (none & (child != zero), np.zeros_like(pick))):
-            if where.any():
-                edges.append((site.children[where], target[where]))
-        held = several & (child == zero)
-        if held.any():
-            rows = site.parents[:, held]
-            edges.append((rows.ravel(), np.zeros(rows.size, np.int64)))
-        if (several & ~held).any():
-            derived.append((child[several & ~held], parents[:, several & ~held]))
-    return edges + _conflicts(derived, component), tuple(derived)
-
-
-def _conflicts(
-    derived: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], component: NDArray[np.int64]
-) -> list[tuple[Vector, Vector]]:
-    """A child with two different sets of parents has no exact solution here, so it is pinned."""
-    parents_of: dict[int, frozenset[int]] = {}
-    bad: set[int] = set()
-    for child, parents in derived:
-        for c, column in zip(child.tolist(), parents.T.tolist(), strict=True):
-            if parents_of.setdefault(c, frozenset(column)) != frozenset(column):
-                bad.add(c)
-    if not bad:
-        return []
-    labels = np.flatnonzero(np.isin(component, list(bad)))
-    return [(labels, np.zeros_like(labels))]
-
-
-def _stuck(constraints: Constraints, choices: dict[int, int], component: NDArray[np.int64]) -> set[int]:
-    """Splits whose children all ended up pinned."""
-    return {i for i in choices if (component[constraints.sites[i].children] == component[0]).all()}
+    edges = [*flow.constraints.edges, *((v, np.zeros_like(v)) for v in pinned)]
+    choices = pick_axes(flow.constraints, edges, granularity)
+    return _build(flow, close_under(flow.constraints, edges, choices))
 
 
 # ------------------------------------------------------------------------------------------------------ groups
 
 
-def _build(
-    flow: Flow, component: NDArray[np.int64], derived: tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
-) -> Groups:
+def _build(flow: Flow, solution: Solution) -> Groups:
+    component, derived = solution
     dims = [(name, d, vs[0]) for name, labels in flow.tensors.items() for d, vs in labels.dims.items()]
     blocked = {int(component[0]), *(int(c) for child, _ in derived for c in child)}
     used = np.unique(np.concatenate([np.zeros(0, np.int64), *(component[v] for *_, v in dims)]))

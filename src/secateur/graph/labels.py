@@ -122,6 +122,12 @@ class Constraints:
         else:
             self.unite(self.single(a), self.single(b))
 
+    def _fresh_slices(self, array: NDArray[np.int64], axis: int) -> Vector:
+        """New labels for the slices along an axis; equal slices (copies over the batch) share one."""
+        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        _, inverse = np.unique(rows, axis=0, return_inverse=True)
+        return self.fresh(int(inverse.max()) + 1)[inverse.ravel()]
+
     def split(self, array: NDArray[np.int64], prefer: int | None = None) -> dict[int, Vector]:
         """Turns an array of labels over several axes into one vector per axis that it varies along.
 
@@ -139,7 +145,7 @@ class Constraints:
         if len(varying) == 1:
             return {varying[0]: array[index]}
         core = array[index]
-        fresh = [self.fresh(n) for n in core.shape]
+        fresh = [self._fresh_slices(core, axis) for axis in range(core.ndim)]
         rows = [
             np.broadcast_to(v.reshape([-1 if k == i else 1 for k in range(core.ndim)]), core.shape).ravel()
             for i, v in enumerate(fresh)
