@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import InputError, PlanError, SecateurError, WeightsError
+from secateur.errors import InputError, PlanError, WeightsError
 from secateur.plan import Plan
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def _weights(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
 def _load_graph(folder: Path, record: Mapping[str, Any]) -> nn.Module:
     from torch.fx import GraphModule
 
+    from secateur.deploy.pt2 import read_program
     from secateur.surgery import follow_mode
 
     path = folder / GRAPH
@@ -218,12 +219,7 @@ def _load_graph(folder: Path, record: Mapping[str, Any]) -> nn.Module:
             f"{folder} holds no self-contained graph ({GRAPH}); give the dense network, "
             "load(folder, model=YourNetwork()), or save with graph=True."
         )
-    try:
-        module = torch.export.load(path).module(check_guards=False)
-    except SecateurError:
-        raise
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read: {type(error).__name__}: {error}.") from error
+    module = read_program(path).module(check_guards=False)
     assert isinstance(module, GraphModule)
     return follow_mode(GraphModule(module, module.graph, class_name="PrunedGraph"))  # one that can be trained
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from secateur.deploy.pt2 import read_program
 from secateur.deploy.tracing import Traced, first_line
 from secateur.errors import ExportError, InputError
 from secateur.measure.batches import tensors
@@ -91,7 +92,7 @@ def _write_pt2(traced: Traced, path: Path) -> None:
 
 
 def _load_pt2(path: Path) -> Runner:
-    module = torch.export.load(path).module()
+    module = read_program(path).module()
 
     def run(inputs: ExampleInputs) -> list[Tensor]:
         with torch.no_grad():
