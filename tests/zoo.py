@@ -441,6 +441,121 @@ def weight_standardisation() -> tuple[nn.Module, Any]:
     return nn.Sequential(conv(3, 8), Standardised(8, 12, 3), nn.ReLU(), nn.Conv2d(12, 4, 1)), image(2, 3, 6, 6)
 
 
+class Attention(nn.Module):
+    """Self-attention over (N, L, C); ``spelling`` says how it is written."""
+
+    def __init__(self, width: int, heads: int, spelling: str) -> None:
+        super().__init__()
+        self.heads, self.size, self.spelling = heads, width // heads, spelling
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.bias = nn.Parameter(torch.randn(heads, 1, 1))
+        self.table = nn.Parameter(torch.randn(9, heads))
+        self.register_buffer("places", torch.arange(16).reshape(4, 4) % 9)
+        self.norm = nn.LayerNorm(self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.spelling == "fused":
+            y = F.scaled_dot_product_attention(self.norm(q), self.norm(k), v)
+        elif self.spelling == "einsum":
+            weights = torch.softmax(torch.einsum("bhld,bhsd->bhls", q, k) * self.size**-0.5 + self.bias, -1)
+            y = torch.einsum("bhls,bhsd->bhld", weights, v)
+        elif self.spelling == "relative":
+            bias = self.table[self.places.view(-1)].view(4, 4, -1).permute(2, 0, 1)
+            y = ((q * self.size**-0.5) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        else:  # linear attention: the product of keys and values comes first
+            y = torch.softmax(q, -1) @ (torch.softmax(k, -2).transpose(-2, -1) @ v)
+        return self.out(y.transpose(1, 2).reshape(n, length, -1))
+
+
+def transformer(spelling: str) -> tuple[nn.Module, Any]:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 24, 4, 4)
+            self.token = nn.Parameter(torch.randn(1, 1, 24))
+            self.positions = nn.Parameter(torch.randn(1, 4 if spelling == "relative" else 5, 24))
+            self.norm1, self.norm2 = nn.LayerNorm(24), nn.LayerNorm(24)
+            self.attention = Attention(24, 4, spelling)
+            self.mlp = nn.Sequential(nn.Linear(24, 40), nn.GELU(), nn.Linear(40, 24))
+            self.scale = nn.Parameter(torch.randn(24))
+            self.head = nn.Linear(24, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            if spelling != "relative":
+                x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+            x = x + self.positions
+            x = x + self.scale * self.attention(self.norm1(x))
+            x = x + self.mlp(self.norm2(x))
+            return self.head(x[:, 0])
+
+    return Tokens(), image(2, 3, 8, 8)
+
+
+@entry
+def attention_fused() -> tuple[nn.Module, Any]:
+    return transformer("fused")
+
+
+@entry
+def attention_einsum() -> tuple[nn.Module, Any]:
+    return transformer("einsum")
+
+
+@entry
+def attention_relative() -> tuple[nn.Module, Any]:
+    return transformer("relative")
+
+
+@entry
+def attention_linear() -> tuple[nn.Module, Any]:
+    return transformer("linear")
+
+
+@entry
+def attention_packed() -> tuple[nn.Module, Any]:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(6, 24)
+            self.attention = nn.MultiheadAttention(24, 4, batch_first=True)
+            self.head = nn.Linear(24, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            return self.head((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+    return Packed(), image(2, 5, 6)
+
+
+@entry
+def windows() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x).permute(0, 2, 3, 1)
+        n, h, w, c = x.shape
+        x = x.reshape(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        x = m.attention(x).reshape(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        return m.fc(torch.roll(x, (1, 1), (1, 2)).mean((1, 2)))
+
+    return Lambda(run, a=conv(3, 12), attention=Attention(12, 3, "relative"), fc=nn.Linear(12, 4)), image(2, 3, 4, 4)
+
+
+@entry
+def einsum_with_a_parameter() -> tuple[nn.Module, Any]:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = conv(3, 8), nn.Conv2d(10, 4, 1)
+            self.mix = nn.Parameter(torch.randn(10, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(torch.einsum("oc,nchw->nohw", self.mix, self.a(x))))
+
+    return Mixed(), image(2, 3, 6, 6)
+
+
 @entry
 def operator_without_rule() -> tuple[nn.Module, Any]:
     return Lambda(

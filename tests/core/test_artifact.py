@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from zoo import ZOO, settle
 
 import secateur
 from secateur import artifact
 from secateur.errors import InputError, PlanError, SecateurError, WeightsError
 from secateur.plan import Plan
+from zoo import ZOO, settle
 
 
 @pytest.mark.parametrize("name", ["plain", "zero_padded_shortcut", "tied_weights", "chunk_and_cat", "group_norm"])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, Lambda, conv, pooled, settle
 
 import secateur
 from secateur import Target
 from secateur.errors import BudgetError, InputError, UnknownNameError
+from zoo import ZOO, Lambda, conv, pooled, settle
 
 
 def chain(*widths: int) -> tuple[nn.Module, Tensor]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, settle
 
 import secateur
 from secateur import models
+from zoo import ZOO, settle
 
 
 def macs_by_hooks(model: nn.Module, x: Any) -> int:
@@ -58,7 +58,9 @@ def test_golden_resnet18() -> None:
     assert (counts.params, counts.macs) == (11_689_512, 1_814_073_344)
 
 
-@pytest.mark.parametrize("name", ["plain", "residual", "grouped_convolutions", "autoencoder", "unet", "three_dimensional"])
+@pytest.mark.parametrize(
+    "name", ["plain", "residual", "grouped_convolutions", "autoencoder", "unet", "three_dimensional"]
+)
 def test_against_hooks(name: str) -> None:
     model, x = ZOO[name]()
     assert secateur.count(model.eval(), x).macs == macs_by_hooks(model, x)

@@ -7,17 +7,19 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, conv, settle
 
 import secateur
 from secateur.api import analyse
 from secateur.criteria import CRITERIA, GroupView, criterion
 from secateur.errors import InputError
+from zoo import ZOO, conv, settle
 
 NAMES = ["plain", "residual", "zero_padded_shortcut", "dense_concatenation", "grouped_convolutions", "tied_weights"]
 
 
-def slow(model: nn.Module, view: GroupView, term: Callable[[Tensor], Tensor], total: Callable[[list[Tensor]], Tensor]) -> Tensor:
+def slow(
+    model: nn.Module, view: GroupView, term: Callable[[Tensor], Tensor], total: Callable[[list[Tensor]], Tensor]
+) -> Tensor:
     """Unit by unit, member by member, index by index."""
     groups, scores = view.groups, []
     for unit in view.group.units:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from zoo import ZOO, settle
 
 import secateur
 from secateur.errors import BudgetError, SecateurError
 from secateur.types import call
+from zoo import ZOO, settle
 
 PINNED = {"recurrent_head"}  # nothing is free there: the LSTM pins the only other layer
-MODULE_FAILS = {"zero_padded_shortcut", "chunk_and_cat", "uneven_split", "slices", "unflatten_and_expand"}
+MODULE_FAILS = {
+    "zero_padded_shortcut", "chunk_and_cat", "uneven_split", "slices", "unflatten_and_expand", "attention_fused",
+    "attention_einsum", "attention_relative", "attention_linear", "attention_packed", "windows",
+}  # fmt: skip
 
 
 def network(name: str) -> tuple[nn.Module, Any]:
@@ -113,6 +117,25 @@ def test_tied_weights_stay_tied_and_are_counted_once() -> None:
         pruned = secateur.prune(model, inputs, ratio=0.5, backend=backend)
         assert pruned.model.get_parameter("b.weight") is pruned.model.get_parameter("c.weight")
         assert pruned.plan.keep["b.weight"] == pruned.plan.keep["c.weight"]
+
+
+@pytest.mark.parametrize("name", sorted(n for n in ZOO if n.startswith("attention")))
+@pytest.mark.parametrize("granularity", ["whole", "within"])
+def test_heads_and_head_size_go_on_their_own(name: str, granularity: str) -> None:
+    """Of 4 heads of size 6 in width 24, half of the heads or half of each head goes, whatever the spelling."""
+    model, inputs = network(name)
+    packed = "attention.in_proj_weight" if name == "attention_packed" else "attention.qkv.weight"
+    tables = [n for n in ("attention.bias", "attention.table") if n in model.state_dict()]  # they have one entry a head
+    pruned = secateur.prune(model, inputs, ratio=0.5, only=[packed, *tables], granularity=granularity)
+    kept = np.zeros(72, dtype=bool)
+    kept[list(pruned.plan.keep[packed][0])] = True
+    per_head = kept.reshape(3, 4, 6).sum(2)
+    if granularity == "whole":
+        assert all(sorted(row) == [0, 0, 6, 6] for row in per_head.tolist())
+    else:
+        assert (per_head == 3).all()
+    assert 1 not in pruned.plan.keep[packed]
+    assert len(pruned.plan.keep["attention.out_proj.weight" if "packed" in name else "attention.out.weight"][1]) == 12
 
 
 def test_frozen_layers_stay_frozen() -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo import Lambda
 
 from secateur.graph.flow import flow
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.trace import trace
 from secateur.ops.movement import _segments, reshape
+from zoo import Lambda
 
 MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "permute": lambda x: x.permute(0, 2, 3, 1),
@@ -64,7 +64,14 @@ def test_labels_move_as_numbers_do(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [((2, 3, 4), (2, 12)), ((2, 12), (2, 3, 4)), ((4, 6), (3, 8)), ((1, 1), ()), ((5,), (1, 5, 1)), ((2, 1, 3), (2, 3))],
+    [
+        ((2, 3, 4), (2, 12)),
+        ((2, 12), (2, 3, 4)),
+        ((4, 6), (3, 8)),
+        ((1, 1), ()),
+        ((5,), (1, 5, 1)),
+        ((2, 1, 3), (2, 3)),
+    ],
 )
 def test_segments_cover_both_shapes_and_preserve_products(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     runs = _segments(a, b)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, settle
 
 import secateur
 from secateur.errors import InputError, TraceError, WeightsError
 from secateur.graph.trace import shallow_copy, trace
+from zoo import ZOO, settle
 
 
 class Branches(nn.Module):

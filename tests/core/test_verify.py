@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import ZOO, Lambda, conv, settle
 
 import secateur
 from secateur.api import analyse
@@ -17,6 +16,7 @@ from secateur.graph.labels import Labels
 from secateur.ops import OPERATORS, Operator
 from secateur.plan import Plan
 from secateur.surgery import prune_graph, prune_module, verify
+from zoo import ZOO, Lambda, conv, settle
 
 
 def cut(model: nn.Module, inputs: Any) -> tuple[Any, np.ndarray, Plan]:

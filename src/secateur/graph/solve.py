@@ -53,17 +53,25 @@ def pick_axes(constraints: Constraints, edges: Edges, granularity: str) -> dict[
     every = [(np.broadcast_to(s.children, s.parents.shape), s.parents) for s in constraints.sites]
     cluster = _components(constraints.count, [*edges, *every], pins=False)
     home = {i: int(cluster[s.children[s.children.argmax()]]) for i, s in splits.items()}
+    pinned = _components(constraints.count, edges)
+    open_axes = {i: _open(s, pinned) for i, s in splits.items()}
     best: dict[int, tuple[int, int]] = {}
     for place in GRANULARITIES[granularity]:
-        choices = {i: _axis(s, place) for i, s in splits.items()}
+        choices = {i: _axis(s, open_axes[i], place) for i, s in splits.items()}
         for where, units in _freed(constraints, edges, choices, home).items():
             if units > best.get(where, (0, 0))[0] and (granularity == "auto" or where not in best):
                 best[where] = (units, place)
-    return {i: _axis(s, best.get(home[i], (0, -1))[1]) for i, s in splits.items()}
+    return {i: _axis(s, open_axes[i], best.get(home[i], (0, -1))[1]) for i, s in splits.items()}
 
 
-def _axis(site: Site, place: int) -> int:
-    return site.prefer if site.prefer is not None else max(0, len(site.parents) + place)
+def _open(site: Site, component: NDArray[np.int64]) -> list[int]:
+    """Axes that are not pinned anyway (the three of a packed query, key and value are taken apart one by one)."""
+    axes = [k for k, row in enumerate(site.parents) if (component[row] != component[0]).any()]
+    return axes or list(range(len(site.parents)))
+
+
+def _axis(site: Site, axes: list[int], place: int) -> int:
+    return site.prefer if site.prefer is not None else axes[max(0, len(axes) + place)]
 
 
 def _freed(constraints: Constraints, edges: Edges, choices: dict[int, int], home: dict[int, int]) -> dict[int, int]:

@@ -98,14 +98,21 @@ class Rewriter:
         return int(self.mask(node, dim)[:index].sum())
 
     def sizes(self, sizes: Sequence[Any], offset: int = 0, count: int | None = None) -> list[Any]:
-        """Constant sizes of the output replaced by those after the cut; −1 and free sizes stay."""
+        """Sizes of the output replaced by those after the cut; −1 stays, free sizes (batch × heads) are scaled."""
         labels: Labels = self.labels(self.node)
         masks = self._surgeon.groups.masks(labels, self._surgeon.keep)
         first = offset if count is not None else labels.ndim - len(sizes)
-        return [
-            int(masks[first + k].sum()) if isinstance(s, int) and s != -1 and first + k in masks else s
-            for k, s in enumerate(self._surgeon.mapped(sizes))
-        ]
+        return [self._size(s, masks.get(first + k)) for k, s in enumerate(self._surgeon.mapped(sizes))]
+
+    def _size(self, size: Any, mask: Mask | None) -> Any:
+        if mask is None or (isinstance(size, int) and size == -1):
+            return size
+        kept = int(mask.sum())
+        if isinstance(size, int):
+            return kept
+        with self.node.graph.inserting_before(self.node):
+            scaled = self.node.graph.call_function(operator.mul, (size, kept))
+            return self.node.graph.call_function(operator.floordiv, (scaled, len(mask)))
 
     def set(self, name: str, value: Any) -> None:
         """Replaces an argument, wherever it stands."""
