@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from secateur.artifact import load
     from secateur.criteria import criterion
     from secateur.deploy import export
+    from secateur.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
     from secateur.measure.counts import count
     from secateur.plan import Plan
     from secateur.pruned import Pruned
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "Counts",
     "Plan",
+    "PlanError",
     "Pruned",
+    "SecateurError",
     "Target",
+    "TraceError",
     "Verification",
+    "VerificationError",
     "analyse",
     "apply",
     "count",
@@ -38,6 +44,11 @@ __all__ = [
 
 # Names are looked up on first use, so that `secateur --help` does not wait for PyTorch.
 _HOME = {
+    "BudgetError": "secateur.errors",
+    "PlanError": "secateur.errors",
+    "SecateurError": "secateur.errors",
+    "TraceError": "secateur.errors",
+    "VerificationError": "secateur.errors",
     "Counts": "secateur.types",
     "Plan": "secateur.plan",
     "Pruned": "secateur.pruned",

@@ -105,3 +105,12 @@ def test_verification_can_be_switched_off_and_says_so() -> None:
     pruned = secateur.prune(settle(model), inputs, ratio=0.5, verify=False)
     assert pruned.verification is None
     assert "not verified" in repr(pruned)
+
+
+def test_tied_constant_weights_are_compared_too() -> None:
+    model, inputs = ZOO["tied_weights"]()
+    nn.init.ones_(model.get_parameter("b.weight"))
+    for backend in ("module", "graph"):
+        pruned = secateur.prune(model, inputs, ratio=0.5, backend=backend)
+        assert pruned.verification is not None
+        assert pruned.verification.max_relative_error <= 1e-5

@@ -82,7 +82,8 @@ class _Trial:
         named = self.dense.named_parameters(remove_duplicate=False)
         told: dict[int, Tensor] = {}
         self.dense_weights = {n: told.setdefault(id(p), _telling(p.detach(), noise)) for n, p in named if _constant(p)}
-        self.pruned_weights = {n: slice_tensor(w, keep.get(n, {})) for n, w in self.dense_weights.items()}
+        once = {n for n, _ in self.dense.named_parameters()}  # of a tensor with two names one is enough
+        self.pruned_weights = {n: slice_tensor(w, keep.get(n, {})) for n, w in self.dense_weights.items() if n in once}
 
     @property
     def tensors(self) -> list[Tensor]:
