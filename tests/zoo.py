@@ -562,3 +562,16 @@ def operator_without_rule() -> tuple[nn.Module, Any]:
         lambda m, x: m.fc(pooled(m.c(torch.logcumsumexp(m.b(m.a(x)), 1)))),
         a=conv(3, 8), b=conv(8, 8), c=conv(8, 6), fc=nn.Linear(6, 4),
     ), image(2, 3, 6, 6)  # fmt: skip
+
+
+@entry
+def wrapped_regions() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        with torch.autocast("cpu", enabled=False):
+            y = m.b(x) * 2
+            with torch.no_grad():
+                z = torch.sigmoid(x)
+        return m.fc(pooled(y + z))
+
+    return Lambda(run, a=conv(3, 8), b=conv(8, 8), fc=nn.Linear(8, 4)), image(2, 3, 6, 6)

@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, TraceError
+from secateur.graph.inline import inline_regions
 from secateur.types import ExampleInputs, call
 
 __all__ = ["Traced", "preserved_rng", "shallow_copy", "to_args", "trace"]
@@ -121,7 +122,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dyn
     program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     module = program.module(check_guards=False)
     assert isinstance(module, GraphModule)
-    return module
+    return inline_regions(module)
 
 
 def _has_batch(value: Any) -> bool:
