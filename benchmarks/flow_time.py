@@ -113,7 +113,7 @@ def main(name: str, rounds: int) -> None:
     write("flow_time", rows, network=name, rounds=rounds, threads=1, ratios=ratios)
     body = [[r["what"], f"{r['median_s']:.2f}", f"{r['quartiles_s'][0]:.2f}–{r['quartiles_s'][1]:.2f}"] for r in rows]
     text = table(["what", "median, s", "quartiles, s"], body) + "".join(
-        f"\n\n{r['ours']} takes {r['median']:.2f}× (quartiles {r['quartiles'][0]:.2f}–{r['quartiles'][1]:.2f}) of {r['theirs']}."
+        "\n\n{ours} takes {median:.2f}× (quartiles {quartiles[0]:.2f}–{quartiles[1]:.2f}) of {theirs}.".format(**r)
         for r in ratios
     )
     into_docs(DOCS, "flow_time", text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
     record = {"machine": machine().to_json(), "versions": versions(), **facts, "rows": list(rows)}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 

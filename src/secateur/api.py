@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.budget import choose
+from secateur.checks import check_network
 from secateur.criteria import CRITERIA, GroupView
 from secateur.errors import (
     BudgetError,
@@ -20,7 +21,6 @@ from secateur.errors import (
     SecateurError,
     UnknownNameError,
     VerificationError,
-    WeightsError,
 )
 from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
@@ -77,6 +77,7 @@ def analyse(
         TraceError: The network cannot be traced.
         UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
     """
+    check_network(model, example_inputs)
     labelled = flow(trace(model, example_inputs))
     groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore), granularity)
     return Analysis(groups, Costs(groups), _unsupported(groups))
@@ -162,7 +163,6 @@ def prune(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
-    _finite(model)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
     scores = _scores(analysis.groups, criterion, seed)
     if not scores:
@@ -183,9 +183,22 @@ def apply(
     Raises:
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
+    if plan.parts:
+        return _apply_parts(model, plan, example_inputs, backend, verify)
+    check_network(model, example_inputs)
     labelled = flow(trace(model, example_inputs))
     analysis, keep = _fitting(labelled, plan)
     return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+
+
+def _apply_parts(model: nn.Module, plan: Plan, inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:
+    """Cuts step by step, as the plan was made; the counts before are those of the first network."""
+    current, before = model, None
+    for part in plan.parts:
+        pruned = apply(current, part, inputs, backend=backend, verify=verify)
+        current, before = pruned.model, before or pruned.before
+    assert before is not None
+    return replace(pruned, before=before)
 
 
 def _nothing_free(analysis: Analysis) -> str:
@@ -196,16 +209,6 @@ def _nothing_free(analysis: Analysis) -> str:
         else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
     )
     return f"Nothing can be pruned: the network has no free group. {why}"
-
-
-def _finite(model: nn.Module) -> None:
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise WeightsError(
-                f"The parameter {name!r} holds {bad} NaN or infinite values of {tensor.numel()}; scores would mean "
-                "nothing. Load sound weights first."
-            )
 
 
 def _scores(

@@ -23,6 +23,8 @@ class Plan:
         keep: Parameter or buffer name → dimension → kept indices in ascending order.
         dense_shapes: Shape before the cut of every tensor in ``keep``.
         provenance: How it came about (criterion, ratio or target, scope, versions …).
+        parts: The plans that it was composed of, each in the indices of the network before it; a network that
+            was pruned in several steps is cut again step by step.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -34,6 +36,7 @@ class Plan:
     keep: Mapping[str, Mapping[int, tuple[int, ...]]]
     dense_shapes: Mapping[str, tuple[int, ...]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -54,7 +57,8 @@ class Plan:
         """Plain data for JSON."""
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
-        return {"format": FORMAT, "keep": keep, "dense_shapes": shapes, "provenance": dict(self.provenance)}
+        plain = {"format": FORMAT, "keep": keep, "dense_shapes": shapes, "provenance": dict(self.provenance)}
+        return plain | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
 
     def to_json(self) -> str:
         """JSON text."""
@@ -69,7 +73,8 @@ class Plan:
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
-            return cls(keep, shapes, dict(data.get("provenance", {})))
+            parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
+            return cls(keep, shapes, dict(data.get("provenance", {})), parts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -95,8 +100,8 @@ class Plan:
         for name in self.keep:
             if name not in first.dense_shapes:
                 shapes[name] = self.dense_shapes[name]
-        steps = [*first.provenance.get("steps", [dict(first.provenance)]), dict(self.provenance)]
-        return Plan(keep, {n: shapes[n] for n in keep}, {**self.provenance, "steps": steps})
+        parts = (*(first.parts or (first,)), *(self.parts or (self,)))
+        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts)
 
 
 def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:

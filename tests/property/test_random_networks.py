@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from zoo import settle
 
 import secateur
 from secateur.api import Analysis, _cut, analyse
+from zoo import settle
 
 STEPS = ("conv", "grouped", "depthwise", "norm", "add", "cat", "split", "shuffle", "pad", "gate", "linear", "pool", "up",
          "transposed", "slice", "glu")  # fmt: skip
@@ -78,8 +78,8 @@ class Drawn(nn.Module):
             x = self._run(str(k), step, x)
         return self.head(x.mean((2, 3)))
 
-    def _run(self, k: str, step: str, x: Tensor) -> Tensor:  # noqa: PLR0911
-        part: Any = self.parts[k] if k in self.parts else None
+    def _run(self, k: str, step: str, x: Tensor) -> Tensor:
+        part: Any = dict(self.parts.items()).get(k)
         n, c, h, w = x.shape
         if step in ("conv", "grouped", "depthwise", "norm", "transposed"):
             return part(x)
@@ -163,7 +163,9 @@ def test_two_steps_equal_one(steps: list[tuple[str, int]], seed: int) -> None:
 def test_the_plan_of_a_permuted_network_is_the_permuted_plan(seed: int, widths: tuple[int, int, int]) -> None:
     a, b, c = widths
     torch.manual_seed(seed)
-    model = settle(nn.Sequential(nn.Conv2d(3, a, 3), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1)), seed)
+    model = settle(
+        nn.Sequential(nn.Conv2d(3, a, 3), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1)), seed
+    )
     x = torch.randn(2, 3, 5, 5)
     order = torch.randperm(a)
     permuted = settle(nn.Sequential(nn.Conv2d(3, a, 3), nn.ReLU(), nn.Conv2d(a, b, 1), nn.ReLU(), nn.Conv2d(b, c, 1)))

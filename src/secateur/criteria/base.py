@@ -46,6 +46,7 @@ class GroupView:
         for member in self.group.members:
             if member.parameter in names and (consumers or not member.consumes):
                 value = names[member.parameter].detach()
+                value = value.abs() if value.is_complex() else value  # complex weights by their modulus
                 yield member, value if value.dtype == torch.float64 else value.float()
 
     def index(self, member: Member) -> Tensor:

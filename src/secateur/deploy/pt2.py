@@ -31,7 +31,8 @@ _EXPRESSION = re.compile(r"[\w\s+\-*/(),.<>=!&|~%]*")
 _WORDS = {"FloorDiv", "Mod", "PythonMod", "ModularIndexing", "CleanDiv", "CeilDiv", "Max", "Min", "Pow", "PowByNatural",
           "IntTrueDiv", "FloatTrueDiv", "TruncToInt", "CeilToInt", "FloorToInt", "RoundToInt", "ToFloat", "Identity",
           "Integer", "Rational", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "True", "False", "floor",
-          "ceiling", "sqrt", "oo", "int_oo", "Symbol", "positive", "integer", "nonnegative", "Add", "Mul", "Float"}  # fmt: skip
+          "ceiling", "sqrt", "oo", "int_oo", "Symbol", "positive", "integer", "nonnegative",
+          "Add", "Mul", "Float"}  # fmt: skip
 
 
 def read_program(path: Path) -> torch.export.ExportedProgram:

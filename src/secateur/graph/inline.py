@@ -56,7 +56,7 @@ def _inline(module: GraphModule, node: Node) -> None:
                 values[inner] = module.graph.node_copy(inner, lambda n: values[n])
     for user in list(node.users):
         if user.target is operator.getitem and isinstance(results, (tuple, list)):
-            user.replace_all_uses_with(results[user.args[1]])
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
             module.graph.erase_node(user)
     if node.users:
         node.replace_all_uses_with(results)

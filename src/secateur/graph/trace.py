@@ -66,6 +66,7 @@ def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def shallow_copy(model: nn.Module) -> nn.Module:
     """Copies the module tree but shares every parameter and buffer: free of charge and safe to switch mode."""
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    memo |= {id(t): t for module in model.modules() for t in vars(module).values() if isinstance(t, Tensor)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # copying a traced graph warns about the pytree it carries
         return copy.deepcopy(model, memo)

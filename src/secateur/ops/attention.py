@@ -63,8 +63,8 @@ def _terms(equation: str, tensors: list[Labels]) -> tuple[list[str], str]:
     left, _, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
     spare = [ch for ch in "ZYXWVUTSRQPONM" if ch not in equation]
-    width = max((t.ndim - len(term.replace("...", "")) for t, term in zip(tensors, inputs, strict=True) if "..." in term),
-                default=0)  # fmt: skip
+    hidden = [t.ndim - len(term.replace("...", "")) for t, term in zip(tensors, inputs, strict=True) if "..." in term]
+    width = max(hidden, default=0)
     wide = "".join(spare[:width])
     own = [term.replace("...", wide[len(wide) - (t.ndim - len(term.replace("...", ""))) :] if "..." in term else "")
            for t, term in zip(tensors, inputs, strict=True)]  # fmt: skip

@@ -8,6 +8,7 @@ from secateur.graph.flow import Call
 from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
 from secateur.ops.elementwise import join
+from secateur.ops.movement import without
 
 
 @operator("aten.index_select")
@@ -62,8 +63,7 @@ def _gather(call: Call) -> Labels:
     x, index = call["self"], call["index"] if "index" in call.values else call["indices"]
     dim = (call.get("dim") or 0) % x.ndim
     call.c.pin(*x.at(dim), *index.at(dim))
-    left = [Labels(t.shape[:dim] + t.shape[dim + 1 :]).with_dims({d - (d > dim): v for d, v in t.dims.items() if d != dim})
-            for t in (x, index)]  # fmt: skip
+    left = [without(t, dim) for t in (x, index)]
     if any(a != b for a, b in zip(left[0].shape, left[1].shape, strict=True)):
         call.c.pin_all(x)
         call.c.pin_all(index)

@@ -17,7 +17,7 @@ from secateur.ops.elementwise import join
 if TYPE_CHECKING:
     from secateur.surgery.graph import Rewriter
 
-__all__ = ["reshape"]
+__all__ = ["reshape", "without"]
 
 # -------------------------------------------------------------------------------------------------- reshape
 
@@ -250,10 +250,11 @@ def _unbind(call: Call) -> list[Labels]:
     x = call["self"]
     dim = call["dim"] % x.ndim
     call.c.pin(*x.at(dim))
-    return [_without(x, dim)] * x.shape[dim]
+    return [without(x, dim)] * x.shape[dim]
 
 
-def _without(x: Labels, dim: int) -> Labels:
+def without(x: Labels, dim: int) -> Labels:
+    """The labels of a tensor that lost a dimension."""
     shape = tuple(n for d, n in enumerate(x.shape) if d != dim)
     return Labels(shape).with_dims({d - (d > dim): v for d, v in x.dims.items() if d != dim})
 
@@ -274,7 +275,7 @@ def _select(call: Call) -> Labels:
         call.c.pin(*(v[[call["index"]]] for v in x.at(dim)))
     else:
         call.c.pin(*x.at(dim))
-    return _without(x, dim)
+    return without(x, dim)
 
 
 def _rewrite_slice(r: Rewriter) -> None:

@@ -34,6 +34,10 @@ def prune_module(model: nn.Module, keep: Keep) -> nn.Module:
     for name, tensor in tensors.items():
         if id(tensor) not in memo:
             memo[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
+    for module in model.modules():  # plain attributes, such as the weight that an old weight_norm computes
+        memo |= {
+            id(t): t.detach().clone() for t in vars(module).values() if isinstance(t, Tensor) and id(t) not in memo
+        }
     pruned = copy.deepcopy(model, memo)
     for path, module in pruned.named_modules():
         for kind, update in _UPDATES.items():

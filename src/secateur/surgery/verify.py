@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,7 +83,8 @@ class _Trial:
         named = self.dense.named_parameters(remove_duplicate=False)
         told: dict[int, Tensor] = {}
         self.dense_weights = {n: told.setdefault(id(p), _telling(p.detach(), noise)) for n, p in named if _constant(p)}
-        once = {n for n, _ in self.dense.named_parameters()}  # of a tensor with two names one is enough
+        self.dense_weights |= _written(self.dense)  # a network that changes itself changes copies here
+        once = {n for n, _ in (*self.dense.named_parameters(), *self.dense.named_buffers())}  # one name a tensor
         self.pruned_weights = {n: slice_tensor(w, keep.get(n, {})) for n, w in self.dense_weights.items() if n in once}
 
     @property
@@ -142,6 +144,29 @@ class _Trial:
         for dim, mask in self.groups.masks(labels, self.label_keep).items():
             value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
         return got.shape != value.shape or _difference(got, value) > tolerance
+
+
+def _written(graph: GraphModule) -> dict[str, Tensor]:
+    """Copies of the parameters and buffers that the graph writes into, directly or through a view."""
+    root: dict[Node, Node] = {}
+    found: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+        root[node] = root[first] if first is not None and _may_alias(node) else node
+        if schema is not None and schema.is_mutable and first is not None and root[first].op == "get_attr":
+            name = str(root[first].target)
+            found[name] = operator.attrgetter(name)(graph).detach().clone()
+    return found
+
+
+def _may_alias(node: Node) -> bool:
+    """Whether the result may share memory with the first argument."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return node.target is operator.getitem
+    named = str(node.target).split(".")[1] in ("reshape", "contiguous", "flatten", "to", "expand_as")
+    return named or any(r.alias_info is not None for r in schema.returns)
 
 
 def _constant(value: Tensor) -> bool:
