@@ -15,7 +15,10 @@ import secateur
 from secateur.api import Analysis, _cut, analyse
 from zoo import settle
 
-STEPS = tuple("conv grouped depthwise norm add cat split shuffle pad gate linear pool up transposed slice glu".split())
+STEPS = (
+    "conv", "grouped", "depthwise", "norm", "add", "cat", "split", "shuffle", "pad", "gate", "linear", "pool", "up",
+    "transposed", "slice", "glu",
+)  # fmt: skip
 SETTINGS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

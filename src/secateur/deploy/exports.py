@@ -11,8 +11,9 @@ from torch import nn
 
 from secateur.deploy.checks import Agreement, ExportCheck, agreement, noise
 from secateur.deploy.formats import FORMATS, Format
-from secateur.deploy.tracing import Traced, quiet, trace
+from secateur.deploy.tracing import quiet, trace
 from secateur.errors import ExportError
+from secateur.graph.trace import Exported
 from secateur.measure.modes import evaluating
 from secateur.types import ExampleInputs
 
@@ -63,7 +64,7 @@ def export(
         return _publish(file, path, _check(found, to, path, traced, tolerance))
 
 
-def _check(found: Agreement, to: str, path: Path, traced: Traced, tolerance: float) -> ExportCheck:
+def _check(found: Agreement, to: str, path: Path, traced: Exported, tolerance: float) -> ExportCheck:
     return ExportCheck(
         format=to,
         path=str(path),
@@ -95,7 +96,7 @@ def _scratch(path: Path) -> tempfile.TemporaryDirectory[str]:
         raise ExportError(f"Cannot write into {str(path.parent)!r}: {error.strerror or error}.") from error
 
 
-def _write(format_: Format, traced: Traced, file: Path, path: Path) -> None:
+def _write(format_: Format, traced: Exported, file: Path, path: Path) -> None:
     try:
         format_.write(traced, file)
     except OSError as error:

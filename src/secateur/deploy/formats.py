@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from secateur.deploy.pt2 import read_program
-from secateur.deploy.tracing import Traced, first_line
+from secateur.deploy.tracing import first_line
 from secateur.errors import ExportError, InputError
+from secateur.graph.trace import Exported
 from secateur.measure.batches import tensors
 from secateur.measure.sessions import feed, run_session, session
 from secateur.registry import Registry
@@ -43,7 +44,7 @@ class Format:
 
     suffix: str
     summary: str
-    write: Callable[[Traced, Path], None]
+    write: Callable[[Exported, Path], None]
     load: Callable[[Path], Runner]
     runtime: Callable[[], str]
 
@@ -51,7 +52,7 @@ class Format:
 FORMATS: Registry[Format] = Registry("export format")
 
 
-def _write_onnx(traced: Traced, path: Path) -> None:
+def _write_onnx(traced: Exported, path: Path) -> None:
     _need_onnx()
     program = traced.program
     inputs, outputs = _onnx_names(program)
@@ -87,7 +88,7 @@ def _onnx_version() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def _write_pt2(traced: Traced, path: Path) -> None:
+def _write_pt2(traced: Exported, path: Path) -> None:
     torch.export.save(traced.program, path)
 
 

@@ -1,64 +1,32 @@
-"""A network as an ``ExportedProgram``, with a dynamic batch where it exports so."""
+"""Tracing for export, and keeping exporters quiet."""
 
 from __future__ import annotations
 
 import io
 import logging
-import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from secateur.errors import ExportError
-from secateur.measure.batches import batch_size, resize
+from secateur.errors import ExportError, InputError, TraceError
+from secateur.graph.trace import Exported, export_program
 from secateur.types import ExampleInputs
 
-__all__ = ["Traced", "first_line", "quiet", "trace"]
-
-_LIBRARY = Path(torch.__file__).parent
-_PACKAGE = Path(__file__).parent.parent
+__all__ = ["first_line", "quiet", "trace"]
 
 
-@dataclass(frozen=True)
-class Traced:
-    """A traced network.
-
-    Attributes:
-        program: What :func:`torch.export.export` gave.
-        dynamic: Whether the batch size may be any.
-        batch: Batch size of the trace; the only one that works if not dynamic.
-    """
-
-    program: ExportedProgram
-    dynamic: bool
-    batch: int
-
-
-def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
-    """Traces ``model`` (already in evaluation mode), first with a dynamic batch and else with a fixed one.
+def trace(model: nn.Module, inputs: ExampleInputs) -> Exported:
+    """Exports ``model`` with a free batch size where that works; see :func:`secateur.graph.trace.export_program`.
 
     Raises:
-        ExportError: When neither works; the message names the line of the user's code.
+        ExportError: The network cannot be traced; the message names the line of the user's code.
     """
-    # torch.export takes a batch of 1 for a constant.
-    several = resize(inputs, max(2, batch_size(inputs)))
     try:
-        return Traced(_export(model, several, dynamic=True), True, batch_size(several))
-    except Exception:  # torch.export raises many unrelated classes
-        try:
-            return Traced(_export(model, inputs, dynamic=False), False, batch_size(inputs))
-        except Exception as error:
-            raise ExportError(
-                f"The network cannot be traced for export: {first_line(error)}{_user_line(error)}"
-            ) from error
+        return export_program(model, inputs)
+    except (InputError, TraceError) as error:
+        raise ExportError(f"The network cannot be traced for export: {error}") from error
 
 
 def first_line(error: BaseException) -> str:
@@ -82,34 +50,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _export(model: nn.Module, inputs: ExampleInputs, *, dynamic: bool) -> ExportedProgram:
-    shapes = _dynamic_shapes(inputs) if dynamic else None
-    if isinstance(inputs, Mapping):
-        return torch.export.export(model, (), dict(inputs), dynamic_shapes=shapes, strict=False)
-    args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    return torch.export.export(model, args, dynamic_shapes=shapes, strict=False)
-
-
-def _dynamic_shapes(inputs: ExampleInputs) -> Any:
-    size, batch = batch_size(inputs), Dim("batch")
-
-    def one(leaf: Any) -> dict[int, Any] | None:
-        follows = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
-        return {0: batch} if follows else None
-
-    if isinstance(inputs, Tensor):
-        return (one(inputs),)
-    if isinstance(inputs, Mapping):
-        return {name: pytree.tree_map(one, value) for name, value in inputs.items()}
-    return tuple(pytree.tree_map(one, value) for value in inputs)
-
-
-def _user_line(error: BaseException) -> str:
-    """Returns the innermost line of code that is neither PyTorch's nor ours."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        if path.is_file() and _LIBRARY not in path.parents and _PACKAGE not in path.parents:
-            return f" (at {path.name}:{frame.lineno}, {(frame.line or '').strip()!r})"
-    return ""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
@@ -21,7 +22,26 @@ from secateur.errors import InputError, TraceError
 from secateur.graph.inline import inline_regions
 from secateur.types import ExampleInputs, call
 
-__all__ = ["Traced", "preserved_rng", "shallow_copy", "to_args", "trace"]
+__all__ = ["Exported", "Traced", "export_program", "preserved_rng", "shallow_copy", "to_args", "trace"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as ``torch.export`` gives it.
+
+    Attributes:
+        program: The exported program.
+        args: Positional example inputs that it was traced with.
+        kwargs: Keyword example inputs that it was traced with.
+        batch: Size of the batch in them (1 where there is none).
+        dynamic: Whether the batch size stayed free; otherwise ``batch`` is the only one that works.
+    """
+
+    program: ExportedProgram
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    batch: int
+    dynamic: bool
 
 
 @dataclass(frozen=True)
@@ -81,13 +101,28 @@ def preserved_rng(*tensors: Tensor) -> Iterator[None]:
 
 
 def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
-    """Traces ``model`` in eval mode with a free batch size where that works.
+    """Traces ``model`` as :func:`export_program` does, into a flat graph that shares its weights.
+
+    Raises:
+        InputError: The network itself does not run on ``inputs``.
+        TraceError: It runs but cannot be traced; names the line of the user's code.
+    """
+    found = export_program(model, inputs, strict=False)
+    module = found.program.module(check_guards=False)
+    assert isinstance(module, GraphModule)
+    return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic)
+
+
+def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = True) -> Exported:
+    """Exports ``model`` in eval mode, with a free batch size where that works.
 
     ``torch.export`` fixes dimensions of size 1, so a batch of one is traced as a batch of two.
 
     Args:
         model: Any network; it is not touched (a structural copy that shares its weights is traced).
         inputs: What it is called with.
+        strict: Whether a free batch has to be free altogether; otherwise a size that is free within limits
+            (a multiple of three, say) is taken before a fixed one.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
@@ -99,40 +134,42 @@ def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
     doubled = _doubled(args, kwargs)
-    attempts = [(doubled, True), ((args, kwargs), True), ((args, kwargs), False)]
+    attempts: list[tuple[Any, Any]] = [(doubled, torch.export.Dim("batch")), ((args, kwargs), None)]
+    if not strict:
+        attempts.insert(1, (doubled, torch.export.Dim.AUTO))
     error: Exception | None = None
     with preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for (a, k), dynamic in attempts:
+        for (a, k), free in attempts:
             try:
-                graph = _export(twin, a, k, dynamic)
-            except Exception as caught:
+                program = _export(twin, a, k, free)
+            except Exception as caught:  # torch.export raises many unrelated classes
                 error = caught
                 continue
             batch = next((t.shape[0] for t in pytree.tree_leaves((a, k)) if _has_batch(t)), 1)
-            return Traced(graph, a, k, batch, dynamic)
+            return Exported(program, a, k, batch, _is_dynamic(program))
         _raise(twin, inputs, error)
     raise AssertionError("unreachable")
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: bool) -> GraphModule:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any) -> ExportedProgram:
+    """Exports with the first dimension of every input as ``free`` says: one size for all, found out, or fixed."""
     shapes = None
-    if dynamic:  # the specification has the structure of the arguments as forward() binds them
+    if free is not None:  # the specification has the structure of the arguments as forward() binds them
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        shapes = pytree.tree_map(_free_batch, dict(bound))
-    program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-    module = program.module(check_guards=False)
-    assert isinstance(module, GraphModule)
-    return inline_regions(module)
+        shapes = pytree.tree_map(lambda v: {0: free} if _has_batch(v) and v.shape[0] > 1 else None, dict(bound))
+    return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _has_batch(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0
 
 
-def _free_batch(value: Any) -> Any:
-    """Marks the first dimension of an input as free (``AUTO`` falls back to a constant by itself)."""
-    return {0: torch.export.Dim.AUTO} if _has_batch(value) and value.shape[0] > 1 else None
+def _is_dynamic(program: ExportedProgram) -> bool:
+    """Whether some input kept a free first dimension (``AUTO`` falls back to a constant by itself)."""
+    names = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    return any(isinstance(v, Tensor) and v.ndim > 0 and isinstance(v.shape[0], torch.SymInt) for v in values)
 
 
 def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -169,11 +206,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def _users_line(error: BaseException) -> str:
-    """The innermost frame outside PyTorch and outside this file."""
-    own, framework = str(Path(__file__)), str(Path(torch.__file__).parent)
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [f for f in frames if f.filename != own and not f.filename.startswith(framework) and "<" not in f.filename]
-    for line in str(error).splitlines():  # the exporter quotes the user's frames in its message
-        if 'File "' in line and framework not in line and own not in line:
-            return line.strip()
-    return f"{users[-1].filename}:{users[-1].lineno} ({users[-1].line})" if users else "an unknown line"
+    """The innermost line of code that is neither PyTorch's nor ours, from the traceback or from the message."""
+    framework, own = Path(torch.__file__).parent, Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if (
+            path.is_file()
+            and framework not in path.parents
+            and own not in path.parents
+            and "contextlib" not in path.name
+        ):
+            return f"{path.name}:{frame.lineno}, {(frame.line or '').strip()!r}"
+    quoted = [line.strip() for line in str(error).splitlines() if 'File "' in line and str(framework) not in line]
+    return quoted[-1] if quoted else "an unknown line"
