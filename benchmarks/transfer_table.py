@@ -1,0 +1,86 @@
+"""The tables and the picture of docs/transfer-channel.md, from the folders of finished runs.
+
+Run: python benchmarks/transfer_table.py RUN_FOLDER [MORE_FOLDERS ...]
+
+The first run makes the tables of the page, every run becomes a row of its comparison, and all results are kept
+as benchmarks/results/transfer_channel.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from records import RESULTS, into_docs, table
+
+from secateur.report import picture
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+ROWS = [("test top-1, %", "top1", "{:.2f}"), ("test top-5, %", "top5", "{:.2f}"), ("test loss", "loss", "{:.4f}"),
+        ("seconds per image", "seconds_per_image", "{:.5f}"), ("parameters", "params", "{:,}"),
+        ("MACs per image", "macs", "{:,}"), ("bytes of weights", "weight_bytes", "{:,}"),
+        ("peak memory of one forward pass, bytes", "peak_memory_bytes", "{:,}")]  # fmt: skip
+
+
+def headline(results: dict[str, Any]) -> str:
+    """Dense, control and pruned beside each other."""
+    networks = results["networks"]
+    body = [[label, *(_cell(n["measurement"].get(key), form) for n in networks)] for label, key, form in ROWS]
+    return table(["", *(n["label"] for n in networks)], body)
+
+
+def _cell(value: Any, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def times(results: dict[str, Any]) -> str:
+    """Median milliseconds with quartiles, dense and pruned, and the median of the ratios of the same round."""
+    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for t in results["latency"]:
+        groups.setdefault((t["runtime"], t["direction"], t["batch"]), {})[t["model"]] = t["samples_ms"]
+    body = []
+    for (runtime, direction, batch), found in groups.items():
+        dense, pruned = found["dense"], found["pruned"]
+        ratio = median(a / b for a, b in zip(dense, pruned, strict=True))
+        body.append([runtime, direction, batch, _spread(dense), _spread(pruned), f"{ratio:.2f}×"])
+    return table(["runtime", "pass", "batch", "dense, ms", "pruned, ms", "speed-up"], body)
+
+
+def _spread(samples: list[float]) -> str:
+    low, middle, high = quantiles(samples, n=4)
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def comparison(runs: dict[str, Any]) -> str:
+    """One row a run: what was asked, what is left, accuracy of the pruned network and of the control."""
+    body = []
+    for name, results in runs.items():
+        by = {n["role"]: n["measurement"] for n in results["networks"]}
+        control = by.get("control", by["dense"])
+        body.append([name, f"{by['pruned']['params'] / by['dense']['params']:.1%}",
+                     f"{by['pruned']['macs'] / by['dense']['macs']:.1%}", f"{by['dense']['top1']:.2f}",
+                     f"{control['top1']:.2f}", f"{by['pruned']['top1']:.2f}",
+                     f"{by['pruned']['top1'] - control['top1']:+.2f}", f"{results['duration_s'] / 60:.1f}"])  # fmt: skip
+    head = ["run", "parameters left", "MACs left", "dense, adapted", "control", "pruned", "difference", "minutes"]
+    return table(head, body)
+
+
+def main(folders: list[str]) -> None:
+    runs = {Path(f).name: json.loads((Path(f) / "results.json").read_text()) for f in folders}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "transfer_channel.json").write_text(json.dumps(runs) + "\n")
+    first, page = next(iter(runs.values())), DOCS / "transfer-channel.md"
+    into_docs(page, "headline", headline(first))
+    into_docs(page, "comparison", comparison(runs))
+    into_docs(page, "blocks", table(["block", "dense", "pruned"], [list(b.values()) for b in first["blocks"]]))
+    into_docs(page, "times", times(first))
+    picture(first, DOCS / "resnet56-cifar10.svg")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
