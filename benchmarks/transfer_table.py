@@ -62,10 +62,11 @@ def comparison(runs: dict[str, Any]) -> str:
     for name, results in runs.items():
         by = {n["role"]: n["measurement"] for n in results["networks"]}
         control = by.get("control", by["dense"])
-        body.append([name, f"{by['pruned']['params'] / by['dense']['params']:.1%}",
-                     f"{by['pruned']['macs'] / by['dense']['macs']:.1%}", f"{by['dense']['top1']:.2f}",
-                     f"{control['top1']:.2f}", f"{by['pruned']['top1']:.2f}",
-                     f"{by['pruned']['top1'] - control['top1']:+.2f}", f"{results['duration_s'] / 60:.1f}"])  # fmt: skip
+        dense, pruned = by["dense"], by["pruned"]
+        left = [f"{pruned[key] / dense[key]:.1%}" for key in ("params", "macs")]
+        top1 = [f"{n['top1']:.2f}" for n in (dense, control, pruned)]
+        gap, minutes = pruned["top1"] - control["top1"], results["duration_s"] / 60
+        body.append([name, *left, *top1, f"{gap:+.2f}", f"{minutes:.1f}"])
     head = ["run", "parameters left", "MACs left", "dense, adapted", "control", "pruned", "difference", "minutes"]
     return table(head, body)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur import criteria, data, models
-    from secateur.api import analyse, apply, prune
+    from secateur.analysis import analyse
+    from secateur.api import apply, prune
     from secateur.artifact import load
     from secateur.criteria import criterion
     from secateur.deploy import export
@@ -54,7 +55,7 @@ _HOME = {
     "Pruned": "secateur.pruned",
     "Target": "secateur.types",
     "Verification": "secateur.types",
-    "analyse": "secateur.api",
+    "analyse": "secateur.analysis",
     "apply": "secateur.api",
     "count": "secateur.measure.counts",
     "criterion": "secateur.criteria",

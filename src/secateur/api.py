@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur.analysis import Analysis, analyse, unsupported
 from secateur.budget import choose
 from secateur.checks import check_network
 from secateur.criteria import CRITERIA, GroupView
@@ -22,85 +23,22 @@ from secateur.errors import (
     UnknownNameError,
     VerificationError,
 )
-from secateur.graph.flow import Flow, flow, module_of
+from secateur.graph.flow import Flow, flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
 from secateur.graph.trace import trace
 from secateur.measure.counts import Costs
 from secateur.plan import Plan
 from secateur.pruned import Cut, Pruned
-from secateur.selection import pinned_by_selection
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
-from secateur.types import ExampleInputs, Target, Unsupported, Verification
+from secateur.types import ExampleInputs, Target, Verification
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
 BACKENDS = ("auto", "module", "graph")
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """A network's groups, costs and what cannot be pruned.
-
-    Attributes:
-        groups: What must be cut together.
-        costs: Exact costs under any choice of units.
-        unsupported: What was pinned for want of a rule.
-    """
-
-    groups: Groups
-    costs: Costs
-    unsupported: tuple[Unsupported, ...]
-
-
-def analyse(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
-    *,
-    only: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
-    granularity: str = "auto",
-) -> Analysis:
-    """Traces ``model`` and finds what must be cut together.
-
-    Args:
-        model: Any network; it is not touched.
-        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
-        only: Names or patterns of modules whose output channels alone may be pruned.
-        ignore: Names or patterns of modules whose output channels are kept.
-        granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
-
-    Raises:
-        TraceError: The network cannot be traced.
-        UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
-    """
-    check_network(model, example_inputs)
-    labelled = flow(trace(model, example_inputs))
-    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore), granularity)
-    return Analysis(groups, Costs(groups), _unsupported(groups))
-
-
-def _unsupported(groups: Groups) -> tuple[Unsupported, ...]:
-    """Names what was pinned, and how many parameters lie on the dimensions that it pinned."""
-    flow, zero = groups.flow, groups.component[0]
-    module = flow.traced.module
-    found = []
-    for untraced, tensors in flow.untraced:
-        touched = {int(v) for t in tensors for vs in t.dims.values() for vec in vs for v in vec}
-        held = sum(
-            module.get_parameter(name).numel()
-            for name, labels in flow.tensors.items()
-            if name in dict(module.named_parameters())
-            and any(
-                touched & set(vs[0].tolist()) and (groups.component[vs[0]] == zero).any() for vs in labels.dims.values()
-            )
-        )
-        operator = str(untraced.node.target)
-        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
-    return tuple(found)
 
 
 def prune(
@@ -294,7 +232,7 @@ def _fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
     for granularity in GRANULARITIES:
         groups = solve(labelled, granularity=granularity)
         try:
-            return Analysis(groups, Costs(groups), _unsupported(groups)), _units_of(groups, plan)
+            return Analysis(groups, Costs(groups), unsupported(groups)), _units_of(groups, plan)
         except PlanError as caught:
             error = error or caught
     assert error is not None

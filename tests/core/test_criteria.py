@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.api import analyse
+from secateur.analysis import analyse
 from secateur.criteria import CRITERIA, GroupView, criterion
 from secateur.errors import InputError
 from zoo import ZOO, conv, settle

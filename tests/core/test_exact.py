@@ -70,6 +70,14 @@ def test_what_is_pinned_is_named(name: str) -> None:
         secateur.prune(model, inputs, ratio=0.5)
 
 
+def test_unsupported_counts_what_it_keeps_from_being_pruned() -> None:
+    model, inputs = network("operator_without_rule")
+    (entry,) = secateur.prune(model, inputs, ratio=0.5).unsupported
+    assert (entry.operator, entry.reason) == ("aten.logcumsumexp.default", "no rule for this operator")
+    held = [n for n, _ in model.named_parameters() if n.startswith("b.")]  # c still loses its own outputs
+    assert entry.pinned_params == sum(model.get_parameter(n).numel() for n in held)
+
+
 def masked_by_hand(model: nn.Sequential, keep: dict[str, list[int]]) -> nn.Sequential:
     """An independent reference: zero the removed channels after every activation, with plain hooks."""
     masked = copy.deepcopy(model)

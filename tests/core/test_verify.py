@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.api import analyse
+from secateur.analysis import analyse
 from secateur.errors import VerificationError
 from secateur.graph.labels import Labels
 from secateur.ops import OPERATORS, Operator

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur
-from secateur.api import Analysis, _cut, analyse
+from secateur.analysis import Analysis, analyse
+from secateur.api import _cut
 from zoo import settle
 
 STEPS = (

@@ -94,7 +94,7 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
     """Shows layers, groups, and what is pinned and why."""
     import numpy as np
 
-    from secateur.api import analyse
+    from secateur.analysis import analyse
     from secateur.recipe.steps.pruning import pinned_layers
 
     analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)

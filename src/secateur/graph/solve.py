@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from secateur.errors import UnknownNameError
 from secateur.graph.labels import Constraints, Site, Vector
 
-__all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "pick_axes"]
+__all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "pick_axes"]
 
 GRANULARITIES: Mapping[str, tuple[int, ...]] = {"auto": (-1, -2, -3), "within": (-1, -2, -3), "whole": (-2, -1, -3)}
 """Axes of a split to try, counted from the last one (positions within blocks) outwards (blocks, packs of them)."""
@@ -50,8 +50,7 @@ def pick_axes(constraints: Constraints, edges: Edges, granularity: str) -> dict[
     splits = {i: s for i, s in enumerate(constraints.sites) if s.split}
     if not splits:
         return {}
-    every = [(np.broadcast_to(s.children, s.parents.shape), s.parents) for s in constraints.sites]
-    cluster = _components(constraints.count, [*edges, *every], pins=False)
+    cluster = clusters(constraints, edges)
     home = {i: int(cluster[s.children[s.children.argmax()]]) for i, s in splits.items()}
     pinned = _components(constraints.count, edges)
     open_axes = {i: _open(s, pinned) for i, s in splits.items()}
@@ -62,6 +61,12 @@ def pick_axes(constraints: Constraints, edges: Edges, granularity: str) -> dict[
             if units > best.get(where, (0, 0))[0] and (granularity == "auto" or where not in best):
                 best[where] = (units, place)
     return {i: _axis(s, open_axes[i], best.get(home[i], (0, -1))[1]) for i, s in splits.items()}
+
+
+def clusters(constraints: Constraints, edges: Edges) -> NDArray[np.int64]:
+    """What hangs together in any way, pins left out: an operator that pins one label keeps its whole cluster."""
+    every = [(np.broadcast_to(s.children, s.parents.shape), s.parents) for s in constraints.sites]
+    return _components(constraints.count, [*edges, *every], pins=False)
 
 
 def _open(site: Site, component: NDArray[np.int64]) -> list[int]:

@@ -1,0 +1,81 @@
+"""What must be cut together in a network, what it costs, and what cannot be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from secateur.checks import check_network
+from secateur.graph.flow import flow, module_of
+from secateur.graph.groups import Groups, solve
+from secateur.graph.solve import clusters
+from secateur.graph.trace import trace
+from secateur.measure.counts import Costs
+from secateur.selection import pinned_by_selection
+from secateur.types import ExampleInputs, Unsupported
+
+__all__ = ["Analysis", "analyse", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A network's groups, costs and what cannot be pruned.
+
+    Attributes:
+        groups: What must be cut together.
+        costs: Exact costs under any choice of units.
+        unsupported: What was pinned for want of a rule.
+    """
+
+    groups: Groups
+    costs: Costs
+    unsupported: tuple[Unsupported, ...]
+
+
+def analyse(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    granularity: str = "auto",
+) -> Analysis:
+    """Traces ``model`` and finds what must be cut together.
+
+    Args:
+        model: Any network; it is not touched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        only: Names or patterns of modules whose output channels alone may be pruned.
+        ignore: Names or patterns of modules whose output channels are kept.
+        granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
+
+    Raises:
+        TraceError: The network cannot be traced.
+        UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
+    """
+    check_network(model, example_inputs)
+    labelled = flow(trace(model, example_inputs))
+    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore), granularity)
+    return Analysis(groups, Costs(groups), unsupported(groups))
+
+
+def unsupported(groups: Groups) -> tuple[Unsupported, ...]:
+    """Names what was pinned, and how many parameters hang on what it pinned."""
+    flow = groups.flow
+    if not flow.untraced:
+        return ()
+    cluster = clusters(flow.constraints, flow.constraints.edges)
+    sizes = {n: p.numel() for n, p in flow.traced.module.named_parameters()}
+    dims = {n: [v[0] for v in flow.tensors[n].dims.values()] for n in sizes if n in flow.tensors}
+    found = []
+    for untraced, tensors in flow.untraced:
+        touched = np.zeros(int(cluster.max()) + 1, dtype=bool)
+        touched[cluster[np.concatenate([v for t in tensors for vs in t.dims.values() for v in vs])]] = True
+        touched[cluster[0]] = False
+        held = sum(sizes[n] for n, vectors in dims.items() if any(touched[cluster[v]].any() for v in vectors))
+        operator = str(untraced.node.target)
+        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
+    return tuple(found)
