@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -205,22 +206,28 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--tool", choices=RUNS, action="append", help="only this tool")
     parser.add_argument("--again", action="store_true", help="measure again what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--failed", action="store_true", help="measure again what did not come out exact")
     options = parser.parse_args()
     rows = {r["network"]: r for r in read("coverage")}
     wanted = names()
-    for name in wanted:
-        row = rows.setdefault(name, {"network": name})
-        for tool in options.tool or RUNS:
-            failed = options.failed and row.get(tool, {}).get("outcome") not in ("exact", "runs")
-            if options.only in name and (tool not in row or options.again or failed):
-                row[tool] = in_a_process(tool, name)
-                print(
-                    f"{name:50s} {tool:14s} {_words(row[tool])} {_percent(row[tool])} {_seconds(row[tool])}", flush=True
-                )
-                write("coverage", [rows[n] for n in wanted if n in rows], ratio=RATIO, threads=1)
+    todo = [
+        (n, t) for n in wanted for t in options.tool or RUNS if options.only in n and _due(rows.get(n, {}), t, options)
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        waiting = {pool.submit(in_a_process, tool, name): (name, tool) for name, tool in todo}
+        for done in as_completed(waiting):
+            name, tool = waiting[done]
+            found = rows.setdefault(name, {"network": name})[tool] = done.result()
+            print(f"{name:50s} {tool:14s} {_words(found)} {_percent(found)} {_seconds(found)}", flush=True)
+            write("coverage", [rows[n] for n in wanted if n in rows], ratio=RATIO, threads=1, jobs=options.jobs)
     if DOCS.exists():
-        into_docs(DOCS, "coverage", render([rows[n] for n in wanted if len(rows[n]) > 1]))
+        into_docs(DOCS, "coverage", render([rows[n] for n in wanted if n in rows]))
+
+
+def _due(row: dict[str, Any], tool: str, options: argparse.Namespace) -> bool:
+    failed = options.failed and row.get(tool, {}).get("outcome") not in ("exact", "runs")
+    return tool not in row or options.again or failed
 
 
 if __name__ == "__main__":
