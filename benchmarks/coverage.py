@@ -87,6 +87,8 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
         model = torchvision.models.get_model(which, **options, weights_backbone=None)
     except TypeError:
         model = torchvision.models.get_model(which, **options)
+    if which in torchvision.models.list_models(module=torchvision.models.detection):
+        model = model.backbone  # with its neck; what finds and filters boxes depends on data and does not trace
     size = 299 if which == "inception_v3" else 224
     return randomised(model), torch.randn(1, 3, size, size)
 
