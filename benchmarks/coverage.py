@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from secateur.models._torchvision import import_torchvision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"
-LIMIT_S, LIMIT_BYTES = 240, 12 << 30
+LIMIT_S, LIMIT_BYTES = 120, 12 << 30
 RATIO = 0.5
 ENOUGH = 0.6  # share of parameters left that still counts as "cut to half"
 
