@@ -132,6 +132,7 @@ def prune(
     min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1,
     only: Only = None,
     ignore: Ignore = None,
+    granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
     input_shape: Shape = None,
 ) -> None:
@@ -147,6 +148,7 @@ def prune(
         "min_units": min_units,
         "only": only,
         "ignore": ignore or (),
+        "granularity": granularity,
         "backend": backend,
     }
     pruning.prune(opened, out, **options)

@@ -34,6 +34,8 @@ class PruneSettings(Settings):
         min_units: At least so many units stay in each group.
         only: Modules (names or patterns) that alone are pruned.
         ignore: Modules (names or patterns) that are left alone.
+        granularity: Where a dimension is split into blocks (heads, groups): whole blocks, positions within
+            them, or whichever leaves more units.
         backend: Surgery back end.
     """
 
@@ -46,6 +48,7 @@ class PruneSettings(Settings):
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
+    granularity: Literal["auto", "whole", "within"] = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
 
     @field_validator("criterion")
@@ -73,12 +76,13 @@ class PruneSettings(Settings):
 
     def __str__(self) -> str:
         """What is asked for, in words."""
-        by = f"by {self.criterion}, scope {self.scope}"
+        pool = {"local": "of every group", "block": "of every block", "global": "of the whole network"}[self.scope]
         if self.ratio is not None:
-            return f"{self.ratio:.0%} of the units {by}"
+            return f"{self.ratio:.0%} of the units {pool}, lowest {self.criterion} first"
         name = "params" if self.params is not None else "macs"
         value = getattr(self, name)
-        return f"down to {value:.0%} of the {name} {by}" if value <= 1 else f"down to {value:,.0f} {name} {by}"
+        left = f"{value:.0%} of the {name}" if value <= 1 else f"{value:,.0f} {name}"
+        return f"down to {left}, units {pool} with the lowest {self.criterion} first"
 
 
 def pinned_layers(counts: Counts, groups: Iterable[Group]) -> list[dict[str, str]]:
