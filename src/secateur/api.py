@@ -66,7 +66,8 @@ def prune(
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to remove, in [0, 1).
         target: ``Target(params=…)`` or ``Target(macs=…)`` to reach within 1 %, instead of ``ratio``.
-        scope: ``local`` (the same share of every group), ``global`` or ``block``.
+        scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
+            (the same share of the channels inside every block; a residual stream between blocks stays whole).
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
         only: Names or patterns of the only modules (or parameters) whose output channels may go.

@@ -69,6 +69,19 @@ def test_block_scope_removes_the_same_share_of_every_block() -> None:
     assert all(kept == size / 2 for kept, size in total.values())
 
 
+def test_block_scope_leaves_the_residual_stream_whole() -> None:
+    model = secateur.models.create("resnet20")
+    before = {n: p.numel() for n, p in model.named_parameters()}
+    pruned = secateur.prune(settle(model), torch.randn(2, 3, 32, 32), ratio=0.25, scope="block")
+    assert {c.group.name for c in pruned.groups if c.kept < len(c.group)} == {
+        f"layer{a}.{b}.conv1" for a in (1, 2, 3) for b in (0, 1, 2)
+    }
+    after = {n: p.numel() for n, p in pruned.model.named_parameters()}
+    for block in ("layer1.1", "layer3.2"):  # seed 000, Table 1: every block loses that share of its parameters
+        share = [sum(v for n, v in sizes.items() if n.startswith(block) and "conv" in n) for sizes in (before, after)]
+        assert share[1] == 0.75 * share[0]
+
+
 @pytest.mark.parametrize("round_to", [2, 4, 8])
 def test_round_to_leaves_multiples(round_to: int) -> None:
     model, x = chain(32, 24, 18)

@@ -60,7 +60,7 @@ def choose(
     if not steps and ratio > 0:
         raise BudgetError(
             f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any "
-            f"of the {len(scores)} groups."
+            f"of the {len(scores)} groups{' that lie inside a block' if scope == 'block' else ''}."
         )
     for taken in _to_ratio(steps, groups, ratio, scope):
         keep[taken.units] = False

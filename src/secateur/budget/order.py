@@ -45,12 +45,15 @@ def removal_order(
         scores: Scores of the units of the groups that may be cut, by group number.
         scope: ``local`` removes the same share of every group; ``global`` goes by score, each group's scores
             divided by their mean so that layers of different size compare; ``block`` does that within each
-            block and removes the same share of every block.
+            block and removes the same share of every block, of the channels inside it: a residual stream that
+            joins several blocks is left whole.
         round_to: Widths that are left are multiples of this (or the dense width).
         min_units: Units that every group keeps at least.
     """
     steps: list[Step] = []
     for g, values in scores.items():
+        if scope == "block" and groups[g].spans:
+            continue
         steps += _group_steps(g, groups[g], values, round_to, min_units)
     if scope == "local":
         steps = [Step(s.group, s.units, k) for s, k in zip(steps, _shares(steps, groups), strict=True)]

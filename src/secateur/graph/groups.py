@@ -31,6 +31,7 @@ class Group:
         members: Parameter dimensions that every unit takes part in, in the order of execution.
         producers: Modules whose output channels the units are.
         block: The smallest module that contains all producers and at least two layers.
+        spans: Whether the producers lie in several blocks of their own (a residual stream does).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Group:
     members: tuple[Member, ...]
     producers: tuple[str, ...]
     block: str
+    spans: bool = False
 
     def __len__(self) -> int:
         """How many units it has."""
@@ -152,7 +154,9 @@ def _members(
 def _group(flow: Flow, units: NDArray[np.int64], members: list[Member], layers: Counter[str]) -> Group:
     made = [m.parameter for m in members if not m.consumes and flow.tensors[m.parameter].ndim > 1]
     producers = tuple(dict.fromkeys(_module(name) for name in made or [members[0].parameter]))
-    return Group(producers[0] or members[0].parameter, units, tuple(members), producers, _block(producers, layers))
+    spans = len({_block([p], layers) for p in producers}) > 1
+    block = _block(producers, layers)
+    return Group(producers[0] or members[0].parameter, units, tuple(members), producers, block, spans)
 
 
 def _module(parameter: str) -> str:
