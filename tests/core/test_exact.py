@@ -14,9 +14,8 @@ from torch.utils import _pytree as pytree
 import secateur
 from secateur.errors import BudgetError, SecateurError
 from secateur.types import call
-from zoo import ZOO, settle
+from zoo import ZOO, Lambda, conv, settle
 
-PINNED = {"recurrent_head"}  # nothing is free there: the LSTM pins the only other layer
 MODULE_FAILS = {
     "zero_padded_shortcut", "chunk_and_cat", "uneven_split", "slices", "unflatten_and_expand", "attention_fused",
     "attention_einsum", "attention_relative", "attention_linear", "attention_packed", "windows",
@@ -30,7 +29,7 @@ def network(name: str) -> tuple[nn.Module, Any]:
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize("name", sorted(set(ZOO) - PINNED))
+@pytest.mark.parametrize("name", sorted(ZOO))
 def test_graph_backend_is_exact_and_smaller(name: str, ratio: float) -> None:
     model, inputs = network(name)
     pruned = secateur.prune(model, inputs, ratio=ratio, backend="graph")
@@ -42,7 +41,7 @@ def test_graph_backend_is_exact_and_smaller(name: str, ratio: float) -> None:
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("name", sorted(set(ZOO) - PINNED))
+@pytest.mark.parametrize("name", sorted(ZOO))
 def test_auto_takes_the_module_where_its_code_allows(name: str) -> None:
     model, inputs = network(name)
     pruned = secateur.prune(model, inputs, ratio=0.5)
@@ -63,11 +62,24 @@ def test_module_backend_refuses_rather_than_be_wrong(name: str) -> None:
         secateur.prune(model, inputs, ratio=0.5, backend="module")
 
 
-@pytest.mark.parametrize("name", sorted(PINNED))
-def test_what_is_pinned_is_named(name: str) -> None:
-    model, inputs = network(name)
-    with pytest.raises(BudgetError, match=r"aten\.lstm"):
-        secateur.prune(model, inputs, ratio=0.5)
+def test_what_pins_everything_is_named() -> None:
+    model = Lambda(lambda m, x: m.b(torch.logcumsumexp(m.a(x), 1)), a=conv(3, 8), b=nn.Conv2d(8, 4, 1))
+    with pytest.raises(BudgetError, match=r"aten\.logcumsumexp"):
+        secateur.prune(settle(model), torch.randn(2, 3, 6, 6), ratio=0.5)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
+def test_recurrent_layers_lose_inputs_and_keep_hidden_units(kind: type[nn.RNNBase], options: dict[str, Any]) -> None:
+    model = Lambda(
+        lambda m, x: m.fc(m.rnn(torch.relu(m.a(x)).transpose(1, 2))[0][:, -1]),
+        a=nn.Conv1d(2, 12, 3), rnn=kind(12, 6, batch_first=True, **options),
+        fc=nn.Linear(12 if options.get("bidirectional") else 6, 3),
+    )  # fmt: skip
+    pruned = secateur.prune(settle(model), torch.randn(2, 2, 10), ratio=0.5)
+    assert pruned.backend == "module"
+    assert pruned.model.get_submodule("rnn").input_size == 6
+    assert pruned.model.get_parameter("rnn.weight_hh_l0").shape == model.get_parameter("rnn.weight_hh_l0").shape
 
 
 def test_unsupported_counts_what_it_keeps_from_being_pruned() -> None:

@@ -68,4 +68,4 @@ def find(target: OpOverload) -> Operator | None:
     return found
 
 
-from secateur.ops import attention, contract, elementwise, index, movement, normalise, reduce, resize  # noqa: E402, F401
+from secateur.ops import attention, contract, elementwise, index, movement, normalise, recurrent, reduce, resize  # noqa: E402, F401

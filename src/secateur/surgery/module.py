@@ -95,6 +95,10 @@ def _prelu(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
     m.num_parameters = len(m.weight)
 
 
+def _recurrent(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    m.input_size = m.weight_ih_l0.shape[1]
+
+
 def _embedding(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
     m.num_embeddings, m.embedding_dim = m.weight.shape
 
@@ -107,4 +111,5 @@ _UPDATES: dict[type[nn.Module], Callable[[Any, Mapping[int, Sequence[int]]], Non
     nn.GroupNorm: _group_norm,
     nn.PReLU: _prelu,
     nn.Embedding: _embedding,
+    nn.RNNBase: _recurrent,
 }

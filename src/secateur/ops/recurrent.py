@@ -1,0 +1,44 @@
+"""Recurrent layers: inputs are pruned, hidden units stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateur.graph.flow import Call, MacTerm, unlabelled
+from secateur.graph.labels import Labels
+from secateur.ops import operator
+
+
+def _first_layer(call: Call) -> list[Labels]:
+    """Input weights (gates × hidden, input) of the first layer, one per direction."""
+    params, step = call["params"], (4 if call["has_biases"] else 2)
+    return [params[k * step] for k in range(2 if call["bidirectional"] else 1)]
+
+
+def _macs(call: Call) -> MacTerm:
+    """Positions × the input weights of the first layer, the part that depends on the plan."""
+    x, weights = call["input"], _first_layer(call)
+    positions = x.shape[0] * (x.shape[1] if x.ndim > 2 else 1)
+    return MacTerm(float(positions * len(weights)), ((weights[0], 0), (weights[0], 1)))
+
+
+@operator("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu", macs=_macs)
+def _recurrent(call: Call) -> Any:
+    """x (…, I) meets the first layer's input weights; gates and hidden state are coupled over time and stay."""
+    if "params" not in call.values or "has_biases" not in call.values or not isinstance(call["input"], Labels):
+        return call.pin("a packed sequence")
+    c, x, first = call.c, call["input"], _first_layer(call)
+    for weight in call["params"]:
+        for d in range(weight.ndim):
+            if not (d == 1 and any(weight is w for w in first)):
+                c.pin(*weight.at(d))
+    for weight in first:
+        c.tie(x.at(-1), weight.at(1))
+        call.flow.consume(weight, 1)
+    for d in range(x.ndim - 1):
+        c.pin(*x.at(d))
+    hidden = call.get("hx")
+    for state in hidden if isinstance(hidden, list) else [hidden]:
+        if isinstance(state, Labels):
+            c.pin_all(state)
+    return unlabelled(call.node)
