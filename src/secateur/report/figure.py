@@ -17,7 +17,7 @@ from secateur.report.schema import Results
 
 __all__ = ["picture"]
 
-_WIDTH, _TOP, _ROW, _LEFT = 760, 84, 62, 196
+_WIDTH, _TOP, _ROW, _LEFT = 760, 84, 62, 212
 _BAR, _BAR_HEIGHT = 340, 18
 _INK, _SOFT, _DENSE, _PRUNED, _PAGE, _EDGE = "#17211d", "#55615b", "#c3cbd0", "#15803d", "#ffffff", "#d8ded9"
 

@@ -34,12 +34,13 @@ RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 
 @dataclass(frozen=True)
 class Card:
-    """One headline figure: what, the pruned value, and what it was before."""
+    """One headline figure: what, the pruned value, what it was before, and whether it got ``worse``."""
 
     title: str
     value: str
     before: str = ""
     detail: str = ""
+    worse: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _speed_card(results: Results) -> Card | None:
         words.milliseconds(medians.get("pruned")),
         words.milliseconds(medians.get("dense")),
         detail,
+        worse=found.ratio.median < 1,
     )
 
 
