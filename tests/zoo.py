@@ -426,6 +426,16 @@ def matrix_products() -> tuple[nn.Module, Any]:
 
 
 @entry
+def weights_standardised_by_batch_norm() -> tuple[nn.Module, Any]:
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0)
+            return F.conv2d(x, flat.reshape_as(self.weight), self.bias, padding=1)
+
+    return nn.Sequential(conv(3, 8), Standardised(8, 12, 3), nn.ReLU(), nn.Conv2d(12, 4, 1)), image(2, 3, 6, 6)
+
+
+@entry
 def running_sums() -> tuple[nn.Module, Any]:
     return Lambda(lambda m, x: m.b(torch.cumsum(m.a(x), 1)), a=conv(3, 8), b=nn.Conv2d(8, 4, 1)), image(2, 3, 6, 6)
 

@@ -25,7 +25,17 @@ def _tie_vectors(call: Call, x: Labels, dim: int, *names: str) -> None:
             call.c.tie(x.at(dim), vector.at(0))
 
 
-@operator("aten.batch_norm", "aten.instance_norm")
+def _batch_norm_reference(m: Masked) -> Tensor:
+    """Statistics of the batch (standardised weights are normalised so) run over the kept entries."""
+    x = m["input"]
+    masks = {d: m.mask("input", d) for d in range(x.ndim) if d != 1}
+    out = m.call(input=m.gather(x, masks))
+    for d, mask in masks.items():
+        out = m.scatter(out, d, mask)
+    return out
+
+
+@operator("aten.batch_norm", "aten.instance_norm", reference=_batch_norm_reference)
 def _batch_norm(call: Call) -> Labels:
     """Per-channel statistics: nothing crosses channels."""
     x: Labels = call["input"]
