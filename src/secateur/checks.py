@@ -39,8 +39,9 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
     if tensor.is_quantized:
         raise InputError(f"The tensor {name!r} is quantised: prune the float network, then quantise.")
     if isinstance(tensor, nn.Parameter) and (tensor.is_floating_point() or tensor.is_complex()):
-        bad = int((~torch.isfinite(tensor)).sum()) if tensor.device.type != "meta" else 0
-        if bad:
+        finite = torch.isfinite(tensor) if tensor.device.type != "meta" else torch.ones(1)
+        if not finite.all():
+            bad = int(finite.numel() - finite.sum())
             raise WeightsError(
                 f"The parameter {name!r} holds {bad} NaN or infinite values of {tensor.numel()}; scores would mean "
                 "nothing. Load sound weights first."

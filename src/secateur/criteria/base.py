@@ -57,13 +57,24 @@ class GroupView:
         place[torch.from_numpy(self.group.units)] = torch.arange(len(self))
         return place[unit]
 
-    def per_unit(self, member: Member, values: Tensor, reduce: str = "sum") -> Tensor:
-        """Reduces ``values`` (the member tensor's shape) to one number per unit, shape (n,)."""
-        index = self.index(member)
-        moved = values.movedim(member.dim, 0).flatten(1) if values.ndim > 1 else values.unsqueeze(1)
-        rows = (moved.sum(1) if reduce == "sum" else moved.amax(1)).cpu()
+    def per_unit(self, member: Member, values: Tensor) -> Tensor:
+        """Sums ``values`` (the member tensor's shape) to one number per unit, shape (n,)."""
+        others = [d for d in range(values.ndim) if d != member.dim]
+        return self._gathered(member, values.sum(others) if others else values)
+
+    def norms(self, member: Member, weight: Tensor, order: float) -> Tensor:
+        """Norm of a unit's slices to the power of ``order`` (the largest for infinity), shape (n,); no copies."""
+        others = [d for d in range(weight.ndim) if d != member.dim]
+        rows = torch.linalg.vector_norm(weight, order, others) if others else weight.abs()
+        return (
+            self._gathered(member, rows, largest=True) if order == float("inf") else self._gathered(member, rows**order)
+        )
+
+    def _gathered(self, member: Member, rows: Tensor, *, largest: bool = False) -> Tensor:
+        """Adds up (or takes the largest of) the member's indices unit by unit."""
+        index, rows = self.index(member), rows.cpu()
         own, start = index >= 0, torch.zeros(len(self), dtype=rows.dtype)
-        if reduce == "amax":
+        if largest:
             return start.index_reduce(0, index[own], rows[own], "amax")
         return start.index_add(0, index[own], rows[own])
 

@@ -120,7 +120,7 @@ class MaskedInterpreter(Interpreter):
             value = self._weights[str(n.target)].clone()
         else:
             value = super().run_node(n)
-        return self._masked(value, n)
+        return value if _only_a_weight(n) else self._masked(value, n)
 
     def _cut_inside(self, node: Node) -> bool:
         return any(self.of(source) for source in node.all_input_nodes)
@@ -143,3 +143,13 @@ class MaskedInterpreter(Interpreter):
         for dim, mask in masks.items():
             value.index_fill_(dim, torch.as_tensor(np.flatnonzero(~mask), device=value.device), 0)
         return value
+
+
+def _only_a_weight(node: Node) -> bool:
+    """Whether a parameter is nothing but the weight of convolutions, linear layers and batch norms.
+
+    Their inputs and outputs are masked, so a masked copy of the (dense, large) weight would change nothing.
+    """
+    names = ("aten.conv", "aten.linear", "aten.batch_norm")
+    plain = all(str(user.target).startswith(names) and node not in user.args[:1] for user in node.users)
+    return node.op == "get_attr" and plain
