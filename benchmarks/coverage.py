@@ -89,7 +89,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
         model = torchvision.models.get_model(which, **options)
     if which in torchvision.models.list_models(module=torchvision.models.detection):
         model = model.backbone  # with its neck; what finds and filters boxes depends on data and does not trace
-    size = 299 if which == "inception_v3" else 224
+    size = {"inception_v3": 299, "ssd300_vgg16": 300}.get(which, 224)
     return randomised(model), torch.randn(1, 3, size, size)
 
 
@@ -177,7 +177,9 @@ def render(rows: list[dict[str, Any]]) -> str:
         of = [r for r in rows if r["network"].startswith(library)]
         for tool in RUNS:
             good = sum(r.get(tool, {}).get("outcome") in ("exact", "runs") for r in of)
-            parts.append(f"- {library}, {tool.replace('_', '-')}: {good} of {sum(tool in r for r in of)} cut to half")
+            done = sum(tool in r for r in of)
+            left = f" (measured so far, of {len(of)})" if done < len(of) else ""
+            parts.append(f"- {library}, {tool.replace('_', '-')}: {good} of {done}{left} cut to half")
     head = ["network", "parameters, M", "Secateur", "left", "difference", "s", "Torch-Pruning", "left", "s"]
     return "\n".join(parts) + "\n\n" + table(head, map(_row, rows))
 
