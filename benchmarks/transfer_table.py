@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from networks import SHARED
 from records import RESULTS, into_docs, table
 
 from secateur.report import picture
@@ -74,7 +75,9 @@ def comparison(runs: dict[str, Any]) -> str:
 def main(folders: list[str]) -> None:
     runs = {Path(f).name: json.loads((Path(f) / "results.json").read_text()) for f in folders}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "transfer_channel.json").write_text(json.dumps(runs) + "\n")
+    kept = {name: {k: v for k, v in r.items() if k != "command"} for name, r in runs.items()}
+    text = json.dumps(kept).replace(str(SHARED), "../shared")  # no path of this machine
+    (RESULTS / "transfer_channel.json").write_text(text + "\n")
     first, page = next(iter(runs.values())), DOCS / "transfer-channel.md"
     into_docs(page, "headline", headline(first))
     into_docs(page, "comparison", comparison(runs))
