@@ -73,7 +73,7 @@ class ExportError(SecateurError):
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Returns the valid names that look most like ``name``.
 
-    >>> nearest("resnet65", ["resnet56", "vgg16_bn", "alexnet"])
+    >>> nearest("resnet65", ["resnet56", "vgg16_bn"])
     ['resnet56']
     """
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
