@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from secateur.analysis import Analysis, analyse, unsupported
 from secateur.budget import choose
@@ -176,7 +177,9 @@ def _cut(
     label_keep = groups.label_keep(keep)
     plan = _plan(groups, label_keep, provenance)
     notes: list[str] = []
-    for name in ("module", "graph") if backend == "auto" else (backend,):
+    # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
+    auto = ("graph",) if isinstance(model, GraphModule) else ("module", "graph")
+    for name in auto if backend == "auto" else (backend,):
         try:
             pruned, proof = _operate(name, model, groups, label_keep, plan, check)
         except Exception as error:

@@ -64,6 +64,16 @@ def test_a_loaded_network_can_be_pruned_again_and_the_plans_compose(tmp_path: Pa
     assert torch.equal(again(x), second.model.eval()(x))
 
 
+def test_a_graph_that_is_pruned_again_stays_a_graph(tmp_path: Path) -> None:
+    model, x = ZOO["plain"]()
+    first = secateur.prune(settle(model), x, ratio=0.25, backend="graph")
+    second = secateur.prune(first.model, x, ratio=0.25)
+    assert second.backend == "graph"
+    second.save(tmp_path)
+    for loaded in (secateur.load(tmp_path), secateur.load(tmp_path, model=ZOO["plain"]()[0])):
+        assert torch.equal(loaded(x), second.model.eval()(x))
+
+
 def saved(folder: Path) -> Path:
     model, x = ZOO["plain"]()
     secateur.prune(settle(model), x, ratio=0.5).save(folder, graph=True)
