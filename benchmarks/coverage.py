@@ -24,6 +24,7 @@ from networks import randomised
 from records import into_docs, read, table, write
 from torch import Tensor, nn
 
+from secateur.measure.memory import peak_memory
 from secateur.models._torchvision import import_torchvision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"
@@ -143,7 +144,10 @@ def one(tool: str, name: str) -> None:
     )  # warms up
     model, x = build(name)
     row["params"] = sum(p.numel() for p in model.parameters())
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row["model_bytes"] = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    row["forward_bytes"] = peak_memory(model, x) - row["model_bytes"]  # activations of one image
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    held = peak_rss()
     start = time.perf_counter()
     try:
         row |= RUNS[tool](model, x)
@@ -151,8 +155,14 @@ def one(tool: str, name: str) -> None:
         words = str(error).strip().splitlines() or [""]
         row |= {"outcome": "error", "error": f"{type(error).__name__}: {words[0][:400]}"}
     row["seconds"] = time.perf_counter() - start
-    row["extra_bytes"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
+    row["extra_bytes"] = peak_rss() - held
     print(json.dumps(row))
+
+
+def peak_rss() -> int:
+    """Bytes of memory that the process held at most since the peak was cleared (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def in_a_process(tool: str, name: str) -> dict[str, Any]:

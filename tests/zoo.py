@@ -585,3 +585,41 @@ def wrapped_regions() -> tuple[nn.Module, Any]:
         return m.fc(pooled(y + z))
 
     return Lambda(run, a=conv(3, 8), b=conv(8, 8), fc=nn.Linear(8, 4)), image(2, 3, 6, 6)
+
+
+@entry
+def unfold_and_fold() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = m.a(x)
+        n, c, h, w = x.shape
+        patches = F.unfold(x, 3, padding=1).reshape(n, c, 9, h * w)
+        weight = torch.softmax(m.attention(x).flatten(2), 1).unsqueeze(1)
+        x = F.fold((patches * weight).reshape(n, c * 9, h * w), (h, w), 3, padding=1)
+        return m.fc(pooled(m.b(x)))
+
+    return Lambda(
+        run, a=conv(3, 8), attention=nn.Conv2d(8, 9, 1), b=conv(8, 6), fc=nn.Linear(6, 4)
+    ), image(2, 3, 6, 6)  # fmt: skip
+
+
+@entry
+def sliding_windows() -> tuple[nn.Module, Any]:
+    def run(m: Any, x: Tensor) -> Tensor:
+        windows = m.a(x).unfold(2, 3, 1).unfold(3, 3, 1)
+        return m.fc(pooled(m.b(windows.mean((-1, -2)))))
+
+    return Lambda(run, a=conv(3, 8), b=conv(8, 6), fc=nn.Linear(6, 4)), image(2, 3, 6, 6)
+
+
+@entry
+def tiled_position_table() -> tuple[nn.Module, Any]:
+    class Tiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.fc = conv(3, 8), nn.Linear(8, 4)
+            self.window = nn.Parameter(torch.randn(1, 8, 3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(pooled(torch.relu(self.a(x) + self.window.tile(1, 1, 2, 2))))
+
+    return Tiled(), image(2, 3, 6, 6)

@@ -79,6 +79,10 @@ def test_recurrent_layers_lose_inputs_and_keep_hidden_units(kind: type[nn.RNNBas
     pruned = secateur.prune(settle(model), torch.randn(2, 2, 10), ratio=0.5)
     assert pruned.backend == "module"
     assert pruned.model.get_submodule("rnn").input_size == 6
+    (held,) = pruned.unsupported  # the hidden units, by name
+    assert held.module == "rnn"
+    assert "hidden units" in held.reason
+    assert held.pinned_params == sum(p.numel() for p in model.get_submodule("rnn").parameters())
     assert pruned.model.get_parameter("rnn.weight_hh_l0").shape == model.get_parameter("rnn.weight_hh_l0").shape
 
 
@@ -88,6 +92,14 @@ def test_unsupported_counts_what_it_keeps_from_being_pruned() -> None:
     assert (entry.operator, entry.reason) == ("aten.logcumsumexp.default", "no rule for this operator")
     held = [n for n, _ in model.named_parameters() if n.startswith("b.")]  # c still loses its own outputs
     assert entry.pinned_params == sum(model.get_parameter(n).numel() for n in held)
+
+
+KNOWN_TO_PIN = {"operator_without_rule", "recurrent_head"}
+
+
+@pytest.mark.parametrize("name", sorted({*ZOO} - KNOWN_TO_PIN))
+def test_every_other_construction_has_rules(name: str) -> None:
+    assert not secateur.analyse(*network(name)).unsupported
 
 
 def masked_by_hand(model: nn.Sequential, keep: dict[str, list[int]]) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateur.graph.flow import flow
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.trace import trace
-from secateur.ops.movement import _segments, reshape
+from secateur.ops.reshape import _segments, reshape
 from zoo import Lambda
 
 MOVES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -114,3 +114,11 @@ def test_tied_constant_weights_are_compared_too() -> None:
         pruned = secateur.prune(model, inputs, ratio=0.5, backend=backend)
         assert pruned.verification is not None
         assert pruned.verification.max_relative_error <= 1e-5
+
+
+def test_a_network_that_squeezes_its_batch_of_one_is_verified_on_two() -> None:
+    model = Lambda(lambda m, x: m.fc(m.a(x).mean((2, 3), keepdim=True).squeeze()), a=conv(3, 8), fc=nn.Linear(8, 4))
+    pruned = secateur.prune(settle(model), torch.randn(2, 3, 6, 6), ratio=0.5)
+    assert pruned.backend == "module"
+    assert pruned.verification is not None
+    assert pruned.verification.dtype == "float32"

@@ -114,12 +114,15 @@ class Call:
 
     def pin(self, reason: str) -> Any:
         """Pins every argument, reports why, and returns unlabelled outputs."""
-        tensors = self.tensors
+        self.hold(reason, self.tensors)
+        return unlabelled(self.node)
+
+    def hold(self, reason: str, tensors: list[Labels]) -> None:
+        """Pins ``tensors`` and reports why."""
         if any(t.dims for t in tensors):
             self.flow.untraced.append((Untraced(self.node, reason), tensors))
         for labels in tensors:
             self.c.pin_all(labels)
-        return unlabelled(self.node)
 
 
 def flow(traced: Traced) -> Flow:

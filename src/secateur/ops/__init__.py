@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from secateur.registry import Registry
@@ -68,4 +69,7 @@ def find(target: OpOverload) -> Operator | None:
     return found
 
 
-from secateur.ops import attention, contract, elementwise, index, movement, normalise, recurrent, reduce, resize  # noqa: E402, F401
+# The files with the rules; they are read last because they use the decorator above.
+for _name in ("attention", "contract", "elementwise", "index", "movement", "normalise", "pieces", "recurrent",
+              "reduce", "reshape", "resize"):  # fmt: skip
+    import_module(f"secateur.ops.{_name}")

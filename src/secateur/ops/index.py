@@ -8,7 +8,7 @@ from secateur.graph.flow import Call
 from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
 from secateur.ops.elementwise import join
-from secateur.ops.movement import without
+from secateur.ops.pieces import without
 
 
 @operator("aten.index_select")

@@ -28,10 +28,8 @@ def _recurrent(call: Call) -> Any:
     if "params" not in call.values or "has_biases" not in call.values or not isinstance(call["input"], Labels):
         return call.pin("a packed sequence")
     c, x, first = call.c, call["input"], _first_layer(call)
-    for weight in call["params"]:
-        for d in range(weight.ndim):
-            if not (d == 1 and any(weight is w for w in first)):
-                c.pin(*weight.at(d))
+    gates = [Labels(w.shape).with_dims({0: w.at(0)}) if any(w is f for f in first) else w for w in call["params"]]
+    call.hold("hidden units are coupled over time and stay; inputs are pruned", gates)
     for weight in first:
         c.tie(x.at(-1), weight.at(1))
         call.flow.consume(weight, 1)

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.ops import find
 
-__all__ = ["Masked", "MaskedInterpreter"]
+__all__ = ["Masked", "MaskedInterpreter", "double"]
 
 Mask = NDArray[np.bool_]
 
@@ -89,6 +90,7 @@ class MaskedInterpreter(Interpreter):
         groups: Its groups.
         label_keep: Which labels stay.
         weights: Values to use for some parameters instead of the network's own.
+        in_double: Whether to compute in double precision; every weight is converted as it is used.
     """
 
     def __init__(
@@ -97,10 +99,12 @@ class MaskedInterpreter(Interpreter):
         groups: Groups,
         label_keep: Mask,
         weights: Mapping[str, Tensor] | None = None,
+        in_double: bool = False,
     ) -> None:
         """Prepares; nothing is computed yet."""
         super().__init__(graph)
         self._groups, self._keep, self._weights = groups, label_keep, weights or {}
+        self._in_double = in_double
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
 
     def of(self, node: Any) -> dict[int, Mask]:
@@ -121,6 +125,11 @@ class MaskedInterpreter(Interpreter):
         else:
             value = super().run_node(n)
         return value if _only_a_weight(n) else self._masked(value, n)
+
+    def fetch_args_kwargs_from_env(self, n: Node) -> Any:
+        """The values an operator is called with; weights are read at the top of a graph and converted only here."""
+        found = super().fetch_args_kwargs_from_env(n)
+        return pytree.tree_map(double, found) if self._in_double and n.op == "call_function" else found
 
     def _cut_inside(self, node: Node) -> bool:
         return any(self.of(source) for source in node.all_input_nodes)
@@ -143,6 +152,11 @@ class MaskedInterpreter(Interpreter):
         for dim, mask in masks.items():
             value.index_fill_(dim, torch.as_tensor(np.flatnonzero(~mask), device=value.device), 0)
         return value
+
+
+def double(value: Any) -> Any:
+    """A floating tensor in double precision; anything else as it is."""
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _only_a_weight(node: Node) -> bool:
