@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from secateur.train.config import TrainConfig
 from secateur.train.evaluate import evaluate
+from secateur.train.extras import Extra
 from secateur.train.fit import fit
 from secateur.train.history import EpochRecord, Evaluation, History
 from secateur.train.loop import TrainingError
 
-__all__ = ["EpochRecord", "Evaluation", "History", "TrainConfig", "TrainingError", "evaluate", "fit"]
+__all__ = ["EpochRecord", "Evaluation", "Extra", "History", "TrainConfig", "TrainingError", "evaluate", "fit"]

@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from secateur.data.types import DataSet
 from secateur.errors import InputError
 from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
+from secateur.train.extras import Extra
 from secateur.train.history import History
 from secateur.train.run import Job, OnEpoch, Run
 
@@ -35,6 +37,7 @@ def fit(
     folder: str | Path | None = None,
     seed: int = 0,
     name: str = "train",
+    extras: Sequence[Extra] = (),
     on_epoch: OnEpoch | None = None,
     progress: bool | None = None,
 ) -> History:
@@ -53,6 +56,7 @@ def fit(
         folder: For checkpoints; ``None`` keeps everything in memory.
         seed: Of order, augmentation and dropout, together with ``name`` and the epoch.
         name: Of this run; shown in progress and part of the seed.
+        extras: What takes part besides the loss (penalties, masks, a teacher), in this order.
         on_epoch: Called with each finished epoch's record, just before its checkpoint is written (so an
             epoch can be reported again after a crash, and none is ever lost). With several processes
             that this function starts itself, the records come at the end.
@@ -67,7 +71,8 @@ def fit(
     >>> fit(create("resnet_digits"), load("digits", limit=64), TrainConfig(epochs=1)).epochs[0].epoch
     1
     """
-    job = Job(model, data, config or TrainConfig(), None if folder is None else Path(folder), seed, name)
+    job = Job(model, data, config or TrainConfig(), None if folder is None else Path(folder), seed, name,
+              tuple(extras))  # fmt: skip
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
         return _spawn(job, on_epoch, progress)
     fabric = _fabric(job.config, "auto")
@@ -133,7 +138,10 @@ def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | 
             run = Run(fabric, job, layout)
             run.restore()
             run.epochs(on_epoch, progress)
-            return run.finish()
+            history = run.finish()
+            for extra in job.extras:
+                extra.finish(model)
+            return history
     finally:
         model.to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         model.zero_grad(set_to_none=True)

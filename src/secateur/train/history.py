@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["EpochRecord", "Evaluation", "History"]
@@ -22,6 +22,7 @@ class EpochRecord:
         lr: Learning rate of the last step.
         seconds: Wall-clock time of training and validation.
         images_per_second: Training images through the network per second of training.
+        extra: What the extras of the run noted (penalties, sparsity).
     """
 
     epoch: int
@@ -32,6 +33,7 @@ class EpochRecord:
     lr: float
     seconds: float
     images_per_second: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

@@ -15,6 +15,7 @@ from secateur.errors import SecateurError
 from secateur.train.augment import Draws, crop_and_flip, draw
 from secateur.train.common import logits_of
 from secateur.train.config import TrainConfig
+from secateur.train.extras import Extra
 from secateur.train.progress import TrainProgress
 from secateur.train.schedule import learning_rate
 from secateur.train.seeds import derive, generator
@@ -110,6 +111,7 @@ class Loop:
         data: Images and how to normalise them.
         config: Settings.
         layout: Memory format of the images.
+        extras: What takes part besides the loss on the labels.
     """
 
     fabric: Fabric
@@ -118,6 +120,12 @@ class Loop:
     data: DataSet
     config: TrainConfig
     layout: torch.memory_format
+    extras: tuple[Extra, ...] = ()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, with the names of its parameters."""
+        return getattr(self.model, "module", self.model)
 
     @property
     def steps(self) -> int:
@@ -165,10 +173,15 @@ def _step(loop: Loop, inputs: Tensor, labels: Tensor, rate: float) -> Tensor:
         group["lr"] = rate
     scores = logits_of(loop.model(inputs)).float()
     loss = F.cross_entropy(scores, labels, label_smoothing=loop.config.label_smoothing)
-    loop.fabric.backward(loss)
+    added = [term for extra in loop.extras if (term := extra.loss(loop.network, inputs, scores, labels)) is not None]
+    loop.fabric.backward(sum(added, loss))
+    for extra in loop.extras:
+        extra.gradients(loop.network)
     if loop.config.gradient_clip is not None:
         nn.utils.clip_grad_norm_(loop.model.parameters(), loop.config.gradient_clip)
     loop.optimizer.step()
+    for extra in loop.extras:
+        extra.weights(loop.network)
     loop.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         hits = (scores.argmax(1) == labels).sum()

@@ -18,6 +18,7 @@ from secateur.train import checkpoint
 from secateur.train.common import in_mode
 from secateur.train.config import TrainConfig
 from secateur.train.evaluate import totals
+from secateur.train.extras import Extra
 from secateur.train.history import EpochRecord, History
 from secateur.train.loop import Loop, plan_epoch, train_epoch
 from secateur.train.progress import TrainProgress
@@ -40,12 +41,14 @@ class Job:
     folder: Path | None
     seed: int
     name: str
+    extras: tuple[Extra, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to be continued."""
         config = self.config.model_dump(mode="json")
         images = {"train_images": len(self.data.train), "validation_images": len(self.data.validation)}
-        return {**config, **images, "seed": self.seed, "name": self.name}
+        extras = {"extras": [extra.settings() for extra in self.extras]} if self.extras else {}
+        return {**config, **images, "seed": self.seed, "name": self.name, **extras}
 
 
 class Run:
@@ -56,7 +59,7 @@ class Run:
         self.fabric, self.job = fabric, job
         self.optimizer = _optimizer(job.model, job.config)
         model, optimizer = fabric.setup(job.model, self.optimizer)
-        self.loop = Loop(fabric, model, optimizer, job.data, job.config, layout)
+        self.loop = Loop(fabric, model, optimizer, job.data, job.config, layout, job.extras)
         self.records: list[EpochRecord] = []
         self.best: dict[str, Tensor] | None = None  # only without a folder
 
@@ -74,6 +77,8 @@ class Run:
         checkpoint.same_run(found["settings"], self.job.settings(), path)
         _load(self.job.model, found["model"], path)
         self.optimizer.load_state_dict(found["optimizer"])
+        for extra, state in zip(self.job.extras, found.get("extras", ()), strict=False):
+            extra.load_state_dict(state)
         self.records = [EpochRecord(**record) for record in found["records"]]
 
     def epochs(self, on_epoch: OnEpoch | None, progress: bool | None) -> None:
@@ -81,6 +86,8 @@ class Run:
         job, config = self.job, self.job.config
         steps = self.loop.steps
         done = len(self.records)
+        for extra in job.extras:
+            extra.start(job.model, steps, config.epochs)
         show = progress if self.fabric.is_global_zero else False
         with TrainProgress(job.name, config.epochs * steps, done * steps, show=show) as bar:
             while len(self.records) < config.epochs and not self._stalled():
@@ -99,6 +106,7 @@ class Run:
         rank, processes = fabric.global_rank, fabric.world_size
         plan = plan_epoch(job.data, job.config, seeds, rank=rank, processes=processes)
         sums = train_epoch(self.loop, plan, epoch=epoch, progress=bar)
+        noted = {key: value for extra in job.extras for key, value in extra.epoch(job.model, epoch).items()}
         val_loss, val_top1 = self._validate()
         return EpochRecord(
             epoch=epoch,
@@ -109,6 +117,7 @@ class Run:
             lr=sums.lr,
             seconds=time.perf_counter() - start,
             images_per_second=sums.images / sums.seconds,
+            extra=noted,
         )
 
     def _validate(self) -> tuple[float | None, float | None]:
@@ -146,6 +155,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "records": [record.to_dict() for record in self.records],
         }
+        if job.extras:
+            content["extras"] = [extra.state_dict() for extra in job.extras]
         checkpoint.write(job.folder / "last.pt", content)
 
     def finish(self) -> History:

@@ -1,0 +1,50 @@
+"""What takes part in training besides the loss on the labels: penalties, masks, a teacher, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Extra"]
+
+
+class Extra:
+    """Base of everything that :func:`secateur.train.fit` calls while it trains; every method may be left out.
+
+    The order within a step: the network's scores, :meth:`loss`, backward, :meth:`gradients` (then clipping),
+    the optimiser, :meth:`weights`. An extra that remembers something between epochs gives it in
+    :meth:`state_dict`, so that a run that was killed ends as if it had not been.
+    """
+
+    def settings(self) -> dict[str, Any]:
+        """Plain data that has to be the same for a checkpoint to be continued."""
+        return {"extra": type(self).__name__}
+
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
+        """Before the first epoch, with the network on its device and (resumed) weights in place."""
+
+    def loss(self, model: nn.Module, inputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor | None:
+        """A term to add to the cross-entropy, from normalised images (B, C, H, W) and scores (B, classes)."""
+        return None
+
+    def gradients(self, model: nn.Module) -> None:
+        """After backward: gradients may be changed (a sub-gradient added, masked entries zeroed)."""
+
+    def weights(self, model: nn.Module) -> None:
+        """After the optimiser's step: weights may be changed (masked entries zeroed)."""
+
+    def epoch(self, model: nn.Module, epoch: int) -> Mapping[str, Any]:
+        """After epoch ``epoch`` (from 1), before validation: numbers to keep in its record."""
+        return {}
+
+    def finish(self, model: nn.Module) -> None:
+        """After the last epoch, with the weights that the network ends with in place."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain data for the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what :meth:`state_dict` gave."""
