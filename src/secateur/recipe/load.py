@@ -75,10 +75,10 @@ def _check_order(recipe: Recipe, tree: YamlTree) -> None:
 
     seen: set[str] = set()
     for index, step in enumerate(recipe.steps):
-        after = STEPS[step.kind].after
-        if after is not None and after not in seen:
+        after = [kind for kind in STEPS[step.kind].after if kind in STEPS]
+        if after and not seen & set(after):
             where = tree.where(("steps", index))
-            raise InputError(f"{where}: {step.kind} needs a {after} step before it.")
+            raise InputError(f"{where}: {step.kind} needs a {' or '.join(after)} step before it.")
         seen.add(step.kind)
 
 

@@ -125,12 +125,12 @@ class Step(ABC, Generic[ConfigT]):
     Attributes:
         summary: One line for people.
         config: Class of its settings.
-        after: A kind that must come earlier in the recipe.
+        after: Kinds of which one must come earlier in the recipe; empty where the step may come first.
     """
 
     summary: ClassVar[str]
     config: type[ConfigT]
-    after: ClassVar[str | None] = None
+    after: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def run(self, context: Context, state: State, config: ConfigT) -> tuple[State, StepResult]:

@@ -127,7 +127,7 @@ class Finetune(Step[TrainSettings]):
 
     summary = "train the pruned network"
     config = TrainSettings
-    after = "prune"
+    after = ("prune", "sparsify", "remove_layers")
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place and writes the run's artifact again."""
