@@ -23,7 +23,7 @@ from secateur.plan import Plan
 if TYPE_CHECKING:
     from secateur.pruned import Pruned
 
-__all__ = ["load", "read_plan", "save"]
+__all__ = ["atomically", "load", "read_plan", "save"]
 
 FORMAT = 1
 WEIGHTS, PLAN, GRAPH = "model.safetensors", "plan.json", "model.pt2"
@@ -36,19 +36,19 @@ def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
     """Writes the artifact; files are complete or not there at all, and the plan comes last."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights = _atomically(folder / WEIGHTS, lambda p: save_file(_state(pruned.model), p))
+        weights = atomically(folder / WEIGHTS, lambda p: save_file(_state(pruned.model), p))
         if graph:
-            _atomically(folder / GRAPH, lambda p: _save_graph(pruned, p))
+            atomically(folder / GRAPH, lambda p: _save_graph(pruned, p))
         elif (folder / GRAPH).exists():
             (folder / GRAPH).unlink()
         record = _record(pruned, weights, graph)
-        _atomically(folder / PLAN, lambda p: p.write_text(json.dumps(record)))
+        atomically(folder / PLAN, lambda p: p.write_text(json.dumps(record)))
     except OSError as error:
         raise InputError(f"The artifact cannot be written to {folder}: {error.strerror or error}.") from error
     return folder
 
 
-def _atomically(path: Path, write: Callable[[Path], Any]) -> Path:
+def atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     """Writes beside the final place and moves there in one step."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)

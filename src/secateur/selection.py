@@ -11,7 +11,7 @@ from secateur.errors import UnknownNameError
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Vector
 
-__all__ = ["pinned_by_selection"]
+__all__ = ["checked", "covered", "pinned_by_selection"]
 
 
 def pinned_by_selection(
@@ -27,17 +27,18 @@ def pinned_by_selection(
     """
     names = [n for n, _ in model.named_modules() if n] + list(flow.tensors)
     if only is not None:
-        only = _checked(only, names)
-    ignore = _checked(ignore, names)
+        only = checked(only, names)
+    ignore = checked(ignore, names)
     pinned: list[Vector] = []
     for name, labels in flow.tensors.items():
-        kept = _covered(name, ignore) or (only is not None and not _covered(name, only) and labels.ndim > 1)
+        kept = covered(name, ignore) or (only is not None and not covered(name, only) and labels.ndim > 1)
         if kept:
             pinned += [v[0] for v in labels.dims.values() if len(v[0]) and int(v[0][0]) not in flow.consumed]
     return pinned
 
 
-def _checked(patterns: Iterable[str], names: list[str]) -> list[str]:
+def checked(patterns: Iterable[str], names: list[str]) -> list[str]:
+    """The patterns as a list; raises :class:`UnknownNameError` for one that fits no name."""
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -45,8 +46,8 @@ def _checked(patterns: Iterable[str], names: list[str]) -> list[str]:
     return patterns
 
 
-def _covered(parameter: str, patterns: Iterable[str]) -> bool:
-    """Whether the parameter or a module that contains it matches."""
+def covered(parameter: str, patterns: Iterable[str]) -> bool:
+    """Whether the parameter or a module that contains it matches a pattern."""
     parts = parameter.split(".")
     paths = [".".join(parts[: k + 1]) for k in range(len(parts))]
     return any(fnmatchcase(path, pattern) for pattern in patterns for path in paths)

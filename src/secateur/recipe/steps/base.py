@@ -30,11 +30,13 @@ class State:
     Attributes:
         models: By role: ``dense`` (adapted), ``control`` (dense, trained as long as the pruned one) and
             ``pruned``.
-        pruned: What the last prune step returned; its model is ``models["pruned"]``.
+        pruned: What the last step that cut returned; its model is ``models["pruned"]``.
+        masks: Which single weights of ``models["pruned"]`` stay, by parameter name; training holds them.
     """
 
     models: Mapping[str, nn.Module]
     pruned: Any = None
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_model(self, role: str, model: nn.Module, **changes: Any) -> State:
         """The same state with ``model`` in ``role``."""
