@@ -18,6 +18,7 @@ from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
+from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.resnet import SmallResNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
@@ -67,6 +68,13 @@ def _add(
 _add("lenet300", "LeNet-300-100, fully connected", LeNet300, 10, 1, 28, 28)
 _add("lenet5", "LeNet-5, Caffe form", LeNet5, 10, 1, 28, 28)
 _add("alexnet", "AlexNet, ImageNet form", AlexNet, 1000, 3, 224, 224)
+for _form in ("small", "large"):
+    _name = f"mobilenetv3_{_form}"
+    _add(_name, f"MobileNetV3 {_form}, ImageNet form", partial(MobileNetV3, _form), 1000, 3, 224, 224)
+    _small = partial(MobileNetV3, _form, strides=3)
+    _add(f"{_name}_cifar", f"MobileNetV3 {_form}, without the first two strides", _small, 10, 3, 32, 32)
+_tiny = partial(MobileNetV3, "tiny", strides=2, in_channels=1)
+_add("mobilenetv3_digits", "a tiny MobileNetV3 for 8×8 digits", _tiny, 10, 1, 8, 8)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):
     _name = f"vgg{_depth}_bn"
