@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from secateur.analysis import Analysis, analyse, unsupported
-from secateur.budget import choose
+from secateur.budget import choose, gone_before, of_dense
 from secateur.checks import check_network
 from secateur.criteria import CRITERIA, GroupView
 from secateur.errors import (
@@ -38,6 +38,7 @@ from secateur.types import ExampleInputs, Target, Verification
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
 BACKENDS = ("auto", "module", "graph")
+REFERENCES = ("current", "dense")
 
 Mask = NDArray[np.bool_]
 
@@ -49,6 +50,7 @@ def prune(
     criterion: str | Callable[[GroupView], Tensor] = "l2",
     ratio: float | None = None,
     target: Target | None = None,
+    of: str = "current",
     scope: str = "local",
     round_to: int = 1,
     min_units: int = 1,
@@ -67,6 +69,8 @@ def prune(
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to remove, in [0, 1).
         target: ``Target(params=…)`` or ``Target(macs=…)`` to reach within 1 %, instead of ``ratio``.
+        of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
+            its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
             (the same share of the channels inside every block; a residual stream between blocks stays whole).
         round_to: Widths that are left are multiples of this.
@@ -103,14 +107,18 @@ def prune(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
+    if of not in REFERENCES:
+        raise UnknownNameError("network that shares are of", of, REFERENCES)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
     scores = _scores(analysis.groups, criterion, seed)
     if not scores:
         raise BudgetError(_nothing_free(analysis))
-    keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
-                  min_units=min_units)  # fmt: skip
+    earlier = getattr(model, "_secateur_plan", None) if of == "dense" else None
+    goal = of_dense(target, earlier) if target is not None else None
+    keep = choose(analysis.costs, scores, ratio=ratio, target=goal, scope=scope, round_to=round_to,
+                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items))  # fmt: skip
     name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "custom")
-    provenance = {"criterion": name, "ratio": ratio, "scope": scope, "round_to": round_to, "seed": seed,
+    provenance = {"criterion": name, "ratio": ratio, "of": of, "scope": scope, "round_to": round_to, "seed": seed,
                   "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
     return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
 
@@ -175,7 +183,8 @@ def _cut(
     """Tries the back ends in turn; the first that verifies is returned."""
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
-    plan = _plan(groups, label_keep, provenance)
+    before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
+    plan = _plan(groups, label_keep, {**provenance, "before": {"params": before.params, "macs": before.macs}})
     notes: list[str] = []
     # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
     auto = ("graph",) if isinstance(model, GraphModule) else ("module", "graph")
@@ -192,7 +201,6 @@ def _cut(
     whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
     object.__setattr__(pruned, "_secateur_plan", whole)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
-    before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     return Pruned(pruned, whole, name, proof, before, after, cuts, analysis.unsupported, tuple(notes), inputs)
 
 

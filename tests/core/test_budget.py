@@ -186,3 +186,27 @@ def test_a_larger_ratio_never_keeps_more() -> None:
         kept = [sum(widths(secateur.prune(model, x, ratio=r, scope=scope))) for r in (0.1, 0.3, 0.5, 0.7, 0.9)]
         assert kept == sorted(kept, reverse=True)
         assert kept[2] == pytest.approx(30, abs=1.5)
+
+
+def test_shares_of_the_dense_network_count_what_earlier_cuts_took() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(2, 4)
+    widths, dense = [], 4 * 16 + 16 + 16 * 3 + 3
+    for share in (1 / 12, 2 / 12, 3 / 12, 4 / 12, 5 / 12, 6 / 12):  # of 16: 1.33, 2.67, 4, 5.33, 6.67, 8
+        model = secateur.prune(model, x, ratio=share, of="dense").model  # type: ignore[assignment]
+        widths.append(model[0].out_features)
+    assert widths == [15, 13, 12, 11, 9, 8]
+    assert secateur.prune(model, x, ratio=0.5).model[0].out_features == 4, "by default a share of what is there"
+    third = secateur.prune(model, x, target=Target(params=3 * (4 + 1 + 3) / dense + 3 / dense), of="dense")
+    assert third.after.params == 3 * (4 + 1 + 3) + 3
+    with pytest.raises(InputError, match="no network that shares are of"):
+        secateur.prune(model, x, ratio=0.5, of="dence")
+
+
+def test_earlier_cuts_of_a_whole_network_count_towards_its_ratio() -> None:
+    model, x = (
+        nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3)),
+        torch.ones(1, 4),
+    )
+    first = secateur.prune(model, x, ratio=0.3, scope="global")
+    second = secateur.prune(first.model, x, ratio=0.45, scope="global", of="dense")
+    assert sum(cut.kept for cut in second.groups) == 20 - 9

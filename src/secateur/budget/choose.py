@@ -30,6 +30,7 @@ def choose(
     scope: str = "local",
     round_to: int = 1,
     min_units: int = 1,
+    gone: Mapping[int, int] | None = None,
 ) -> Mask:
     """Chooses which units stay.
 
@@ -42,6 +43,8 @@ def choose(
         scope: ``local``, ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
+        gone: Units that earlier cuts took from the groups, by group number; they count towards ``ratio``, which
+            then is a share of the units there were before any cut.
 
     Returns:
         Which units stay, shape (units,), bool.
@@ -62,7 +65,7 @@ def choose(
             f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any "
             f"of the {len(scores)} groups{' that lie inside a block' if scope == 'block' else ''}."
         )
-    for taken in _to_ratio(steps, groups, ratio, scope):
+    for taken in _to_ratio(steps, groups, ratio, scope, gone or {}):
         keep[taken.units] = False
     return keep
 
@@ -78,23 +81,27 @@ def _check(ratio: float | None, target: Target | None, scope: str, round_to: int
         raise InputError(f"round_to and min_units are at least 1; got {round_to!r} and {min_units!r}.")
 
 
-def _to_ratio(steps: Sequence[Step], groups: Sequence[Group], ratio: float, scope: str) -> list[Step]:
+def _to_ratio(
+    steps: Sequence[Step], groups: Sequence[Group], ratio: float, scope: str, earlier: Mapping[int, int]
+) -> list[Step]:
     """Takes steps while that brings each pool's count nearer to what was asked."""
 
     def pool(group: int) -> object:
         return {"local": group, "block": groups[group].block, "global": None}[scope]
 
     total: dict[object, int] = {}
-    for g in dict.fromkeys(s.group for s in steps):
-        total[pool(g)] = total.get(pool(g), 0) + len(groups[g])
     gone: dict[object, int] = {}
+    for g in dict.fromkeys(s.group for s in steps):
+        before = earlier.get(g, 0)
+        total[pool(g)] = total.get(pool(g), 0) + len(groups[g]) + before
+        gone[pool(g)] = gone.get(pool(g), 0) + before
     closed: set[int] = set()
     taken = []
     for step in steps:
         key, size = pool(step.group), len(step.units)
         wanted = ratio * total[key] + 1e-9
-        if step.group not in closed and gone.get(key, 0) + size / 2 <= wanted:
-            gone[key] = gone.get(key, 0) + size
+        if step.group not in closed and gone[key] + size / 2 <= wanted:
+            gone[key] += size
             taken.append(step)
         else:
             closed.add(step.group)

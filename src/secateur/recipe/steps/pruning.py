@@ -29,6 +29,7 @@ class PruneSettings(Settings):
         ratio: Share of the units that is removed, in [0, 1).
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
+        of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
         scope: Rank units within each group (local), block, or over the whole network (global).
         round_to: Kept units are a multiple of this.
         min_units: At least so many units stay in each group.
@@ -43,6 +44,7 @@ class PruneSettings(Settings):
     ratio: float | None = Field(default=None, ge=0, lt=1)
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
+    of: Literal["current", "dense"] = "current"
     scope: Literal["local", "global", "block"] = "local"
     round_to: int = Field(default=1, ge=1)
     min_units: int = Field(default=1, ge=1)
@@ -109,13 +111,15 @@ class Prune(Step[PruneSettings]):
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         from secateur.api import prune
+        from secateur.measure.counts import count
         from secateur.report import block_rows, layer_rows
         from secateur.train import evaluate
 
-        dense = state.models[state.current]
+        current, dense = state.models[state.current], state.models["dense"]
         options = config.model_dump(exclude={"params", "macs"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
-        pruned = prune(dense, self._inputs(context), seed=seed, **options)
+        pruned = prune(current, self._inputs(context), seed=seed, **options)
+        before = pruned.before if current is dense else count(dense, self._inputs(context))
         proof = pruned.verification
         assert proof is not None  # it was not switched off
         write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
@@ -126,7 +130,7 @@ class Prune(Step[PruneSettings]):
             "backend": pruned.backend,
             "verification": asdict(proof),
             "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
-            "layers": [row.model_dump() for row in layer_rows(pruned.before, pruned.after)],
+            "layers": [row.model_dump() for row in layer_rows(before, pruned.after)],
             "unsupported": [asdict(item) for item in pruned.unsupported],
             "pinned": pinned_layers(pruned.before, (cut.group for cut in pruned.groups)),
         }
@@ -143,13 +147,14 @@ class Prune(Step[PruneSettings]):
         return state.with_model("pruned", pruned.model, pruned=pruned), result
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
-        """Cuts the dense network again, by the plan that was kept (it counts from that network)."""
+        """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
         from secateur.api import apply
         from secateur.plan import Plan
 
         cut = read_json(context.work / "cut.json")
         plan = Plan.from_dict(cut["plan"])
-        pruned = apply(state.models["dense"], plan, self._inputs(context), backend=cut["backend"])
+        part = plan.parts[-1] if plan.parts else plan
+        pruned = apply(state.models[state.current], part, self._inputs(context), backend=cut["backend"])
         return state.with_model("pruned", pruned.model, pruned=pruned)
 
     @staticmethod
