@@ -16,10 +16,12 @@ from torch import nn
 from secateur.errors import InputError, UnknownNameError, WeightsError
 from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
+from secateur.models.googlenet import GoogLeNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
 from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.resnet import SmallResNet
+from secateur.models.squeezenet import SqueezeNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
 from secateur.registry import Registry
@@ -69,12 +71,17 @@ _add("lenet300", "LeNet-300-100, fully connected", LeNet300, 10, 1, 28, 28)
 _add("lenet5", "LeNet-5, Caffe form", LeNet5, 10, 1, 28, 28)
 _add("alexnet", "AlexNet, ImageNet form", AlexNet, 1000, 3, 224, 224)
 for _form in ("small", "large"):
-    _name = f"mobilenetv3_{_form}"
-    _add(_name, f"MobileNetV3 {_form}, ImageNet form", partial(MobileNetV3, _form), 1000, 3, 224, 224)
-    _small = partial(MobileNetV3, _form, strides=3)
-    _add(f"{_name}_cifar", f"MobileNetV3 {_form}, without the first two strides", _small, 10, 3, 32, 32)
+    _name, _v3 = f"mobilenetv3_{_form}", partial(MobileNetV3, _form)
+    _add(_name, f"MobileNetV3 {_form}, ImageNet form", _v3, 1000, 3, 224, 224)
+    _add(f"{_name}_cifar", f"MobileNetV3 {_form}, without two strides", partial(_v3, strides=3), 10, 3, 32, 32)
 _tiny = partial(MobileNetV3, "tiny", strides=2, in_channels=1)
 _add("mobilenetv3_digits", "a tiny MobileNetV3 for 8×8 digits", _tiny, 10, 1, 8, 8)
+_add("googlenet", "GoogLeNet, ImageNet form", GoogLeNet, 1000, 3, 224, 224)
+_add("googlenet_cifar", "GoogLeNet, small stem", partial(GoogLeNet, cifar=True), 10, 3, 32, 32)
+for _version in ("1.0", "1.1"):
+    _squeeze = partial(SqueezeNet, _version)
+    _add(f"squeezenet{_version}", f"SqueezeNet {_version}, ImageNet form", _squeeze, 1000, 3, 224, 224)
+_add("squeezenet_cifar", "SqueezeNet 1.1, batch norm", partial(SqueezeNet, "1.1", cifar=True), 10, 3, 32, 32)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):
     _name = f"vgg{_depth}_bn"

@@ -133,7 +133,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) → (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
-        return x + self.block(x) if self.use_res_connect else self.block(x)
+        out: Tensor = self.block(x)
+        return x + out if self.use_res_connect else out
 
 
 def _convolution(
