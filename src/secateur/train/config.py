@@ -26,6 +26,8 @@ class TrainConfig(BaseModel):
         gamma: Of ``step``.
         restarts: Of ``warm_restarts``: cosine cycles of equal length.
         label_smoothing: In [0, 1).
+        mixup: Strength α of mixup (see `secateur.train.mixup.Mixup`); 0 for none.
+        average: Decay of averaged weights (see `secateur.train.averaging.Average`), or ``None``.
         gradient_clip: Largest gradient norm, or ``None``.
         precision: ``32``, or ``bf16`` for automatic mixed precision.
         channels_last: Memory layout of images and convolution weights; faster on CPUs and tensor cores.
@@ -55,6 +57,8 @@ class TrainConfig(BaseModel):
     gamma: float = Field(default=0.1, gt=0, le=1)
     restarts: int = Field(default=3, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    average: float | None = Field(default=None, gt=0, lt=1)
     gradient_clip: float | None = Field(default=None, gt=0)
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = True

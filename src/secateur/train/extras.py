@@ -13,8 +13,8 @@ __all__ = ["Extra"]
 class Extra:
     """Base of everything that :func:`secateur.train.fit` calls while it trains; every method may be left out.
 
-    The order within a step: the network's scores, :meth:`loss`, backward, :meth:`gradients` (then clipping),
-    the optimiser, :meth:`weights`. An extra that remembers something between epochs gives it in
+    The order within a step: :meth:`batch`, the network's scores, :meth:`loss`, backward, :meth:`gradients`
+    (then clipping), the optimiser, :meth:`weights`. An extra that remembers something between epochs gives it in
     :meth:`state_dict`, so that a run that was killed ends as if it had not been.
     """
 
@@ -25,8 +25,19 @@ class Extra:
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
         """Before the first epoch, with the network on its device and (resumed) weights in place."""
 
+    def batch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Before the forward pass: images (B, C, H, W) and labels (B,) or class probabilities (B, classes)."""
+        return inputs, labels
+
     def loss(self, model: nn.Module, inputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor | None:
-        """A term to add to the cross-entropy, from normalised images (B, C, H, W) and scores (B, classes)."""
+        """A term to add to the cross-entropy; runs in the precision of the forward pass.
+
+        Args:
+            model: The network, in training mode; its forward pass is over.
+            inputs: Normalised images as it saw them (B, C, H, W).
+            scores: What it gave, float32 (B, classes).
+            labels: (B,), or class probabilities (B, classes) where an extra blended them.
+        """
         return None
 
     def gradients(self, model: nn.Module) -> None:
@@ -38,6 +49,9 @@ class Extra:
     def epoch(self, model: nn.Module, epoch: int) -> Mapping[str, Any]:
         """After epoch ``epoch`` (from 1), before validation: numbers to keep in its record."""
         return {}
+
+    def swap(self, model: nn.Module) -> None:
+        """Before validation, and again after it: exchanges the trained weights for those to be kept."""
 
     def finish(self, model: nn.Module) -> None:
         """After the last epoch, with the weights that the network ends with in place."""

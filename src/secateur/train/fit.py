@@ -17,10 +17,12 @@ from torch import nn
 
 from secateur.data.types import DataSet
 from secateur.errors import InputError
+from secateur.train.averaging import Average
 from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
 from secateur.train.extras import Extra
 from secateur.train.history import History
+from secateur.train.mixup import Mixup
 from secateur.train.run import Job, OnEpoch, Run
 
 if TYPE_CHECKING:
@@ -71,13 +73,21 @@ def fit(
     >>> fit(create("resnet_digits"), load("digits", limit=64), TrainConfig(epochs=1)).epochs[0].epoch
     1
     """
-    job = Job(model, data, config or TrainConfig(), None if folder is None else Path(folder), seed, name,
-              tuple(extras))  # fmt: skip
+    config = config or TrainConfig()
+    extras = _with_built_in(extras, config, len(data.classes))
+    job = Job(model, data, config, None if folder is None else Path(folder), seed, name, extras)
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
         return _spawn(job, on_epoch, progress)
     fabric = _fabric(job.config, "auto")
     fabric.launch()
     return _train(fabric, job, on_epoch, progress)
+
+
+def _with_built_in(extras: Sequence[Extra], config: TrainConfig, classes: int) -> tuple[Extra, ...]:
+    """Adds what the settings ask for: blending first, averaging last (it sees weights with their masks)."""
+    blend = (Mixup(config.mixup, classes),) if config.mixup else ()
+    average = (Average(config.average),) if config.average else ()
+    return (*blend, *extras, *average)
 
 
 def _fabric(config: TrainConfig, strategy: str) -> Fabric:

@@ -171,9 +171,13 @@ def _step(loop: Loop, inputs: Tensor, labels: Tensor, rate: float) -> Tensor:
     """One optimiser step; returns (summed loss, hits, images) of this process."""
     for group in loop.optimizer.param_groups:
         group["lr"] = rate
+    targets = labels
+    for extra in loop.extras:
+        inputs, targets = extra.batch(inputs, targets)
     scores = logits_of(loop.model(inputs)).float()
-    loss = F.cross_entropy(scores, labels, label_smoothing=loop.config.label_smoothing)
-    added = [term for extra in loop.extras if (term := extra.loss(loop.network, inputs, scores, labels)) is not None]
+    loss = F.cross_entropy(scores, targets, label_smoothing=loop.config.label_smoothing)
+    with loop.fabric.autocast():
+        added = [t for extra in loop.extras if (t := extra.loss(loop.network, inputs, scores, targets)) is not None]
     loop.fabric.backward(sum(added, loss))
     for extra in loop.extras:
         extra.gradients(loop.network)

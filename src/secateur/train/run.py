@@ -107,7 +107,9 @@ class Run:
         plan = plan_epoch(job.data, job.config, seeds, rank=rank, processes=processes)
         sums = train_epoch(self.loop, plan, epoch=epoch, progress=bar)
         noted = {key: value for extra in job.extras for key, value in extra.epoch(job.model, epoch).items()}
+        self._swap()
         val_loss, val_top1 = self._validate()
+        self._swap()
         return EpochRecord(
             epoch=epoch,
             train_loss=sums.loss / sums.images,
@@ -119,6 +121,10 @@ class Run:
             images_per_second=sums.images / sums.seconds,
             extra=noted,
         )
+
+    def _swap(self) -> None:
+        for extra in self.job.extras:
+            extra.swap(self.job.model)
 
     def _validate(self) -> tuple[float | None, float | None]:
         """(loss, top-1 in percent) on the validation images, each process taking its share."""
@@ -141,17 +147,15 @@ class Run:
     def _save(self) -> None:
         """Writes the best weights first: a crash in between repeats the epoch and writes them again."""
         job, best = self.job, self.history.best
-        improved = best is not None and best.epoch == len(self.records)
+        if best is not None and best.epoch == len(self.records):
+            self._swap()
+            self._save_best()
+            self._swap()
         if job.folder is None:
-            if improved and job.config.keep == "best":
-                self.best = copy.deepcopy(job.model.state_dict())
             return
-        weights = job.model.state_dict()
-        if improved:
-            checkpoint.write(job.folder / "best.pt", {"epoch": len(self.records), "model": weights})
         content = {
             "settings": job.settings(),
-            "model": weights,
+            "model": job.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "records": [record.to_dict() for record in self.records],
         }
@@ -159,11 +163,19 @@ class Run:
             content["extras"] = [extra.state_dict() for extra in job.extras]
         checkpoint.write(job.folder / "last.pt", content)
 
+    def _save_best(self) -> None:
+        job, weights = self.job, self.job.model.state_dict()
+        if job.folder is not None:
+            checkpoint.write(job.folder / "best.pt", {"epoch": len(self.records), "model": weights})
+        elif job.config.keep == "best":
+            self.best = copy.deepcopy(weights)
+
     def finish(self) -> History:
         """Puts the wanted weights into the network."""
         job, best = self.job, self.history.best
         self.fabric.barrier()  # the first process may still be writing
         if job.config.keep != "best" or best is None or best.epoch == len(self.records):
+            self._swap()
             return self.history
         weights = self.best
         if job.folder is not None:
