@@ -103,7 +103,7 @@ def test_a_pruned_student_learns_from_the_dense_network(data: DataSet) -> None:
     dense = network()
     pruned = secateur.prune(dense, data.sample(2), ratio=0.5, scope="block", backend="module").model
     fit(pruned, data, CONFIG, extras=[Distill(dense, features=1.0, inputs=data.sample(2))])
-    assert next(iter(pruned.parameters())).shape != next(iter(dense.parameters())).shape
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in dense.parameters())
 
 
 def test_what_distillation_refuses(data: DataSet) -> None:
