@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import nn
 
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.recipe.steps.penalties import PenaltySettings, as_list
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.train import History, TrainConfig, evaluate, fit
+from secateur.sparsify.rewinding import Snapshot
+from secateur.train import Extra, History, TrainConfig, evaluate, fit
 
 __all__ = ["MANY_IMAGES", "Adapt", "Control", "Finetune", "TrainSettings"]
 
@@ -27,15 +30,17 @@ class TrainSettings(Settings, TrainConfig):
     Attributes:
         epochs: A number, or ``auto``: 3 from 20,000 training images on, else 12.
         precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training images on.
+        penalty: What pushes weights to zero, one or several: ``{name: bn_l1, weight: 1e-4}``.
     """
 
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # type: ignore[assignment]
     precision: Literal["auto", "32", "bf16"] = "auto"  # type: ignore[assignment]
+    penalty: Annotated[tuple[PenaltySettings, ...], BeforeValidator(as_list)] = ()
 
     def train_config(self, images: int) -> TrainConfig:
         """The settings as `secateur.train.fit` takes them, for so many training images."""
         many = images >= MANY_IMAGES
-        settings = self.model_dump()
+        settings = self.model_dump(include=set(TrainConfig.model_fields))
         if self.epochs == "auto":
             settings["epochs"] = 3 if many else 12
         if self.precision == "auto":
@@ -60,6 +65,7 @@ def _train(context: Context, model: nn.Module, config: TrainSettings, role: str,
         folder=context.work,
         seed=context.recipe.seed,
         name=context.step,
+        extras=_extras(context, model, config, role),
         on_epoch=note,
         progress=context.progress,
     )
@@ -71,6 +77,15 @@ def _train(context: Context, model: nn.Module, config: TrainSettings, role: str,
         epochs=tuple({"step": context.step, **record.to_dict()} for record in history.epochs),
         evaluations={role: quality},
     )
+
+
+def _extras(context: Context, model: nn.Module, config: TrainSettings, role: str) -> list[Extra]:
+    """What takes part in training besides the loss: penalties, and the weights that a later step returns to."""
+    extras: list[Extra] = [penalty.make(model, context.images(2)) for penalty in config.penalty]
+    early = {int(s.config.epoch) for s in context.recipe.steps if s.kind == "rewind"}  # type: ignore[attr-defined]
+    if role == "dense" and early - {0}:
+        extras.append(Snapshot({k: partial(save_weights, path=context.work / f"epoch-{k}.safetensors") for k in early}))
+    return extras
 
 
 def _epochs_before(context: Context, role: str) -> int:
