@@ -8,8 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 from secateur.errors import DataError, InputError, UnknownNameError
-from secateur.recipe.schema import Recipe, validate
-from secateur.recipe.yamltree import YamlTree, parse
+from secateur.recipe.iterate import IterateSettings, inner_steps
+from secateur.recipe.schema import ITERATE, Recipe, StepEntry
+from secateur.recipe.validation import validate
+from secateur.recipe.yamltree import Place, YamlTree, parse
 
 __all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 
@@ -74,12 +76,19 @@ def _check_order(recipe: Recipe, tree: YamlTree) -> None:
     from secateur.recipe.steps import STEPS
 
     seen: set[str] = set()
-    for index, step in enumerate(recipe.steps):
-        after = [kind for kind in STEPS[step.kind].after if kind in STEPS]
+    for kind, place in (found for entry in recipe.steps for found in _kinds(entry)):
+        after = [earlier for earlier in STEPS[kind].after if earlier in STEPS]
         if after and not seen & set(after):
-            where = tree.where(("steps", index))
-            raise InputError(f"{where}: {step.kind} needs a {' or '.join(after)} step before it.")
-        seen.add(step.kind)
+            raise InputError(f"{tree.where(place)}: {kind} needs a {' or '.join(after)} step before it.")
+        seen.add(kind)
+
+
+def _kinds(entry: StepEntry) -> list[tuple[str, Place]]:
+    """Kinds of the steps that an entry stands for, and where they are written."""
+    if not isinstance(entry.config, IterateSettings):
+        return [(entry.kind, entry.place)]
+    inner = (*entry.place, ITERATE, "steps")
+    return [(kind, (*inner, number)) for number, (kind, _) in enumerate(inner_steps(entry.config))]
 
 
 def _builtin() -> Mapping[str, str]:

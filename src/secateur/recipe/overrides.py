@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
 
 from secateur.errors import InputError, UnknownNameError
-from secateur.recipe.schema import split_step
+from secateur.recipe.schema import ITERATE, split_step
 from secateur.recipe.yamltree import Place, YamlTree
 
-__all__ = ["override", "shortcuts"]
+__all__ = ["override", "settings_of", "shortcuts"]
 
 TRAINING = ("adapt", "control", "finetune")
 """Kinds of steps that ``--epochs`` speaks to."""
@@ -46,15 +46,24 @@ def shortcuts(
     if seed is not None:
         tree = _set(tree, "seed", seed, "--seed")
     if ratio is not None:
-        for entry in tree.data.get("steps") or ():  # a ratio takes the place of a target
-            kind, settings = split_step(entry)
-            if kind == "prune" and isinstance(settings, dict):
-                for key in ("params", "macs"):
-                    settings.pop(key, None)
+        for settings in settings_of(tree, "prune"):  # a ratio takes the place of a target
+            for key in ("params", "macs"):
+                settings.pop(key, None)
         tree = _set_kinds(tree, ("prune",), "ratio", ratio, "--ratio")
     if epochs is not None:
         tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
     return tree
+
+
+def settings_of(tree: YamlTree, kind: str) -> list[dict[str, Any]]:
+    """The settings of every step of that kind, to be changed in place."""
+    found = []
+    for place, name in _entries(tree.data):
+        entry: Any = tree.data
+        for part in (*place, name):
+            entry = entry[part]
+        found += [entry] if name == kind and isinstance(entry, dict) else []
+    return found
 
 
 def _forget(tree: YamlTree, part: str, keys: Iterable[str]) -> None:
@@ -91,7 +100,7 @@ def override(tree: YamlTree, assignments: Iterable[str]) -> YamlTree:
 
 def _set_kinds(tree: YamlTree, kinds: Iterable[str], key: str, value: Any, option: str) -> YamlTree:
     kinds = tuple(kinds)
-    present = [kind for kind in _kinds(tree) if kind in kinds]
+    present = [kind for _, kind in _entries(copy.deepcopy(tree.data)) if kind in kinds]
     if not present:
         raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(kinds)} step.")
     for kind in dict.fromkeys(present):
@@ -124,26 +133,42 @@ def _places(data: dict[str, Any], parts: list[str], option: str) -> list[Place]:
     steps = data.get("steps")
     if not isinstance(steps, list) or len(parts) < 2:
         raise InputError(f"{option}: say which step, like steps.prune.ratio.")
-    for index, entry in enumerate(steps):  # write `- measure` as `- measure: {}`, so that it can be set in
-        kind, settings = split_step(entry)
-        if kind is not None:
-            steps[index] = {kind: settings}
+    entries = dict(_entries(data))
     if parts[1].isdecimal():
-        if int(parts[1]) >= len(steps):
-            raise InputError(f"{option}: the recipe has {len(steps)} steps, numbered from 0.")
-        if len(parts) < 4 or parts[2] not in steps[int(parts[1])]:
-            kind = next(iter(steps[int(parts[1])]))
-            raise InputError(f"{option}: step {parts[1]} is {kind}; write steps.{parts[1]}.{kind}.…")
-        return [("steps", int(parts[1]), *parts[2:])]
+        return [_numbered(steps, parts, option)]
     if len(parts) < 3:
         raise InputError(f"{option}: say which setting of the step, like steps.prune.ratio.")
-    found = [index for index, entry in enumerate(steps) if isinstance(entry, dict) and parts[1] in entry]
+    found = [place for place, kind in entries.items() if kind == parts[1]]
     if not found:
-        kinds = [kind for kind, _ in map(split_step, steps) if kind]
-        raise UnknownNameError("step of this recipe", parts[1], kinds)
-    return [("steps", index, *parts[1:]) for index in found]
+        raise UnknownNameError("step of this recipe", parts[1], entries.values())
+    return [(*place, *parts[1:]) for place in found]
 
 
-def _kinds(tree: YamlTree) -> list[str]:
-    steps = tree.data.get("steps")
-    return [kind for kind, _ in map(split_step, steps) if kind] if isinstance(steps, list) else []
+def _numbered(steps: list[Any], parts: list[str], option: str) -> Place:
+    """The place of ``steps.2.prune.ratio``; a step inside ``iterate`` is ``steps.2.iterate.steps.0.prune.ratio``."""
+    if int(parts[1]) >= len(steps):
+        raise InputError(f"{option}: the recipe has {len(steps)} steps, numbered from 0.")
+    entry = steps[int(parts[1])]
+    kind = next(iter(entry)) if isinstance(entry, dict) and entry else entry
+    if len(parts) < 4 or parts[2] != kind:
+        raise InputError(f"{option}: step {parts[1]} is {kind}; write steps.{parts[1]}.{kind}.…")
+    if kind == ITERATE and parts[3] == "steps" and len(parts) > 4 and parts[4].isdecimal():
+        inner = _numbered(entry[kind]["steps"], ["steps", *parts[4:]], option)
+        return ("steps", int(parts[1]), kind, *inner)
+    return ("steps", int(parts[1]), *parts[2:])
+
+
+def _entries(data: dict[str, Any], place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Place and kind of every step, those inside ``iterate`` included.
+
+    ``- measure`` is rewritten as ``- measure: {}`` on the way, so that it can be set in.
+    """
+    steps: Any = data.get("steps")
+    for index, entry in enumerate(steps if isinstance(steps, list) else ()):
+        kind, settings = split_step(entry)
+        if kind is None:
+            continue
+        steps[index] = {kind: settings}
+        yield (*place, "steps", index), kind
+        if kind == ITERATE and isinstance(settings, dict):
+            yield from _entries(settings, (*place, "steps", index, kind))

@@ -1,26 +1,41 @@
-"""What a recipe may say: the validated form of a recipe file, and its errors with line numbers."""
+"""What a recipe may say: the validated form of a recipe file."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from secateur.errors import InputError, UnknownNameError, nearest
-from secateur.recipe.yamltree import Place, YamlTree
+from secateur.recipe.yamltree import Place
 
-__all__ = ["DataConfig", "HeadConfig", "ModelConfig", "Recipe", "Settings", "StepEntry", "validate"]
+__all__ = [
+    "ITERATE",
+    "DataConfig",
+    "HeadConfig",
+    "ModelConfig",
+    "Recipe",
+    "RecipeHead",
+    "Settings",
+    "StepEntry",
+    "split_step",
+]
 
-S = TypeVar("S", bound="Settings")
+ITERATE = "iterate"
+"""The entry of a recipe that stands for rounds of steps."""
 
 
 class Settings(BaseModel):
-    """Base of everything in a recipe: frozen, and a key that nobody knows is an error."""
+    """Base of everything in a recipe: frozen, and a key that nobody knows is an error.
 
+    Attributes:
+        spread: Settings that an ``iterate`` spreads over its rounds, each the share that is ``removed`` or
+            ``kept`` in the end.
+    """
+
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
@@ -82,13 +97,15 @@ class StepEntry:
     Attributes:
         kind: Name in the registry of steps.
         config: Its settings, an instance of the kind's own class.
+        place: Where it stands in the recipe's file, for messages.
     """
 
     kind: str
     config: Settings
+    place: Place = field(default=(), compare=False, repr=False)
 
 
-class _Head(Settings):
+class RecipeHead(Settings):
     """Everything in a recipe but its steps, which each have a class of their own."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
@@ -134,45 +151,6 @@ class Recipe:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110)
 
 
-def validate(tree: YamlTree, kinds: Mapping[str, type[Settings]]) -> Recipe:
-    """Checks plain data against the schema.
-
-    Args:
-        tree: The parsed file.
-        kinds: The known kinds of steps and the class of each one's settings.
-
-    Raises:
-        InputError: Names file, line, key, what was got and what is allowed; all problems at once.
-    """
-    problems: list[str] = []
-    top = {key: value for key, value in tree.data.items() if key != "steps"}
-    head = _check(_Head, top, (), tree, problems, also=("steps",))
-    steps = _check_steps(tree, kinds, problems)
-    if problems or head is None:
-        raise InputError("\n".join(problems))
-    return Recipe(head.name, head.description, head.seed, head.model, head.data, tuple(steps))
-
-
-def _check_steps(tree: YamlTree, kinds: Mapping[str, type[Settings]], problems: list[str]) -> list[StepEntry]:
-    entries = tree.data.get("steps")
-    if not isinstance(entries, list) or not entries:
-        known = ", ".join(kinds)
-        problems.append(f"{tree.where(('steps',))}: steps wants a list of at least one step, of: {known}.")
-        return []
-    steps = []
-    for index, entry in enumerate(entries):
-        kind, settings = split_step(entry)
-        place: Place = ("steps", index)
-        if kind is None:
-            problems.append(f"{tree.where(place)}: a step is one name with its settings; got {entry!r:.60}.")
-        elif kind not in kinds:
-            problems.append(f"{tree.where(place)}: {UnknownNameError('step', kind, kinds)}")
-        else:
-            config = _check(kinds[kind], settings, (*place, kind), tree, problems)
-            steps += [StepEntry(kind, config)] if config is not None else []
-    return steps
-
-
 def split_step(entry: Any) -> tuple[str | None, Any]:
     """Returns the kind and the settings of one item of ``steps``, or ``(None, None)``.
 
@@ -185,76 +163,3 @@ def split_step(entry: Any) -> tuple[str | None, Any]:
         kind, settings = next(iter(entry.items()))
         return str(kind), {} if settings is None else settings
     return None, None
-
-
-def _check(
-    model: type[S], value: Any, place: Place, tree: YamlTree, problems: list[str], also: Iterable[str] = ()
-) -> S | None:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        found: dict[Place, list[tuple[str, str]]] = {}
-        for item in error.errors(include_url=False):
-            loc = _field_path(model, item["loc"])
-            found.setdefault((*place, *loc), []).append(_explain(item, [*also, *_fields(model, loc[:-1])]))
-        for inner, words in found.items():  # several at one place: none of the alternatives fits
-            said = f"{', or'.join(phrase for phrase, _ in words)}{words[0][1]}"
-            name, where = _dotted(inner), tree.where(inner)
-            # An option's own text names the setting already: `--set steps.prune.ratio should be …`.
-            known = where.endswith(f" {name}") or (where.startswith("--") and " " not in where)
-            problem = f"{where if known else f'{where}: {name}'}{said}"
-            problems += [problem] if problem not in problems else []
-        return None
-
-
-def _field_path(model: type[BaseModel], loc: tuple[str | int, ...]) -> Place:
-    """``loc`` without what pydantic adds to tell the alternatives of a union apart."""
-    for end in range(len(loc) - 1, 0, -1):
-        if isinstance(loc[end], str) and not _fields(model, loc[:end]):
-            return loc[:end]
-    return loc
-
-
-def _dotted(place: Place) -> str:
-    """Words for a place, as `--set` takes it: the step's kind stands for its position."""
-    parts = [str(part) for part in place if not (isinstance(part, int) and place[0] == "steps")]
-    return ".".join(parts)
-
-
-def _explain(item: Mapping[str, Any], known: list[str]) -> tuple[str, str]:
-    """What is wrong, to follow a setting's name: a phrase, and the end of the sentence."""
-    key, got, kind = str(item["loc"][-1] if item["loc"] else ""), item.get("input"), item["type"]
-    end = f"; got {got!r:.60}."
-    if kind == "extra_forbidden":
-        close = nearest(key, known)
-        offer = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
-        return f" is not a setting. {offer}", ""
-    if kind == "missing":
-        return " is missing", "."
-    if kind == "value_error":
-        return f": {item['ctx']['error']}".rstrip("."), "."
-    if kind == "literal_error":
-        allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        close = nearest(str(got), allowed, 1)
-        one = f" should be one of {', '.join(allowed)}" if len(allowed) > 1 else f" should be {allowed[0]}"
-        return one, f"{end} Did you mean {close[0]}?" if close else end
-    words = {
-        "model_type": "should be a mapping of settings",
-        "string_pattern_mismatch": "may hold letters, digits and _ . - only",
-    }
-    message = words.get(kind) or re.sub(r"^(Input|String|Value error,) ", "", item["msg"])
-    return f" {message.rstrip('.')}", end
-
-
-def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
-    """Names of the settings at ``loc`` inside ``model``."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            return []
-        nested = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
-        models = [a for a in nested if issubclass(a, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)

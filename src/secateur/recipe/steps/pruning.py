@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -39,6 +39,8 @@ class PruneSettings(Settings):
             them, or whichever leaves more units.
         backend: Surgery back end.
     """
+
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed", "params": "kept", "macs": "kept"}
 
     criterion: str = "l2"
     ratio: float | None = Field(default=None, ge=0, lt=1)

@@ -1,0 +1,105 @@
+"""Words for what is wrong in a recipe file: the line, the setting, what was got, what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from secateur.errors import nearest
+from secateur.recipe.yamltree import Place, YamlTree
+
+__all__ = ["check", "dotted"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def check(
+    model: type[M], value: Any, place: Place, tree: YamlTree, problems: list[str], also: Iterable[str] = ()
+) -> M | None:
+    """Validates ``value``; says what is wrong with it in ``problems``, each with its place in the file.
+
+    Args:
+        model: The class of the settings.
+        value: Plain data.
+        place: Where it stands in ``tree``.
+        tree: The parsed file.
+        problems: Gets one sentence a problem, none twice.
+        also: Further keys that are known beside those of ``model``.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found: dict[Place, list[tuple[str, str]]] = {}
+        for item in error.errors(include_url=False):
+            loc = _field_path(model, item["loc"])
+            found.setdefault((*place, *loc), []).append(_explain(item, [*also, *_fields(model, loc[:-1])]))
+        for inner, words in found.items():  # several at one place: none of the alternatives fits
+            said = f"{', or'.join(phrase for phrase, _ in words)}{words[0][1]}"
+            name, where = dotted(inner), tree.where(inner)
+            # An option's own text names the setting already: `--set steps.prune.ratio should be …`.
+            known = where.endswith(f" {name}") or (where.startswith("--") and " " not in where)
+            problem = f"{where if known else f'{where}: {name}'}{said}"
+            problems += [problem] if problem not in problems else []
+        return None
+
+
+def _field_path(model: type[BaseModel], loc: tuple[str | int, ...]) -> Place:
+    """``loc`` without what pydantic adds to tell the alternatives of a union apart."""
+    for end in range(len(loc) - 1, 0, -1):
+        if isinstance(loc[end], str) and not _fields(model, loc[:end]):
+            return loc[:end]
+    return loc
+
+
+def dotted(place: Place) -> str:
+    """Words for a place, as `--set` takes it: the step's kind stands for its position.
+
+    >>> dotted(("steps", 1, "prune", "ratio")), dotted(("steps", 1, "iterate", "steps", 0, "prune", "ratio"))
+    ('steps.prune.ratio', 'steps.prune.ratio')
+    """
+    if place[:1] == ("steps",) and place[2:4] == ("iterate", "steps") and len(place) > 5:
+        place = ("steps", *place[4:])
+    parts = [str(part) for part in place if not (isinstance(part, int) and place[0] == "steps")]
+    return ".".join(parts)
+
+
+def _explain(item: Mapping[str, Any], known: list[str]) -> tuple[str, str]:
+    """What is wrong, to follow a setting's name: a phrase, and the end of the sentence."""
+    key, got, kind = str(item["loc"][-1] if item["loc"] else ""), item.get("input"), item["type"]
+    end = f"; got {got!r:.60}."
+    if kind == "extra_forbidden":
+        close = nearest(key, known)
+        offer = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
+        return f" is not a setting. {offer}", ""
+    if kind == "missing":
+        return " is missing", "."
+    if kind == "value_error":
+        return f": {item['ctx']['error']}".rstrip("."), "."
+    if kind == "literal_error":
+        allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        close = nearest(str(got), allowed, 1)
+        one = f" should be one of {', '.join(allowed)}" if len(allowed) > 1 else f" should be {allowed[0]}"
+        return one, f"{end} Did you mean {close[0]}?" if close else end
+    words = {
+        "model_type": "should be a mapping of settings",
+        "string_pattern_mismatch": "may hold letters, digits and _ . - only",
+    }
+    message = words.get(kind) or re.sub(r"^(Input|String|Value error,) ", "", item["msg"])
+    return f" {message.rstrip('.')}", end
+
+
+def _fields(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    """Names of the settings at ``loc`` inside ``model``."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return []
+        nested = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        models = [a for a in nested if issubclass(a, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)

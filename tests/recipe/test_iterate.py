@@ -1,0 +1,149 @@
+"""Iteration: schedules against numbers by hand, how rounds are written out, what is said about mistakes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secateur.errors import SecateurError
+from secateur.recipe import load_recipe, override, shortcuts
+from secateur.recipe.schedule import SCHEDULES, reached
+from secateur.recipe.schema import Recipe
+
+TEXT = """\
+name: mine
+model: {name: resnet_digits}
+steps:
+- adapt: {epochs: 1}
+- iterate:
+    rounds: 4
+    schedule: linear
+    steps:
+    - prune:
+        ratio: 0.8
+        criterion: [{until: 2, name: l1}, {name: l2}]
+    - finetune: {epochs: 1}
+- measure
+"""
+
+
+def read(tmp_path: Path, text: str, *sets: str, **options: object) -> Recipe:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return load_recipe(file, edit=lambda tree: override(shortcuts(tree, **options), sets), name="mine.yaml")
+
+
+def settings(recipe: Recipe, kind: str, *keys: str) -> list[Any]:
+    rows = [tuple(getattr(s.config, key) for key in keys) for s in recipe.steps if s.kind == kind]
+    return [row[0] for row in rows] if len(keys) == 1 else rows
+
+
+# By hand, for a final share of 0.75 in three rounds (what is left at the end is 1/4 = 0.63³).
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("linear", [0.25, 0.5, 0.75]),
+        ("geometric", [1 - 0.6299605, 1 - 0.3968503, 0.75]),
+        ("cubic", [0.75 * 19 / 27, 0.75 * 26 / 27, 0.75]),
+    ],
+)
+def test_schedules(schedule: str, shares: list[float]) -> None:
+    assert [reached(schedule, 0.75, i, 3) for i in (1, 2, 3)] == pytest.approx(shares, abs=1e-7)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("final", [0.0, 0.1, 0.9, 0.999])
+def test_every_schedule_rises_to_exactly_what_was_asked(schedule: str, final: float) -> None:
+    shares = [0.0, *(reached(schedule, final, i, 7) for i in range(1, 8))]
+    assert all(a <= b for a, b in pairwise(shares))
+    assert shares[-1] == final
+    assert final == 0 or shares[1] > 0
+    assert reached(schedule, final, 1, 1) == final
+
+
+def test_geometric_takes_an_equal_share_of_what_is_left() -> None:
+    left = [1.0, *(1 - reached("geometric", 0.9, i, 5) for i in range(1, 6))]
+    assert {round(b / a, 12) for a, b in pairwise(left)} == {round(0.1**0.2, 12)}
+
+
+def test_rounds_are_written_out_as_steps(tmp_path: Path) -> None:
+    recipe = read(tmp_path, TEXT)
+    kinds = [step.kind for step in recipe.steps]
+    assert kinds == ["adapt", *["prune", "finetune"] * 4, "measure"]
+    assert settings(recipe, "prune", "ratio") == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert settings(recipe, "prune", "criterion", "of") == [("l1", "dense")] * 2 + [("l2", "dense")] * 2
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "again.yaml") == recipe, "what a run keeps reads back equal"
+
+
+def test_shares_that_are_kept_fall_to_what_was_asked(tmp_path: Path) -> None:
+    recipe = read(tmp_path, TEXT.replace("ratio: 0.8", "macs: 0.2").replace("linear", "geometric"))
+    assert settings(recipe, "prune", "macs") == pytest.approx([0.2**0.25, 0.2**0.5, 0.2**0.75, 0.2])
+    assert settings(recipe, "prune", "macs")[-1] == 0.2
+    assert settings(recipe, "prune", "ratio") == [None] * 4
+
+
+def test_options_reach_inside(tmp_path: Path) -> None:
+    recipe = read(tmp_path, TEXT, "steps.iterate.rounds=3", "steps.finetune.lr=0.3", ratio=0.6, epochs=2)
+    assert settings(recipe, "prune", "ratio") == pytest.approx([0.2, 0.4, 0.6])
+    assert settings(recipe, "finetune", "lr", "epochs") == [(0.3, 2)] * 3
+    recipe = read(tmp_path, TEXT.replace("ratio", "params"), ratio=0.5)
+    assert settings(recipe, "prune", "ratio", "params")[-1] == (0.5, None)
+    recipe = read(tmp_path, TEXT, "steps.1.iterate.steps.0.prune.scope=global")
+    assert settings(recipe, "prune", "scope") == ["global"] * 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rounds: 4", "rounds: 0", ("mine.yaml, line 6: steps.iterate.rounds", "greater than or equal to 1", "got 0")),
+        ("rounds: 4", "round: 4", ("line 6", "steps.iterate.round is not a setting", "Did you mean rounds")),
+        ("    rounds: 4\n", "", ("line 5", "one of rounds (how often) and over (layers or blocks); got none")),
+        ("rounds: 4", "rounds: 4\n    over: layers", ("line 5", "got both")),
+        ("rounds: 4", "over: layer", ("line 6", "layers, blocks", "'layer'")),
+        ("rounds: 4", "rounds: 4\n    order: energy", ("line 5", "order: energy wants over")),
+        ("schedule: linear", "schedule: cubick", ("line 7", "linear, geometric, cubic", "Did you mean cubic?")),
+        ("ratio: 0.8", "ratio: 1.8", ("line 10: steps.prune.ratio", "less than 1", "got 1.8")),
+        ("ratio: 0.8", "macs: 40000", ("line 10", "steps.prune.macs is a share", "got 40000")),
+        ("ratio: 0.8", "ration: 0.8", ("line 10", "Did you mean ratio")),
+        ("name: l1", "name: l9", ("line 11", "no criterion named 'l9'")),
+        ("until: 2", "until: 4", ("line 11", "above 0 and below 4", "got 4")),
+        ("until: 2", "until: two", ("line 11", "got 'two'")),
+        ("{name: l2}", "{name: l2, until: 3}", ("line 11", "has no until", "got 3")),
+        ("{until: 2, name: l1}", "l1", ("line 11", "{until: 3, name: l2}", "got 'l1'")),
+        ("[{until: 2, name: l1}, {name: l2}]", "[]", ("line 11", "at least one criterion")),
+        ("- finetune: {", "- finetun: {", ("line 12", "no step inside iterate named 'finetun'", "'finetune'")),
+        ("- finetune: {epochs: 1}", "- iterate: {rounds: 2, steps: [measure]}", ("line 12", "inside iterate")),
+        ("- finetune: {epochs: 1}", "- 7", ("line 12",)),
+        ("    - prune:", "    - finetune\n    - prune:", ("line 9: finetune needs a prune",)),
+        ("- iterate:", "- itrate:", ("line 5", "no step named 'itrate'", "'iterate'")),
+    ],
+)
+def test_errors_name_the_line_and_what_is_allowed(tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+    assert old in TEXT
+    with pytest.raises(SecateurError) as caught:
+        read(tmp_path, TEXT.replace(old, new, 1))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_mistake_inside_is_told_once_not_once_a_round(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError) as caught:
+        read(tmp_path, TEXT.replace("epochs: 1}\n- measure", "epochs: -1}\n- measure"))
+    assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("steps.1.iterate.steps.5.prune.ratio=0.1", "2 steps, numbered from 0"),
+        ("steps.1.iterate.steps.0.finetune.lr=0.1", "step 0 is prune"),
+        ("steps.sparsifyy.ratio=0.1", "no step of this recipe named 'sparsifyy'"),
+    ],
+)
+def test_options_that_speak_to_nothing(tmp_path: Path, setting: str, words: str) -> None:
+    with pytest.raises(SecateurError, match=words):
+        read(tmp_path, TEXT, setting)
