@@ -17,6 +17,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -190,8 +191,30 @@ def render(rows: list[dict[str, Any]]) -> str:
             done = sum(tool in r for r in of)
             left = f" (measured so far, of {len(of)})" if done < len(of) else ""
             parts.append(f"- {library}, {tool.replace('_', '-')}: {good} of {done}{left} cut to half")
+        parts += _speed_and_memory(of)
     head = ["network", "parameters, M", "Secateur", "left", "difference", "s", "Torch-Pruning", "left", "s"]
     return "\n".join(parts) + "\n\n" + table(head, map(_row, rows))
+
+
+def _speed_and_memory(rows: list[dict[str, Any]]) -> list[str]:
+    """Medians where both tools work; how much memory the cut takes beyond the network itself."""
+    both = [r for r in rows if all(r.get(t, {}).get("outcome") in ("exact", "runs") for t in RUNS)]
+    ours, theirs = ([r[t]["seconds"] for r in both] for t in RUNS)
+    found = []
+    if both:
+        ratio = median(a / b for a, b in zip(ours, theirs, strict=True))
+        found.append(f"    - both work on {len(both)}: median {median(ours):.2f} s and {median(theirs):.2f} s, "
+                     f"median of the ratios {ratio:.2f}")  # fmt: skip
+    measured = [r["secateur"] for r in rows if "model_bytes" in r.get("secateur", {})]
+    if measured:
+        plain = [r["extra_bytes"] / r["model_bytes"] for r in measured]
+        beyond = [r["extra_bytes"] / (r["model_bytes"] + r["forward_bytes"]) for r in measured]
+        small = [r["seconds"] for r in measured if r["params"] < 100e6]
+        found += [f"    - Secateur's peak memory over what the process held before: median {median(plain):.2f} × the "
+                  f"network, at most {max(plain):.2f} ×, {sum(p <= 2.5 for p in plain)} of {len(plain)} within 2.5 ×; "
+                  f"with one image's activations counted to the network, at most {max(beyond):.2f} ×",
+                  f"    - longest of a network under 100 M parameters: {max(small):.0f} s"]  # fmt: skip
+    return found
 
 
 def _row(row: dict[str, Any]) -> list[str]:
