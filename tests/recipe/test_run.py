@@ -347,3 +347,21 @@ def test_a_full_disk_says_so_and_can_be_gone_on_from(
             run(short(), out)
     resume(out)
     assert differences(numbers(out), reference) == []
+
+
+def test_fine_tuning_with_a_teacher_changes_the_weights_and_resumes(finished: Path, tmp_path: Path) -> None:
+    sets = ("steps.finetune.distill={weight: 0.9, temperature: 2}", "steps.finetune.average=0.9",
+            "steps.finetune.mixup=0.2")  # fmt: skip
+    done = run(short(*sets), tmp_path / "taught")
+    plain = reopen(finished)
+    one, other = (r.state.models["pruned"].state_dict() for r in (done, plain))
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+    again = resume(tmp_path / "taught").state.models["pruned"].state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+
+
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
+    recipe = short("steps.finetune.distill={teacher: control}")
+    without = Recipe(**{**vars(recipe), "steps": tuple(s for s in recipe.steps if s.kind != "control")})
+    with pytest.raises(InputError, match="distils from the control network"):
+        run(without, tmp_path / "run")

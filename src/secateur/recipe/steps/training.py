@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,14 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from torch import nn
 
+from secateur.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.recipe.steps.penalties import PenaltySettings, as_list
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.sparsify.rewinding import Snapshot
-from secateur.train import Extra, History, TrainConfig, evaluate, fit
+from secateur.train import Distill, Extra, History, TrainConfig, evaluate, fit
 
-__all__ = ["MANY_IMAGES", "Adapt", "Control", "Finetune", "TrainSettings"]
+__all__ = ["MANY_IMAGES", "Adapt", "Control", "DistillSettings", "Finetune", "FinetuneSettings", "TrainSettings"]
 
 
 MANY_IMAGES = 20_000
@@ -48,11 +50,55 @@ class TrainSettings(Settings, TrainConfig):
         return TrainConfig(**settings)
 
 
+class DistillSettings(Settings):
+    """A teacher for the pruned network: the arguments of `secateur.train.Distill`.
+
+    Attributes:
+        teacher: ``dense``, or ``control`` where the recipe trained one.
+        weight: Share of the loss that the teacher's scores take.
+        temperature: What scores are divided by.
+        features: Weight of the feature maps; 0 for none (a traced graph has no modules to compare).
+        layers: Modules whose maps are compared; by default the last of every resolution.
+    """
+
+    teacher: Literal["dense", "control"] = "dense"
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
+    features: float = Field(default=0.0, ge=0)
+    layers: tuple[str, ...] | None = None
+
+    def make(self, context: Context, state: State) -> Distill:
+        """The teacher of a run.
+
+        Raises:
+            InputError: The recipe has not trained a control.
+        """
+        if self.teacher not in state.models:
+            raise InputError(
+                f"{context.step} distils from the {self.teacher} network, which this recipe does not have so far. "
+                "Put a control step before it, or distil from dense."
+            )
+        options = self.model_dump(exclude={"teacher"})
+        return Distill(state.models[self.teacher], inputs=context.images(2), **options)
+
+
+class FinetuneSettings(TrainSettings):
+    """Settings of fine-tuning: those of every step that trains, and a teacher.
+
+    Attributes:
+        distill: The teacher, or ``null`` for none.
+    """
+
+    distill: DistillSettings | None = None
+
+
 def _weights(context: Context) -> Path:
     return context.work / "model.safetensors"
 
 
-def _train(context: Context, model: nn.Module, config: TrainSettings, role: str, label: str) -> StepResult:
+def _train(
+    context: Context, model: nn.Module, config: TrainSettings, role: str, label: str, extras: Sequence[Extra] = ()
+) -> StepResult:
     """Trains ``model`` in place and keeps its weights; goes on where a killed process stopped."""
 
     def note(record: Any) -> None:
@@ -65,7 +111,7 @@ def _train(context: Context, model: nn.Module, config: TrainSettings, role: str,
         folder=context.work,
         seed=context.recipe.seed,
         name=context.step,
-        extras=_extras(context, model, config, role),
+        extras=[*_extras(context, model, config, role), *extras],
         on_epoch=note,
         progress=context.progress,
     )
@@ -137,20 +183,21 @@ class Control(Step[TrainSettings]):
         return state.with_model("control", model)
 
 
-class Finetune(Step[TrainSettings]):
-    """Trains the pruned network."""
+class Finetune(Step[FinetuneSettings]):
+    """Trains the pruned network, with the dense one as its teacher if that is asked for."""
 
     summary = "train the pruned network"
-    config = TrainSettings
+    config = FinetuneSettings
     after = ("prune", "sparsify", "remove_layers")
 
-    def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
+    def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place and writes the run's artifact again."""
-        result = _train(context, state.models["pruned"], config, "pruned", "Pruned, fine-tuned")
+        teachers = [] if config.distill is None else [config.distill.make(context, state)]
+        result = _train(context, state.models["pruned"], config, "pruned", "Pruned, fine-tuned", teachers)
         state.pruned.save(context.folder / "artifact")
         return state, result
 
-    def restore(self, context: Context, state: State, config: TrainSettings) -> State:
+    def restore(self, context: Context, state: State, config: FinetuneSettings) -> State:
         """Loads the trained weights."""
         load_weights_into(state.models["pruned"], _weights(context))
         return state
