@@ -9,7 +9,7 @@ from secateur.measure.latency import latency
 from secateur.measure.machine import Machine, machine
 from secateur.measure.measurement import Measurement, measurement
 from secateur.measure.memory import peak_memory, size_on_disk
-from secateur.measure.ratios import compression_ratio, mac_reduction, netscore
+from secateur.measure.ratios import compression_ratio, mac_reduction, netscore, nonzero_params
 from secateur.measure.timings import Speedup, Spread, Timing, speedups, spread
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "machine",
     "measurement",
     "netscore",
+    "nonzero_params",
     "peak_memory",
     "size_on_disk",
     "speedups",

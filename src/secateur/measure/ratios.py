@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from torch import nn
+
 from secateur.errors import InputError
 
-__all__ = ["compression_ratio", "mac_reduction", "netscore"]
+__all__ = ["compression_ratio", "mac_reduction", "netscore", "nonzero_params"]
 
 
 def netscore(
@@ -21,6 +23,9 @@ def netscore(
     """Scores accuracy against size and work: Ω = 20·log10(a^α / (p^β · m^γ)), higher is better.
 
     Source: Wong, "NetScore", https://arxiv.org/abs/1806.05512.
+
+    Of a network with zeros among its weights, ``params`` are those that are not zero (:func:`nonzero_params`): what
+    has to be stored. ``macs`` go down with structural cuts only, as dense kernels multiply by zeros too.
 
     Args:
         top1_percent: Top-1 accuracy a in percent, 0 to 100.
@@ -48,6 +53,17 @@ def netscore(
         return -math.inf
     # Logs are summed, not the powers: large exponents would overflow first.
     return 20 * (alpha * math.log10(top1_percent) - beta * math.log10(p) - gamma * math.log10(m))
+
+
+def nonzero_params(model: nn.Module) -> int:
+    """Counts the parameters that are not exactly zero, each shared one once.
+
+    >>> net = nn.Linear(3, 2)
+    >>> _ = net.weight.data[0].zero_()
+    >>> nonzero_params(net)
+    5
+    """
+    return sum(int(parameter.detach().count_nonzero()) for parameter in model.parameters())
 
 
 def compression_ratio(dense_params: float, pruned_params: float) -> float:

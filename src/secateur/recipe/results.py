@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["collect", "describe"]
 
-_APPENDED = ("curves", "exports", "latency", "networks", "notes")
+_APPENDED = ("curves", "exports", "latency", "networks", "notes", "points", "scales")
 
 
 def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Iterable[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from secateur.report.schema import Curve, Results
 from secateur.report.view import RUNTIMES
 
-__all__ = ["Figure", "curves", "layers", "times"]
+__all__ = ["Figure", "base_layout", "curves", "layers", "times"]
 
 Figure = dict[str, Any]
 
@@ -45,7 +45,7 @@ def curves(results: Results, measure: str) -> Figure | None:
     if not traces:
         return None
     title = "accuracy, %" if measure == "top1" else "loss"
-    layout = _layout()
+    layout = base_layout()
     layout["xaxis"].update(_whole_ticks(traces))
     layout["xaxis"]["title"]["text"] = "epoch"
     layout["yaxis"]["title"]["text"] = title
@@ -74,7 +74,7 @@ def layers(results: Results) -> Figure | None:
         "marker": {"color": "$pruned", "line": {"width": 0}},
         "hovertemplate": "pruned: %{y} (%{customdata[1]:.0f} % kept)<extra></extra>",
     }
-    layout = _layout(barmode="overlay", bargap=0.2, hovermode="x unified")
+    layout = base_layout(barmode="overlay", bargap=0.2, hovermode="x unified")
     layout["xaxis"].update(showticklabels=False, showgrid=False)
     layout["xaxis"]["title"]["text"] = "layers, from input to output"
     layout["yaxis"].update(rangemode="tozero")
@@ -114,7 +114,7 @@ def times(results: Results) -> Figure | None:
                 "hovertemplate": "%{x:.4g} ms<extra>" + _text(name) + "</extra>",
             }
         )
-    layout = _layout(height=90 + 46 * len(settings))
+    layout = base_layout(height=90 + 46 * len(settings))
     layout["xaxis"].update(type="log", **_log_ticks(results))
     layout["xaxis"]["title"]["text"] = "ms per call (logarithmic)"
     ticks = [_setting(*setting) for setting in reversed(settings)]
@@ -134,7 +134,9 @@ def _line(curve: Curve, field: str) -> Figure | None:
     return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), "marker": {"size": 5}}
 
 
-def _layout(**changes: Any) -> Figure:
+def base_layout(**changes: Any) -> Figure:
+    """Returns the layout that all charts share, with changes."""
+
     def axis() -> Figure:
         title = {"font": {"size": 13, "color": "$soft"}}
         return {

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from secateur.errors import InputError
-from secateur.report import charts, view, words
+from secateur.report import charts, progress, view, words
 from secateur.report.schema import Results
 
 __all__ = ["read_results", "write_report"]
@@ -82,12 +82,15 @@ def _render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    figures = _figures(results)
+    scales = progress.scales_charts(results)
+    figures = _figures(results) | {name: figure for name, (_, figure) in scales.items()}
     return environment.get_template("report.html").render(
         results=results,
         title=f"Pruning {results.title}" if results.title else "Pruning report",
         cards=view.cards(results),
         comparison=view.comparison(results),
+        points=progress.points_table(results),
+        scales={name: title for name, (title, _) in scales.items()},
         blocks=view.blocks(results),
         latency=view.latency(results),
         exports=view.exports(results),
@@ -102,6 +105,8 @@ def _figures(results: Results) -> dict[str, charts.Figure]:
     found = {
         "accuracy": charts.curves(results, "top1"),
         "loss": charts.curves(results, "loss"),
+        "netscore": progress.points_chart(results, "netscore"),
+        "top1": progress.points_chart(results, "top1"),
         "layers": charts.layers(results),
         "times": charts.times(results),
     }

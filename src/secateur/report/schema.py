@@ -12,9 +12,9 @@ from secateur.measure.measurement import Measurement
 from secateur.measure.timings import Timing
 from secateur.types import Unsupported, Verification
 
-__all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Results"]
+__all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Point", "Results", "ScaleRow", "Scales"]
 
-Role = Literal["dense", "pruned", "control", "other"]
+Role = Literal["dense", "pruned", "control", "scratch", "other"]
 
 
 class _Part(BaseModel):
@@ -74,6 +74,58 @@ class Curve(_Part):
     points: tuple[CurvePoint, ...] = ()
 
 
+class ScaleRow(_Part):
+    """How scales or norms of groups lay after one epoch (0: before training).
+
+    Attributes:
+        epoch: Running over all trainings of the network.
+        small: Share below 0.01.
+        quantiles: At 0, 5, 25, 50, 75, 95 and 100 %.
+        high: The largest.
+        counts: How many lie in each of the equal bins from 0 to ``high``.
+    """
+
+    epoch: int
+    small: float
+    quantiles: tuple[float, ...]
+    high: float = Field(ge=0)
+    counts: tuple[int, ...] = Field(min_length=1)
+
+
+class Scales(_Part):
+    """How a penalty moved the distribution of what it is on.
+
+    Attributes:
+        label: Of the penalty, for instance ``bn_l1``.
+        step: In which step of the run.
+        rows: In the order of the epochs.
+    """
+
+    label: str
+    step: str = ""
+    rows: tuple[ScaleRow, ...] = ()
+
+
+class Point(_Part):
+    """A network on the way, scored: one of the points that a ratio raised step by step gives.
+
+    Attributes:
+        label: What had been cut by then.
+        params: Parameters.
+        nonzero_params: Those that are not zero.
+        macs: Multiply-accumulates of one sample, zeros counted like other weights.
+        top1: Top-1 accuracy in percent.
+        netscore: Of accuracy, non-zero parameters and MACs.
+    """
+
+    label: str
+    params: int = Field(gt=0)
+    nonzero_params: int = Field(gt=0)
+    macs: int = Field(gt=0)
+    top1: float
+    netscore: float
+
+
 class Pinned(_Part):
     """A layer that could not be pruned, and why."""
 
@@ -98,6 +150,8 @@ class Results(_Part):
         blocks: Parameters per block, see :func:`~secateur.report.block_rows`.
         layers: Channels per layer, see :func:`~secateur.report.layer_rows`.
         curves: Training curves.
+        scales: How penalties moved scales and norms.
+        points: Networks on the way, scored.
         latency: From :func:`secateur.measure.latency`; models named ``dense`` and ``pruned``.
         exports: From :func:`secateur.deploy.export`.
         unsupported: Operators without a rule.
@@ -122,6 +176,8 @@ class Results(_Part):
     blocks: tuple[BlockRow, ...] = ()
     layers: tuple[LayerRow, ...] = ()
     curves: tuple[Curve, ...] = ()
+    scales: tuple[Scales, ...] = ()
+    points: tuple[Point, ...] = ()
     latency: tuple[Timing, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()

@@ -27,7 +27,7 @@ __all__ = [
 # A dash at which no line breaks.
 _TO = "\N{WORD JOINER}–\N{WORD JOINER}"
 
-_ORDER = ("dense", "pruned", "control", "other")
+_ORDER = ("dense", "pruned", "control", "scratch", "other")
 
 RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 
