@@ -16,6 +16,8 @@ from torch import nn
 from secateur.errors import InputError, UnknownNameError, WeightsError
 from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
+from secateur.models.darknet import darknet53, from_cfg, yolov3
+from secateur.models.darknet_weights import load_darknet
 from secateur.models.googlenet import GoogLeNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
@@ -82,6 +84,8 @@ for _version in ("1.0", "1.1"):
     _squeeze = partial(SqueezeNet, _version)
     _add(f"squeezenet{_version}", f"SqueezeNet {_version}, ImageNet form", _squeeze, 1000, 3, 224, 224)
 _add("squeezenet_cifar", "SqueezeNet 1.1, batch norm", partial(SqueezeNet, "1.1", cifar=True), 10, 3, 32, 32)
+_add("darknet53", "Darknet-53, ImageNet form", darknet53, 1000, 3, 256, 256)
+_add("yolov3", "YOLOv3 with Darknet-53: three maps of raw detections", yolov3, 80, 3, 416, 416)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):
     _name = f"vgg{_depth}_bn"
@@ -126,11 +130,11 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     """Builds a network.
 
     Args:
-        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, or ``package.module:factory``
-            for a function of the user that returns an ``nn.Module``.
+        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``FILE.cfg`` (Darknet's), or
+            ``package.module:factory`` for a function of the user that returns an ``nn.Module``.
         classes: Outputs; ``None`` for the network's default.
-        weights: A ``.safetensors`` or PyTorch state-dict file; for torchvision and timm also the name of
-            their own weights (``DEFAULT``; ``pretrained``), which those libraries download.
+        weights: A ``.safetensors``, PyTorch state-dict or (Darknet) ``.weights`` file; for torchvision and timm
+            also the name of their own weights (``DEFAULT``; ``pretrained``), which those libraries download.
         **options: Passed to the factory.
 
     Raises:
@@ -141,6 +145,8 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     >>> sum(p.numel() for p in create("resnet56").parameters())
     853018
     """
+    if name.endswith(".cfg"):
+        return _from_file(_from_cfg(name, classes, options), weights, name)
     library, colon, rest = name.partition(":")
     if not colon:
         return _from_file(_built_in(name, classes, options), weights, name)
@@ -156,7 +162,14 @@ def _from_file(model: nn.Module, weights: str | Path | None, name: str) -> nn.Mo
         return model
     if not _is_file(weights):
         raise WeightsError(f"There is no weights file {str(weights)!r} for {name}.")
-    return load_weights(model, weights)
+    load = load_darknet if Path(weights).suffix == ".weights" else load_weights
+    return load(model, weights)
+
+
+def _from_cfg(path: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
+    if classes is not None or options:
+        raise InputError(f"{path} says itself how many classes and which layers it has; leave classes and options out.")
+    return from_cfg(path)
 
 
 def _is_file(weights: str | Path) -> bool:
