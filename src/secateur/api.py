@@ -56,6 +56,7 @@ def prune(
     min_units: int = 1,
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
+    groups: Iterable[str] | None = None,
     granularity: str = "auto",
     backend: str = "auto",
     verify: bool = True,
@@ -77,6 +78,7 @@ def prune(
         min_units: Units that every group keeps at least.
         only: Names or patterns of the only modules (or parameters) whose output channels may go.
         ignore: Names or patterns of modules (or parameters) that keep their output channels.
+        groups: Names of the groups that alone are pruned, as :func:`analyse` gives them.
         granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
             channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
             (the head size), ``auto`` whichever leaves more units to choose from.
@@ -110,7 +112,7 @@ def prune(
     if of not in REFERENCES:
         raise UnknownNameError("network that shares are of", of, REFERENCES)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
-    scores = _scores(analysis.groups, criterion, seed)
+    scores = _scores(analysis.groups, criterion, seed, _chosen(analysis.groups, groups))
     if not scores:
         raise BudgetError(_nothing_free(analysis))
     earlier = getattr(model, "_secateur_plan", None) if of == "dense" else None
@@ -159,13 +161,24 @@ def _nothing_free(analysis: Analysis) -> str:
     return f"Nothing can be pruned: the network has no free group. {why}"
 
 
+def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str]:
+    """Names of the groups that may be pruned."""
+    known = {group.name for group in groups.items}
+    chosen = known if names is None else set(names)
+    for name in chosen - known:
+        raise UnknownNameError("group", name, known)
+    return chosen
+
+
 def _scores(
-    groups: Groups, criterion: str | Callable[[GroupView], Tensor], seed: int
+    groups: Groups, criterion: str | Callable[[GroupView], Tensor], seed: int, chosen: set[str]
 ) -> dict[int, NDArray[np.float64]]:
     function = CRITERIA[criterion].score if isinstance(criterion, str) else criterion
     generator = torch.Generator().manual_seed(seed)
     scores = {}
     for number, group in enumerate(groups.items):
+        if group.name not in chosen:
+            continue
         values = function(GroupView(group, groups, generator)).detach().double().cpu().numpy()
         if values.shape != (len(group),) or not np.isfinite(values).all():
             raise InputError(

@@ -210,3 +210,10 @@ def test_earlier_cuts_of_a_whole_network_count_towards_its_ratio() -> None:
     first = secateur.prune(model, x, ratio=0.3, scope="global")
     second = secateur.prune(first.model, x, ratio=0.45, scope="global", of="dense")
     assert sum(cut.kept for cut in second.groups) == 20 - 9
+
+
+def test_groups_named_are_pruned_alone() -> None:
+    model, x = chain(6, 8, 10)
+    assert widths(secateur.prune(model, x, ratio=0.5, groups=["1.0"])) == [6, 4, 10]
+    with pytest.raises(UnknownNameError, match=r"no group named '1\.1'"):
+        secateur.prune(model, x, ratio=0.5, groups=["1.1"])

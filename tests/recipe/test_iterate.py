@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import secateur
 from secateur.errors import SecateurError
+from secateur.models import create
 from secateur.recipe import load_recipe, override, shortcuts
 from secateur.recipe.schedule import SCHEDULES, reached
 from secateur.recipe.schema import Recipe
@@ -104,7 +107,7 @@ def test_options_reach_inside(tmp_path: Path) -> None:
         ("    rounds: 4\n", "", ("line 5", "one of rounds (how often) and over (layers or blocks); got none")),
         ("rounds: 4", "rounds: 4\n    over: layers", ("line 5", "got both")),
         ("rounds: 4", "over: layer", ("line 6", "layers, blocks", "'layer'")),
-        ("rounds: 4", "rounds: 4\n    order: energy", ("line 5", "order: energy wants over")),
+        ("rounds: 4", "rounds: 4\n    order: reverse", ("line 5", "order: reverse wants over")),
         ("schedule: linear", "schedule: cubick", ("line 7", "linear, geometric, cubic", "Did you mean cubic?")),
         ("ratio: 0.8", "ratio: 1.8", ("line 10: steps.prune.ratio", "less than 1", "got 1.8")),
         ("ratio: 0.8", "macs: 40000", ("line 10", "steps.prune.macs is a share", "got 40000")),
@@ -147,3 +150,60 @@ def test_a_mistake_inside_is_told_once_not_once_a_round(tmp_path: Path) -> None:
 def test_options_that_speak_to_nothing(tmp_path: Path, setting: str, words: str) -> None:
     with pytest.raises(SecateurError, match=words):
         read(tmp_path, TEXT, setting)
+
+
+# ------------------------------------------------------------------------------------------- over layers and blocks
+
+
+def over(text: str) -> Recipe:
+    from secateur.recipe.unroll import unroll
+    from secateur.recipe.yamltree import parse
+
+    tree = parse(f"name: a\nmodel: {{name: resnet_digits}}\nsteps:\n- iterate: {{{text}}}\n", "a.yaml")
+    recipe = load_recipe("transfer-channel", edit=lambda _: tree)
+    torch.manual_seed(0)
+    return unroll(recipe, create("resnet_digits"), torch.randn(2, 1, 8, 8))
+
+
+def test_over_layers_prunes_one_group_a_round() -> None:
+    recipe = over(
+        "over: layers, steps: [prune: {ratio: 0.25, criterion: [{until: 1, name: l1}, {name: l2}]}, finetune]"
+    )
+    layers = settings(recipe, "prune", "groups")
+    assert [step.kind for step in recipe.steps] == ["prune", "finetune"] * len(layers)
+    assert len(layers) == len(set(layers)) > 3
+    assert settings(recipe, "prune", "criterion") == ["l1"] + ["l2"] * (len(layers) - 1)
+    assert set(settings(recipe, "prune", "ratio")) == {0.25}
+    reverse = over("over: layers, order: reverse, steps: [prune: {ratio: 0.25}]")
+    assert settings(reverse, "prune", "groups") == layers[::-1]
+
+
+def test_over_blocks_takes_the_layers_of_a_block_together() -> None:
+    recipe = over("over: blocks, steps: [prune: {ratio: 0.25, scope: block}, finetune: {epochs: 1}]")
+    model = create("resnet_digits")
+    pruned = secateur.prune(model, torch.randn(2, 1, 8, 8), ratio=0.25, scope="block")
+    changed = [cut.group for cut in pruned.groups if cut.kept < len(cut.group)]
+    blocks = [tuple(g.name for g in changed if g.block == block) for block in dict.fromkeys(g.block for g in changed)]
+    assert settings(recipe, "prune", "groups") == blocks
+
+
+@pytest.mark.parametrize("target", ["macs: 0.5", "params: 0.4"])
+def test_over_layers_meets_a_target_when_all_rounds_are_done(target: str) -> None:
+    recipe = over(f"over: layers, steps: [prune: {{{target}}}]")
+    torch.manual_seed(0)
+    model, images = create("resnet_digits"), torch.randn(2, 1, 8, 8)
+    pruned = None
+    for step in recipe.steps:
+        options = step.config.model_dump(exclude={"params", "macs"})
+        pruned = secateur.prune(pruned.model if pruned else model, images, **options)
+    assert pruned is not None
+    name, share = target.split(": ")
+    dense = secateur.prune(model, images, ratio=0.0).before
+    assert getattr(pruned.after, name) == pytest.approx(float(share) * getattr(dense, name), rel=0.01)
+
+
+def test_over_layers_without_a_prune_step_or_anything_to_prune() -> None:
+    with pytest.raises(SecateurError, match="wants a prune step inside"):
+        over("over: layers, steps: [measure]")
+    with pytest.raises(SecateurError, match="nothing to remove"):
+        over("over: layers, steps: [prune: {ratio: 0.0}]")

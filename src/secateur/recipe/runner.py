@@ -93,11 +93,13 @@ def run(
         SecateurError: What the steps raise.
     """
     from secateur.recipe.prepare import load_data
+    from secateur.recipe.unroll import unroll
 
     out = Path(out)
     refuse_used(out)
     data = load_data(recipe)
     state = _begin(recipe, data)
+    recipe = unroll(recipe, state.models["dense"], data.sample(2, seed=recipe.seed))
     with disk_errors(out):
         folder = RunFolder.create(out, recipe, data, command)
     return _Runner(folder, recipe, data, on_event, progress).go(state)

@@ -35,6 +35,7 @@ class PruneSettings(Settings):
         min_units: At least so many units stay in each group.
         only: Modules (names or patterns) that alone are pruned.
         ignore: Modules (names or patterns) that are left alone.
+        groups: Groups (by name, as `secateur inspect` lists them) that alone are pruned.
         granularity: Where a dimension is split into blocks (heads, groups): whole blocks, positions within
             them, or whichever leaves more units.
         backend: Surgery back end.
@@ -52,6 +53,7 @@ class PruneSettings(Settings):
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
     granularity: Literal["auto", "whole", "within"] = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
 

@@ -1,0 +1,126 @@
+"""``iterate`` over the layers or blocks of a network: one round for each, written out once the network is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from secateur.errors import BudgetError, InputError
+from secateur.recipe.iterate import IterateSettings, in_round, inner_steps
+from secateur.recipe.schema import Recipe, StepEntry
+
+if TYPE_CHECKING:
+    from secateur.analysis import Analysis
+    from secateur.graph.groups import Group
+    from secateur.recipe.steps.pruning import PruneSettings
+
+__all__ = ["unroll"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one round prunes.
+
+    Attributes:
+        groups: Its groups.
+        ratio: Share of their units that goes.
+    """
+
+    groups: tuple[Group, ...]
+    ratio: float
+
+
+def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
+    """Writes out every ``iterate`` over layers or blocks as steps; any other recipe comes back as it is.
+
+    The widths that the last round reaches are planned on the dense network: the same share of every group, or
+    as much of each as meets a target for parameters or MACs exactly. Rounds with nothing to remove are left out.
+
+    Args:
+        recipe: A validated recipe.
+        model: The dense network.
+        images: A batch that it is called with.
+
+    Raises:
+        InputError: An ``iterate`` over layers without a step that prunes.
+        BudgetError: Nothing can be pruned, or a target is out of reach.
+    """
+    steps: list[StepEntry] = []
+    for entry in recipe.steps:
+        steps += _rounds(entry, model, images) if isinstance(entry.config, IterateSettings) else [entry]
+    return recipe if len(steps) == len(recipe.steps) else replace(recipe, steps=tuple(steps))
+
+
+def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntry]:
+    from secateur.recipe.steps import STEPS
+
+    config = entry.config
+    assert isinstance(config, IterateSettings)
+    inner = list(inner_steps(config))
+    parts = _parts(config, _first_prune(config), model, images)
+    steps = []
+    for number, part in enumerate(parts, start=1):
+        for kind, settings in inner:
+            made = in_round(STEPS[kind].config, settings, config, number, len(parts))
+            if kind == "prune":
+                made |= {
+                    "groups": [group.name for group in part.groups],
+                    "ratio": part.ratio,
+                    "params": None,
+                    "macs": None,
+                }
+                made |= {"scope": "local"} if config.over == "layers" else {}
+            steps.append(StepEntry(kind, STEPS[kind].config.model_validate(made), entry.place))
+    return steps
+
+
+def _first_prune(config: IterateSettings) -> PruneSettings:
+    """Settings of the step that prunes, with the criterion of the first round."""
+    from secateur.recipe.steps.pruning import PruneSettings
+
+    settings: dict[str, Any] | None = next((s for kind, s in inner_steps(config) if kind == "prune"), None)
+    if settings is None:
+        raise InputError(f"iterate over: {config.over} wants a prune step inside, which it restricts to one of them.")
+    return PruneSettings.model_validate(in_round(PruneSettings, settings, config, 1, 1))
+
+
+def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, images: Tensor) -> list[_Part]:
+    """The rounds' parts in their order."""
+    from secateur.analysis import analyse
+
+    analysis = analyse(model, images, only=prune.only, ignore=prune.ignore, granularity=prune.granularity)
+    parts = _planned(analysis, prune, by_block=config.over == "blocks")
+    if not parts:
+        raise BudgetError(f"iterate over: {config.over} finds nothing to remove: no group can lose a unit.")
+    return parts[::-1] if config.order == "reverse" else parts
+
+
+def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> list[_Part]:
+    """What is to go in the end, divided into layers or blocks in the order of execution."""
+    from secateur.budget import choose
+
+    items = analysis.groups.items
+    order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
+    keep = choose(
+        analysis.costs,
+        order,
+        ratio=prune.ratio,
+        target=prune.target,
+        scope="block" if prune.scope == "block" else "local",
+        round_to=prune.round_to,
+        min_units=prune.min_units,
+    )
+    pools: dict[str, list[Group]] = {}
+    for number, group in enumerate(items):
+        pools.setdefault(group.block if by_block else str(number), []).append(group)
+    parts = [_Part(tuple(groups), _gone(groups, keep)) for groups in pools.values()]
+    return [part for part in parts if part.ratio > 0]
+
+
+def _gone(groups: Sequence[Group], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
+    units = np.concatenate([group.units for group in groups])
+    return float(1 - keep[units].mean())
