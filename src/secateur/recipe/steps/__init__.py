@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.recipe.steps import measuring, pruning, shipping, training
+from secateur.recipe.steps import measuring, pruning, rewinding, scoring, shipping, training
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "derive_seed",
     "measuring",
     "pruning",
+    "rewinding",
+    "scoring",
     "shipping",
     "training",
 ]

@@ -16,7 +16,12 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 __all__ = ["Measure", "MeasureSettings"]
 
 SLOWER = 0.95  # what lies nearer to 1 may be chance
-LABELS = {"dense": "Dense, adapted", "control": "Dense, trained on", "pruned": "Pruned"}
+LABELS = {
+    "dense": "Dense, adapted",
+    "control": "Dense, trained on",
+    "pruned": "Pruned",
+    "scratch": "Pruned form, from scratch",
+}
 
 
 class MeasureSettings(Settings):

@@ -1,0 +1,138 @@
+"""Steps that give a pruned architecture other weights: those it once had, or fresh ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from secateur.errors import InputError
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, train, weights_file
+from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.sparsify.masks import HoldMasks, apply_masks
+from secateur.sparsify.rewinding import fresh, rewind
+
+__all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
+
+CUTS = ("prune", "sparsify", "remove_layers")
+
+
+class RewindSettings(Settings):
+    """Settings of rewinding.
+
+    Attributes:
+        epoch: Epoch of the ``adapt`` step after which the weights are taken; 0 for those that the run began with.
+    """
+
+    epoch: int = Field(default=0, ge=0)
+
+
+class Rewind(Step[RewindSettings]):
+    """Lottery ticket: the weights that survived return to their early values."""
+
+    summary = "let the weights that are left return to their early values"
+    config = RewindSettings
+    after = CUTS
+
+    def run(self, context: Context, state: State, config: RewindSettings) -> tuple[State, StepResult]:
+        """Rewinds the pruned network in place; masks go on to hold."""
+        from secateur.train import evaluate
+
+        model = state.models["pruned"]
+        early = _early(context, config.epoch)
+        model.load_state_dict(rewind(model, early, state.pruned.plan, masks=state.masks).state_dict())
+        save_weights(model, weights_file(context))
+        state.pruned.save(context.folder / "artifact")
+        quality = evaluate(model, context.data.test, data=context.data).to_dict()
+        summary: dict[str, Any] = {"epoch_rewound_to": config.epoch} | {f"test_{k}": v for k, v in quality.items()}
+        return state, StepResult(summary=summary, evaluations={"pruned": quality})
+
+    def restore(self, context: Context, state: State, config: RewindSettings) -> State:
+        """Loads the rewound weights."""
+        load_weights_into(state.models["pruned"], weights_file(context))
+        return state
+
+
+def _early(context: Context, epoch: int) -> dict[str, Tensor]:
+    """The dense network's weights after ``epoch``.
+
+    Raises:
+        InputError: No step of the run kept them.
+    """
+    from secateur.recipe.prepare import make_model
+
+    if epoch == 0:
+        return dict(make_model(context.recipe, context.data).state_dict())
+    steps = context.folder / "steps"
+    found = [early_weights(steps / name, epoch) for name in context.results if name.endswith("-adapt")]
+    file = next((path for path in found if path.is_file()), None)
+    if file is None:
+        raise InputError(
+            f"{context.step} wants the weights after epoch {epoch}, and no adapt step of this recipe kept them. Put "
+            "an adapt step of at least that many epochs before the cut, or rewind to epoch 0 (as the run began)."
+        )
+    return load_file(file)
+
+
+class ScratchSettings(TrainSettings):
+    """Settings of training from scratch: those of every step that trains, and how long.
+
+    Attributes:
+        epochs: A number, or ``auto``: as many as the dense and the pruned network were trained for in this run.
+        budget: ``epochs`` trains for so many (Scratch-E); ``macs`` for as many more as the pruned network is
+            cheaper, so that the work is the same (Scratch-B). Masks of single weights hold in either case.
+    """
+
+    budget: Literal["epochs", "macs"] = "epochs"
+
+
+class Scratch(Step[ScratchSettings]):
+    """The control of Liu et al. 2019 (arXiv:1810.05270): the pruned architecture, trained from fresh weights."""
+
+    summary = "train the pruned architecture from fresh weights, to compare"
+    config = ScratchSettings
+    after = CUTS
+
+    def run(self, context: Context, state: State, config: ScratchSettings) -> tuple[State, StepResult]:
+        """Trains the architecture of ``pruned`` as ``scratch``."""
+        model = self._fresh(context, state)
+        epochs = _epochs(context, state, config)
+        settings = config.model_copy(update={"epochs": epochs})
+        masks = [HoldMasks(state.masks)] if state.masks else []
+        result = train(context, model, settings, "scratch", "Pruned form, from scratch", masks)
+        return state.with_model("scratch", model), result
+
+    def restore(self, context: Context, state: State, config: ScratchSettings) -> State:
+        """Loads the trained weights."""
+        model = copy.deepcopy(state.models["pruned"])
+        load_weights_into(model, weights_file(context))
+        return state.with_model("scratch", model)
+
+    @staticmethod
+    def _fresh(context: Context, state: State) -> nn.Module:
+        seed = derive_seed(context.recipe.seed, context.step)
+        model = fresh(state.models["pruned"], seed=seed, dense=state.models["dense"], plan=state.pruned.plan)
+        apply_masks(model, state.masks)
+        return model
+
+
+def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
+    """How long to train, for the budget that is to be equal."""
+    from secateur.measure.counts import count
+
+    epochs = config.epochs if config.epochs != "auto" else epochs_before(context, "pruned")
+    epochs = epochs or config.train_config(len(context.data.train)).epochs
+    if config.budget == "epochs":
+        return int(epochs)
+    inputs = context.images(2)
+    dense, pruned = (count(state.models[role], inputs).macs for role in ("dense", "pruned"))
+    return round(epochs * dense / pruned)
+
+
+STEPS.add("rewind", Rewind())
+STEPS.add("scratch", Scratch())

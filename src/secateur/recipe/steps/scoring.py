@@ -1,0 +1,64 @@
+"""The step that scores a network on the way, for ratios that are raised step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+
+__all__ = ["Score", "ScoreSettings"]
+
+WHAT = {"prune": "channels", "sparsify": "weights", "remove_layers": "layers"}
+
+
+class ScoreSettings(Settings):
+    """Settings of a point.
+
+    Attributes:
+        label: What the point is called; by default what has been cut so far.
+    """
+
+    label: str | None = None
+
+
+class Score(Step[ScoreSettings]):
+    """Notes the size, the accuracy and the NetScore of the network as it is now."""
+
+    summary = "note size, accuracy and NetScore as they are now"
+    config = ScoreSettings
+
+    def run(self, context: Context, state: State, config: ScoreSettings) -> tuple[State, StepResult]:
+        """Scores the pruned network (the dense one where nothing was pruned so far)."""
+        from secateur.measure import netscore, nonzero_params
+        from secateur.measure.counts import count
+        from secateur.train import evaluate
+
+        model = state.models[state.current]
+        quality = context.evaluation(state.current)
+        if quality is None:
+            quality = evaluate(model, context.data.test, data=context.data).to_dict()
+        counts, left = count(model, context.images(2)), nonzero_params(model)
+        point = {
+            "label": config.label or cut_so_far(context),
+            "params": counts.params,
+            "nonzero_params": left,
+            "macs": counts.macs,
+            "top1": quality["top1"],
+            "netscore": netscore(quality["top1"], left, counts.macs),
+        }
+        result = StepResult(summary=point, report={"points": [point]}, evaluations={state.current: quality})
+        return state, result
+
+
+def cut_so_far(context: Context) -> str:
+    """Words for the latest cut of every kind before this step, for instance ``channels −50 %, weights −80 %``."""
+    latest: dict[str, Any] = {}
+    for step in context.recipe.steps[: int(context.step.partition("-")[0]) - 1]:
+        ratio = getattr(step.config, "ratio", None)
+        if step.kind in WHAT:
+            latest[WHAT[step.kind]] = f" −{100 * ratio:.3g} %" if isinstance(ratio, float) else " cut"
+    return ", ".join(f"{what}{how}" for what, how in latest.items()) or "dense"
+
+
+STEPS.add("score", Score())
