@@ -1,0 +1,207 @@
+"""Single-weight pruning of LeNet-300-100 and LeNet-5 on MNIST: Han's three steps, LC, Deep Compression.
+
+Run: python benchmarks/lenet.py FOLDER_OF_MNIST [--networks lenet300 lenet5] [--seeds 0 1 2] [--work FOLDER]
+
+Resumable: finished rows are kept in benchmarks/results/lenet.json, and a training goes on from its last epoch. At
+the end (or with --table alone) the tables of docs/weight-pruning.md are written. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from records import into_docs, read, table, write
+from torch import nn
+
+from secateur.data import DataSet, load
+from secateur.models import create
+from secateur.sparsify import LC, HoldMasks, compress, decompress, sparsify
+from secateur.sparsify.weights import Sparse, sparse
+from secateur.train import Extra, TrainConfig, evaluate, fit
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DENSE = {"lenet300": 12, "lenet5": 8}
+"""Epochs of the dense networks."""
+
+# Han et al. 2015, Tables 3 and 4: the share that is kept of every layer at the end, and two stations on the way.
+HAN = {
+    "lenet300": [{"fc1": 0.70, "fc2": 0.70, "fc3": 0.50}, {"fc1": 0.87, "fc2": 0.84, "fc3": 0.66},
+                 {"fc1": 0.93, "fc2": 0.91, "fc3": 0.74}],
+    "lenet5": [{"conv1": 0.20, "conv2": 0.70, "fc1": 0.75, "fc2": 0.60},
+               {"conv1": 0.30, "conv2": 0.85, "fc1": 0.90, "fc2": 0.75},
+               {"conv1": 0.34, "conv2": 0.88, "fc1": 0.94, "fc2": 0.81}],
+}  # fmt: skip
+RETRAIN = {"lenet300": (5, 5, 12), "lenet5": (3, 3, 6)}
+"""Epochs after each station."""
+LC_EPOCHS = {"lenet300": 40, "lenet5": 20}
+LC_MU = {"lenet300": 1e-3, "lenet5": 1e-3}
+LC_FINISH = 5
+BITS = {"lenet300": 5, "lenet5": {"conv*": 8, "fc*": 5}}
+
+
+@dataclass
+class Bench:
+    """One network and one seed."""
+
+    network: str
+    seed: int
+    data: DataSet
+    work: Path
+
+    def train(self, model: nn.Module, name: str, epochs: int, lr: float, *extras: Extra) -> float:
+        """Trains in place, going on where it was stopped; returns the seconds of its epochs."""
+        config = TrainConfig(epochs=epochs, lr=lr, augment=False, channels_last=False, weight_decay=5e-4)
+        folder = self.work / f"{self.network}-{self.seed}-{name}"
+        history = fit(model, self.data, config, folder=folder, seed=self.seed, name=name, extras=extras, progress=False)
+        return history.seconds
+
+    def error(self, model: nn.Module) -> float:
+        """Test error in percent."""
+        return 100 - evaluate(model, self.data.test, data=self.data).top1
+
+    def dense(self) -> nn.Module:
+        """The dense network, trained once."""
+        torch.manual_seed(self.seed)
+        model = create(self.network)
+        self.train(model, "dense", DENSE[self.network], 0.05)
+        return model
+
+    def row(self, method: str, model: nn.Module, began: float, **numbers: Any) -> dict[str, Any]:
+        return {"network": self.network, "seed": self.seed, "method": method, "error": round(self.error(model), 4),
+                "minutes": round((time.perf_counter() - began) / 60, 2), **numbers}  # fmt: skip
+
+
+def dense(bench: Bench) -> dict[str, Any]:
+    began, model = time.perf_counter(), bench.dense()
+    return bench.row("dense", model, began, params=sum(p.numel() for p in model.parameters()))
+
+
+def control(bench: Bench) -> dict[str, Any]:
+    """The dense network, trained on for as long as Han's is retrained."""
+    began, model = time.perf_counter(), bench.dense()
+    for k, epochs in enumerate(RETRAIN[bench.network]):
+        bench.train(model, f"control-{k}", epochs, 0.02)
+    return bench.row("dense, trained on", model, began, params=sum(p.numel() for p in model.parameters()))
+
+
+def han(bench: Bench) -> dict[str, Any]:
+    """Prune, retrain with the masks held, and again, to the shares of Han's tables."""
+    began, found = time.perf_counter(), _han(bench)
+    return bench.row("Han, iterative", found.model, began, **_sizes(found))
+
+
+def _han(bench: Bench) -> Sparse:
+    model, masks = bench.dense(), {}
+    for k, (ratios, epochs) in enumerate(zip(HAN[bench.network], RETRAIN[bench.network], strict=True)):
+        found = sparsify(model, ratio=ratios, masks=masks)
+        model, masks = found.model, found.masks
+        bench.train(model, f"han-{k}", epochs, 0.02, HoldMasks(masks))
+    return found
+
+
+def one_shot(bench: Bench) -> dict[str, Any]:
+    """The same shares at once, without and then with retraining."""
+    began, found = time.perf_counter(), sparsify(bench.dense(), ratio=HAN[bench.network][-1])
+    before = bench.error(found.model)
+    bench.train(found.model, "once", sum(RETRAIN[bench.network]), 0.02, HoldMasks(found.masks))
+    return bench.row("Han, at once", found.model, began, error_before=round(before, 4), **_sizes(found))
+
+
+def lc(bench: Bench) -> dict[str, Any]:
+    """5 % of the weights stay: learning and compression in turn, then a few epochs with the masks held."""
+    began, model = time.perf_counter(), bench.dense()
+    extra = LC(0.95, mu=LC_MU[bench.network])
+    bench.train(model, "lc", LC_EPOCHS[bench.network], 0.05, extra)
+    before, found = bench.error(model), sparse(model, extra.masks)
+    bench.train(model, "lc-finish", LC_FINISH, 0.01, HoldMasks(found.masks))
+    return bench.row("LC, 5 % kept", model, began, error_before=round(before, 4), **_sizes(found))
+
+
+def deep_compression(bench: Bench) -> dict[str, Any]:
+    """Han's network with shared weights in an entropy-coded file, read back from it."""
+    began, found = time.perf_counter(), _han(bench)
+    with tempfile.TemporaryDirectory() as folder:
+        small = compress(found.model, Path(folder) / "model.sdc", bits=BITS[bench.network])
+        back = decompress(small.path, copy.deepcopy(found.model))
+        return bench.row("Deep Compression", back, began, bytes=small.bytes, dense_bytes=small.dense_bytes,
+                         file_ratio=round(small.ratio, 2), **_sizes(found))  # fmt: skip
+
+
+def _sizes(found: Sparse) -> dict[str, Any]:
+    layers = {layer.name: [layer.weights, layer.kept] for layer in found.layers}
+    return {"params": found.params, "params_left": found.params_left, "layers": layers}
+
+
+METHODS = {"dense": dense, "dense, trained on": control, "Han, iterative": han, "Han, at once": one_shot,
+           "LC, 5 % kept": lc, "Deep Compression": deep_compression}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ tables
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> None:
+    """Writes one table a network into the docs."""
+    for network in dict.fromkeys(row["network"] for row in rows):
+        mine = [row for row in rows if row["network"] == network]
+        body = [_line(mine, method) for method in METHODS if any(row["method"] == method for row in mine)]
+        head = ["", "parameters left", "fewer", "test error, %", "to dense, points", "before retraining, %",
+                "file, bytes", "seeds"]  # fmt: skip
+        into_docs(DOCS / "weight-pruning.md", network, table(head, body))
+
+
+def _line(rows: Sequence[dict[str, Any]], method: str) -> list[str]:
+    dense = {row["seed"]: row["error"] for row in rows if row["method"] == "dense"}
+    mine = [row for row in rows if row["method"] == method]
+    first = mine[0]
+    left = first.get("params_left", first["params"])
+    gaps = [row["error"] - dense[row["seed"]] for row in mine]
+    before = [row["error_before"] for row in mine if "error_before" in row]
+    size = f"{first['bytes']:,} ({first['file_ratio']:.1f}×)" if "bytes" in first else "–"
+    gap = "–" if method == "dense" else _spread(gaps, sign=True)
+    return [method, f"{left:,}", f"{first['params'] / left:.1f}×", _spread([row["error"] for row in mine]), gap,
+            _spread(before) if before else "–", size, str(len(mine))]  # fmt: skip
+
+
+def _spread(values: Sequence[float], *, sign: bool = False) -> str:
+    middle = f"{mean(values):+.2f}" if sign else f"{mean(values):.2f}"
+    return middle if len(values) < 2 else f"{middle} ± {stdev(values):.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mnist", nargs="?", help="folder of the four IDX files")
+    parser.add_argument("--networks", nargs="+", default=["lenet300", "lenet5"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "secateur-lenet")
+    parser.add_argument("--table", action="store_true", help="write the tables of the docs and stop")
+    options = parser.parse_args()
+    if options.table:
+        return tables(read("lenet"))
+    if options.mnist is None:
+        parser.error("the folder of MNIST is wanted")
+    torch.set_num_threads(1)
+    data = load(f"mnist:{options.mnist}", validation=0.0)
+    for seed in options.seeds:
+        for network in options.networks:
+            for method in options.methods:
+                rows = read("lenet")
+                if any((r["network"], r["seed"], r["method"]) == (network, seed, method) for r in rows):
+                    continue
+                row = METHODS[method](Bench(network, seed, data, options.work))
+                print(row, flush=True)
+                write("lenet", [*rows, row], test_images=len(data.test), train_images=len(data.train))
+    return tables(read("lenet"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Deep Compression's file: pruned and shared weights, entropy-coded, with its real size on disk.
+
+Layout: 8 bytes of magic, the header's coded and plain length (two little-endian uint32), the header (JSON,
+deflated), the tensors' streams one after the other, and the SHA-256 of everything before it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.checks import check_network
+from secateur.errors import InputError, WeightsError
+from secateur.sparsify.cluster import Bits, assign, bits_of, codebook, share_weights
+from secateur.sparsify.coding import Coded, decode, deflate, encode, inflate
+from secateur.sparsify.masks import weights_of
+
+__all__ = ["Compressed", "CompressedLayer", "compress", "decompress"]
+
+MAGIC = b"SECATDC1"
+_LARGEST_HEADER, _LARGEST = 64 * 2**20, 2**32  # bytes; entries of one tensor
+_DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16, torch.float64,
+           torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CompressedLayer:
+    """What one tensor takes in the file.
+
+    Attributes:
+        name: Of the parameter or buffer.
+        entries: How many numbers it has.
+        left: How many of them are not zero.
+        values: Different ones in its codebook; 0 where it is stored as it is.
+        bytes: In the file, without its line in the header.
+    """
+
+    name: str
+    entries: int
+    left: int
+    values: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed network and its file.
+
+    Attributes:
+        model: The network with the weights that the file holds, a new one.
+        path: The file.
+        bytes: Its size on disk.
+        dense_bytes: What the network's tensors take uncompressed.
+        layers: What each tensor takes.
+    """
+
+    model: nn.Module
+    path: Path
+    bytes: int
+    dense_bytes: int
+    layers: tuple[CompressedLayer, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Uncompressed over compressed bytes."""
+        return self.dense_bytes / self.bytes
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Compressed({self.path}: {self.dense_bytes:,} → {self.bytes:,} bytes, {self.ratio:.1f}×)"
+
+
+def compress(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    bits: Bits = 5,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+) -> Compressed:
+    """Shares the weights of every layer and writes them entropy-coded (Deep Compression, arXiv:1510.00149).
+
+    Zeros cost what their gaps cost, so prune first. Weights that have no more than 2^bits different values (a
+    network whose shared weights were trained) are kept exactly; tensors that are not shared (biases,
+    normalisations) are stored as they are.
+
+    Args:
+        model: It is left untouched.
+        path: The file to write; replaced in one step where there is one.
+        bits: 1 to 8: weights of a layer share 2^bits values; or by layer name or pattern.
+        only: Modules or parameters whose weights alone are shared.
+        ignore: Modules or parameters whose weights are stored as they are.
+
+    Returns:
+        The network as the file holds it, and the file's real size.
+
+    Raises:
+        InputError: Bits out of range, no weights, a file that cannot be written.
+        WeightsError: NaN or infinite weights.
+
+    >>> import tempfile
+    >>> net = nn.Linear(100, 100)
+    >>> small = compress(net, Path(tempfile.mkdtemp()) / "net.sdc", bits=4)
+    >>> small.bytes == small.path.stat().st_size
+    True
+    """
+    from secateur.artifact import atomically
+
+    path = Path(path)
+    check_network(model, ())
+    shared = share_weights(model, bits, only=only, ignore=ignore)
+    weights = weights_of(shared, only=only, ignore=ignore)
+    numbers = bits_of(shared, bits, weights)
+    entries, streams, layers = [], [], []
+    for name, tensor in _stored(shared).items():
+        entry, parts = _shared(tensor, numbers[name]) if name in numbers else _plain(tensor)
+        size = sum(map(len, parts))
+        entries.append({"name": name, "shape": list(tensor.shape), "dtype": _dtype(name, tensor), **entry})
+        streams += parts
+        layers.append(
+            CompressedLayer(name, tensor.numel(), int((tensor != 0).sum()), len(entry.get("values", ())), size)
+        )
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    packed = deflate(header, matching=True)
+    body = b"".join([MAGIC, struct.pack("<II", len(packed), len(header)), packed, *streams])
+    content = body + hashlib.sha256(body).digest()
+    try:
+        atomically(path, lambda p: p.write_bytes(content))
+    except OSError as error:
+        raise InputError(f"The compressed network cannot be written to {path}: {error.strerror or error}.") from error
+    dense = sum(t.numel() * t.element_size() for t in _stored(model).values())
+    return Compressed(shared, path, path.stat().st_size, dense, tuple(layers))
+
+
+def _stored(model: nn.Module) -> dict[str, Tensor]:
+    """The state, tensors with several names once."""
+    state = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    first: dict[int, str] = {}
+    return {n: t.detach().cpu() for n, t in state.items() if first.setdefault(id(t), n) == n}
+
+
+def _dtype(name: str, tensor: Tensor) -> str:
+    word = str(tensor.dtype).removeprefix("torch.")
+    if word not in _DTYPES:
+        raise InputError(f"The tensor {name!r} is {tensor.dtype}, which the file cannot hold.")
+    return word
+
+
+def _shared(tensor: Tensor, bits: int) -> tuple[dict[str, Any], list[bytes]]:
+    """Header entry and streams of a weight whose entries share a few values."""
+    values = tensor.float().numpy().reshape(-1)
+    stays = values != 0
+    if not stays.any():
+        return {"zero": True}, []
+    centroids = codebook(values[stays], bits)  # a few different values: their own centroids
+    coded = encode(assign(values[stays], centroids), stays)
+    sizes = [len(coded.gaps), len(coded.codes)]
+    return {"values": centroids.tolist(), "symbols": list(coded.symbols), "bytes": sizes}, [coded.gaps, coded.codes]
+
+
+def _plain(tensor: Tensor) -> tuple[dict[str, Any], list[bytes]]:
+    data = deflate(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), matching=True)
+    return {"bytes": [len(data)]}, [data]
+
+
+# ------------------------------------------------------------------------------------------------------- read
+
+
+def decompress(path: str | Path, model: nn.Module | None = None) -> Any:
+    """Reads what :func:`compress` wrote, bit for bit.
+
+    Args:
+        path: The file.
+        model: A network of the same shapes (of a channel-pruned one: what `secateur.load` gives); it is not
+            touched.
+
+    Returns:
+        A copy of ``model`` with the file's weights; without it, the tensors by name.
+
+    Raises:
+        WeightsError: The file is missing, damaged or no such file, or its weights do not fit the network.
+    """
+    path = Path(path)
+    entries, body = _read(path)
+    try:
+        if model is None:
+            return _tensors(entries, body, path)
+        filled = copy.deepcopy(model)
+        _same_shapes({str(e["name"]): tuple(e["shape"]) for e in entries}, _stored(filled), path)
+        tensors = _tensors(entries, body, path)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+    filled.load_state_dict(tensors, strict=False)  # a tensor with two names is filled through one of them
+    return filled
+
+
+def _same_shapes(there: Mapping[str, tuple[int, ...]], own: Mapping[str, Tensor], path: Path) -> None:
+    here = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    wrong = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if wrong:
+        found, wanted = (shapes.get(wrong[0], "missing") for shapes in (there, here))
+        raise WeightsError(
+            f"{path} does not fit the network: {wrong[0]!r} is {found} in the file and {wanted} in the network "
+            f"({len(wrong)} tensors differ)."
+        )
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], bytes]:
+    """The header's entries and the streams, once the digest has been checked."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror or error}.") from error
+    start = len(MAGIC) + 8
+    if content[: len(MAGIC)] != MAGIC or len(content) < start + 32:
+        raise WeightsError(f"{path} is no compressed network: secateur.compress(model, path) writes one.")
+    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+        raise WeightsError(f"{path} is damaged: it does not have the digest that it ends with.")
+    packed, plain = struct.unpack("<II", content[len(MAGIC) : start])
+    if plain > _LARGEST_HEADER or start + packed + 32 > len(content):
+        raise WeightsError(f"{path} is damaged: its header does not fit into it.")
+    try:
+        entries = json.loads(inflate(content[start : start + packed], plain, f"The header of {path}"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from error
+    return entries, content[start + packed : -32]
+
+
+def _tensors(entries: list[dict[str, Any]], body: bytes, path: Path) -> dict[str, Tensor]:
+    found, place = {}, 0
+    for entry in entries:
+        sizes = [int(size) for size in entry.get("bytes", ())]
+        if min(sizes, default=0) < 0 or place + sum(sizes) > len(body):
+            raise WeightsError(f"{path} is damaged: the streams of {entry['name']!r} lie outside of it.")
+        parts = []
+        for size in sizes:
+            parts.append(body[place : place + size])
+            place += size
+        found[str(entry["name"])] = _tensor(entry, parts, f"{entry['name']!r} in {path}")
+    if place != len(body):
+        raise WeightsError(f"{path} is damaged: {len(body) - place:,} bytes belong to no tensor.")
+    return found
+
+
+def _tensor(entry: Mapping[str, Any], parts: list[bytes], what: str) -> Tensor:
+    shape, dtype = [int(size) for size in entry["shape"]], _DTYPES[entry["dtype"]]
+    count = prod(shape)
+    if min(shape, default=0) < 0 or count > _LARGEST:
+        raise WeightsError(f"{what} is damaged: its shape is {shape}.")
+    if entry.get("zero"):
+        return torch.zeros(shape, dtype=dtype)
+    if "values" not in entry:
+        size = count * torch.empty((), dtype=dtype).element_size()
+        data = bytearray(inflate(parts[0], size, what))
+        return torch.frombuffer(data, dtype=dtype).reshape(shape) if count else torch.zeros(shape, dtype=dtype)
+    values = np.array(entry["values"], np.float32)
+    gaps, symbols = int(entry["symbols"][0]), int(entry["symbols"][1])
+    codes, stays = decode(Coded(parts[0], parts[1], (gaps, symbols)), count, len(values), what)
+    filled = np.zeros(count, np.float32)
+    filled[stays] = values[codes]
+    return torch.from_numpy(filled.reshape(shape)).to(dtype)
