@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur.measure import machine
-from secateur.recipe.compare import differences, numbers
+from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.files import read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "kill_resume.json"

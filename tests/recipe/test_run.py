@@ -19,7 +19,7 @@ import torch
 import secateur
 from secateur.errors import DataError, InputError, SecateurError
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run
-from secateur.recipe.compare import differences, numbers
+from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import Recipe
 
 # Small enough for two seconds, and every kind of step is in it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -94,13 +95,21 @@ def in_round(
     if isinstance(made.get("criterion"), list):
         made["criterion"] = _of_round(made["criterion"], number)
     for key in _shares(model, made) if config.over is None else ():
-        final = made[key] if model.spread[key] == "removed" else 1 - made[key]
-        gone = reached(config.schedule, final, number, rounds)
-        if number < rounds:
-            made[key] = gone if model.spread[key] == "removed" else 1 - gone
+        one = partial(_spread, config.schedule, number, rounds, model.spread[key])
+        made[key] = {k: one(v) for k, v in made[key].items()} if isinstance(made[key], dict) else one(made[key])
         if "of" in model.model_fields:
             made["of"] = "dense"
     return made
+
+
+def _spread(schedule: str, number: int, rounds: int, what: str, final: float) -> float:
+    if number == rounds:
+        return final
+    return (
+        reached(schedule, final, number, rounds)
+        if what == "removed"
+        else 1 - reached(schedule, 1 - final, number, rounds)
+    )
 
 
 def _shares(model: type[Settings], settings: Mapping[str, Any]) -> list[str]:
@@ -140,7 +149,8 @@ def _check_inner(
     for variant in variants:
         checked = check(kinds[kind], variant, inner, tree, problems)
         for key in _shares(kinds[kind], variant) if checked is not None else ():
-            if not 0 <= variant[key] <= 1:
+            values = variant[key].values() if isinstance(variant[key], dict) else (variant[key],)
+            if not all(0 <= value <= 1 for value in values):
                 where = tree.where((*inner, key))
                 problems.append(
                     f"{where}: inside iterate, steps.{kind}.{key} is a share up to 1; got {variant[key]!r}."

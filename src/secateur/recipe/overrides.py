@@ -36,7 +36,7 @@ def shortcuts(
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
     if model is not None:
-        _forget(tree, "model", ("weights", "options"))
+        _forget(tree, "model", ("weights", "options", "adapted"))
         tree = _set(tree, "model.name", model, "--model")
     if weights is not None:
         tree = _set(tree, "model.weights", weights, "--weights")

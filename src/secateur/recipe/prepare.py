@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from secateur.errors import InputError, SecateurError
 from secateur.recipe.schema import Recipe
 from secateur.recipe.steps.base import derive_seed
+from secateur.recipe.steps.weights import load_weights_into
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -64,6 +66,8 @@ def make_model(recipe: Recipe, data: DataSet) -> nn.Module:
         head_seed = derive_seed(recipe.seed, "head")
         model = replace_head(model, wanted, hidden=head.hidden, pool=head.pool, seed=head_seed)
         _classes(model, config.name, data)
+    if config.adapted is not None:
+        load_weights_into(model, Path(config.adapted))
     return model
 
 

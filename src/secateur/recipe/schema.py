@@ -60,12 +60,15 @@ class ModelConfig(Settings):
         name: Built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
         weights: A ``.safetensors`` or state-dict file, or a pretrained name of torchvision or timm.
         options: Further keyword arguments of the factory.
+        adapted: A ``.safetensors`` file with all weights of the network, its head included, as an ``adapt`` step
+            of an earlier run left them.
         head: How the classifier is adapted.
     """
 
     name: str
     weights: str | None = None
     options: dict[str, Any] = {}
+    adapted: str | None = None
     head: HeadConfig = HeadConfig()
 
 
