@@ -77,8 +77,8 @@ class Sparse:
 
     @property
     def sparsity(self) -> float:
-        """Share of the masked parameters' entries that were removed."""
-        return 1 - sum(layer.kept for layer in self.layers) / sum(layer.weights for layer in self.layers)
+        """Share of the masked parameters' entries that were removed; 0 without masks."""
+        return (self.params - self.params_left) / max(1, sum(layer.weights for layer in self.layers))
 
     @property
     def compression_ratio(self) -> float:
@@ -99,12 +99,17 @@ class Sparse:
         return "\n".join([f"Sparse({self.headline})", *lines, *(f"  note: {note}" for note in self.notes)])
 
     def pruned(self, example_inputs: ExampleInputs, *, before: Pruned | None = None) -> Pruned:
-        """The network as :func:`secateur.prune` gives one: with a plan (nothing cut, or what ``before`` cut)."""
+        """The network as :func:`secateur.prune` gives one.
+
+        Args:
+            example_inputs: What it is called with.
+            before: Where channels were cut before: that cut, whose plan and proof go on to count.
+        """
         from secateur.measure.counts import count
         from secateur.plan import Plan
         from secateur.pruned import Pruned
 
-        counts = count(self.model, example_inputs)
+        counts = count(self.model, example_inputs) if before is None else before.after
         earlier = getattr(self.model, "_secateur_plan", None)
         plan = earlier if isinstance(earlier, Plan) else Plan({}, {}, {"sparsity": self.sparsity})
         backend = "graph" if isinstance(self.model, GraphModule) else "module"

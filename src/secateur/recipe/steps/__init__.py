@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.recipe.steps import measuring, pruning, rewinding, scoring, shipping, training
+from secateur.recipe.steps import measuring, pruning, rewinding, scoring, shipping, sparsifying, training
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "rewinding",
     "scoring",
     "shipping",
+    "sparsifying",
     "training",
 ]

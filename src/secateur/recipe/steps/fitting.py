@@ -12,13 +12,14 @@ from torch import nn
 
 from secateur.errors import InputError
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import Context, StepResult
+from secateur.recipe.steps.base import Context, State, StepResult
 from secateur.recipe.steps.penalties import PenaltySettings, as_list
 from secateur.recipe.steps.weights import save_weights
+from secateur.sparsify.masks import HoldMasks
 from secateur.sparsify.rewinding import Snapshot
 from secateur.train import Extra, History, TrainConfig, evaluate, fit
 
-__all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "train", "weights_file"]
+__all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "train", "weights_file"]
 
 
 MANY_IMAGES = 20_000
@@ -81,6 +82,11 @@ def train(
         epochs=tuple({"step": context.step, **record.to_dict()} for record in history.epochs),
         evaluations={role: quality},
     )
+
+
+def held(state: State) -> list[Extra]:
+    """What keeps removed weights of the pruned network at zero while it is trained; the last of its extras."""
+    return [HoldMasks(state.masks)] if state.masks else []
 
 
 def early_weights(folder: Path, epoch: int) -> Path:

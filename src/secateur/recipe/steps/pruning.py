@@ -13,10 +13,12 @@ from secateur.errors import InputError
 from secateur.recipe.files import read_json, write_json
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.sparsify.masks import follow
 from secateur.types import Counts, Target
 
 if TYPE_CHECKING:
     from secateur.graph.groups import Group
+    from secateur.pruned import Pruned
 
 __all__ = ["Prune", "PruneSettings", "pinned_layers"]
 
@@ -148,7 +150,7 @@ class Prune(Step[PruneSettings]):
             **{f"test_{key}": value for key, value in quality.items()},
         }
         result = StepResult(summary=summary, report=report, evaluations={"pruned": quality})
-        return state.with_model("pruned", pruned.model, pruned=pruned), result
+        return _after(state, pruned), result
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
         """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
@@ -159,11 +161,18 @@ class Prune(Step[PruneSettings]):
         plan = Plan.from_dict(cut["plan"])
         part = plan.parts[-1] if plan.parts else plan
         pruned = apply(state.models[state.current], part, self._inputs(context), backend=cut["backend"])
-        return state.with_model("pruned", pruned.model, pruned=pruned)
+        return _after(state, pruned)
 
     @staticmethod
     def _inputs(context: Context) -> Tensor:
         return context.images(2)
+
+
+def _after(state: State, pruned: Pruned) -> State:
+    """The state with the smaller network; masks of single weights are cut with it."""
+    plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
+    masks = follow(state.masks, plan, pruned.model)
+    return state.with_model("pruned", pruned.model, pruned=pruned, masks=masks)
 
 
 STEPS.add("prune", Prune())

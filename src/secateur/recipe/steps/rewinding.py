@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from secateur.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, train, weights_file
+from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.sparsify.masks import HoldMasks, apply_masks
+from secateur.sparsify.masks import apply_masks
 from secateur.sparsify.rewinding import fresh, rewind
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
-CUTS = ("prune", "sparsify", "remove_layers")
+CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers")
 
 
 class RewindSettings(Settings):
@@ -103,8 +103,7 @@ class Scratch(Step[ScratchSettings]):
         model = self._fresh(context, state)
         epochs = _epochs(context, state, config)
         settings = config.model_copy(update={"epochs": epochs})
-        masks = [HoldMasks(state.masks)] if state.masks else []
-        result = train(context, model, settings, "scratch", "Pruned form, from scratch", masks)
+        result = train(context, model, settings, "scratch", "Pruned form, from scratch", held(state))
         return state.with_model("scratch", model), result
 
     def restore(self, context: Context, state: State, config: ScratchSettings) -> State:

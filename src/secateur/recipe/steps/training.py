@@ -10,7 +10,7 @@ from pydantic import Field
 from secateur.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
-from secateur.recipe.steps.fitting import TrainSettings, train, weights_file
+from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.train import Distill
 
@@ -95,16 +95,17 @@ class Control(Step[TrainSettings]):
 
 
 class Finetune(Step[FinetuneSettings]):
-    """Trains the pruned network, with the dense one as its teacher if that is asked for."""
+    """Trains the pruned network, with the dense one as its teacher if that is asked for; masks hold."""
 
     summary = "train the pruned network"
     config = FinetuneSettings
-    after = ("prune", "sparsify", "remove_layers")
+    after = ("prune", "sparsify", "lc", "compress", "remove_layers")
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place and writes the run's artifact again."""
         teachers = [] if config.distill is None else [config.distill.make(context, state)]
-        result = train(context, state.models["pruned"], config, "pruned", "Pruned, fine-tuned", teachers)
+        extras = [*teachers, *held(state)]
+        result = train(context, state.models["pruned"], config, "pruned", "Pruned, fine-tuned", extras)
         state.pruned.save(context.folder / "artifact")
         return state, result
 

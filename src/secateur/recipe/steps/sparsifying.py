@@ -1,0 +1,235 @@
+"""Steps that remove single weights: at once, by LC, and into an entropy-coded file."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from torch import nn
+
+from secateur.artifact import atomically
+from secateur.errors import InputError
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
+from secateur.recipe.steps.weights import load_weights_into
+from secateur.sparsify import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
+from secateur.sparsify.masks import load_masks, save_masks
+from secateur.sparsify.patterns import parse_pattern
+from secateur.sparsify.scores import WEIGHT_CRITERIA
+from secateur.sparsify.weights import sparse
+from secateur.train import evaluate
+
+__all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Bits = Annotated[int, Field(ge=1, le=8)]
+FILE = "model.sdc"
+
+
+class SparsifySettings(Settings):
+    """Settings of `secateur.sparsify.sparsify`; one of ``ratio``, ``ratios``, ``std`` and an n:m pattern.
+
+    Attributes:
+        ratio: Share of all weights to remove, with those that earlier steps removed; a later step raises it.
+        ratios: The same by layer name or pattern; other layers are left alone.
+        std: Han's threshold, in standard deviations of the layer's weights; or by layer name or pattern.
+        pattern: ``element``, ``kernel``, n:m (``2:4``), or ``block RxC``.
+        scope: ``local`` (the same share of every layer) or ``global``.
+        criterion: ``magnitude``, ``lamp`` or ``random``.
+        only: Modules or parameters (names or patterns) that alone are pruned.
+        ignore: Modules or parameters that are left alone.
+    """
+
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed", "ratios": "removed"}
+
+    ratio: Share | None = None
+    ratios: dict[str, Share] | None = None
+    std: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    pattern: str = "element"
+    scope: Literal["local", "global"] = "local"
+    criterion: str = "magnitude"
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+
+    @field_validator("criterion")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        WEIGHT_CRITERIA[name]
+        return name
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        return str(parse_pattern(text))
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        given = [key for key in ("ratio", "ratios", "std") if getattr(self, key) is not None]
+        given += [f"pattern {self.pattern}"] * (":" in self.pattern)
+        if len(given) != 1:
+            raise InputError(f"give one of ratio, ratios, std and an n:m pattern; got {' and '.join(given) or 'none'}")
+        return self
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        what = {"element": "weights", "kernel": "kernels"}.get(self.pattern, f"weights, {self.pattern}")
+        where = "of every layer" if self.scope == "local" else "of the whole network"
+        if self.ratio is not None:
+            return f"{self.ratio:.1%} of the {what} {where}, lowest {self.criterion} first"
+        if self.ratios is not None:
+            return f"{what} by layer, lowest {self.criterion} first"
+        return f"{what} by {self.criterion}" if self.std is None else f"{what} below {self.std} standard deviations"
+
+
+class Sparsify(Step[SparsifySettings]):
+    """Removes single weights of the current network; training that follows holds the masks."""
+
+    summary = "remove the single weights that are worth least; training holds the masks"
+    config = SparsifySettings
+
+    def run(self, context: Context, state: State, config: SparsifySettings) -> tuple[State, StepResult]:
+        """Makes a sparse copy of the current network and scores it before any training."""
+        options = config.model_dump(exclude={"ratios"}) | ({"ratio": config.ratios} if config.ratios else {})
+        seed = derive_seed(context.recipe.seed, context.step)
+        found = sparsify(state.models[state.current], masks=state.masks, seed=seed, **options)
+        save_masks(found.masks, context.work / "masks.safetensors")
+        state = _with(context, state, found)
+        return state, _result(context, state, found, str(config))
+
+    def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
+        """Applies the masks that were kept to the network as it was."""
+        masks = load_masks(context.work / "masks.safetensors")
+        return _with(context, state, sparse(copy.deepcopy(state.models[state.current]), masks))
+
+
+def _with(context: Context, state: State, found: Sparse) -> State:
+    pruned = found.pruned(context.images(2), before=state.pruned)
+    return state.with_model("pruned", found.model, pruned=pruned, masks=found.masks)
+
+
+def _result(context: Context, state: State, found: Sparse, asked: str) -> StepResult:
+    """Writes the artifact and says what is left."""
+    state.pruned.save(context.folder / "artifact")
+    quality = evaluate(found.model, context.data.test, data=context.data).to_dict()
+    cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
+    summary: dict[str, Any] = {
+        "params": found.params,
+        "params_left": found.params_left,
+        "sparsity": found.sparsity,
+        "layers": {layer.name: [layer.weights, layer.kept] for layer in found.layers},
+        **{f"test_{key}": value for key, value in quality.items()},
+    }
+    report = {"pruning": "; then ".join([*cuts[-1:], asked]), "notes": [f"{found.headline}.", *found.notes]}
+    return StepResult(summary=summary, report=report, evaluations={"pruned": quality})
+
+
+# ---------------------------------------------------------------------------------------------------------- LC
+
+
+class LearnCompressSettings(TrainSettings):
+    """Settings of LC: those of a step that trains, and those of `secateur.sparsify.LC`.
+
+    Attributes:
+        ratio: Share of all weights to remove.
+        mu: Weight of the penalty in the first iteration.
+        growth: Its factor from one iteration to the next.
+        iterations: Compression steps, spread over the training.
+        only: Modules or parameters (names or patterns) that alone are pruned.
+        ignore: Modules or parameters that are left alone.
+    """
+
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed"}
+
+    ratio: Share = 0.95
+    mu: float = Field(default=9e-5, gt=0)
+    growth: float = Field(default=1.1, ge=1)
+    iterations: int = Field(default=40, ge=1)
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    keep: Literal["last"] = "last"  # the compressed weights are those of the last iteration
+
+    def make(self) -> LC:
+        """The extra that alternates."""
+        return LC(self.ratio, mu=self.mu, growth=self.growth, iterations=self.iterations, only=self.only,
+                  ignore=self.ignore)  # fmt: skip
+
+
+class LearnCompress(Step[LearnCompressSettings]):
+    """Trains a copy of the current network until it agrees with its own largest weights, and keeps only those."""
+
+    summary = "train towards few weights (learning-compression), and keep only those"
+    config = LearnCompressSettings
+
+    def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
+        """Trains as ``pruned``; masks hold from here on."""
+        model, extra = copy.deepcopy(state.models[state.current]), config.make()
+        trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
+        found = sparse(model, extra.masks)
+        save_masks(found.masks, context.work / "masks.safetensors")
+        state = _with(context, state, found)
+        own = _result(context, state, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
+        report = {**trained.report, **own.report}
+        return state, StepResult({**trained.summary, **own.summary}, report, trained.epochs, own.evaluations)
+
+    def restore(self, context: Context, state: State, config: LearnCompressSettings) -> State:
+        """Loads the trained weights and the masks."""
+        model = copy.deepcopy(state.models[state.current])
+        load_weights_into(model, weights_file(context))
+        return _with(context, state, sparse(model, load_masks(context.work / "masks.safetensors")))
+
+
+# --------------------------------------------------------------------------------------------------- the file
+
+
+class CompressSettings(TrainSettings):
+    """Settings of `secateur.compress`, and of a training of the shared weights before the file is written.
+
+    Attributes:
+        bits: 1 to 8: the weights of a layer share 2^bits values; or by layer name or pattern.
+        epochs: Of training the shared values; 0 for none.
+    """
+
+    bits: Bits | dict[str, Bits] = 5
+    epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class Compress(Step[CompressSettings]):
+    """Deep Compression: shares weights, trains the shared values, writes the entropy-coded file ``model.sdc``."""
+
+    summary = "share weights and write them to an entropy-coded file"
+    config = CompressSettings
+
+    def run(self, context: Context, state: State, config: CompressSettings) -> tuple[State, StepResult]:
+        """Puts the network as the file gives it back in place of the pruned one, and scores it."""
+        model = share_weights(state.models[state.current], config.bits)
+        trained = StepResult()
+        if config.epochs:
+            trained = train(context, model, config, "pruned", "Shared weights, trained", [HoldShared()])
+        small = compress(model, context.work / FILE, bits=config.bits)
+        atomically(context.folder / FILE, lambda path: shutil.copyfile(small.path, path))
+        state = self.restore(context, state, config)
+        state.pruned.save(context.folder / "artifact")
+        quality = evaluate(state.models["pruned"], context.data.test, data=context.data).to_dict()
+        summary = {
+            "compressed_bytes": small.bytes,
+            "dense_bytes": small.dense_bytes,
+            "compression": small.ratio,
+            **{f"test_{key}": value for key, value in quality.items()},
+        }
+        note = f"{FILE}: {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than {small.dense_bytes:,}."
+        report = {**trained.report, "notes": [note]}
+        return state, StepResult({**trained.summary, **summary}, report, trained.epochs, {"pruned": quality})
+
+    def restore(self, context: Context, state: State, config: CompressSettings) -> State:
+        """Reads the file."""
+        model: nn.Module = decompress(context.work / FILE, state.models[state.current])
+        return _with(context, state, sparse(model, state.masks))
+
+
+STEPS.add("sparsify", Sparsify())
+STEPS.add("lc", LearnCompress())
+STEPS.add("compress", Compress())
