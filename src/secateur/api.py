@@ -7,22 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import GraphModule
 
 from secateur.analysis import Analysis, analyse, unsupported
 from secateur.budget import choose, gone_before, of_dense
 from secateur.checks import check_network
-from secateur.criteria import CRITERIA, GroupView
+from secateur.criteria import GroupView
+from secateur.criteria.data import Data
+from secateur.criteria.scoring import chosen, score
+from secateur.criteria.statistics import Loss
 from secateur.errors import (
     BudgetError,
-    InputError,
     PlanError,
-    SecateurError,
     UnknownNameError,
-    VerificationError,
 )
 from secateur.graph.flow import Flow, flow
 from secateur.graph.groups import Groups, solve
@@ -33,6 +31,7 @@ from secateur.plan import Plan
 from secateur.pruned import Cut, Pruned
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
+from secateur.surgery.attempt import attempt
 from secateur.types import ExampleInputs, Target, Verification
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -61,6 +60,8 @@ def prune(
     backend: str = "auto",
     verify: bool = True,
     seed: int = 0,
+    data: Data | None = None,
+    loss: Loss | None = None,
 ) -> Pruned:
     """Removes the units with the lowest scores and proves that the result is exact.
 
@@ -86,6 +87,11 @@ def prune(
             with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
         verify: Whether to compare with the masked dense network; leave it on.
         seed: For criteria that draw random numbers.
+        data: Calibration data, for criteria that need them (`secateur criteria` says which): a tensor of inputs, or
+            an iterable of batches (a DataLoader, a generator), each inputs or a pair (inputs, labels). They are gone
+            through once, in constant memory.
+        loss: For criteria that need gradients: a function of the network's output and the labels that gives the
+            mean loss; by default cross-entropy.
 
     Returns:
         The smaller network with its plan, its proof and its counts.
@@ -112,17 +118,19 @@ def prune(
     if of not in REFERENCES:
         raise UnknownNameError("network that shares are of", of, REFERENCES)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
-    scores = _scores(analysis.groups, criterion, seed, _chosen(analysis.groups, groups))
-    if not scores:
+    scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
+    if not scores.values:
         raise BudgetError(_nothing_free(analysis))
     earlier = getattr(model, "_secateur_plan", None) if of == "dense" else None
     goal = of_dense(target, earlier) if target is not None else None
-    keep = choose(analysis.costs, scores, ratio=ratio, target=goal, scope=scope, round_to=round_to,
-                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items))  # fmt: skip
-    name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "custom")
-    provenance = {"criterion": name, "ratio": ratio, "of": of, "scope": scope, "round_to": round_to, "seed": seed,
+    keep = choose(analysis.costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=round_to,
+                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
+                  absolute=scores.absolute)  # fmt: skip
+    provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": round_to,
+                  "seed": seed,
                   "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
-    return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
+    pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
+    return replace(pruned, notes=(*scores.notes, *pruned.notes))
 
 
 def apply(
@@ -161,32 +169,12 @@ def _nothing_free(analysis: Analysis) -> str:
     return f"Nothing can be pruned: the network has no free group. {why}"
 
 
-def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str]:
-    """Names of the groups that may be pruned."""
+def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
+    """Names of the groups that may be pruned, ``None`` for all; checks that they exist."""
     known = {group.name for group in groups.items}
-    chosen = known if names is None else set(names)
-    for name in chosen - known:
+    for name in set(names or ()) - known:
         raise UnknownNameError("group", name, known)
-    return chosen
-
-
-def _scores(
-    groups: Groups, criterion: str | Callable[[GroupView], Tensor], seed: int, chosen: set[str]
-) -> dict[int, NDArray[np.float64]]:
-    function = CRITERIA[criterion].score if isinstance(criterion, str) else criterion
-    generator = torch.Generator().manual_seed(seed)
-    scores = {}
-    for number, group in enumerate(groups.items):
-        if group.name not in chosen:
-            continue
-        values = function(GroupView(group, groups, generator)).detach().double().cpu().numpy()
-        if values.shape != (len(group),) or not np.isfinite(values).all():
-            raise InputError(
-                f"The criterion gave {values.shape} scores ({np.count_nonzero(~np.isfinite(values))} not finite) for "
-                f"group {group.name!r}; it has to give one finite score for each of its {len(group)} units."
-            )
-        scores[number] = values
-    return scores
+    return None if names is None else set(names)
 
 
 def _cut(
@@ -198,23 +186,13 @@ def _cut(
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     plan = _plan(groups, label_keep, {**provenance, "before": {"params": before.params, "macs": before.macs}})
-    notes: list[str] = []
-    # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
-    auto = ("graph",) if isinstance(model, GraphModule) else ("module", "graph")
-    for name in auto if backend == "auto" else (backend,):
-        try:
-            pruned, proof = _operate(name, model, groups, label_keep, plan, check)
-        except Exception as error:
-            if name != "module" or backend == "module":
-                raise _worded(error, name) from error
-            notes.append(f"graph back end, because the module's own code does not fit: {_brief(error)}")
-            continue
-        break
+    done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
     earlier = getattr(model, "_secateur_plan", None)
     whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
-    object.__setattr__(pruned, "_secateur_plan", whole)
+    object.__setattr__(done.model, "_secateur_plan", whole)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
-    return Pruned(pruned, whole, name, proof, before, after, cuts, analysis.unsupported, tuple(notes), inputs)
+    return Pruned(done.model, whole, done.backend, done.verification, before, after, cuts, analysis.unsupported,
+                  done.notes, inputs)  # fmt: skip
 
 
 def _operate(
@@ -225,20 +203,6 @@ def _operate(
     else:
         pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
     return pruned, (verified(pruned, groups, label_keep, plan.keep) if check else None)
-
-
-def _worded(error: Exception, backend: str) -> Exception:
-    hint = "Take backend='auto' or 'graph'." if backend == "module" else "Please report the network."
-    if isinstance(error, VerificationError):
-        return VerificationError(f"{error} Nothing was returned. {hint}")
-    if isinstance(error, SecateurError):
-        return error
-    return VerificationError(f"The {backend} back end gave a network that does not run: {_brief(error)}. {hint}")
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}"
 
 
 def _plan(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:

@@ -62,7 +62,7 @@ def test_bn_scale_is_the_mean_gamma() -> None:
 
 def test_bn_scale_without_batch_norm_names_the_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    with pytest.raises(InputError, match=r"'bn_scale' needs batch normalisation.*'0'"):
+    with pytest.raises(InputError, match=r"'bn_scale' has nothing to score.*no batch normalisation.*'0'"):
         secateur.prune(model, torch.randn(2, 4), ratio=0.5, criterion="bn_scale")
 
 

@@ -31,6 +31,7 @@ def choose(
     round_to: int = 1,
     min_units: int = 1,
     gone: Mapping[int, int] | None = None,
+    absolute: bool = False,
 ) -> Mask:
     """Chooses which units stay.
 
@@ -45,6 +46,8 @@ def choose(
         min_units: Units that every group keeps at least.
         gone: Units that earlier cuts took from the groups, by group number; they count towards ``ratio``, which
             then is a share of the units there were before any cut.
+        absolute: Whether scores of different groups compare as they are; otherwise each group's are divided by
+            their mean before groups are compared.
 
     Returns:
         Which units stay, shape (units,), bool.
@@ -55,7 +58,7 @@ def choose(
     """
     _check(ratio, target, scope, round_to, min_units)
     groups = costs.groups.items
-    steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units)
+    steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
         return _to_target(costs, steps, keep, target)

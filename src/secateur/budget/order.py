@@ -37,6 +37,7 @@ def removal_order(
     scope: str,
     round_to: int,
     min_units: int,
+    absolute: bool = False,
 ) -> list[Step]:
     """Orders all removals that the floors allow.
 
@@ -49,12 +50,13 @@ def removal_order(
             joins several blocks is left whole.
         round_to: Widths that are left are multiples of this (or the dense width).
         min_units: Units that every group keeps at least.
+        absolute: Whether scores of different groups compare as they are, without division by the mean.
     """
     steps: list[Step] = []
     for g, values in scores.items():
         if scope == "block" and groups[g].spans:
             continue
-        steps += _group_steps(g, groups[g], values, round_to, min_units)
+        steps += _group_steps(g, groups[g], values, round_to, min_units, absolute)
     if scope == "local":
         steps = [Step(s.group, s.units, k) for s, k in zip(steps, _shares(steps, groups), strict=True)]
     elif scope == "block":
@@ -62,12 +64,14 @@ def removal_order(
     return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
 
 
-def _group_steps(number: int, group: Group, scores: NDArray[np.float64], round_to: int, min_units: int) -> list[Step]:
+def _group_steps(
+    number: int, group: Group, scores: NDArray[np.float64], round_to: int, min_units: int, absolute: bool
+) -> list[Step]:
     """Splits a group's units, worst first, into removals that leave allowed widths."""
     order = np.argsort(scores, kind="stable")
     size = len(group)
     widths = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
-    mean = float(np.mean(scores)) or 1.0
+    mean = 1.0 if absolute else float(np.mean(scores)) or 1.0
     steps, gone, key = [], 0, -np.inf
     for width in widths:
         taken = order[gone : size - width]

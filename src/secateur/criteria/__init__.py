@@ -1,7 +1,31 @@
 """Criteria: one score per unit, higher = keep."""
 
-from secateur.criteria.base import CRITERIA, Criterion, GroupView, criterion
+from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, criterion
 
-from secateur.criteria import magnitude, scale  # isort: skip
+from secateur.criteria import (  # isort: skip
+    activation,
+    energy,
+    gradient,
+    magnitude,
+    reconstruction,
+    scale,
+    similarity,
+)
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "criterion", "magnitude", "scale"]
+from secateur.criteria.statistics import NEEDS  # isort: skip
+
+__all__ = [
+    "CRITERIA",
+    "NEEDS",
+    "Criterion",
+    "GroupView",
+    "NotApplicable",
+    "activation",
+    "criterion",
+    "energy",
+    "gradient",
+    "magnitude",
+    "reconstruction",
+    "scale",
+    "similarity",
+]

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.errors import InputError
 from secateur.graph.groups import Group, Groups
+from secateur.graph.labels import Vector
 from secateur.registry import Registry
 from secateur.types import Member
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "criterion"]
+__all__ = ["CRITERIA", "Criterion", "GroupView", "NotApplicable", "criterion"]
+
+
+class NotApplicable(InputError):
+    """A criterion has nothing to say of one group: it is left whole and named, unless that is true of every group."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +32,34 @@ class GroupView:
         group: The group.
         groups: All groups of the network.
         generator: Source of randomness for criteria that need one.
+        statistics: What was collected of the group, by the names in the criterion's ``needs``; the reason where
+            the network has nothing to collect.
     """
 
     group: Group
     groups: Groups
     generator: torch.Generator
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    def statistic(self, need: str) -> Any:
+        """What was collected of the group under the name ``need`` (see `secateur.criteria.statistics.NEEDS`).
+
+        Raises:
+            NotApplicable: The network has nothing of the kind for this group.
+            InputError: It was not asked for.
+        """
+        if need not in self.statistics:
+            raise InputError(f"No {need} were collected: register the criterion with needs=({need!r},).")
+        found = self.statistics[need]
+        if isinstance(found, NotApplicable):
+            raise found
+        return found
 
     def __len__(self) -> int:
         """Number of units n."""
         return len(self.group)
 
-    @property
+    @cached_property
     def batch_norm_scales(self) -> frozenset[str]:
         """Names of the parameters that are the scale γ of a batch normalisation."""
         nodes = [n for n in self.groups.flow.traced.nodes if "batch_norm" in str(n.target)]
@@ -51,11 +76,50 @@ class GroupView:
 
     def index(self, member: Member) -> Tensor:
         """Position in the group (0…n−1) of every index of the member's dimension, −1 for other groups' units."""
-        vector = self.groups.flow.tensors[member.parameter].at(member.dim)[0]
-        unit = torch.from_numpy(self.groups.unit_of(vector))
+        return self.position(self.groups.flow.tensors[member.parameter].at(member.dim)[0])
+
+    def position(self, vector: Vector) -> Tensor:
+        """Position in the group (0…n−1) of every label, −1 for what is not one of its units."""
         place = torch.full((self.groups.units + 1,), -1, dtype=torch.long)
         place[torch.from_numpy(self.group.units)] = torch.arange(len(self))
-        return place[unit]
+        return place[torch.from_numpy(self.groups.unit_of(vector))]
+
+    @cached_property
+    def parameters(self) -> tuple[Member, ...]:
+        """Members that are trainable parameters, each once (tied weights have several names)."""
+        tensors = self.groups.flow.tensors
+        first: dict[tuple[int, int], Member] = {}
+        names = dict(self.groups.flow.traced.module.named_parameters(remove_duplicate=False))
+        for member in self.group.members:
+            if member.parameter in names:
+                first.setdefault((id(tensors[member.parameter]), member.dim), member)
+        return tuple(first.values())
+
+    @property
+    def consumers(self) -> tuple[Member, ...]:
+        """The weight dimensions through which units enter the layers that use them, each once."""
+        return tuple(m for m in self.parameters if m.consumes)
+
+    def filters(self) -> Tensor:
+        """Every unit's own weights in one row, shape (n, values): its filters in all layers that produce it.
+
+        A unit of several indices (a head) has them one after the other; where another unit has more of them,
+        the row ends in zeros.
+        """
+        parts = [self._rows(m, w) for m, w in self.weights(consumers=False) if w.ndim > 1]
+        return torch.cat(parts, 1) if parts else torch.zeros(len(self), 0)
+
+    def _rows(self, member: Member, weight: Tensor) -> Tensor:
+        index = self.index(member)
+        rows = weight.movedim(member.dim, 0).flatten(1).cpu()
+        own = torch.nonzero(index >= 0).ravel()
+        units = index[own]
+        order = torch.argsort(units, stable=True)
+        counts = torch.bincount(units, minlength=len(self))
+        turn = torch.arange(len(own)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        made = torch.zeros(len(self), int(counts.max()) if len(own) else 0, rows.shape[1], dtype=rows.dtype)
+        made[units[order], turn] = rows[own[order]]
+        return made.flatten(1)
 
     def per_unit(self, member: Member, values: Tensor) -> Tensor:
         """Sums ``values`` (the member tensor's shape) to one number per unit, shape (n,)."""
@@ -91,23 +155,38 @@ class Criterion:
         score: Function of the group's view; returns one score per unit, shape (n,), higher = keep.
         summary: One line for ``secateur criteria``.
         paper: Where it comes from.
+        needs: What has to be collected for it, see `secateur.criteria.statistics.NEEDS`.
+        absolute: Whether scores of different groups compare as they are; otherwise each group's are divided by
+            their mean before groups are compared (scopes ``global`` and ``block``).
     """
 
     name: str
     score: Score
     summary: str
     paper: str
+    needs: tuple[str, ...] = ()
+    absolute: bool = False
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
-def criterion(name: str, *, paper: str) -> Callable[[Score], Score]:
-    """Registers a function as a criterion; its docstring's first line is the summary."""
+def criterion(
+    name: str, *, paper: str, needs: tuple[str, ...] = (), absolute: bool = False
+) -> Callable[[Score], Score]:
+    """Registers a function as a criterion; its docstring's first line is the summary.
+
+    Args:
+        name: What recipes and the command line call it.
+        paper: Where it comes from.
+        needs: What has to be collected for it in one pass over calibration data; the function finds it with
+            :meth:`GroupView.statistic`.
+        absolute: Whether scores of different groups compare as they are.
+    """
 
     def decorate(score: Score) -> Score:
         summary = (score.__doc__ or "").strip().splitlines()[0]
-        CRITERIA.add(name, Criterion(name, score, summary, paper))
+        CRITERIA.add(name, Criterion(name, score, summary, paper, needs, absolute))
         return score
 
     return decorate

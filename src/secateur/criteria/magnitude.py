@@ -29,6 +29,30 @@ def linf(view: GroupView) -> Tensor:
     return scores
 
 
+def lamp_scores(squares: Tensor) -> Tensor:
+    """Each square over the sum of all that are not smaller (ties in order), shape and order as given.
+
+    Formula: score(u) = w_u² / Σ_{v ≥ u} w_v², the squares in ascending order (Lee et al. 2021, §2.1).
+
+    >>> lamp_scores(torch.tensor([4.0, 1.0])).tolist()
+    [1.0, 0.2]
+    """
+    order = torch.argsort(squares, stable=True)
+    tail = squares[order].double().flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.float64).tiny)
+    scores = torch.empty_like(squares, dtype=torch.float64)
+    scores[order] = squares[order].double() / tail
+    return scores
+
+
+@criterion("lamp", paper="Lee et al. 2021, Layer-adaptive Sparsity (LAMP), arXiv:2010.07611, §2.1", absolute=True)
+def lamp(view: GroupView) -> Tensor:
+    """‖w‖² over the sum of all ‖w‖² in the group that are not smaller, so that layers compare with each other.
+
+    w are the unit's weights and everything coupled to it, as in ``l2``; the paper's single weights become units.
+    """
+    return lamp_scores(l2(view).square())
+
+
 @criterion("random", paper="Mittal et al. 2018, Recovering from Random Pruning, arXiv:1801.10447")
 def random(view: GroupView) -> Tensor:
     """Uniform noise: the control that every criterion has to beat."""

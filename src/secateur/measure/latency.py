@@ -27,7 +27,7 @@ from secateur.measure.modes import switchable
 from secateur.measure.timings import Timing
 from secateur.types import ExampleInputs
 
-__all__ = ["latency"]
+__all__ = ["latency", "no_gc", "thread_count"]
 
 _MIN_ROUNDS = 3
 _SAMPLE_S = 0.005  # a sample this long is not drowned by the clock and the interpreter
@@ -100,7 +100,7 @@ def latency(
             settings.append(_pytorch(modules, "backward", *arguments))
         if files:
             settings.append(_onnxruntime(files, *arguments))
-    with _threads(threads), _no_gc():
+    with thread_count(threads), no_gc():
         return tuple(_spend(settings, budget_s))
 
 
@@ -185,7 +185,8 @@ def _stem(name: str) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def thread_count(count: int) -> Iterator[None]:
+    """Sets the number of threads inside an operator for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -195,8 +196,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _no_gc() -> Iterator[None]:
-    # As timeit does: a collection inside one sample would be charged to whoever ran then.
+def no_gc() -> Iterator[None]:
+    """Collects no garbage for a while: as with timeit, it would be charged to whoever ran then."""
     enabled = gc.isenabled()
     gc.disable()
     try:

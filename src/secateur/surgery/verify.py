@@ -24,7 +24,7 @@ from secateur.surgery.graph import slice_tensor
 from secateur.surgery.reference import MaskedInterpreter, double
 from secateur.types import Verification
 
-__all__ = ["TOLERANCE", "verify"]
+__all__ = ["TOLERANCE", "verify", "written"]
 
 TOLERANCE = 1e-5
 """Largest accepted max |difference| / max |value| of an output; single precision gives 1e-7 to 1e-6."""
@@ -84,7 +84,7 @@ class _Trial:
         named = self.dense.named_parameters(remove_duplicate=False)
         told: dict[int, Tensor] = {}
         self.dense_weights = {n: told.setdefault(id(p), _telling(p.detach(), noise)) for n, p in named if _constant(p)}
-        self.dense_weights |= _written(self.dense)  # a network that changes itself changes copies here
+        self.dense_weights |= written(self.dense)  # a network that changes itself changes copies here
         once = {n for n, _ in (*self.dense.named_parameters(), *self.dense.named_buffers())}  # one name a tensor
         self.pruned_weights = {n: slice_tensor(w, keep.get(n, {})) for n, w in self.dense_weights.items() if n in once}
 
@@ -160,7 +160,7 @@ class _Trial:
         return got.shape != value.shape or _difference(got, value) > tolerance
 
 
-def _written(graph: GraphModule) -> dict[str, Tensor]:
+def written(graph: GraphModule) -> dict[str, Tensor]:
     """Copies of the parameters and buffers that the graph writes into, directly or through a view."""
     root: dict[Node, Node] = {}
     found: dict[str, Tensor] = {}

@@ -1,0 +1,99 @@
+"""Activation criteria: how often and how strongly a unit fires on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.criteria.base import GroupView, NotApplicable, criterion
+from secateur.criteria.places import Place, maps, zero_makers
+from secateur.criteria.statistics import NEEDS, Need, Setting, Watcher
+
+__all__ = ["Activations", "apoz", "mean_activation"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """How a group's units fire.
+
+    Attributes:
+        zeros: Share of exact zeros behind ReLU and its relatives, shape (n,); ``None`` where none follows.
+        mean: Mean of |a|, shape (n,).
+    """
+
+    zeros: Tensor | None
+    mean: Tensor
+
+
+class _Activations(Watcher):
+    """Counts zeros and adds up |a| per unit and operator: three numbers for each."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._making = set(zero_makers(self.groups.flow))
+        self._places = maps(self.groups)
+        self._sums = {p: torch.zeros(3, len(self.groups.items[p.group]), dtype=torch.float64) for p in self._places}
+        self.nodes = [p.node for p in self._places]
+
+    def see(self, node: Node, value: Tensor, inputs: Sequence[Any]) -> None:
+        for place in self._places:
+            if place.node is node:
+                self._add(place, place.rows(value))
+
+    def _add(self, place: Place, rows: Tensor) -> None:
+        seen = torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float64)
+        numbers = torch.stack([(rows == 0).sum(1).double().cpu(), rows.abs().sum(1).double().cpu(), seen])
+        own = place.index >= 0
+        self._sums[place].index_add_(1, place.index[own], numbers[:, own])
+
+    def of(self, number: int) -> Activations:
+        sums = {p: s for p, s in self._sums.items() if p.group == number}
+        if not sums:
+            raise NotApplicable(f"no feature map carries the channels of {self.groups.items[number].name!r}")
+        zeros = _mean([s[0] / s[2] for p, s in sums.items() if p.node in self._making])
+        mean = _mean([s[1] / s[2] for s in sums.values()])
+        assert mean is not None
+        return Activations(zeros, mean)
+
+
+def _mean(parts: list[Tensor]) -> Tensor | None:
+    """Mean over the operators in which a unit is (0 / 0 where it is not)."""
+    return torch.stack(parts).nanmean(0) if parts else None
+
+
+NEEDS.add("activations", Need(_Activations, "inputs"))
+
+
+@criterion("apoz", paper="Hu et al. 2016, Network Trimming, arXiv:1607.03250, eq. 1", needs=("activations",))
+def apoz(view: GroupView) -> Tensor:
+    """Share of activations that are not zero: 1 − APoZ, where APoZ = #zeros / (N·M) behind the ReLU.
+
+    N are the samples, M the positions of the map. Channels that pass several ReLUs (a residual stream) take the
+    mean over these.
+
+    Raises:
+        NotApplicable: No ReLU (or relative that makes zeros) follows the group.
+    """
+    found: Activations = view.statistic("activations")
+    if found.zeros is None:
+        raise NotApplicable(f"no ReLU follows the channels of {view.group.name!r}")
+    return 1 - found.zeros
+
+
+@criterion(
+    "mean_activation", paper="Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, arXiv:1611.06440, "
+    "§2.2", needs=("activations",),
+)  # fmt: skip
+def mean_activation(view: GroupView) -> Tensor:
+    """Mean strength of the unit's activations: Σ|a| / (N·M).
+
+    Taken behind the activation functions (the mean over several), or of the producing layer's output where none
+    follows. |a| is a where the activation is a ReLU, as in the paper.
+    """
+    found: Activations = view.statistic("activations")
+    return found.mean

@@ -1,0 +1,106 @@
+"""Scores of all groups by one criterion: statistics first, then the criterion group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable
+from secateur.criteria.data import Data
+from secateur.criteria.statistics import Loss, Setting, collect
+from secateur.errors import InputError
+from secateur.graph.groups import Group, Groups
+
+__all__ = ["Scores", "chosen", "score"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a criterion says of a network.
+
+    Attributes:
+        values: Scores of the units by group number, higher = keep; a group without any is left whole.
+        absolute: Whether scores of different groups compare as they are.
+        notes: Groups that were left whole and why, data that were left out.
+    """
+
+    values: dict[int, NDArray[np.float64]]
+    absolute: bool
+    notes: tuple[str, ...]
+
+
+def chosen(criterion: str | Callable[[GroupView], Tensor]) -> Criterion:
+    """The registered criterion, or a user's own function as one."""
+    if isinstance(criterion, str):
+        return CRITERIA[criterion]
+    known = next((c for c in (CRITERIA[n] for n in CRITERIA) if c.score is criterion), None)
+    return known or Criterion(getattr(criterion, "__name__", "custom"), criterion, "", "")
+
+
+def score(
+    groups: Groups,
+    criterion: str | Callable[[GroupView], Tensor],
+    *,
+    only: Collection[str] | None = None,
+    data: Data | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Scores every unit of a network.
+
+    Args:
+        groups: All groups.
+        criterion: Name or function.
+        only: Names of the groups to score; by default all.
+        data: Calibration data, where the criterion needs them.
+        loss: For criteria that need gradients; by default cross-entropy.
+        seed: Of criteria that draw random numbers and of sampled statistics.
+
+    Raises:
+        InputError: Data are missing or do not fit, or the criterion has nothing to say of any group.
+    """
+    wanted = chosen(criterion)
+    if not groups.items:
+        return Scores({}, wanted.absolute, ())
+    setting = Setting(groups, seed, loss)
+    found, notes = collect(wanted.needs, setting, data, wanted.name)
+    generator = torch.Generator().manual_seed(seed)
+    values: dict[int, NDArray[np.float64]] = {}
+    left: list[tuple[Group, NotApplicable]] = []
+    for number, group in enumerate(groups.items):
+        if only is not None and group.name not in only:
+            continue
+        try:
+            values[number] = _checked(wanted, GroupView(group, groups, generator, found[number]))
+        except NotApplicable as reason:
+            left.append((group, reason))
+    if left and not values:
+        raise InputError(
+            f"The criterion {wanted.name!r} has nothing to score in this network: {left[0][1]}. Use another criterion "
+            "(l1, l2)."
+        )
+    return Scores(values, wanted.absolute, (*_left_whole(wanted.name, left), *notes))
+
+
+def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
+    values = criterion.score(view).detach().double().cpu().numpy()
+    if values.shape != (len(view),) or not np.isfinite(values).all():
+        raise InputError(
+            f"The criterion gave {values.shape} scores ({np.count_nonzero(~np.isfinite(values))} not finite) for "
+            f"group {view.group.name!r}; it has to give one finite score for each of its {len(view)} units."
+        )
+    return np.asarray(values)
+
+
+def _left_whole(name: str, left: Sequence[tuple[Group, Any]]) -> list[str]:
+    """One note that names the groups a criterion could not score."""
+    if not left:
+        return []
+    several = f"{len(left)} groups are" if len(left) > 1 else "one group is"
+    return [f"{several} left whole, of which {name} says nothing: {'; '.join(str(reason) for _, reason in left)}"]
