@@ -16,7 +16,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.ops import find
 
-__all__ = ["Rewriter", "follow_mode", "prune_graph", "slice_tensor"]
+__all__ = ["Rewriter", "follow_mode", "prune_graph", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -165,7 +165,15 @@ class _Surgeon:
                 rule.rewrite(Rewriter(self, node, self.copies[node]))
         graph._codegen = self.dense.graph._codegen
         self.result.graph = graph
-        return follow_mode(self.result)
+        return self.result
+
+
+def twin_graph(
+    groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]
+) -> tuple[GraphModule, dict[Node, Node]]:
+    """The pruned graph with its operators as they are in the dense one, and which is the copy of which."""
+    surgeon = _Surgeon(groups, keep)
+    return surgeon.operate(kept), {origin: copy for copy, origin in surgeon.origins.items()}
 
 
 def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
@@ -179,7 +187,7 @@ def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequ
     Returns:
         A trainable module whose parameters keep their names; in eval mode.
     """
-    return _Surgeon(groups, keep).operate(kept).eval()
+    return follow_mode(twin_graph(groups, keep, kept)[0]).eval()
 
 
 def _empty_like(dense: GraphModule) -> GraphModule:
