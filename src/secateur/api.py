@@ -145,7 +145,7 @@ def apply(
         return _apply_parts(model, plan, example_inputs, backend, verify)
     check_network(model, example_inputs)
     labelled = flow(trace(model, example_inputs))
-    analysis, keep = _fitting(labelled, plan)
+    analysis, keep = fitting(labelled, plan)
     return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
 
 
@@ -185,7 +185,7 @@ def _cut(
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = _plan(groups, label_keep, {**provenance, "before": {"params": before.params, "macs": before.macs}})
+    plan = plan_of(groups, label_keep, {**provenance, "before": {"params": before.params, "macs": before.macs}})
     done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
     earlier = getattr(model, "_secateur_plan", None)
     whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
@@ -205,7 +205,7 @@ def _operate(
     return pruned, (verified(pruned, groups, label_keep, plan.keep) if check else None)
 
 
-def _plan(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
+def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
     keep, shapes = {}, {}
     for name, labels in groups.flow.tensors.items():
         masks = groups.masks(labels, label_keep)
@@ -215,7 +215,7 @@ def _plan(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
     return Plan(keep, shapes, provenance)
 
 
-def _fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
+def fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
     """Finds the granularity that a plan was made with, and the units that it leaves."""
     error: PlanError | None = None
     for granularity in GRANULARITIES:
@@ -243,7 +243,7 @@ def _units_of(groups: Groups, plan: Plan) -> Mask:
             gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
             units = groups.unit_of(tensors[name].at(dim)[0][gone])
             keep[units[units >= 0]] = False
-    made = _plan(groups, groups.label_keep(keep), plan.provenance)
+    made = plan_of(groups, groups.label_keep(keep), plan.provenance)
     if made.keep != {n: dict(d) for n, d in plan.keep.items()}:
         wrong = sorted(n for n in {*made.keep, *plan.keep} if made.keep.get(n) != plan.keep.get(n))
         raise PlanError(
