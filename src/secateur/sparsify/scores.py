@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.criteria.magnitude import lamp_scores
 from secateur.registry import Registry
 
 __all__ = ["WEIGHT_CRITERIA", "WeightCriterion", "lamp", "magnitude", "random"]
@@ -46,12 +47,7 @@ def lamp(weight: Tensor, generator: torch.Generator) -> Tensor:
     >>> lamp(torch.tensor([-2.0, 1.0]), torch.Generator())
     tensor([1.0000, 0.2000])
     """
-    squares = weight.double().square().flatten()
-    order = torch.argsort(squares, stable=True)
-    tail = squares[order].flip(0).cumsum(0).flip(0).clamp_min(torch.finfo(torch.float64).tiny)
-    scores = torch.empty_like(squares)
-    scores[order] = squares[order] / tail
-    return scores.reshape(weight.shape).to(weight.dtype)
+    return lamp_scores(weight.double().square().flatten()).reshape(weight.shape).to(weight.dtype)
 
 
 def random(weight: Tensor, generator: torch.Generator) -> Tensor:
