@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur import criteria, data, models
+    from secateur import criteria, data, models, sparsify
     from secateur.analysis import analyse
     from secateur.api import apply, prune
     from secateur.artifact import load
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from secateur.measure.counts import count
     from secateur.plan import Plan
     from secateur.pruned import Pruned
+    from secateur.sparsify.storage import compress, decompress
     from secateur.types import Counts, Target, Verification
 
 __version__ = "0.1.0"
@@ -33,14 +34,17 @@ __all__ = [
     "VerificationError",
     "analyse",
     "apply",
+    "compress",
     "count",
     "criteria",
     "criterion",
     "data",
+    "decompress",
     "export",
     "load",
     "models",
     "prune",
+    "sparsify",
 ]
 
 # Names are looked up on first use, so that `secateur --help` does not wait for PyTorch.
@@ -57,13 +61,15 @@ _HOME = {
     "Verification": "secateur.types",
     "analyse": "secateur.analysis",
     "apply": "secateur.api",
+    "compress": "secateur.sparsify.storage",
     "count": "secateur.measure.counts",
     "criterion": "secateur.criteria",
+    "decompress": "secateur.sparsify.storage",
     "export": "secateur.deploy",
     "load": "secateur.artifact",
     "prune": "secateur.api",
 }
-_MODULES = {"criteria", "data", "models"}
+_MODULES = {"criteria", "data", "models", "sparsify"}
 
 
 def __getattr__(name: str) -> Any:

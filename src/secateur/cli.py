@@ -116,6 +116,7 @@ def resume(
     epilog=_examples(
         "prune resnet56 --weights r56.safetensors --ratio 0.5 --out small",
         "prune torchvision:resnet50 --macs 50% --scope global --out small",
+        "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )
@@ -134,6 +135,8 @@ def prune(
     ignore: Ignore = None,
     granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
+    data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
+    images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
     input_shape: Shape = None,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
@@ -150,8 +153,44 @@ def prune(
         "ignore": ignore or (),
         "granularity": granularity,
         "backend": backend,
+        "data": pruning.calibration(opened, data, images),
     }
     pruning.prune(opened, out, **options)
+
+
+@app.command(
+    epilog=_examples(
+        "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
+        "sparsify lenet300 --ratio fc1=0.92 --ratio fc2=0.91 --out sparse --bits 5",
+        "sparsify runs/first --pattern 2:4 --ignore conv1 --out sparse",
+    )
+)
+def sparsify(
+    model: Source,
+    out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
+    weights: Weights = None,
+    ratio: Annotated[
+        list[str] | None, typer.Option(help="Share of weights to remove; or LAYER=SHARE, repeatable.", metavar="SHARE")
+    ] = None,
+    std: Annotated[
+        list[str] | None, typer.Option(help="Threshold in standard deviations; or LAYER=NUMBER.", metavar="NUMBER")
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="element, kernel, n:m (2:4), or 'block 4x4'.")] = "element",
+    scope: Annotated[str, typer.Option(help="The share of every layer (local), or of all (global).")] = "local",
+    criterion: Annotated[str, typer.Option(help="magnitude, lamp or random.")] = "magnitude",
+    only: Only = None,
+    ignore: Ignore = None,
+    bits: Annotated[int | None, typer.Option(help="Also share weights (2^bits values) in a compressed file.")] = None,
+    input_shape: Shape = None,
+) -> None:
+    """Removes single weights without training: same shapes, real zeros."""
+    from secateur.commands import sparsifying
+    from secateur.commands.networks import open_network, parse_shape
+
+    amount = {"ratio": sparsifying.amounts("--ratio", ratio), "std": sparsifying.amounts("--std", std)}
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
+    sparsifying.sparsify(opened, out, bits=bits, only=only, ignore=ignore or (), **amount, **options)
 
 
 @app.command(epilog=_examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))

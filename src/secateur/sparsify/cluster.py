@@ -63,9 +63,10 @@ def _evenly(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Evenly spaced numbers from the first to the last, skipping the gap around zero."""
     middle = int(np.searchsorted(ordered, 0.0))
     gap = ordered[middle] - ordered[middle - 1] if 0 < middle < len(ordered) else 0.0
-    spots = np.linspace(0.0, ordered[-1] - ordered[0] - gap, count) + ordered[0]
+    spots: NDArray[np.float64] = np.linspace(0.0, ordered[-1] - ordered[0] - gap, count) + ordered[0]
     edge = ordered[middle - 1] if gap else ordered[-1]
-    return np.where(spots > edge, spots + gap, spots)
+    spots[spots > edge] += gap
+    return spots
 
 
 def assign(values: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -148,7 +149,7 @@ class HoldShared(Extra):
         self._shared = []
         for name, weight in weights_of(model, only=self.only, ignore=self.ignore).items():
             if name not in self._codes:
-                values, codes = weight.detach().cpu().unique(return_inverse=True)
+                values, codes = torch.unique(weight.detach().cpu(), return_inverse=True)
                 if len(values) > 257:
                     continue
                 zero = int((values == 0).nonzero()[0]) if (values == 0).any() else -1

@@ -70,13 +70,13 @@ def _lowest(scores: list[Tensor], sizes: list[int], ratio: float) -> list[Tensor
     wanted = ratio * sum(n * size for n, size in zip(lengths, sizes, strict=True)) + 1e-9
     if len(set(sizes)) == 1:
         count = min(int(wanted / sizes[0] + 0.5), len(flat) - len(scores))
-        return list((~_first(flat, count)).split(lengths))
+        return list(torch.split(~_first(flat, count), lengths))
     weight = torch.cat([torch.full((n,), size) for n, size in zip(lengths, sizes, strict=True)])
     order = torch.argsort(flat, stable=True)
     taken = (weight[order].cumsum(0) - weight[order] / 2 <= wanted) & ~torch.isposinf(flat[order])
     keep = torch.ones(len(flat), dtype=torch.bool)
     keep[order[taken]] = False
-    return list(keep.split(lengths))
+    return list(torch.split(keep, lengths))
 
 
 def _first(values: Tensor, count: int) -> Tensor:
