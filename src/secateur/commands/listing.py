@@ -29,11 +29,11 @@ def recipes(pattern: str | None) -> None:
 
 
 def criteria(pattern: str | None) -> None:
-    """Lists the criteria with their sources."""
-    from secateur.criteria import CRITERIA
+    """Lists the criteria with what they need and their sources."""
+    from secateur.criteria import CRITERIA, needed_data
 
-    rows = [[c.name, c.summary, c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
-    _show(["Criterion", "What it scores", "Source"], rows, pattern)
+    rows = [[c.name, c.summary, needed_data(c) or "–", c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
+    _show(["Criterion", "What it scores", "Data", "Source"], rows, pattern)
 
 
 def models(pattern: str | None) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
 from secateur.recipe.files import read_json
+
+if TYPE_CHECKING:
+    from secateur.data import DataSet
 
 __all__ = ["Opened", "open_network", "open_run", "parse_shape"]
 
@@ -25,12 +29,14 @@ class Opened:
         model: The network.
         inputs: Two samples: images of the run's data set, or normal random numbers.
         images: Real images to check an export on, if there are some.
+        data: The run's data set, if the network comes from a run.
     """
 
     name: str
     model: nn.Module
     inputs: Tensor
     images: Tensor | None = None
+    data: DataSet | None = None
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
@@ -88,7 +94,7 @@ def open_run(folder: Path) -> list[Opened]:
     run = reopen(folder)
     images = run.data.sample(64, split="test")
     roles = [role for role in ("dense", "pruned") if role in run.state.models]
-    return [Opened(role, run.state.models[role].eval(), images[:2], images) for role in roles]
+    return [Opened(role, run.state.models[role].eval(), images[:2], images, run.data) for role in roles]
 
 
 def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Opened:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from secateur.commands.networks import Opened
 from secateur.commands.show import change, console, integer, ratio, say, table
 from secateur.errors import InputError, SecateurError
 from secateur.types import Counts, Target, Unsupported
 
-__all__ = ["inspect", "parse_amount", "prune", "target"]
+__all__ = ["calibration", "inspect", "parse_amount", "prune", "target"]
 
 
 def parse_amount(option: str, text: str | None) -> float | None:
@@ -44,6 +46,27 @@ def target(ratio: float | None, params: str | None, macs: str | None) -> Target 
     if ratio is not None:
         return None
     return Target(params=parse_amount("--params", params), macs=parse_amount("--macs", macs))
+
+
+def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple[Tensor, Tensor]] | None:
+    """Batches of labelled images, scaled and normalised as the network expects; ``None`` without a data set.
+
+    Args:
+        opened: The network; one of a run brings its data set with it.
+        data: A data set as `secateur.data.load` takes it.
+        images: How many of the training images.
+    """
+    if images < 1:
+        raise InputError(f"--images is at least 1; got {images}.")
+    if data is None:
+        return None if opened.data is None else opened.data.labelled(images)
+    from secateur.data import load
+    from secateur.models import normalisation
+
+    side = opened.inputs.shape[-1] if opened.inputs.ndim == 4 else None
+    found, known = load(data, image_size=side), normalisation(opened.name)
+    fits = known is not None and len(known[0]) == found.shape[0]
+    return (found.with_normalisation(*known) if known and fits else found).labelled(images)
 
 
 def prune(opened: Opened, out: Path, **options: Any) -> None:

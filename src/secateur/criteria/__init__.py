@@ -12,7 +12,7 @@ from secateur.criteria import (  # isort: skip
     similarity,
 )
 
-from secateur.criteria.statistics import NEEDS  # isort: skip
+from secateur.criteria.statistics import NEEDS, needed_data  # isort: skip
 
 __all__ = [
     "CRITERIA",
@@ -25,6 +25,7 @@ __all__ = [
     "energy",
     "gradient",
     "magnitude",
+    "needed_data",
     "reconstruction",
     "scale",
     "similarity",

@@ -71,10 +71,10 @@ NEEDS.add("activations", Need(_Activations, "inputs"))
 
 @criterion("apoz", paper="Hu et al. 2016, Network Trimming, arXiv:1607.03250, eq. 1", needs=("activations",))
 def apoz(view: GroupView) -> Tensor:
-    """Share of activations that are not zero: 1 − APoZ, where APoZ = #zeros / (N·M) behind the ReLU.
+    """Share of activations that are not zero behind the ReLU: 1 − APoZ.
 
-    N are the samples, M the positions of the map. Channels that pass several ReLUs (a residual stream) take the
-    mean over these.
+    Formula: APoZ = #zeros / (N·M), N samples and M positions of the map. Channels that pass several ReLUs (a
+    residual stream) take the mean over these.
 
     Raises:
         NotApplicable: No ReLU (or relative that makes zeros) follows the group.
@@ -85,10 +85,7 @@ def apoz(view: GroupView) -> Tensor:
     return 1 - found.zeros
 
 
-@criterion(
-    "mean_activation", paper="Molchanov et al. 2017, Pruning CNNs for Resource Efficient Inference, arXiv:1611.06440, "
-    "§2.2", needs=("activations",),
-)  # fmt: skip
+@criterion("mean_activation", paper="Molchanov et al. 2017, arXiv:1611.06440, §2.2", needs=("activations",))
 def mean_activation(view: GroupView) -> Tensor:
     """Mean strength of the unit's activations: Σ|a| / (N·M).
 

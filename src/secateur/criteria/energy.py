@@ -77,10 +77,11 @@ def _worth(view: GroupView, costs: Tensor) -> Tensor:
     return magnitude / magnitude.mean().clamp_min(1e-30) / costs.clamp_min(1e-12)
 
 
-@criterion("energy", paper="Yang et al. 2017, Designing Energy-Efficient CNNs using Energy-Aware Pruning, "
-           "arXiv:1611.05128, §3-4", needs=("energies",), absolute=True)  # fmt: skip
+@criterion(
+    "energy", paper="Yang et al. 2017, Energy-Aware Pruning, arXiv:1611.05128", needs=("energies",), absolute=True
+)
 def energy(view: GroupView) -> Tensor:
-    """Magnitude for the energy it costs: what takes most energy for its magnitude goes first.
+    """Magnitude per energy that goes with the unit.
 
     Formula: (‖w‖₂ / mean of the group) / (e / mean of the network), e the energy that goes with the unit by
     `secateur.measure.energy`. The paper prunes layers in the order of their energy and the smallest magnitudes
@@ -89,10 +90,11 @@ def energy(view: GroupView) -> Tensor:
     return _worth(view, view.statistic("energies"))
 
 
-@criterion("latency_share", paper="Yang et al. 2018, NetAdapt, arXiv:1804.03230, §3 (measured cost in place of "
-           "MACs)", needs=("times",), absolute=True)  # fmt: skip
+@criterion(
+    "latency_share", paper="Yang et al. 2018, NetAdapt, arXiv:1804.03230, in spirit", needs=("times",), absolute=True
+)
 def latency_share(view: GroupView) -> Tensor:
-    """Magnitude for the time it takes: what takes most milliseconds for its magnitude goes first.
+    """Magnitude per measured time that goes with the unit.
 
     Formula: (‖w‖₂ / mean of the group) / (t / mean of the network), t the measured milliseconds (one thread, on the
     example inputs) that go with the unit. Measured anew each time, so two runs may differ where units are close.

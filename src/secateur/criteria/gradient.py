@@ -133,13 +133,12 @@ def _cross_entropy(output: Any, labels: Any) -> Tensor:
     )
 
 
-NEEDS.add("gradients", Need(_Gradients, "inputs with labels"))
+NEEDS.add("gradients", Need(_Gradients, "inputs, labels"))
 
 
-@criterion("taylor", paper="Molchanov et al. 2019, Importance Estimation for Neural Network Pruning, "
-           "arXiv:1906.10771, §3.1", needs=("gradients",), absolute=True)  # fmt: skip
+@criterion("taylor", paper="Molchanov et al. 2019, arXiv:1906.10771, §3", needs=("gradients",), absolute=True)
 def taylor(view: GroupView) -> Tensor:
-    """First-order effect on the loss, squared: (Σ g·w)² over the unit's weights, mean over samples.
+    """First-order effect on the loss, squared: E[(Σ g·w)²].
 
     Formula: I = E[(Σ_{s ∈ S} g_s w_s)²], the joint contribution of a set S, which is the paper's gate (∂L/∂z)²: S
     are the weights through which the unit enters its consumers (all of its weights where it enters none), so that
@@ -152,13 +151,12 @@ def taylor(view: GroupView) -> Tensor:
     return found.squared
 
 
-@criterion("snip", paper="Lee et al. 2019, SNIP: Single-shot Network Pruning, arXiv:1810.02340, eq. 5",
-           needs=("gradients",), absolute=True)  # fmt: skip
+@criterion("snip", paper="Lee et al. 2019, SNIP, arXiv:1810.02340, eq. 5", needs=("gradients",), absolute=True)
 def snip(view: GroupView) -> Tensor:
-    """Sensitivity of the loss to the unit's mask, on the first batch: |∂L/∂m| = |Σ g·w|.
+    """Sensitivity of the loss to the unit's mask on the first batch: |Σ g·w|.
 
-    The mask m is one factor of all weights through which the unit enters its consumers. The paper divides by the
-    sum over the network, which changes no order.
+    Formula: |∂L/∂m|, where m is one factor of all weights through which the unit enters its consumers. The paper
+    divides by the sum over the network, which changes no order.
 
     Raises:
         InputError: Data without labels.
@@ -167,13 +165,17 @@ def snip(view: GroupView) -> Tensor:
     return found.first.abs()
 
 
-@criterion("obd", paper="LeCun et al. 1990, Optimal Brain Damage, eq. 5; diagonal as in Theis et al. 2018, "
-           "arXiv:1801.05787", needs=("gradients",), absolute=True)  # fmt: skip
+@criterion(
+    "obd",
+    paper="LeCun et al. 1990, Optimal Brain Damage, §2; Fisher: arXiv:1801.05787",
+    needs=("gradients",),
+    absolute=True,
+)
 def obd(view: GroupView) -> Tensor:
-    """Second-order effect on the loss: Σ ½·h·w² over the unit's weights and everything coupled to it.
+    """Second-order effect on the loss with a diagonal Hessian: Σ ½·h·w².
 
-    h is the diagonal of the Hessian, taken as the empirical Fisher information: h = E[(∂L/∂w)²] over samples, with
-    the given labels.
+    The sum is over the unit's weights and everything coupled to it. h is the diagonal of the Hessian, taken as the
+    empirical Fisher information: h = E[(∂L/∂w)²] over samples, with the given labels.
 
     Raises:
         InputError: Data without labels.

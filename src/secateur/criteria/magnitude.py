@@ -46,7 +46,7 @@ def lamp_scores(squares: Tensor) -> Tensor:
 
 @criterion("lamp", paper="Lee et al. 2021, Layer-adaptive Sparsity (LAMP), arXiv:2010.07611, §2.1", absolute=True)
 def lamp(view: GroupView) -> Tensor:
-    """‖w‖² over the sum of all ‖w‖² in the group that are not smaller, so that layers compare with each other.
+    """‖w‖² over the sum of those in the group that are not smaller: layers compare.
 
     w are the unit's weights and everything coupled to it, as in ``l2``; the paper's single weights become units.
     """

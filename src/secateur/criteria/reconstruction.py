@@ -101,9 +101,9 @@ def greedy_order(gram: NDArray[np.float64]) -> list[int]:
     return order
 
 
-@criterion("thinet", paper="Luo et al. 2017, ThiNet, arXiv:1707.06342, eq. 6 and algorithm 1", needs=("responses",))
+@criterion("thinet", paper="Luo et al. 2017, ThiNet, arXiv:1707.06342, eq. 6, algorithm 1", needs=("responses",))
 def thinet(view: GroupView) -> Tensor:
-    """Greedy selection on the response of the layers that use the channel: least ‖Σ removed‖² goes first.
+    """Greedy selection on the consumers' response: least ‖Σ removed‖² goes first.
 
     min over T of Σ_i (Σ_{c ∈ T} x̂_ic)², T the removed channels, x̂_ic the part of sampled response i that comes
     from channel c. Grown greedily from the empty set; the score is the place in the order of removal, in (0, 1].
@@ -160,10 +160,9 @@ def _lasso(
     return beta
 
 
-@criterion("lasso", paper="He et al. 2017, Channel Pruning for Accelerating Very Deep Neural Networks, "
-           "arXiv:1707.06168, eq. 2", needs=("responses",))  # fmt: skip
+@criterion("lasso", paper="He et al. 2017, Channel Pruning, arXiv:1707.06168, eq. 2", needs=("responses",))
 def lasso(view: GroupView) -> Tensor:
-    """LASSO on the response of the layers that use the channel: the first to drop out as the penalty grows goes.
+    """LASSO on the consumers' response: what drops out first as the penalty grows.
 
     min over β of 1/2N ‖Y − Σ_c β_c X_c W_cᵀ‖² + λ‖β‖₁ on sampled responses Y without bias; the score is the place
     in the order of dropping out, in (0, 1]. With several consumers their errors are added, each relative to Σ x̂².

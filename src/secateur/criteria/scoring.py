@@ -69,7 +69,7 @@ def score(
     if not groups.items:
         return Scores({}, wanted.absolute, ())
     setting = Setting(groups, seed, loss)
-    found, notes = collect(wanted.needs, setting, data, wanted.name)
+    found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)
     values: dict[int, NDArray[np.float64]] = {}
     left: list[tuple[Group, NotApplicable]] = []

@@ -62,13 +62,15 @@ def _filters(view: GroupView) -> Tensor:
     return filters
 
 
-@criterion("filter_similarity", paper="Ayinde & Zurada 2018, Building Efficient ConvNets using Redundant Feature "
-           "Pruning, arXiv:1802.07653, eq. 1", absolute=True)  # fmt: skip
+@criterion(
+    "filter_similarity", paper="Ayinde & Zurada 2018, Redundant Feature Pruning, arXiv:1802.07653", absolute=True
+)
 def filter_similarity(view: GroupView) -> Tensor:
-    """Redundancy of filters: 1 − cosine to the nearest filter that is left; one of each cluster stays.
+    """Redundancy of filters by cosine: one of each cluster of similar ones stays.
 
-    cos(f, g) = f·g / (‖f‖‖g‖) of flattened filters, those of coupled layers in one row. Of the most similar pair
-    the one of smaller norm goes first (see :func:`redundancy`). A filter of zeros counts as a copy.
+    Formula: 1 − cosine to the nearest filter that is left when it goes, cos(f, g) = f·g / (‖f‖‖g‖) of flattened
+    filters, those of coupled layers in one row. Of the most similar pair the one of smaller norm goes first (see
+    :func:`redundancy`). A filter of zeros counts as a copy.
 
     Raises:
         NotApplicable: A single channel, or none with filters of its own.
@@ -82,9 +84,10 @@ def filter_similarity(view: GroupView) -> Tensor:
 
 @criterion("fpgm", paper="He et al. 2019, Filter Pruning via Geometric Median, arXiv:1811.00250, §3.3")
 def fpgm(view: GroupView) -> Tensor:
-    """Distance from the geometric median: Σ ‖f − g‖₂ over the other filters; the nearest to it goes.
+    """Distance from the geometric median of the filters: Σ ‖f − g‖₂ over all g.
 
-    Filters are flattened, those of coupled layers in one row.
+    What lies nearest to it goes, for the others can stand for it. Filters are flattened, those of coupled layers in
+    one row.
 
     Raises:
         NotApplicable: A single channel, or none with filters of its own.
@@ -175,14 +178,16 @@ def _correlation(covariance: Tensor) -> Tensor:
 NEEDS.add("maps", Need(_Maps, "inputs"))
 
 
-@criterion("map_similarity", paper="Compression of CNN Using Structured Pruning, IEEE 2022 (similar feature maps); "
-           "clusters as in Ayinde & Zurada 2018, arXiv:1802.07653, §3", needs=("maps",), absolute=True)  # fmt: skip
+@criterion(
+    "map_similarity", paper="Ayinde & Zurada 2018, arXiv:1802.07653, on feature maps", needs=("maps",), absolute=True
+)
 def map_similarity(view: GroupView) -> Tensor:
-    """Redundancy of feature maps: 1 − correlation with the nearest map that is left; one of each cluster stays.
+    """Redundancy of feature maps by correlation: one of each cluster of similar ones stays.
 
-    Pearson correlation over all samples and positions, behind the activation function (the mean over several). Of
-    the most similar pair the map of smaller variance goes first (see :func:`redundancy`). A map that never changes
-    counts as a copy: a bias can stand for it.
+    Formula: 1 − correlation with the nearest map that is left when it goes: Pearson correlation over all samples
+    and positions, behind the activation function (the mean over several). Of the most similar pair the map of
+    smaller variance goes first (see :func:`redundancy`). A map that never changes counts as a copy: a bias can
+    stand for it.
 
     Raises:
         NotApplicable: A single channel.

@@ -8,7 +8,7 @@ in ``NEEDS``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from secateur.criteria.base import NotApplicable
+from secateur.criteria.base import Criterion, NotApplicable
 from secateur.criteria.data import Batch, Data, batches, pieces
 from secateur.errors import InputError, SecateurError
 from secateur.graph.flow import module_of
@@ -26,7 +26,7 @@ from secateur.graph.trace import Traced, preserved_rng
 from secateur.registry import Registry
 from secateur.surgery.verify import written
 
-__all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect"]
+__all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data"]
 
 Loss = Callable[[Any, Any], Tensor]
 """From the network's output and the labels to the mean loss of the samples."""
@@ -88,7 +88,7 @@ class Need:
 
     Attributes:
         make: Its class.
-        data: What the data have to hold: ``""`` for no data at all, ``inputs``, or ``inputs with labels``.
+        data: What the data have to hold: ``""`` for no data at all, ``inputs``, or ``inputs, labels``.
     """
 
     make: Callable[[Setting], Statistic]
@@ -99,16 +99,13 @@ NEEDS: Registry[Need] = Registry("statistic")
 """What criteria may need, by name."""
 
 
-def collect(
-    needs: Sequence[str], setting: Setting, data: Data | None, criterion: str = "criterion"
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def collect(criterion: Criterion, setting: Setting, data: Data | None) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Collects statistics in one pass over ``data``.
 
     Args:
-        needs: Names from ``NEEDS``.
+        criterion: Whose needs are collected.
         setting: The groups, and how to sample and compute losses.
         data: Calibration data; may be ``None`` where nothing needs them.
-        criterion: Whose needs they are, for messages.
 
     Returns:
         What was found by name, for every group (the reason, a :class:`NotApplicable`, where there is nothing to
@@ -117,24 +114,28 @@ def collect(
     Raises:
         InputError: Data that are missing or do not fit, labels that are missing, NaN activations.
     """
-    kinds = {need: NEEDS[need] for need in needs}
-    _check(kinds, data, criterion)
+    _check(criterion, data)
     traced = setting.groups.flow.traced
     with preserved_rng(*(v for v in (*traced.args, *traced.kwargs.values()) if isinstance(v, Tensor))):
-        found = {name: kind.make(setting) for name, kind in kinds.items()}
+        found = {name: NEEDS[name].make(setting) for name in criterion.needs}
         notes: tuple[str, ...] = ()
-        if data is not None and any(kind.data for kind in kinds.values()):
-            notes = _Pass(traced, list(found.values()), criterion).over(data)
+        if data is not None and needed_data(criterion):
+            notes = _Pass(traced, list(found.values()), criterion.name).over(data)
     return [{name: _of(s, number) for name, s in found.items()} for number in range(len(setting.groups.items))], notes
 
 
-def _check(kinds: Mapping[str, Need], data: Data | None, criterion: str) -> None:
-    wanted = max((kind.data for kind in kinds.values()), key=len, default="")
+def needed_data(criterion: Criterion) -> str:
+    """What data a criterion needs: nothing (``""``), ``inputs``, or ``inputs, labels``."""
+    return max((NEEDS[need].data for need in criterion.needs), key=len, default="")
+
+
+def _check(criterion: Criterion, data: Data | None) -> None:
+    wanted = needed_data(criterion)
     if wanted and data is None:
+        what = "pairs (inputs, labels)" if "labels" in wanted else "inputs"
         raise InputError(
-            f"The criterion {criterion!r} needs calibration data ({wanted}): data=…, an iterable of batches (a "
-            f"DataLoader, a list){' of inputs and labels' if 'labels' in wanted else ' or one tensor'}. On the command "
-            "line --data."
+            f"The criterion {criterion.name!r} needs calibration data: data=…, an iterable of batches of {what} (a "
+            "DataLoader, a list). On the command line --data."
         )
 
 

@@ -141,10 +141,17 @@ class DataSet:
         Returns:
             float32, (count, C, H, W): calibration data, example inputs.
         """
+        parts = [images for images, _ in self.labelled(count, split=split, seed=seed, batch_size=256)]
+        return torch.cat(parts) if parts else torch.empty(0, *self.shape)
+
+    def labelled(
+        self, count: int, *, split: str = "train", seed: int = 0, batch_size: int = 64
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same images as :meth:`sample` in batches, with their labels (int64): calibration data for gradients."""
         chosen: AnySplit = getattr(self, split)
         order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count]
-        parts = [self.normalise(images) for images, _ in chosen.batches(256, order=order)]
-        return torch.cat(parts) if parts else torch.empty(0, *self.shape)
+        for images, labels in chosen.batches(batch_size, order=order):
+            yield self.normalise(images), labels
 
     def with_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> DataSet:
         """The same images with another mean and standard deviation (one value per channel)."""

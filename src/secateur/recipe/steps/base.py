@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -114,6 +114,10 @@ class Context:
     def images(self, count: int, *, split: str = "train") -> Tensor:
         """``count`` normalised images, always the same ones of a recipe: float32, (count, C, H, W)."""
         return self.data.sample(count, split=split, seed=derive_seed(self.recipe.seed, "images"))
+
+    def calibration(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of ``count`` normalised training images with labels, always the same ones of a recipe."""
+        return self.data.labelled(count, seed=derive_seed(self.recipe.seed, "images"))
 
     def evaluation(self, role: str) -> Mapping[str, Any] | None:
         """The latest known quality of the network in ``role``."""

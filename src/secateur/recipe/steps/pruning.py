@@ -41,6 +41,7 @@ class PruneSettings(Settings):
         granularity: Where a dimension is split into blocks (heads, groups): whole blocks, positions within
             them, or whichever leaves more units.
         backend: Surgery back end.
+        calibration: Training images, with their labels, that criteria with statistics look at.
     """
 
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed", "params": "kept", "macs": "kept"}
@@ -58,6 +59,7 @@ class PruneSettings(Settings):
     groups: tuple[str, ...] | None = None
     granularity: Literal["auto", "whole", "within"] = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
+    calibration: int = Field(default=256, ge=1)
 
     @field_validator("criterion")
     @classmethod
@@ -122,9 +124,10 @@ class Prune(Step[PruneSettings]):
         from secateur.train import evaluate
 
         current, dense = state.models[state.current], state.models["dense"]
-        options = config.model_dump(exclude={"params", "macs"}) | {"target": config.target}
+        options = config.model_dump(exclude={"params", "macs", "calibration"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
-        pruned = prune(current, self._inputs(context), seed=seed, **options)
+        data = context.calibration(config.calibration)
+        pruned = prune(current, self._inputs(context), seed=seed, data=data, **options)
         before = pruned.before if current is dense else count(dense, self._inputs(context))
         proof = pruned.verification
         assert proof is not None  # it was not switched off
@@ -139,6 +142,7 @@ class Prune(Step[PruneSettings]):
             "layers": [row.model_dump() for row in layer_rows(before, pruned.after)],
             "unsupported": [asdict(item) for item in pruned.unsupported],
             "pinned": pinned_layers(pruned.before, (cut.group for cut in pruned.groups)),
+            "notes": list(pruned.notes),
         }
         summary = {
             "params_before": pruned.before.params,
