@@ -70,6 +70,29 @@ def replace(path: Path, content: bytes) -> Path:
 
 
 def _render(results: Results) -> str:
+    scales = progress.scales_charts(results)
+    return render(
+        "report.html",
+        _figures(results) | {name: figure for name, (_, figure) in scales.items()},
+        results=results,
+        title=f"Pruning {results.title}" if results.title else "Pruning report",
+        cards=view.cards(results),
+        comparison=view.comparison(results),
+        points=progress.points_table(results),
+        scales={name: title for name, (title, _) in scales.items()},
+        blocks=view.blocks(results),
+        latency=view.latency(results),
+        exports=view.exports(results),
+        environment=_environment(results),
+    )
+
+
+def render(template: str, figures: Mapping[str, charts.Figure], **parts: Any) -> str:
+    """Fills a page with its parts; everything in them is escaped.
+
+    Raises:
+        InputError: Jinja2 or plotly is missing.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
@@ -82,23 +105,8 @@ def _render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scales = progress.scales_charts(results)
-    figures = _figures(results) | {name: figure for name, (_, figure) in scales.items()}
-    return environment.get_template("report.html").render(
-        results=results,
-        title=f"Pruning {results.title}" if results.title else "Pruning report",
-        cards=view.cards(results),
-        comparison=view.comparison(results),
-        points=progress.points_table(results),
-        scales={name: title for name, (title, _) in scales.items()},
-        blocks=view.blocks(results),
-        latency=view.latency(results),
-        exports=view.exports(results),
-        figures=figures,
-        environment=_environment(results),
-        words=words,
-        plotly_js=get_plotlyjs() if figures else "",
-    )
+    plotly_js = get_plotlyjs() if figures else ""
+    return environment.get_template(template).render(figures=figures, words=words, plotly_js=plotly_js, **parts)
 
 
 def _figures(results: Results) -> dict[str, charts.Figure]:
