@@ -6,7 +6,6 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from secateur import cli_runs
 from secateur.errors import SecateurError
+from secateur.options import Ignore, Only, Pattern, Shape, Source, Weights, examples
 
 __all__ = ["app", "main"]
 
@@ -28,21 +29,6 @@ app = typer.Typer(
     help="Makes trained PyTorch networks smaller and faster by pruning: exact, verified, measured.",
     epilog="Start here: [bold]secateur run transfer-channel --out runs/first[/bold]",
 )
-
-Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
-Weights = Annotated[str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")]
-Shape = Annotated[str | None, typer.Option(help="Shape of one input, like 3,224,224.", metavar="C,H,W")]
-Only = Annotated[list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")]
-Ignore = Annotated[
-    list[str] | None, typer.Option(help="Leave this module or pattern alone; repeatable.", metavar="NAME")
-]
-Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
-
-
-def _examples(*lines: str) -> str:
-    """An epilog with one example a line."""
-    return "\n".join([f"[bold]Example{'s' * (len(lines) > 1)}[/bold]", *(f"  secateur {x}" for x in lines)])
 
 
 def _version(wanted: bool) -> None:
@@ -63,57 +49,11 @@ def _everywhere(
     """Options of every command, dealt with before it runs."""
 
 
-@app.command(
-    epilog=_examples(
-        "run transfer-channel --out runs/first",
-        "run transfer-channel --ratio 0.3 --epochs 20 --set steps.prune.scope=global",
-        "run transfer-channel --model resnet56 --weights r56.pt --data cifar.tar",
-        "run my-recipe.yaml --seed 1",
-    )
-)
-def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="New folder for everything the run makes.", metavar="FOLDER")] = None,
-    model: Annotated[str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")] = None,
-    weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")] = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every step that trains.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting, like steps.prune.ratio=0.3.", metavar="KEY=VALUE"),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
-    from secateur.commands.running import run_recipe
-
-    options = {
-        "model": model,
-        "weights": weights,
-        "data": data,
-        "ratio": ratio,
-        "epochs": epochs,
-        "seed": seed,
-    }
-    command = shlex.join(["secateur", *sys.argv[1:]])
-    run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=command)
-
-
-@app.command(epilog=_examples("resume runs/first"))
-def resume(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run that was stopped.")],
-    quiet: Quiet = False,
-) -> None:
-    """Goes on with a run that was stopped; it ends with the same numbers."""
-    from secateur.commands.running import resume_run
-
-    resume_run(folder, quiet=quiet)
+cli_runs.register(app)
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "prune resnet56 --weights r56.safetensors --ratio 0.5 --out small",
         "prune torchvision:resnet50 --macs 50% --scope global --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
@@ -159,7 +99,7 @@ def prune(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
         "sparsify lenet300 --ratio fc1=0.92 --ratio fc2=0.91 --out sparse --bits 5",
         "sparsify runs/first --pattern 2:4 --ignore conv1 --out sparse",
@@ -193,7 +133,7 @@ def sparsify(
     sparsifying.sparsify(opened, out, bits=bits, only=only, ignore=ignore or (), **amount, **options)
 
 
-@app.command(epilog=_examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
+@app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
 def inspect(
     model: Source,
     weights: Weights = None,
@@ -210,7 +150,7 @@ def inspect(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "measure runs/first",
         "measure resnet56 resnet20 --batch 1 --batch 64 --threads 2",
         "measure dense.onnx pruned.onnx --input-shape 3,32,32",
@@ -244,7 +184,7 @@ def measure(
 
 
 @app.command(
-    epilog=_examples("export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors")
+    epilog=examples("export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors")
 )
 def export(
     model: Source,
@@ -261,18 +201,7 @@ def export(
     exporting.export(opened, path, to=to)
 
 
-@app.command(epilog=_examples("report runs/first", "report runs/first --picture result.svg"))
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run.")],
-    picture: Annotated[Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")] = None,
-) -> None:
-    """Writes report.html of a run again, of as much as there is."""
-    from secateur.commands import exporting
-
-    exporting.report(folder, picture)
-
-
-@app.command(epilog=_examples("recipes"))
+@app.command(epilog=examples("recipes"))
 def recipes(text: Pattern = None) -> None:
     """Lists the built-in recipes."""
     from secateur.commands import listing
@@ -280,7 +209,7 @@ def recipes(text: Pattern = None) -> None:
     listing.recipes(text)
 
 
-@app.command(epilog=_examples("criteria", "criteria magnitude"))
+@app.command(epilog=examples("criteria", "criteria magnitude"))
 def criteria(text: Pattern = None) -> None:
     """Lists what can decide which units go."""
     from secateur.commands import listing
@@ -288,7 +217,7 @@ def criteria(text: Pattern = None) -> None:
     listing.criteria(text)
 
 
-@app.command(epilog=_examples("models", "models resnet"))
+@app.command(epilog=examples("models", "models resnet"))
 def models(text: Pattern = None) -> None:
     """Lists the networks."""
     from secateur.commands import listing
@@ -296,7 +225,7 @@ def models(text: Pattern = None) -> None:
     listing.models(text)
 
 
-@app.command(epilog=_examples("datasets"))
+@app.command(epilog=examples("datasets"))
 def datasets(text: Pattern = None) -> None:
     """Lists the data sets."""
     from secateur.commands import listing

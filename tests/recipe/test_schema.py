@@ -181,7 +181,7 @@ def test_an_option_that_speaks_to_several_steps_is_complained_about_once(tmp_pat
 
 def test_a_shortcut_without_its_step_is_an_error(tmp_path: Path) -> None:
     text = TEXT.replace("- prune:\n    ratio: 0.1\n", "")
-    assert "no prune step" in message(tmp_path, text, ratio=0.3)
+    assert "no prune or" in message(tmp_path, text, ratio=0.3)
 
 
 def test_unknown_recipe_offers_the_nearest() -> None:

@@ -14,7 +14,7 @@ from secateur.commands.show import change, console, error, integer, ratio, say, 
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
 
-__all__ = ["resume_run", "run_recipe", "show_event", "show_result"]
+__all__ = ["INTERRUPTED", "free", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
 
 INTERRUPTED = 130
 
@@ -32,20 +32,25 @@ def run_recipe(
     from secateur.recipe import load_recipe, override, run, shortcuts
 
     recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
-    out = out or _free(Path("runs") / recipe.name)
+    out = out or free(Path("runs") / recipe.name)
     with _interruptible(out):
         show_result(run(recipe, out, command=command, on_event=show_event, progress=False if quiet else None))
 
 
 def resume_run(folder: Path, *, quiet: bool) -> None:
-    """Goes on with a run."""
+    """Goes on with a run, or with a comparison."""
     from secateur.recipe import resume
+    from secateur.recipe.comparison import is_comparison
 
+    if is_comparison(folder):
+        from secateur.commands import comparing
+
+        return comparing.resume(folder, quiet=quiet)
     with _interruptible(folder):
         show_result(resume(folder, on_event=show_event, progress=False if quiet else None))
 
 
-def _free(path: Path) -> Path:
+def free(path: Path) -> Path:
     """The first of ``path``, ``path-2``, … that is not there."""
     names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
     return next(name for name in names if not name.exists())
@@ -72,12 +77,13 @@ def show_event(event: Event) -> None:
         if sys.stdout.isatty():  # the closing line says it all; this one is for those who wait
             out.print(f"{head} …", style="dim")
         return
-    words = _words(event.kind, event.summary)
+    words = words_of(event.kind, event.summary)
     tail = "done before the stop" if event.what == "kept" else f"{event.seconds:.1f} s"
     say(f"{head:<14} {words}{'  ' if words else ''}({tail})")
 
 
-def _words(kind: str, summary: Mapping[str, Any]) -> str:
+def words_of(kind: str, summary: Mapping[str, Any]) -> str:
+    """What came of a step, in a few words."""
     if kind == "prune":
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "

@@ -12,10 +12,13 @@ from secateur.errors import InputError, UnknownNameError
 from secateur.recipe.schema import ITERATE, split_step
 from secateur.recipe.yamltree import Place, YamlTree
 
-__all__ = ["override", "settings_of", "shortcuts"]
+__all__ = ["aim", "override", "settings_of", "shortcuts"]
 
 TRAINING = ("adapt", "control", "finetune")
 """Kinds of steps that ``--epochs`` speaks to."""
+
+AMOUNTS = ("ratio", "ratios", "params", "macs", "std")
+"""Settings of which a step that removes takes one."""
 
 
 def shortcuts(
@@ -27,12 +30,14 @@ def shortcuts(
     ratio: float | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    params: float | None = None,
+    macs: float | None = None,
 ) -> YamlTree:
     """Applies the options that have a name of their own (``--model``, ``--weights``, …).
 
-    ``ratio`` speaks to every ``prune`` step, ``epochs`` to every step that trains. A network that is
-    exchanged loses the file's weights and factory options, which were meant for the other one; likewise a data
-    set its mean and standard deviation.
+    ``epochs`` speaks to every step that trains; ``ratio``, ``params`` and ``macs`` to the steps that remove, see
+    :func:`aim`. A network that is exchanged loses the file's weights and factory options, which were meant for the
+    other one; likewise a data set its mean and standard deviation.
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
     if model is not None:
@@ -45,14 +50,46 @@ def shortcuts(
         tree = _set(tree, "data.name", data, "--data")
     if seed is not None:
         tree = _set(tree, "seed", seed, "--seed")
-    if ratio is not None:
-        for settings in settings_of(tree, "prune"):  # a ratio takes the place of a target
-            for key in ("params", "macs"):
-                settings.pop(key, None)
-        tree = _set_kinds(tree, ("prune",), "ratio", ratio, "--ratio")
+    for key, value in (("ratio", ratio), ("params", params), ("macs", macs)):
+        if value is not None:
+            tree = aim(tree, key, value)
     if epochs is not None:
         tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
     return tree
+
+
+def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
+    """Says how much the steps that remove are to remove, in place of what they say themselves.
+
+    The first kind of step in the recipe that has such a setting is spoken to, in all its places. Shares of
+    parameters and MACs are of the dense network. Where only single weights are removed, ``params`` is the share of
+    them that stays.
+
+    Args:
+        tree: The parsed file.
+        key: ``ratio`` (share removed), ``params`` or ``macs`` (to keep).
+        value: The number.
+
+    Raises:
+        InputError: No step of the recipe has such a setting.
+    """
+    from secateur.recipe.steps import STEPS
+
+    tree, option = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines), f"--{key}"
+    present = dict.fromkeys(kind for _, kind in _entries(tree.data))
+    spread = {kind: STEPS[kind].config.spread for kind in present if kind in STEPS}
+    kind = next((kind for kind in spread if key in spread[kind]), None)
+    if kind is None and key == "params":
+        kind, key, value = next((kind for kind in spread if "ratio" in spread[kind]), None), "ratio", 1 - value
+    if kind is None:
+        able = [name for name in STEPS if key in STEPS[name].config.spread]
+        raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(able)} step.")
+    for settings in settings_of(tree, kind):
+        for other in {*AMOUNTS, *spread[kind]}:
+            settings.pop(other, None)
+        if key != "ratio" and "of" in STEPS[kind].config.model_fields:
+            settings["of"] = "dense"
+    return _set(tree, f"steps.{kind}.{key}", value, option)
 
 
 def settings_of(tree: YamlTree, kind: str) -> list[dict[str, Any]]:

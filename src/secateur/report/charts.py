@@ -14,7 +14,7 @@ from typing import Any
 from secateur.report.schema import Curve, Results
 from secateur.report.view import RUNTIMES
 
-__all__ = ["Figure", "base_layout", "curves", "layers", "times"]
+__all__ = ["Figure", "base_layout", "curves", "layers", "plain", "times"]
 
 Figure = dict[str, Any]
 
@@ -35,11 +35,11 @@ def curves(results: Results, measure: str) -> Figure | None:
             traces.append(
                 {
                     **trace,
-                    "name": _text(curve.label),
+                    "name": plain(curve.label),
                     "legendgroup": curve.label,
                     "showlegend": first,
                     "line": {"color": _colour(curve.role), "dash": dash, "width": width},
-                    "hovertemplate": "epoch %{x}: %{y:.4g}<extra>" + _text(long) + "</extra>",
+                    "hovertemplate": "epoch %{x}: %{y:.4g}<extra>" + plain(long) + "</extra>",
                 }
             )
     if not traces:
@@ -57,7 +57,7 @@ def layers(results: Results) -> Figure | None:
     if not results.layers:
         return None
     positions = list(range(len(results.layers)))
-    names = [_text(f"{row.layer} ({row.kind})" if row.kind else row.layer) for row in results.layers]
+    names = [plain(f"{row.layer} ({row.kind})" if row.kind else row.layer) for row in results.layers]
     shares = [100 * row.after / row.before if row.before else 0.0 for row in results.layers]
     shared = {"type": "bar", "x": positions, "customdata": list(zip(names, shares, strict=True))}
     dense = {
@@ -106,12 +106,12 @@ def times(results: Results) -> Figure | None:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": _text(name),
+                "name": plain(name),
                 "x": [s.median for s in found],
                 "y": [len(settings) - 1 - settings.index(t.setting[:3]) + shift for t in here],
                 "error_x": error,
                 "marker": {"color": _colour(name), "size": 11},
-                "hovertemplate": "%{x:.4g} ms<extra>" + _text(name) + "</extra>",
+                "hovertemplate": "%{x:.4g} ms<extra>" + plain(name) + "</extra>",
             }
         )
     layout = base_layout(height=90 + 46 * len(settings))
@@ -182,9 +182,10 @@ def _colour(role: str) -> str:
 
 
 def _setting(runtime: str, direction: str, batch: int) -> str:
-    return _text(RUNTIMES.get(runtime, runtime)) + f"<br>{_text(direction)}, batch {batch}"
+    return plain(RUNTIMES.get(runtime, runtime)) + f"<br>{plain(direction)}, batch {batch}"
 
 
-def _text(value: str) -> str:
+def plain(value: str) -> str:
+    """Text as Plotly shows it literally."""
     # Plotly reads a little HTML in every text; names are to be shown as they are.
     return html.escape(value, quote=False)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from secateur.errors import InputError
+from secateur.measure.machine import Machine
 from secateur.report import charts, progress, view, words
 from secateur.report.schema import Results
 
@@ -123,14 +124,21 @@ def _figures(results: Results) -> dict[str, charts.Figure]:
 
 def _environment(results: Results) -> list[tuple[str, str]]:
     """Returns what the run was made on and with, as pairs of name and text."""
-    rows: list[tuple[str, str]] = []
-    if results.machine:
-        here = results.machine
-        memory = words.size(here.memory_bytes) if here.memory_bytes else ""
-        rows += [("Processor", f"{here.cpu}, {here.cores} cores, {here.threads} threads in PyTorch")]
-        rows += [("Memory", memory)] if memory else []
-        rows += [("System", here.os), ("Python", here.python), *sorted(here.versions.items())]
+    rows = machine_rows(results.machine) if results.machine else []
     rows += [(f"Seed: {name}", str(seed)) for name, seed in results.seeds.items()]
     if results.duration_s is not None:
         rows.append(("Duration of the run", words.duration(results.duration_s)))
     return rows
+
+
+def machine_rows(here: Machine) -> list[tuple[str, str]]:
+    """Returns what is known about a machine, as pairs of name and text."""
+    memory = [("Memory", words.size(here.memory_bytes))] if here.memory_bytes else []
+    processor = f"{here.cpu}, {here.cores} cores, {here.threads} threads in PyTorch"
+    return [
+        ("Processor", processor),
+        *memory,
+        ("System", here.os),
+        ("Python", here.python),
+        *sorted(here.versions.items()),
+    ]

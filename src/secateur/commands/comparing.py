@@ -1,0 +1,185 @@
+"""`secateur compare` and `secateur sweep`: progress of all jobs while they go, one table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.commands.pruning import parse_amount
+from secateur.commands.running import INTERRUPTED, free, words_of
+from secateur.commands.show import console, error, say, table
+from secateur.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from secateur.recipe.comparison import Comparison, JobEvent
+    from secateur.recipe.schema import Recipe
+
+__all__ = ["compare", "resume", "sweep"]
+
+
+def compare(
+    sources: Sequence[str],
+    out: Path | None,
+    *,
+    budget: Mapping[str, str | None],
+    options: Mapping[str, Any],
+    sets: Sequence[str],
+    jobs: int | None,
+    quiet: bool,
+    command: str,
+) -> None:
+    """Runs several recipes and shows their table."""
+    from secateur.recipe.comparison import at_budget
+
+    shares = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
+    recipes = at_budget(sources, sets=sets, **shares, **options)
+    words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
+    _run(recipes, out or free(Path("runs") / "comparison"), jobs, quiet, command=command, budget=words)
+
+
+def sweep(
+    source: str,
+    out: Path | None,
+    *,
+    points: Mapping[str, str | None],
+    options: Mapping[str, Any],
+    sets: Sequence[str],
+    jobs: int | None,
+    quiet: bool,
+    command: str,
+) -> None:
+    """Runs one recipe at several points and shows their table."""
+    from secateur.recipe.comparison import at_ratios
+
+    given = {key: text for key, text in points.items() if text is not None}
+    if len(given) != 1:
+        got = " and ".join(f"--{_OPTIONS[key]}" for key in given) or "none"
+        raise InputError(
+            f"Say at which points: one of --ratios, --params and --macs, like --ratios 0.2,0.4; got {got}."
+        )
+    key, text = next(iter(given.items()))
+    values = [_point(f"--{_OPTIONS[key]}", part) for part in text.split(",") if part.strip()]
+    recipes = at_ratios(source, values, key=key, sets=sets, **options)
+    _run(recipes, out or free(Path("runs") / f"{Path(source).stem}-sweep"), jobs, quiet, command=command, budget="")
+
+
+def resume(folder: Path, *, quiet: bool) -> None:
+    """Goes on with a comparison or sweep."""
+    from secateur.recipe.comparison import resume_comparison
+
+    with _interruptible(folder), _Progress(quiet) as progress:
+        result = resume_comparison(folder, on_event=progress)
+    _show(result)
+
+
+_NAMES = {"params": "parameters", "macs": "MACs"}
+_OPTIONS = {"ratio": "ratios", "params": "params", "macs": "macs"}
+
+
+def _point(option: str, text: str) -> float:
+    try:
+        factor, number = (0.01, text.strip()[:-1]) if text.strip().endswith("%") else (1.0, text)
+        return float(number) * factor
+    except ValueError:
+        raise InputError(f"{option} wants numbers with commas between them, like 0.2,0.4; got {text!r}.") from None
+
+
+def _run(recipes: Mapping[str, Recipe], out: Path, jobs: int | None, quiet: bool, **facts: str) -> None:
+    from secateur.recipe.comparison import compare_recipes
+
+    with _interruptible(out), _Progress(quiet) as progress:
+        result = compare_recipes(recipes, out, jobs=jobs, on_event=progress, **facts)
+    _show(result)
+
+
+@contextlib.contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Says how to go on after Ctrl-C."""
+    import typer
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        go_on = f"Go on with: secateur resume {shlex.quote(str(folder))}"
+        error(go_on if folder.is_dir() else "Nothing was written yet.", label="Stopped")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+class _Progress:
+    """A line per job that changes in place on a terminal; elsewhere one line per job that ends."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._jobs: dict[str, JobEvent] = {}
+        self._live: Live | None = None
+        self._quiet = quiet
+
+    def __enter__(self) -> _Progress:
+        from rich.live import Live
+
+        if sys.stdout.isatty() and not self._quiet:
+            self._live = Live(console=console(), refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: JobEvent) -> None:
+        if event.what == "done":
+            last = self._jobs.pop(event.job, event)
+            say(f"{event.job}: done, {last.total} steps")
+        elif event.what == "failed":
+            self._jobs.pop(event.job, None)
+            error(event.reason, label=event.job)
+        else:
+            self._jobs[event.job] = event
+        if self._live is not None:
+            self._live.update(self._lines())
+
+    def _lines(self) -> Table:
+        rows = []
+        for name, event in sorted(self._jobs.items()):
+            what = f"{event.kind} …" if event.what == "begin" else words_of(event.kind, event.summary) or event.kind
+            rows.append([name, f"{event.index}/{event.total}", what])
+        return table(["At work", "Step", ""], rows, words=(0, 2))
+
+
+def _show(result: Comparison) -> None:
+    from secateur.report.comparison import ACCURACY, COST, columns
+
+    out, rows = console(), [row for row in result.rows if not row.failed]
+    if rows:
+        for wanted in (ACCURACY, COST):
+            found = columns(rows, wanted)
+            out.print()
+            out.print(table([_two_lines(header) for header in found.headers], found.rows))
+        out.print()
+        say(
+            "Before: when the last fine-tuning began. Parameters: those that are not zero. Forward and backward: one "
+            "image, one thread, timed in turn. Energy: an estimate. FLOPs are twice the MACs.",
+            style="dim",
+        )
+    for row in result.failed:
+        error(row.failed, label=f"{row.name} failed")
+    out.print()
+    say(f"{result.folder}: comparison.html, comparison.csv, results.json, runs")
+    if result.failed:
+        import typer
+
+        say(f"Try what failed again: secateur resume {shlex.quote(str(result.folder))}")
+        raise typer.Exit(1)
+
+
+def _two_lines(header: str) -> str:
+    """A heading broken in the middle, so that the table is narrower."""
+    words = header.split(" ")
+    half = (len(words) + 1) // 2
+    return "\n".join(part for part in (" ".join(words[:half]), " ".join(words[half:])) if part)

@@ -1,0 +1,34 @@
+"""Options that several commands have, and the examples below their help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Data", "Epochs", "Ignore", "Model", "Only", "Pattern", "Quiet", "Seed", "Sets", "Shape", "Source", "Weights",
+    "examples",
+]  # fmt: skip
+
+Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
+Weights = Annotated[str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")]
+Shape = Annotated[str | None, typer.Option(help="Shape of one input, like 3,224,224.", metavar="C,H,W")]
+Only = Annotated[list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")]
+Ignore = Annotated[
+    list[str] | None, typer.Option(help="Leave this module or pattern alone; repeatable.", metavar="NAME")
+]
+Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
+Model = Annotated[str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")]
+Data = Annotated[str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every step that trains.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, like steps.prune.ratio=0.3.", metavar="KEY=VALUE")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def examples(*lines: str) -> str:
+    """The text below a command's help, with one example a line."""
+    return "\n".join([f"[bold]Example{'s' * (len(lines) > 1)}[/bold]", *(f"  secateur {x}" for x in lines)])

@@ -1,0 +1,147 @@
+"""Runs a comparison into a folder, and goes on with one that was stopped at any moment."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import InputError
+from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
+from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
+from secateur.recipe.comparison.table import Comparison, measure_runs
+from secateur.recipe.files import disk_errors, lock, read_json, write_json, write_text
+from secateur.recipe.folder import refuse_used
+from secateur.recipe.schema import Recipe
+
+__all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
+
+FORMAT = 1
+PLAN = "comparison.json"
+
+
+def compare_recipes(
+    recipes: Mapping[str, Recipe],
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    command: str | None = None,
+    on_event: Callable[[JobEvent], None] | None = None,
+    budget: str = "",
+) -> Comparison:
+    """Runs several recipes from one dense network, in parallel processes, and measures what they end with.
+
+    The dense network is adapted once, as the first recipe that begins so says; every recipe then starts from it.
+    Control, measure, export and report steps of the recipes are left out: all networks are measured together at the
+    end, in one process and in turn. A job that fails does not stop the others; its row says why.
+
+    Args:
+        recipes: Recipes by name, see `at_budget` and `at_ratios`; of one network, data set and seed.
+        out: A folder that does not exist or is empty.
+        jobs: Processes at a time; by default as many as there are cores.
+        command: What a reader can type to repeat it, for the page.
+        on_event: Called with every event of every job.
+        budget: What was made equal, in words, for the page.
+
+    Returns:
+        The table; ``results.json``, ``comparison.csv`` and ``comparison.html`` hold it too.
+
+    Raises:
+        InputError: No recipes, recipes that do not go together, or a used folder.
+        DataError: The data set or the weights cannot be read.
+    """
+    from secateur.recipe.prepare import load_data, make_model
+    from secateur.recipe.results import describe
+
+    if not recipes:
+        raise InputError("There is nothing to compare: give at least one recipe.")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs is the number of processes, at least 1; got {jobs}.")
+    out = Path(out)
+    refuse_used(out)
+    check_alike(recipes)
+    first = next(iter(recipes.values()))
+    data = load_data(first)
+    make_model(first, data)  # a wrong network or weights file is to be told before anything is written
+    facts = {
+        "model": first.model.name,
+        "data": describe(data),
+        "budget": budget,
+        "command": command or f"secateur compare {shlex.join(recipes)}",
+    }
+    with disk_errors(out):
+        _create(out, recipes, facts, jobs)
+    return resume_comparison(out, on_event=on_event)
+
+
+def is_comparison(folder: str | Path) -> bool:
+    """Whether ``folder`` holds a comparison."""
+    return (Path(folder) / PLAN).is_file()
+
+
+def resume_comparison(folder: str | Path, *, on_event: Callable[[JobEvent], None] | None = None) -> Comparison:
+    """Goes on with a comparison: what is finished is kept, what failed is tried again.
+
+    Raises:
+        InputError: Another process works in the folder.
+        DataError: Its files are damaged.
+    """
+    folder = Path(folder).absolute()
+    plan = read_json(folder / PLAN)
+    home = Path(plan["home"]) if Path(plan["home"]).is_dir() else Path.cwd()
+    jobs = {name: Job(name, folder / "recipes" / f"{name}.yaml", folder / "runs" / name) for name in plan["jobs"]}
+    tell = on_event or (lambda event: None)
+    with lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
+        failed = _run_all(jobs, int(plan["parallel"]), home, tell)
+        return _result(folder, jobs, failed, plan["facts"])
+
+
+def _create(out: Path, recipes: Mapping[str, Recipe], facts: Mapping[str, Any], parallel: int | None) -> None:
+    """Makes the folder, whole or not at all: the plan, and a recipe per job."""
+    start = shared_start(recipes)
+    adapted = str(out / "runs" / DENSE / "steps" / "01-adapt" / "model.safetensors") if start else None
+    every = {**({DENSE: start} if start else {}), **{n: from_dense(r, adapted) for n, r in recipes.items()}}
+    if empty := [name for name, recipe in every.items() if not recipe.steps]:
+        raise InputError(f"There is nothing to compare in {empty[0]}: it only adapts and measures.")
+    if DENSE in recipes:
+        raise InputError(f"A recipe to compare cannot be called {DENSE!r}: that is the network that all start from.")
+    plan = {
+        "format": FORMAT,
+        "jobs": list(every),
+        "parallel": cores() if parallel is None else parallel,
+        "home": str(Path.cwd()),
+        "facts": facts,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        new = Path(temporary) / "new"
+        (new / "recipes").mkdir(parents=True)
+        (new / "runs").mkdir()
+        for name, recipe in every.items():
+            write_text(new / "recipes" / f"{name}.yaml", recipe.to_yaml())
+        write_json(new / PLAN, plan)
+        new.rename(out)
+
+
+def _run_all(jobs: Mapping[str, Job], parallel: int, home: Path, tell: Callable[[JobEvent], None]) -> dict[str, str]:
+    """The dense network first, then all recipes; returns why those that failed did."""
+    start: Sequence[Job] = [jobs[DENSE]] if DENSE in jobs else []
+    failed = run_jobs(start, parallel=1, home=home, on_event=tell) if start else {}
+    if failed:
+        return dict.fromkeys(jobs, f"the dense network could not be adapted: {failed[DENSE]}")
+    rest = [job for name, job in jobs.items() if name != DENSE]
+    return run_jobs(rest, parallel=parallel, home=home, on_event=tell)
+
+
+def _result(folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any]) -> Comparison:
+    from secateur.measure import machine
+    from secateur.report.comparison import write_comparison
+
+    rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed)
+    result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})
+    write_text(folder / "comparison.csv", result.to_csv())
+    write_comparison(result, folder / "comparison.html")
+    write_json(folder / "results.json", result.to_json())
+    return result

@@ -1,0 +1,194 @@
+"""The table of a comparison: every network measured the same way, in one process, timed in turn."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur.recipe.comparison.plan import DENSE
+from secateur.recipe.files import read_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.measure import Timing
+    from secateur.recipe.runner import RunResult
+
+__all__ = ["Comparison", "Row", "measure_runs"]
+
+CUTS = ("prune", "sparsify", "lc", "remove_layers")
+TRAINS = ("finetune", "scratch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of a comparison; what was not measured is ``None``.
+
+    Attributes:
+        name: The recipe (and point of a sweep); ``dense`` for the network that all start from.
+        failed: Why its job failed; nothing else is known then.
+        top1_before: Test top-1 in percent when the last fine-tuning began.
+        top5_before: Test top-5 likewise.
+        top1: Test top-1 in percent at the end.
+        top5: Test top-5 likewise.
+        params: Parameters that are not zero.
+        macs: Multiply-accumulates of one image (zeros inside a layer are multiplied like any other weight).
+        flops: Twice that.
+        compression: Parameters of the dense network / parameters.
+        forward_ms: Median time of a forward pass of one image.
+        backward_ms: Median time of the backward pass alone.
+        energy_mj: Energy of one image in millijoules, by the model of `secateur.measure.energy`: an estimate.
+        netscore: NetScore of accuracy, parameters and MACs.
+        weight_bytes: Bytes of the weights on disk, in the smallest form that the run wrote.
+        epochs: Epochs of training after the dense network.
+        seconds: Duration of the run.
+    """
+
+    name: str
+    failed: str = ""
+    top1_before: float | None = None
+    top5_before: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    flops: int | None = None
+    compression: float | None = None
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    energy_mj: float | None = None
+    netscore: float | None = None
+    weight_bytes: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of a comparison.
+
+    Attributes:
+        folder: Where everything lies.
+        rows: The dense network, then the recipes in the order in which they were named.
+        facts: Network, data, budget, machine and command, for the page.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """Rows of the jobs that failed."""
+        return tuple(row for row in self.rows if row.failed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in ``results.json``."""
+        return {**self.facts, "rows": [asdict(row) for row in self.rows]}
+
+    def to_csv(self) -> str:
+        """The table with a column per attribute of :class:`Row`; what is not known is empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in self.rows)
+        return text.getvalue()
+
+    @classmethod
+    def read(cls, folder: Path) -> Comparison:
+        """Reads ``results.json`` of a folder."""
+        data = read_json(folder / "results.json")
+        rows = tuple(Row(**row) for row in data.pop("rows"))
+        return cls(folder, rows, data)
+
+
+def measure_runs(runs: Mapping[str, Path], failed: Mapping[str, str], *, budget_s: float = 20.0) -> tuple[Row, ...]:
+    """Measures the finished runs and the dense network that they started from.
+
+    Args:
+        runs: Folder of every run by name, failed ones included.
+        failed: Why the failed ones did.
+        budget_s: Seconds for all timing together.
+    """
+    from secateur.recipe.runner import reopen
+
+    finished = {name: reopen(folder) for name, folder in runs.items() if name not in failed}
+    if not finished:
+        return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE)
+    first = next(iter(finished.values()))
+    networks = {DENSE: _dense(first), **{name: _final(run) for name, run in finished.items() if name != DENSE}}
+    images = first.data.sample(2, split="test")
+    timings = _times(networks, images[:1], budget_s)
+    rows = {DENSE: _row(DENSE, networks[DENSE], first, timings, None)}
+    for name in networks:
+        if name != DENSE:
+            rows[name] = _row(name, networks[name], finished[name], timings, rows[DENSE].params)
+    names = [DENSE, *(name for name in runs if name != DENSE)]
+    return tuple(rows.get(name) or Row(name, failed=failed[name]) for name in names)
+
+
+def _dense(run: RunResult) -> nn.Module:
+    """The network that the run started from, as it was before sparsity training or anything else of the recipe."""
+    from secateur.recipe.prepare import make_model
+
+    if run.recipe.name == DENSE:
+        return run.state.models[DENSE]
+    return make_model(run.recipe, run.data)
+
+
+def _final(run: RunResult) -> nn.Module:
+    return run.state.models[run.state.current]
+
+
+def _times(networks: Mapping[str, nn.Module], image: Any, budget_s: float) -> tuple[Timing, ...]:
+    from secateur.measure import latency
+
+    return latency(networks, image, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
+
+
+def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
+    from secateur.measure import netscore, nonzero_params, size_on_disk
+    from secateur.measure.counts import count
+    from secateur.measure.energy import energy
+    from secateur.train import evaluate
+
+    inputs = run.data.sample(2, split="test")
+    params, macs = nonzero_params(model), count(model, inputs).macs
+    now = evaluate(model, run.data.test, data=run.data)
+    before, epochs, stored = (None, None, None) if name == DENSE else _story(run)
+    ms = {t.direction: t.median_ms for t in timings if t.model == name}
+    return Row(
+        name,
+        top1_before=before["top1"] if before else None,
+        top5_before=before["top5"] if before else None,
+        top1=now.top1,
+        top5=now.top5,
+        params=params,
+        macs=macs,
+        flops=2 * macs,
+        compression=(dense or params) / max(1, params),
+        forward_ms=ms.get("forward"),
+        backward_ms=ms.get("backward"),
+        energy_mj=energy(model, inputs).estimated_mj,
+        netscore=netscore(now.top1, params, macs) if now.top1 and params and macs else None,
+        weight_bytes=min(filter(None, (size_on_disk(model), stored))),
+        epochs=epochs,
+        seconds=run.results["duration_s"],
+    )
+
+
+def _story(run: RunResult) -> tuple[Mapping[str, Any] | None, int, int | None]:
+    """Quality when the last fine-tuning began, epochs of all training, and bytes of a compressed file."""
+    files = sorted((run.folder / "steps").glob("*/result.json"))
+    results = {file.parent.name: read_json(file)["result"] for file in files}
+    kinds = [name.partition("-")[2] for name in results]
+    last = max((i for i, kind in enumerate(kinds) if kind in TRAINS), default=None)
+    scored = [result["evaluations"].get("pruned") for result in list(results.values())[: last or 0]]
+    before = next((quality for quality in reversed(scored) if quality), None)
+    sizes = [result["summary"].get("compressed_bytes") for result in results.values()]
+    stored = next((size for size in reversed(sizes) if size), None)
+    return before, sum(len(result["epochs"]) for result in results.values()), stored

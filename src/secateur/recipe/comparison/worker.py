@@ -1,0 +1,57 @@
+"""One job of a comparison, in a process of its own: begins or goes on with a run, and tells its parent about it.
+
+Started as ``python -m secateur.recipe.comparison.worker RECIPE FOLDER``. Every event is one JSON line on standard
+output. Standard input stays open as long as the parent lives; when it closes, however the parent died, the job stops
+at once, and what it was writing is made good by the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(recipe: str, folder: str) -> int:
+    """Runs the job; returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    from secateur.errors import SecateurError
+    from secateur.recipe import load_recipe, resume, run
+
+    def tell(event: Any) -> None:
+        _say(**asdict(event))
+
+    try:
+        if (Path(folder) / "recipe.yaml").exists():
+            resume(folder, on_event=tell, progress=False)
+        else:
+            run(load_recipe(Path(recipe)), folder, on_event=tell, progress=False)
+    except SecateurError as error:
+        _say(what="failed", reason=str(error))
+        return 2
+    except Exception as error:
+        _say(what="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    _say(what="done")
+    return 0
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _say(**event: Any) -> None:
+    print(json.dumps(event, default=str), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
