@@ -81,6 +81,27 @@ def test_the_gradient_is_that_of_the_formula(small: nn.Module, family: str) -> N
     assert any(gradient.any() for gradient in wanted.values())
 
 
+def test_depth_is_the_branches_that_a_shortcut_passes() -> None:
+    model, images = create("resnet_digits"), torch.zeros(2, 1, 8, 8)
+    penalty = GroupLasso(0.3, over="depth").bind(model, images)
+    # the first blocks of stages 2 and 3 change the shape: nothing passes them unchanged
+    blocks = [model.layer1[0], model.layer1[1], model.layer2[1], model.layer3[1]]
+    norms = [torch.cat([p.flatten() for p in block.parameters()]).norm() for block in blocks]
+    assert penalty.sizes(model).tolist() == pytest.approx([float(norm) for norm in norms])
+    (0.3 * sum(norms)).backward()
+    wanted = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    penalty.gradients(model)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, wanted[name], atol=1e-6), name
+
+
+def test_depth_without_a_shortcut_is_an_error(small: nn.Module) -> None:
+    with pytest.raises(InputError, match="no branch lies beside a shortcut"):
+        GroupLasso(over="depth").bind(small, INPUT)
+
+
 def test_several_families_add_up(small: nn.Module) -> None:
     both = GroupLasso(1.0, over=["filters", "channels"]).bind(small, INPUT)
     single = [GroupLasso(1.0, over=family).bind(small, INPUT) for family in ("filters", "channels")]

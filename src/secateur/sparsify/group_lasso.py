@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
+from secateur.graph.branches import find_branches
 from secateur.graph.groups import Group, Groups
 from secateur.registry import Registry
 from secateur.sparsify.penalties import PENALTIES, Penalty
@@ -223,3 +224,11 @@ def units(groups: Groups) -> list[GroupSet]:
         return tuple(_part(groups, group, m.parameter, m.dim) for m in group.members if m.parameter in parameters)
 
     return [GroupSet(len(group), parts(group)) for group in groups.items]
+
+
+@FAMILIES.register("depth")
+def depth(groups: Groups) -> list[GroupSet]:
+    """Σ_l ‖everything learned in the residual branch l‖, of branches that can be left out (eq. 5)."""
+    whole = torch.zeros(1, dtype=torch.long)
+    branches = [branch for branch in find_branches(groups.flow.traced) if not branch.reason]
+    return [GroupSet(1, tuple(Part(name, (), whole) for name in branch.parameters)) for branch in branches]
