@@ -14,7 +14,8 @@ from zoo import settle
 
 @pytest.mark.parametrize("name", CASES)
 def test_apoz_counts_zeros_behind_every_relu(name: str) -> None:
-    case, images = CASES[name](), CASES[name]().images()
+    case = CASES[name]()
+    images = case.images()
     scores = case.scores("apoz", images)
     for group, relus in case.relus.items():
         seen = case.seen(relus, images)
@@ -28,7 +29,8 @@ def test_apoz_counts_zeros_behind_every_relu(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_mean_activation_is_the_mean_behind_every_relu(name: str) -> None:
-    case, images = CASES[name](), CASES[name]().images()
+    case = CASES[name]()
+    images = case.images()
     scores = case.scores("mean_activation", images)
     for group, relus in case.relus.items():
         seen = case.seen(relus, images)

@@ -143,7 +143,11 @@ class Conv(Splitter):
 
 
 def splitter(flow: Flow, node: Node) -> Splitter | None:
-    """How the response of ``node`` is split, ``None`` where that is not known (transposed convolutions, products)."""
+    """How the response of ``node`` is split by input channel.
+
+    ``None`` where that is not known (transposed convolutions, products), and for a depthwise convolution: its
+    channels do not meet, so it passes units on and uses none.
+    """
     name = str(getattr(node.target, "overloadpacket", ""))
     if name not in ("aten.linear", "aten.conv1d", "aten.conv2d", "aten.conv3d"):
         return None
@@ -156,7 +160,7 @@ def splitter(flow: Flow, node: Node) -> Splitter | None:
     if name == "aten.linear":
         return Linear(node, source, tensor, dims - 1) if dims > 1 else None
     spatial = tensor.ndim - 2
-    if dims != tensor.ndim:
+    if dims != tensor.ndim or (arguments["groups"] > 1 and tensor.shape[1] == 1):
         return None
     stride, dilation = (_each(arguments[k], spatial) for k in ("stride", "dilation"))
     padding = _padding(arguments["padding"], tensor, dilation)
