@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from secateur.criteria import criterion
     from secateur.deploy import export
     from secateur.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
+    from secateur.layers import removable, remove_layers
     from secateur.measure.counts import count
     from secateur.plan import Plan
     from secateur.pruned import Pruned
@@ -44,6 +45,8 @@ __all__ = [
     "load",
     "models",
     "prune",
+    "removable",
+    "remove_layers",
     "sparsify",
 ]
 
@@ -68,6 +71,8 @@ _HOME = {
     "export": "secateur.deploy",
     "load": "secateur.artifact",
     "prune": "secateur.api",
+    "removable": "secateur.layers",
+    "remove_layers": "secateur.layers",
 }
 _MODULES = {"criteria", "data", "models", "sparsify"}
 

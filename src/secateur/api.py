@@ -26,6 +26,7 @@ from secateur.graph.flow import Flow, flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
 from secateur.graph.trace import trace
+from secateur.layers import replay
 from secateur.measure.counts import Costs
 from secateur.plan import Plan
 from secateur.pruned import Cut, Pruned
@@ -143,6 +144,8 @@ def apply(
     """
     if plan.parts:
         return _apply_parts(model, plan, example_inputs, backend, verify)
+    if plan.removed:
+        return replay(model, plan, example_inputs, backend, verify)
     check_network(model, example_inputs)
     labelled = flow(trace(model, example_inputs))
     analysis, keep = fitting(labelled, plan)

@@ -12,7 +12,8 @@ from secateur.errors import PlanError
 
 __all__ = ["Plan"]
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""1: kept indices; 2: residual branches may be removed as well. A plan is written in the lowest that holds it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Plan:
         provenance: How it came about (criterion, ratio or target, scope, versions …).
         parts: The plans that it was composed of, each in the indices of the network before it; a network that
             was pruned in several steps is cut again step by step.
+        removed: Names of the residual branches that go whole, in the order of execution.
+        replaced: Modules that stand for removed branches, and what takes their place (``identity``, ``relu``);
+            empty where the branches have no modules of their own.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -37,6 +41,8 @@ class Plan:
     dense_shapes: Mapping[str, tuple[int, ...]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Plan, ...] = ()
+    removed: tuple[str, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -51,13 +57,20 @@ class Plan:
         """One line: how many tensors, and the first cut."""
         first = next(((n, d, k) for n, dims in self.keep.items() for d, k in dims.items()), None)
         text = f", {first[0]}: {len(first[2])} of {self.dense_shapes[first[0]][first[1]]}" if first else ""
-        return f"Plan({len(self.keep)} tensors cut{text})"
+        gone = f", branches removed: {', '.join(self.removed)}" if self.removed else ""
+        return f"Plan({len(self.keep)} tensors cut{text}{gone})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
-        plain = {"format": FORMAT, "keep": keep, "dense_shapes": shapes, "provenance": dict(self.provenance)}
+        plain = {
+            "format": 2 if self.removed else 1,
+            "keep": keep,
+            "dense_shapes": shapes,
+            "provenance": dict(self.provenance),
+        }
+        plain |= {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
         return plain | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
 
     def to_json(self) -> str:
@@ -67,14 +80,16 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Any) -> Plan:
         """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, dict) or data.get("format") not in FORMATS:
             got = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"This is not a plan of format {FORMAT} (got {got!r}); newer plans need a newer Secateur.")
+            raise PlanError(f"This is not a plan of format 1 or 2 (got {got!r}); newer plans need a newer Secateur.")
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
             parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
-            return cls(keep, shapes, dict(data.get("provenance", {})), parts)
+            removed = tuple(map(str, data.get("removed", ())))
+            replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
+            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -101,7 +116,8 @@ class Plan:
             if name not in first.dense_shapes:
                 shapes[name] = self.dense_shapes[name]
         parts = (*(first.parts or (first,)), *(self.parts or (self,)))
-        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts)
+        removed, replaced = (*first.removed, *self.removed), {**first.replaced, **self.replaced}
+        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced)
 
 
 def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:

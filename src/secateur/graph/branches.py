@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from secateur.graph.trace import Traced
@@ -200,14 +199,3 @@ def _common(layers: Sequence[str]) -> str:
     parts = [layer.split(".") for layer in layers]
     shared = takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))
     return ".".join(column[0] for column in shared)
-
-
-def mutates(node: Node) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
-def tensors_in(module: nn.Module) -> Mapping[str, torch.Tensor]:
-    """Parameters and buffers by name."""
-    return dict((*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)))

@@ -14,7 +14,7 @@ from torch.fx import Node
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.trace import Traced
 
-__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "shape_of"]
+__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,16 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return _shape(node.meta["val"])
 
 
-def module_of(node: Node) -> str:
-    """Dotted name of the module that calls the operator."""
+def modules_of(node: Node) -> list[str]:
+    """Dotted names of the modules that the operator is called in, outermost (the network itself, empty) first."""
     stack: Mapping[str, Sequence[Any]] = node.meta.get("nn_module_stack") or {}
     names = [str(path) for path, _ in stack.values() if "_empty_nn_module_stack" not in str(path)]
-    return names[-1].removeprefix("L['self']").lstrip(".") if names else ""
+    return [name.removeprefix("L['self']").lstrip(".") for name in names]
+
+
+def module_of(node: Node) -> str:
+    """Dotted name of the module that calls the operator."""
+    return (modules_of(node) or [""])[-1]
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from secateur.errors import PlanError
 from secateur.surgery.graph import sliced_parameter
+from secateur.surgery.substitutes import substitute
 
 __all__ = ["prune_module"]
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
 
-def prune_module(model: nn.Module, keep: Keep) -> nn.Module:
+def prune_module(model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None) -> nn.Module:
     """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
 
     Dense weights are never copied: slices take their place while the module tree is being copied.
@@ -24,9 +25,10 @@ def prune_module(model: nn.Module, keep: Keep) -> nn.Module:
     Args:
         model: The dense network (not touched).
         keep: Kept indices by parameter or buffer name and dimension.
+        replaced: Modules that something without weights takes the place of (a removed residual branch).
 
     Raises:
-        PlanError: ``keep`` names something that ``model`` does not have, or indices out of range.
+        PlanError: ``keep`` or ``replaced`` names something that ``model`` does not have, or indices out of range.
     """
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     _check(tensors, keep)
@@ -43,7 +45,17 @@ def prune_module(model: nn.Module, keep: Keep) -> nn.Module:
         for kind, update in _UPDATES.items():
             if isinstance(module, kind):
                 update(module, keep.get(f"{path}.weight".lstrip("."), {}))
+    for path, kind in (replaced or {}).items():
+        _replace(pruned, path, kind)
     return pruned
+
+
+def _replace(pruned: nn.Module, path: str, kind: str) -> None:
+    try:
+        mode = pruned.get_submodule(path).training
+    except AttributeError as error:
+        raise PlanError(f"The plan replaces the module {path!r}, which this network does not have.") from error
+    pruned.set_submodule(path, substitute(kind).train(mode))
 
 
 def _check(tensors: Mapping[str, Tensor], keep: Keep) -> None:

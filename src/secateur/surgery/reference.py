@@ -91,6 +91,9 @@ class MaskedInterpreter(Interpreter):
         label_keep: Which labels stay.
         weights: Values to use for some parameters instead of the network's own.
         in_double: Whether to compute in double precision; every weight is converted as it is used.
+
+    Attributes:
+        removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class MaskedInterpreter(Interpreter):
         super().__init__(graph)
         self._groups, self._keep, self._weights = groups, label_keep, weights or {}
         self._in_double = in_double
+        self.removed: Mapping[Node, int] = {}
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
 
     def of(self, node: Any) -> dict[int, Mask]:
@@ -120,6 +124,8 @@ class MaskedInterpreter(Interpreter):
         if rule is not None and rule.reference is not None and self._cut_inside(n):
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             value = rule.reference(Masked(self, n, args, kwargs))
+        elif n in self.removed:
+            value = self.fetch_args_kwargs_from_env(n)[0][1 - self.removed[n]].clone()
         elif n.op == "get_attr" and n.target in self._weights:
             value = self._weights[str(n.target)].clone()
         else:

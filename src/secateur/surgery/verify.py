@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.trace import preserved_rng
+from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import slice_tensor
 from secateur.surgery.reference import MaskedInterpreter, double
 from secateur.types import Verification
@@ -34,10 +35,13 @@ Mask = NDArray[np.bool_]
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
+Removed = Mapping[Node, int]
+
 
 def verify(
-    pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, tolerance: float = TOLERANCE
-) -> Verification:
+    pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, tolerance: float = TOLERANCE,
+    removed: Removed | None = None,
+) -> Verification:  # fmt: skip
     """Compares ``pruned`` with the masked dense network on the example inputs.
 
     Formula: max over outputs of max |pruned − masked| / max |masked|. Inputs and weights that are constant
@@ -52,11 +56,13 @@ def verify(
         label_keep: Which labels stay, shape (labels,).
         keep: Kept indices by tensor name and dimension.
         tolerance: What is still accepted.
+        removed: Additions of the dense graph, each with the operand (0 or 1) that counts as zero: the residual
+            branches that were removed.
 
     Raises:
         VerificationError: The outputs differ by more; names the first operator that does.
     """
-    trial = _Trial(pruned, groups, label_keep, keep)
+    trial = _Trial(pruned, groups, label_keep, keep, removed or {})
     with preserved_rng(*trial.tensors), torch.no_grad():
         error, count = trial.of_one_sample()
         if not error <= tolerance:
@@ -76,8 +82,8 @@ def verify(
 class _Trial:
     """The two networks, what they are fed and which weights they use."""
 
-    def __init__(self, pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> None:
-        self.pruned, self.groups, self.label_keep = pruned, groups, label_keep
+    def __init__(self, pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, removed: Removed) -> None:
+        self.pruned, self.groups, self.label_keep, self.removed = pruned, groups, label_keep, removed
         self.dense, self.in_double = groups.flow.traced.module, False
         traced, noise = groups.flow.traced, torch.Generator().manual_seed(0)
         self.args, self.kwargs = pytree.tree_map(lambda v: _telling(v, noise), (traced.args, traced.kwargs))
@@ -86,6 +92,7 @@ class _Trial:
         self.dense_weights = {n: told.setdefault(id(p), _telling(p.detach(), noise)) for n, p in named if _constant(p)}
         self.dense_weights |= written(self.dense)  # a network that changes itself changes copies here
         once = {n for n, _ in (*self.dense.named_parameters(), *self.dense.named_buffers())}  # one name a tensor
+        once &= {n for n, _ in _named(pruned)} if removed else once  # a removed branch took its weights along
         self.pruned_weights = {n: slice_tensor(w, keep.get(n, {})) for n, w in self.dense_weights.items() if n in once}
 
     @property
@@ -117,7 +124,9 @@ class _Trial:
         return twin
 
     def masked(self) -> MaskedInterpreter:
-        return MaskedInterpreter(self.dense, self.groups, self.label_keep, self.dense_weights, self.in_double)
+        masked = MaskedInterpreter(self.dense, self.groups, self.label_keep, self.dense_weights, self.in_double)
+        masked.removed = self.removed
+        return masked
 
     def compare(self) -> tuple[float, int]:
         mode = self.pruned.training
@@ -165,22 +174,17 @@ def written(graph: GraphModule) -> dict[str, Tensor]:
     root: dict[Node, Node] = {}
     found: dict[str, Tensor] = {}
     for node in graph.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
         first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
-        root[node] = root[first] if first is not None and _may_alias(node) else node
-        if schema is not None and schema.is_mutable and first is not None and root[first].op == "get_attr":
+        root[node] = root[first] if first is not None and may_alias(node) else node
+        if mutates(node) and first is not None and root[first].op == "get_attr":
             name = str(root[first].target)
             found[name] = operator.attrgetter(name)(graph).detach().clone()
     return found
 
 
-def _may_alias(node: Node) -> bool:
-    """Whether the result may share memory with the first argument."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return node.target is operator.getitem
-    named = str(node.target).split(".")[1] in ("reshape", "contiguous", "flatten", "to", "expand_as")
-    return named or any(r.alias_info is not None for r in schema.returns)
+def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def _constant(value: Tensor) -> bool:

@@ -1,0 +1,209 @@
+"""Whole layers: a residual branch goes and its skip stays, in the graph or in the module tree."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from secateur.errors import PlanError
+from secateur.graph.branches import Branch
+from secateur.graph.flow import modules_of
+from secateur.graph.groups import Groups
+from secateur.graph.trace import Traced
+from secateur.graph.writes import may_alias, mutates
+from secateur.surgery.graph import follow_mode, twin_graph
+from secateur.surgery.substitutes import ACTIVATIONS
+
+__all__ = ["live_nodes", "remove_from_graph", "replacements"]
+
+Branches = Sequence[Branch]
+
+
+# --------------------------------------------------------------------------------------------------- live nodes
+
+
+def live_nodes(nodes: Sequence[Node], removed: Mapping[Node, Node] | None = None) -> set[Node]:
+    """What is still needed for the output when every addition in ``removed`` hands on its skip.
+
+    An operator that writes in place is needed as long as what it writes into is.
+    """
+    removed = removed or {}
+    root: dict[Node, Node] = {}
+    for node in nodes:
+        first = _through(node.args[0], removed) if node.args and isinstance(node.args[0], Node) else None
+        root[node] = root[first] if first is not None and may_alias(node) else node
+    writers = [n for n in nodes if mutates(n) and n not in removed]
+    live: set[Node] = set()
+    _follow([n for n in nodes if n.op in ("output", "placeholder") or _checks(n)], removed, live)
+    while late := [n for n in writers if n not in live and _lasts(root[n], live)]:
+        _follow(late, removed, live)
+    return live
+
+
+def _lasts(root: Node, live: set[Node]) -> bool:
+    """Whether memory that is written is seen later: by a live operator, or as a buffer of the network."""
+    return root in live or root.op == "get_attr"
+
+
+def _checks(node: Node) -> bool:
+    """Operators that give nothing and only check what they are given."""
+    return node.op == "call_function" and any(word in str(node.target) for word in ("assert", "sym_constrain"))
+
+
+def _follow(start: list[Node], removed: Mapping[Node, Node], live: set[Node]) -> None:
+    todo = [_through(n, removed) for n in start]
+    while todo:
+        node = todo.pop()
+        if node not in live:
+            live.add(node)
+            todo += [_through(n, removed) for n in node.all_input_nodes]
+
+
+def _through(node: Node, removed: Mapping[Node, Node]) -> Node:
+    """What stands for a node: for a removed addition its skip, which may be a removed addition itself."""
+    while node in removed:
+        node = removed[node]
+    return node
+
+
+# -------------------------------------------------------------------------------------------------------- graph
+
+
+def remove_from_graph(groups: Groups, branches: Branches) -> GraphModule:
+    """Copies the dense graph without ``branches``: additions hand on their skip, and what nobody needs goes.
+
+    Returns:
+        A trainable module whose parameters keep their names; in eval mode.
+    """
+    result, copies = twin_graph(groups, np.ones(groups.component.shape, dtype=bool), {})
+    for branch in branches:
+        _bypass(result, copies[branch.add], branch.side)
+    graph, live = result.graph, live_nodes(list(result.graph.nodes))
+    dead = [node for node in graph.nodes if node not in live]
+    names = {str(n.target) for n in dead if n.op == "get_attr"}
+    for node in reversed(dead):
+        graph.erase_node(node)
+    _forget(result, names, {str(n.target) for n in graph.nodes if n.op == "get_attr"})
+    return follow_mode(result).eval()
+
+
+def _bypass(module: GraphModule, add: Node, side: int) -> None:
+    """Hands the skip to everyone who used the sum; as a copy where one of them writes into it."""
+    skip = add.args[1 - side]
+    assert isinstance(skip, Node)
+    again = [user for user in add.users if _is_relu(user)] if _is_relu(skip) else []  # relu(relu(x)) = relu(x)
+    if any(mutates(node) and node not in again for node in _views(add)):
+        with module.graph.inserting_before(add):
+            value = skip.meta.get("val")
+            skip = module.graph.call_function(torch.ops.aten.clone.default, (skip,))
+            skip.meta["val"] = value
+    for node in (*again, add):
+        node.replace_all_uses_with(skip)
+    for node in (*again, add):
+        module.graph.erase_node(node)
+
+
+def _views(node: Node) -> Iterator[Node]:
+    """Operators that share the memory of ``node``."""
+    for user in node.users:
+        if may_alias(user) and user.args and user.args[0] is node:
+            yield user
+            yield from _views(user)
+
+
+def _is_relu(node: Node) -> bool:
+    return str(node.target) in ("aten.relu.default", "aten.relu_.default")
+
+
+def _forget(module: nn.Module, gone: set[str], used: set[str]) -> None:
+    """Deletes tensors that the graph no longer names, with what else their modules hold (a batch counter)."""
+    homes = {name.rpartition(".")[0] for name in gone - used} - {name.rpartition(".")[0] for name in used}
+    for path in homes:
+        holder = operator.attrgetter(path)(module) if path else module
+        for name in [*holder._parameters, *holder._buffers]:
+            delattr(holder, name)
+    for name in gone - used:
+        path, _, leaf = name.rpartition(".")
+        holder = operator.attrgetter(path)(module) if path else module
+        if hasattr(holder, leaf):
+            delattr(holder, leaf)
+
+
+# ------------------------------------------------------------------------------------------------------- module
+
+
+def replacements(model: nn.Module, traced: Traced, branches: Branches) -> dict[str, str]:
+    """Which modules of ``model`` stand for ``branches``, and what takes their place.
+
+    For each branch that is the smallest module that takes the skip and nothing else, gives one tensor, and computes
+    nothing more once the branch is gone than an activation.
+
+    Raises:
+        PlanError: There is no such module; says why.
+    """
+    removed = {branch.add: branch.skip for branch in branches}
+    live = live_nodes(traced.nodes, removed)
+    found: dict[str, str] = {}
+    covered: set[Node] = set()
+    for branch in branches:
+        if branch.add not in covered:
+            path, kind, nodes = _replacement(traced, branch, removed, live)
+            _check_alone(model, path, branch)
+            found[path] = kind
+            covered |= nodes
+    return found
+
+
+def _replacement(
+    traced: Traced, branch: Branch, removed: Mapping[Node, Node], live: set[Node]
+) -> tuple[str, str, set[Node]]:
+    """Path of the module, what takes its place, and all its operators."""
+    reason = "it is part of the network's own forward"
+    for path in reversed(modules_of(branch.add)):
+        nodes = {n for n in traced.nodes if path and n.op == "call_function" and path in modules_of(n)}
+        inputs = {i for n in nodes for i in n.all_input_nodes if i not in nodes and _is_activation(i)}
+        outputs = {n for n in nodes if _is_tensor(n) and any(u not in nodes for u in n.users)}
+        if not path or not set(branch.nodes) <= nodes or len(inputs) != 1 or len(outputs) != 1:
+            continue
+        kind = _left(nodes & live, next(iter(inputs)), next(iter(outputs)), removed)
+        if kind is not None:
+            return path, kind, nodes
+        reason = f"{path!r} computes more than this branch"
+        break
+    raise PlanError(f"the branch {branch.name!r} has no module of its own: {reason}")
+
+
+def _left(rest: set[Node], source: Node, output: Node, removed: Mapping[Node, Node]) -> str | None:
+    """What a module still does: nothing, one activation, or more (``None``)."""
+    source, output = _through(source, removed), _through(output, removed)
+    computing = {n for n in rest if _is_tensor(n)}
+    if output is source and not computing:
+        return "identity"
+    if computing != {output} or _through(output.args[0], removed) is not source:  # type: ignore[arg-type]
+        return None
+    name = str(output.target).split(".")[1].removesuffix("_")
+    if name == "relu" and _is_relu(source):
+        return "identity"
+    if name not in ACTIVATIONS or output.kwargs:
+        return None
+    return " ".join([name, *map(str, output.args[1:])])
+
+
+def _check_alone(model: nn.Module, path: str, branch: Branch) -> None:
+    own = model.get_submodule(path)
+    if sum(1 for _, m in model.named_modules(remove_duplicate=False) if m is own) > 1:
+        raise PlanError(f"the branch {branch.name!r} is in a module that is used in several places ({path!r})")
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), (Tensor, list, tuple))
+
+
+def _is_activation(node: Any) -> bool:
+    return node.op != "get_attr" and _is_tensor(node)
