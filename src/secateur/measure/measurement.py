@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from secateur.measure.memory import peak_memory, size_on_disk
-from secateur.measure.ratios import netscore
+from secateur.measure.ratios import netscore, nonzero_params
 from secateur.measure.records import Record
 from secateur.types import Counts, ExampleInputs
 
@@ -20,6 +20,7 @@ class Measurement(Record):
 
     Attributes:
         params: Number of parameters.
+        nonzero_params: Those that are not zero; counted in NetScore where it is known.
         macs: Multiply-accumulates of one sample (FLOPs are twice that).
         weight_bytes: Bytes of the weights on disk (safetensors).
         peak_memory_bytes: See :func:`~secateur.measure.peak_memory`, for the example inputs' batch.
@@ -31,6 +32,7 @@ class Measurement(Record):
     """
 
     params: int | None = None
+    nonzero_params: int | None = None
     macs: int | None = None
     weight_bytes: int | None = None
     peak_memory_bytes: int | None = None
@@ -41,11 +43,17 @@ class Measurement(Record):
     seconds_per_image: float | None = None
 
     @property
+    def sparse(self) -> bool:
+        """Whether single weights were removed: more than a thousandth of the parameters is zero."""
+        return bool(self.params and self.nonzero_params is not None and self.nonzero_params < 0.999 * self.params)
+
+    @property
     def netscore(self) -> float | None:
-        """NetScore of the accuracy, parameters and MACs; ``None`` when one is missing or zero."""
-        if not (self.top1 and self.params and self.macs):
+        """NetScore of the accuracy, (non-zero) parameters and MACs; ``None`` when one is missing or zero."""
+        params = self.params if self.nonzero_params is None else self.nonzero_params
+        if not (self.top1 and params and self.macs):
             return None
-        return netscore(self.top1, self.params, self.macs)
+        return netscore(self.top1, params, self.macs)
 
 
 def measurement(
@@ -62,6 +70,7 @@ def measurement(
     """Adds what is measured here (bytes on disk, peak memory) to counts and quality measured elsewhere."""
     return Measurement(
         params=counts.params,
+        nonzero_params=nonzero_params(model),
         macs=counts.macs,
         weight_bytes=size_on_disk(model),
         peak_memory_bytes=peak_memory(model, inputs),

@@ -262,6 +262,7 @@ _COMPARISON: Sequence[tuple[str, _Has, _Text]] = (
     ("Test loss", *_plain("loss", _fixed(4))),
     ("Test images", *_plain("images", words.exact)),
     ("Parameters", *_plain("params", words.exact)),
+    ("Parameters that are not zero", lambda m, _: bool(m.sparse), lambda m, _: words.exact(m.nonzero_params)),
     ("Compression ratio (dense / this)", *_ratio("params", compression_ratio)),
     ("MACs per sample", *_plain("macs", words.exact)),
     ("MAC reduction (dense / this)", *_ratio("macs", mac_reduction)),
