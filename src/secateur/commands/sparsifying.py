@@ -35,7 +35,7 @@ def amounts(option: str, given: list[str] | None) -> float | dict[str, float] | 
             found[name] = float("nan")
         if found[name] != found[name] or (len(given) > 1 and not equals):
             raise InputError(f"{option} wants one number, or LAYER=NUMBER for every layer; got {' '.join(given)!r}.")
-    return found[""] if "" in found else found
+    return found.get("", found)
 
 
 def sparsify(opened: Opened, out: Path, *, bits: int | None, **options: Any) -> None:

@@ -1,7 +1,7 @@
 """Entropy coding of one sparse weight: gaps between what is left, and which shared value each has.
 
-The Huffman code is DEFLATE's with string matching switched off (RFC 1951), as zlib writes it: a well-kept codec,
-and a code of its own for every few tens of thousands of symbols.
+The Huffman code is DEFLATE's (RFC 1951), as zlib writes it: a well-kept codec, with a code of its own for every few
+tens of thousands of symbols. Repetitions are coded too where that is shorter, which for weights it seldom is.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Coded:
     symbols: tuple[int, int]
 
 
-def deflate(data: bytes, *, matching: bool = False) -> bytes:
-    """Huffman-codes bytes; with ``matching``, repetitions are found too."""
-    strategy = zlib.Z_DEFAULT_STRATEGY if matching else zlib.Z_HUFFMAN_ONLY
-    coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
-    return coder.compress(data) + coder.flush()
+def deflate(data: bytes) -> bytes:
+    """Huffman-codes bytes, without or with the repetitions in them, whichever is shorter."""
+    found = []
+    for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
+        coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, strategy)
+        found.append(coder.compress(data) + coder.flush())
+    return min(found, key=len)
 
 
 def inflate(data: bytes, size: int, what: str) -> bytes:

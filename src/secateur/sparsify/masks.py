@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -182,6 +184,13 @@ def _packed(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(mask.detach().cpu().numpy().reshape(-1)))
 
 
+def _unpacked(packed: NDArray[np.uint8], shape: list[int]) -> Tensor:
+    count = prod(shape)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"{len(packed)} bytes for {count} weights")
+    return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
+
+
 def save_masks(masks: Masks, path: Path) -> None:
     """Writes masks as safetensors, eight weights a byte, in one step."""
     from secateur.artifact import atomically
@@ -200,7 +209,6 @@ def load_masks(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="numpy") as file:
             shapes = json.loads(file.metadata()["shapes"])
-            bits = {name: np.unpackbits(file.get_tensor(name), count=int(np.prod(s))) for name, s in shapes.items()}
-            return {n: torch.from_numpy(bits[n].astype(bool).reshape(s)) for n, s in shapes.items()}
+            return {name: _unpacked(file.get_tensor(name), shape) for name, shape in shapes.items()}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} holds no masks, or is damaged ({error}). Make the network sparse anew.") from error

@@ -132,7 +132,7 @@ def compress(
             CompressedLayer(name, tensor.numel(), int((tensor != 0).sum()), len(entry.get("values", ())), size)
         )
     header = json.dumps(entries, separators=(",", ":")).encode()
-    packed = deflate(header, matching=True)
+    packed = deflate(header)
     body = b"".join([MAGIC, struct.pack("<II", len(packed), len(header)), packed, *streams])
     content = body + hashlib.sha256(body).digest()
     try:
@@ -170,7 +170,7 @@ def _shared(tensor: Tensor, bits: int) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _plain(tensor: Tensor) -> tuple[dict[str, Any], list[bytes]]:
-    data = deflate(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), matching=True)
+    data = deflate(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return {"bytes": [len(data)]}, [data]
 
 
