@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.analysis import Analysis, analyse, unsupported
-from secateur.budget import choose, gone_before, of_dense
+from secateur.budget import before_cut, choose, gone_before, of_dense
 from secateur.checks import check_network
 from secateur.criteria import GroupView
 from secateur.criteria.data import Data
@@ -32,12 +32,11 @@ from secateur.plan import Plan
 from secateur.pruned import Cut, Pruned
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import attempt
+from secateur.surgery.attempt import BACKENDS, attempt
 from secateur.types import ExampleInputs, Target, Verification
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
-BACKENDS = ("auto", "module", "graph")
 REFERENCES = ("current", "dense")
 
 Mask = NDArray[np.bool_]
@@ -188,7 +187,7 @@ def _cut(
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = plan_of(groups, label_keep, {**provenance, "before": {"params": before.params, "macs": before.macs}})
+    plan = plan_of(groups, label_keep, {**provenance, **before_cut(before, groups.items)})
     done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
     earlier = getattr(model, "_secateur_plan", None)
     whole = plan.after(earlier) if isinstance(earlier, Plan) else plan

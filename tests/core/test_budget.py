@@ -217,3 +217,13 @@ def test_groups_named_are_pruned_alone() -> None:
     assert widths(secateur.prune(model, x, ratio=0.5, groups=["1.0"])) == [6, 4, 10]
     with pytest.raises(UnknownNameError, match=r"no group named '1\.1'"):
         secateur.prune(model, x, ratio=0.5, groups=["1.1"])
+
+
+def test_earlier_cuts_are_counted_group_by_group_where_groups_share_a_dimension() -> None:
+    from secateur.models import create
+
+    model, x = create("resnet_digits"), torch.randn(2, 1, 8, 8)  # zero-padded shortcuts: streams within streams
+    dense = {c.group.name: len(c.group) for c in secateur.prune(model, x, ratio=0.0).groups}
+    first = secateur.prune(model, x, ratio=0.25, of="dense")
+    second = secateur.prune(first.model, x, ratio=0.5, of="dense")
+    assert {c.group.name: c.kept for c in second.groups} == {name: n // 2 for name, n in dense.items()}

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
-from secateur.errors import InputError
 from secateur.graph.groups import Group
 from secateur.plan import Plan
-from secateur.types import Target
+from secateur.types import Counts, Target
 
-__all__ = ["gone_before", "of_dense"]
+__all__ = ["before_cut", "gone_before", "of_dense"]
+
+KEY = "before"
 
 
-def gone_before(plan: Plan | None, groups: tuple[Group, ...]) -> dict[int, int]:
-    """Units that ``plan`` took from each group of the network that it left, by group number.
+def before_cut(counts: Counts, groups: Iterable[Group]) -> dict[str, Any]:
+    """What a plan's provenance keeps of the network that is cut: its size, and the units of every group."""
+    return {KEY: {"params": counts.params, "macs": counts.macs, "units": {g.name: len(g) for g in groups}}}
 
-    A unit stands for the same number of entries before and after a cut, so the widths of the group's first
-    dimension give the number of its units in the dense network.
+
+def gone_before(plan: Plan | None, groups: Iterable[Group]) -> dict[int, int]:
+    """Units that earlier cuts took from each group of the network that they left, by group number.
 
     Args:
         plan: The cuts so far; ``None`` where there were none.
         groups: Groups of the network as it is now.
     """
-    if plan is None:
-        return {}
-    found = {}
-    for number, group in enumerate(groups):
-        member = next((m for m in group.members if not m.consumes), group.members[0])
-        kept = plan.keep.get(member.parameter, {}).get(member.dim)
-        if kept is not None:
-            dense = plan.dense_shapes[member.parameter][member.dim]
-            found[number] = round(len(group) * (dense - len(kept)) / len(kept))
-    return found
+    units = _dense(plan).get("units", {})
+    return {number: units.get(group.name, len(group)) - len(group) for number, group in enumerate(groups)}
 
 
 def of_dense(target: Target, plan: Plan | None) -> Target:
-    """The target with a share of the dense network written as a count.
+    """The target with a share of the dense network's parameters or MACs written as a count.
 
-    Raises:
-        InputError: The plan does not know how large the network was before its first cut.
+    Where no cut was made so far (masks do not cut), the network is as large as the dense one, and the target stays.
     """
     name, value = next((f.name, v) for f in fields(target) if (v := getattr(target, f.name)) is not None)
-    if plan is None or value > 1:
+    before = _dense(plan).get(name)
+    if before is None or value > 1:
         return target
-    first = plan.parts[0] if plan.parts else plan
-    before = first.provenance.get("before", {}).get(name)
-    if before is None:
-        raise InputError(f"The network's plan does not say how many {name} it had before the cut. Give a count.")
     return Target(**{name: max(value * before, 1.000001)})
+
+
+def _dense(plan: Plan | None) -> Mapping[str, Any]:
+    """What the first cut noted about the network it was given."""
+    parts = () if plan is None else (plan.parts or (plan,))
+    return next((part.provenance[KEY] for part in parts if KEY in part.provenance), {})

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["unroll"]
 
+_ALONE = {"params": None, "macs": None, "of": "current"}
+"""What a part's ratio takes the place of."""
+
 
 @dataclass(frozen=True)
 class _Part:

@@ -31,7 +31,7 @@ def _number(value: float | None) -> str:
 
 
 ACCURACY: tuple[Column, ...] = (
-    ("Top-1 before fine-tuning, %", lambda r: _percent(r.top1_before)),
+    ("Top-1 before, %", lambda r: _percent(r.top1_before)),
     ("Top-5 before, %", lambda r: _percent(r.top5_before)),
     ("Top-1 after, %", lambda r: _percent(r.top1)),
     ("Top-5 after, %", lambda r: _percent(r.top5)),

@@ -45,7 +45,7 @@ def main(recipe: str, folder: str) -> int:
 
 
 def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not through sys.stdin, whose lock a thread may not hold when Python shuts down
     os._exit(1)
 
 
