@@ -223,11 +223,11 @@ def test_other_bad_input(tmp_path: Path) -> None:
         decompress(tmp_path / "text.sdc")
     with pytest.raises(InputError, match="cannot be written"):
         compress(nn.Linear(3, 3), tmp_path / "no" / "folder.sdc")
+    model = nn.Linear(3, 3)
+    model.register_buffer("wave", torch.zeros(2, dtype=torch.complex64))
     with pytest.raises(InputError, match="complex64"):
-        model = nn.Linear(3, 3)
-        model.register_buffer("wave", torch.zeros(2, dtype=torch.complex64))
         compress(model, tmp_path / "net.sdc")
+    model = nn.Linear(3, 3)
+    nn.init.constant_(model.weight, float("nan"))
     with pytest.raises(WeightsError, match="NaN"):
-        model = nn.Linear(3, 3)
-        torch.nn.init.constant_(model.weight, float("nan"))
         compress(model, tmp_path / "net.sdc")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,7 +206,7 @@ def test_a_layer_never_empties_and_that_is_said() -> None:
     assert sparsify(model, std=100.0).layers[0].kept == 1
 
 
-def test_a_sparse_network_is_an_artifact_like_any_other(tmp_path) -> None:  # noqa: ANN001
+def test_a_sparse_network_is_an_artifact_like_any_other(tmp_path: Path) -> None:
     model = create("lenet5")
     found = sparsify(model, ratio=0.9)
     found.save(tmp_path / "sparse", torch.zeros(2, 1, 28, 28))
@@ -217,14 +218,15 @@ def test_a_sparse_network_is_an_artifact_like_any_other(tmp_path) -> None:  # no
     assert all(torch.equal(masks[n], found.masks[n]) for n in masks)
 
 
-def test_sparse_after_channels_keeps_plan_and_weights(tmp_path) -> None:  # noqa: ANN001
+@pytest.mark.parametrize("backend", ["module", "graph"])
+def test_sparse_after_channels_keeps_plan_and_weights(tmp_path: Path, backend: str) -> None:
     """Double pruning: the artifact of a network that lost channels, then weights."""
     model, images = create("lenet5").eval(), torch.randn(2, 1, 28, 28)
-    channels = secateur.prune(model, images, ratio=0.5)
+    channels = secateur.prune(model, images, ratio=0.5, backend=backend)
     found = sparsify(channels.model, ratio=0.8)
     both = found.pruned(images, before=channels)
     assert both.plan == channels.plan
-    assert both.before.params == 431_080
+    assert (both.before.params, both.backend) == (431_080, backend)
     both.save(tmp_path / "both")
     loaded = secateur.load(tmp_path / "both", model=create("lenet5"))
     assert torch.equal(loaded(images), found.model.eval()(images))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur.errors import InputError
 from secateur.selection import checked, covered
-from secateur.sparsify.masks import weights_of
+from secateur.sparsify.masks import copied, weights_of
 from secateur.train.extras import Extra
 
 __all__ = ["HoldShared", "bits_of", "codebook", "share_weights"]
@@ -109,7 +108,7 @@ def share_weights(
         InputError: Bits out of range, whole-number weights.
         UnknownNameError: A name that fits nothing.
     """
-    shared = copy.deepcopy(model)
+    shared = copied(model)
     weights = weights_of(shared, only=only, ignore=ignore)
     with torch.no_grad():
         for name, number in bits_of(model, bits, weights).items():

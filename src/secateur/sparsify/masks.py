@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,17 @@ from secateur.plan import Plan
 from secateur.selection import checked, covered
 from secateur.train.extras import Extra
 
-__all__ = ["HoldMasks", "Masks", "apply_masks", "follow", "load_masks", "masks_of", "save_masks", "weights_of"]
+__all__ = [
+    "HoldMasks",
+    "Masks",
+    "apply_masks",
+    "copied",
+    "follow",
+    "load_masks",
+    "masks_of",
+    "save_masks",
+    "weights_of",
+]
 
 Masks = Mapping[str, Tensor]
 """Parameter name → bool tensor of its shape; true = stays."""
@@ -74,6 +85,14 @@ def masks_of(model: nn.Module, *, only: Iterable[str] | None = None, ignore: Ite
     That is how masks survive saving and loading: a sparse network is an ordinary one with zeros in it.
     """
     return {name: weight.detach() != 0 for name, weight in weights_of(model, only=only, ignore=ignore).items()}
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy that remembers how the network was cut; a traced graph's own copy forgets."""
+    twin = copy.deepcopy(model)
+    if (plan := getattr(model, "_secateur_plan", None)) is not None:
+        object.__setattr__(twin, "_secateur_plan", plan)
+    return twin
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ deflated), the tensors' streams one after the other, and the SHA-256 of everythi
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import struct
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from secateur.checks import check_network
 from secateur.errors import InputError, WeightsError
 from secateur.sparsify.cluster import Bits, assign, bits_of, codebook, share_weights
 from secateur.sparsify.coding import Coded, decode, deflate, encode, inflate
-from secateur.sparsify.masks import weights_of
+from secateur.sparsify.masks import copied, weights_of
 
 __all__ = ["Compressed", "CompressedLayer", "compress", "decompress"]
 
@@ -177,7 +176,15 @@ def _plain(tensor: Tensor) -> tuple[dict[str, Any], list[bytes]]:
 # ------------------------------------------------------------------------------------------------------- read
 
 
-def decompress(path: str | Path, model: nn.Module | None = None) -> Any:
+@overload
+def decompress(path: str | Path, model: None = None) -> dict[str, Tensor]: ...
+
+
+@overload
+def decompress(path: str | Path, model: nn.Module) -> nn.Module: ...
+
+
+def decompress(path: str | Path, model: nn.Module | None = None) -> nn.Module | dict[str, Tensor]:
     """Reads what :func:`compress` wrote, bit for bit.
 
     Args:
@@ -196,7 +203,7 @@ def decompress(path: str | Path, model: nn.Module | None = None) -> Any:
     try:
         if model is None:
             return _tensors(entries, body, path)
-        filled = copy.deepcopy(model)
+        filled = copied(model)
         _same_shapes({str(e["name"]): tuple(e["shape"]) for e in entries}, _stored(filled), path)
         tensors = _tensors(entries, body, path)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.fx import GraphModule
 from secateur.checks import check_network
 from secateur.errors import InputError, UnknownNameError
 from secateur.selection import checked, covered
-from secateur.sparsify.masks import Masks, apply_masks, weights_of
+from secateur.sparsify.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsify.patterns import Pattern, parse_pattern
 from secateur.sparsify.scores import WEIGHT_CRITERIA
 from secateur.sparsify.select import Layer, by_pattern, by_ratio, by_threshold
@@ -185,7 +184,7 @@ def sparsify(
         chosen = by_ratio(layers, form, amounts, pooled=scope == "global")
     notes = _guarded(layers, chosen, form)
     chosen = {n: mask.to(weights[n].device) for n, mask in chosen.items()}
-    return sparse(copy.deepcopy(model), {**(masks or {}), **chosen}, notes=notes)
+    return sparse(copied(model), {**(masks or {}), **chosen}, notes=notes)
 
 
 def sparse(model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = ()) -> Sparse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +16,7 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, 
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.sparsify import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
-from secateur.sparsify.masks import load_masks, save_masks
+from secateur.sparsify.masks import copied, load_masks, save_masks
 from secateur.sparsify.patterns import parse_pattern
 from secateur.sparsify.scores import WEIGHT_CRITERIA
 from secateur.sparsify.weights import sparse
@@ -103,7 +102,7 @@ class Sparsify(Step[SparsifySettings]):
     def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
         """Applies the masks that were kept to the network as it was."""
         masks = load_masks(context.work / "masks.safetensors")
-        return _with(context, state, sparse(copy.deepcopy(state.models[state.current]), masks))
+        return _with(context, state, sparse(copied(state.models[state.current]), masks))
 
 
 def _with(context: Context, state: State, found: Sparse) -> State:
@@ -166,7 +165,7 @@ class LearnCompress(Step[LearnCompressSettings]):
 
     def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
         """Trains as ``pruned``; masks hold from here on."""
-        model, extra = copy.deepcopy(state.models[state.current]), config.make()
+        model, extra = copied(state.models[state.current]), config.make()
         trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
         found = sparse(model, extra.masks)
         save_masks(found.masks, context.work / "masks.safetensors")
@@ -177,7 +176,7 @@ class LearnCompress(Step[LearnCompressSettings]):
 
     def restore(self, context: Context, state: State, config: LearnCompressSettings) -> State:
         """Loads the trained weights and the masks."""
-        model = copy.deepcopy(state.models[state.current])
+        model = copied(state.models[state.current])
         load_weights_into(model, weights_file(context))
         return _with(context, state, sparse(model, load_masks(context.work / "masks.safetensors")))
 
