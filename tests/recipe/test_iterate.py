@@ -178,6 +178,20 @@ def test_over_layers_prunes_one_group_a_round() -> None:
     assert settings(reverse, "prune", "groups") == layers[::-1]
 
 
+def test_layers_that_take_the_most_energy_come_first() -> None:
+    from secateur.measure.energy import energy
+
+    model, images = create("resnet_digits"), torch.randn(2, 1, 8, 8)
+    takes = {layer.name: layer.total for layer in energy(model, images).layers}
+    recipe = over("over: layers, order: energy, steps: [prune: {ratio: 0.25}]")
+    plain = over("over: layers, steps: [prune: {ratio: 0.25}]")
+    names = [only[0] for only in settings(recipe, "prune", "groups")]
+    assert sorted(names) == sorted(only[0] for only in settings(plain, "prune", "groups"))
+    alone = [name for name in names if name.endswith("conv1") and name != "conv1"]  # one producer each
+    assert [takes[name] for name in alone] == sorted((takes[name] for name in alone), reverse=True)
+    assert names[0] == "conv1", "the residual stream is made by most layers"
+
+
 def test_over_blocks_takes_the_layers_of_a_block_together() -> None:
     recipe = over("over: blocks, steps: [prune: {ratio: 0.25, scope: block}, finetune: {epochs: 1}]")
     model = create("resnet_digits")

@@ -28,14 +28,14 @@ class IterateSettings(Settings):
         rounds: How often the steps are repeated.
         schedule: How the share is spread over the rounds, see `secateur.recipe.schedule.reached`.
         over: One round for every layer, or every block, that can be pruned; only that one is pruned in it.
-        order: Order of the rounds of ``over``: of execution, or the reverse.
+        order: Order of the rounds of ``over``: of execution, the reverse, or the most energy first.
         steps: What is done in every round.
     """
 
     rounds: int | None = Field(default=None, ge=1, le=1000)
     schedule: Literal["linear", "geometric", "cubic"] = "linear"
     over: Literal["layers", "blocks"] | None = None
-    order: Literal["execution", "reverse"] = "execution"
+    order: Literal["execution", "reverse", "energy"] = "execution"
     steps: tuple[dict[str, Any] | str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

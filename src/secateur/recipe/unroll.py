@@ -99,7 +99,23 @@ def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, imag
     parts = _planned(analysis, prune, by_block=config.over == "blocks")
     if not parts:
         raise BudgetError(f"iterate over: {config.over} finds nothing to remove: no group can lose a unit.")
+    if config.order == "energy":
+        return _by_energy(parts, model, images)
     return parts[::-1] if config.order == "reverse" else parts
+
+
+def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Part]:
+    """The parts whose layers take the most energy first (Yang et al. 2017, arXiv:1611.05128, §4)."""
+    from secateur.measure.energy import energy
+
+    takes: dict[str, float] = {}
+    for layer in energy(model, images).layers:
+        takes[layer.name] = takes.get(layer.name, 0.0) + layer.total
+
+    def total(part: _Part) -> float:
+        return sum(takes.get(name, 0.0) for name in {p for group in part.groups for p in group.producers})
+
+    return sorted(parts, key=total, reverse=True)  # stable: equal ones in the order of execution
 
 
 def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> list[_Part]:
