@@ -120,7 +120,9 @@ def sparsify(
     criterion: Annotated[str, typer.Option(help="magnitude, lamp or random.")] = "magnitude",
     only: Only = None,
     ignore: Ignore = None,
-    bits: Annotated[int | None, typer.Option(help="Also share weights (2^bits values) in a compressed file.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=1, max=8, help="Also share weights (2^bits values) in a compressed file.")
+    ] = None,
     input_shape: Shape = None,
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
