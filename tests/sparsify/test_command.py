@@ -43,7 +43,7 @@ def test_it_leaves_an_artifact_and_a_compressed_file(tmp_path: Path, capsys: pyt
         (["--ratio", "0.5", "--ratio", "0.6"], "--ratio wants"),
         (["--ratio", "fc8=0.5"], "fc8"),
         (["--pattern", "2:4"], "conv1.weight"),
-        (["--ratio", "0.5", "--bits", "12"], "1<=x<=8"),
+        (["--ratio", "0.5", "--bits", "12"], "--bits"),
         ([], "ratio, std"),
     ],
 )
