@@ -51,7 +51,7 @@ def test_every_small_network_runs_in_both_modes(name: str) -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet20", "resnet20b", "resnet_digits", "vgg16_bn_cifar"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "resnet20b", "resnet_digits", "vgg_digits", "vgg16_bn_cifar"])
 def test_networks_export_with_a_dynamic_batch(name: str) -> None:
     model = create(name).eval()
     shape = MODELS[name].shape

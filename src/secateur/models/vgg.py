@@ -13,8 +13,9 @@ __all__ = ["LAYOUTS", "VGG"]
 LAYOUTS: dict[int, tuple[tuple[int, int], ...]] = {
     16: ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)),
     19: ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)),
+    7: ((16, 2), (32, 2), (64, 2)),
 }
-"""Depth → (channels, convolutions) of each of the five stages."""
+"""Depth → (channels, convolutions) of each stage; 7 is for images of 8×8."""
 
 
 def _features(depth: int, in_channels: int) -> nn.Sequential:
@@ -49,15 +50,16 @@ class VGG(nn.Module):
     def __init__(
         self, depth: int, classes: int, *, cifar: bool = False, in_channels: int = 3, dropout: float = 0.5
     ) -> None:
-        """``depth`` is 16 or 19; ``cifar`` takes global pooling and one linear layer as the head."""
+        """``depth`` is 16, 19 or (``cifar`` alone) 7; ``cifar``: global pooling and one linear layer as the head."""
         super().__init__()
         self.features = _features(depth, in_channels)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if cifar else 7)
-        self.classifier: nn.Module = nn.Linear(512, classes) if cifar else _imagenet_head(classes, dropout)
+        width = LAYOUTS[depth][-1][0]
+        self.classifier: nn.Module = nn.Linear(width, classes) if cifar else _imagenet_head(classes, dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W), sides of at least 32 → (B, classes)."""
+        """(B, C, H, W), sides of at least 32 (8 for depth 7) → (B, classes)."""
         return self.classifier(self.avgpool(self.features(x)).flatten(1))  # type: ignore[no-any-return]
