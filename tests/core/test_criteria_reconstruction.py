@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import secateur
 from criteria_cases import CASES, Case
 from secateur.analysis import analyse
-from secateur.criteria.reconstruction import _lasso, greedy_order, lasso_order
+from secateur.criteria.reconstruction import greedy_order, lasso_order
 from secateur.criteria.responses import splitter
 from secateur.errors import InputError
 from zoo import settle
@@ -88,14 +88,21 @@ def test_lasso_drops_channels_as_scikit_learn_does(name: str) -> None:
         assert checked >= units // 2
 
 
-def test_coordinate_descent_solves_the_lasso() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_the_path_is_that_of_least_angle_regression(seed: int) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
-    z = np.random.default_rng(0).normal(size=(50, 8)) @ np.random.default_rng(1).normal(size=(8, 8))
-    y = z.sum(1)
-    for alpha in (0.01, 0.3, 2.0):
-        expected = linear_model.Lasso(alpha=alpha, fit_intercept=False, tol=1e-12, max_iter=100_000).fit(z, y).coef_
-        found = _lasso(z.T @ z, z.T @ y, alpha * len(y), np.ones(8), sweeps=100_000)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+    rng = np.random.default_rng(seed)
+    z = np.maximum(rng.normal(size=(80, 25)) @ (np.eye(25) + 0.4 * rng.normal(size=(25, 25))), 0)
+    _, _, coefficients = linear_model.lars_path_gram(z.T @ z.sum(1), z.T @ z, n_samples=80, method="lasso")
+    entered = (np.abs(coefficients) > 1e-12).argmax(1)  # the step at which a channel first takes part
+    assert lasso_order(z.T @ z) == np.argsort(-entered, kind="stable").tolist()
+
+
+def test_channels_that_others_stand_for_go_first() -> None:
+    z = np.random.default_rng(0).normal(size=(40, 6))
+    z[:, 2] = 0.5 * z[:, 4]
+    z[:, 1] = 0.0
+    assert lasso_order(z.T @ z)[:2] == [1, 2]
 
 
 def test_a_channel_that_says_nothing_goes_first() -> None:

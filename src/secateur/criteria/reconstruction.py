@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,49 +115,100 @@ def thinet(view: GroupView) -> Tensor:
     return _ranks(greedy_order(view.statistic("responses")))
 
 
-def lasso_order(gram: NDArray[np.float64], steps: int = 60, sweeps: int = 100) -> list[int]:
+def lasso_order(gram: NDArray[np.float64]) -> list[int]:
     """The order in which channels drop out of the LASSO as its penalty grows.
 
-    min over β of ½‖y − Zβ‖² + α‖β‖₁ with y = Z·1, by coordinate descent on G = ZᵀZ for α from 1e-4 of the value
-    at which everything is zero up to that value, each solution starting the next. Channels that leave between the
-    same two α are told apart by their last |β|·‖z‖.
+    min over β of ½‖y − Zβ‖² + α‖β‖₁ with y = Z·1, whose solutions are followed exactly from the α at which all
+    are zero down to 0 (least-angle regression with the LASSO's removals, Efron et al. 2004, §3.1). A channel drops
+    out at the largest α at which it still takes part. Those that never take part (they say nothing, or nothing
+    that others do not) are the first, the smallest ‖z‖ before the others.
 
     Args:
-        gram: G, shape (n, n).
-        steps: How many values of α, a geometric row.
-        sweeps: Most passes over the coordinates for one α.
+        gram: ZᵀZ, shape (n, n).
+
+    >>> lasso_order(np.array([[4.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 9.0]]))
+    [1, 0, 2]
     """
-    target, scale = gram.sum(1), np.sqrt(gram.diagonal())
-    beta = np.ones(len(gram))
-    top = float(np.abs(target).max())
-    last, size = np.full(len(gram), -1), scale.copy()
-    for step, alpha in enumerate(top * np.geomspace(1e-4, 1, steps)):
-        beta = _lasso(gram, target, alpha, beta, sweeps)
-        alive = np.abs(beta) > 0
-        last[alive], size[alive] = step, (np.abs(beta) * scale)[alive]
-    return [int(c) for c in np.lexsort((size, last))]
+    path = _Path(gram)
+    entered = list(dict.fromkeys(path.entries()))
+    silent = [int(c) for c in np.argsort(gram.diagonal(), kind="stable") if c not in set(entered)]
+    return silent + entered[::-1]
 
 
-def _lasso(
-    gram: NDArray[np.float64], target: NDArray[np.float64], alpha: float, beta: NDArray[np.float64], sweeps: int
-) -> NDArray[np.float64]:
-    """Coordinate descent: β_c ← soft(z_c·(residual without c), α) / ‖z_c‖², until nothing moves."""
-    beta, diagonal = beta.copy(), gram.diagonal()
-    rest = target - gram @ beta
-    for _ in range(sweeps):
-        moved = 0.0
-        for c in np.flatnonzero(diagonal > 0):
-            pull = rest[c] + diagonal[c] * beta[c]
-            new = np.sign(pull) * max(abs(pull) - alpha, 0.0) / diagonal[c]
-            change = new - beta[c]
-            if change:
-                beta[c] = new
-                rest -= gram[c] * change
-                moved = max(moved, abs(change) * np.sqrt(diagonal[c]))
-        if moved <= 1e-7 * np.sqrt(diagonal.max()):
-            break
-    beta[diagonal <= 0] = 0
-    return beta
+class _Path:
+    """The LASSO's path of solutions, from the largest penalty downwards."""
+
+    def __init__(self, gram: NDArray[np.float64]) -> None:
+        self.gram, self.rest = gram, gram.sum(1)  # rest: Zᵀ(y − Zβ)
+        self.beta = np.zeros(len(gram))
+        self.alpha = float(np.abs(self.rest).max())
+        self.active: list[int] = []
+        self._store = np.zeros_like(gram)
+        self.barred = gram.diagonal() <= 0
+
+    @property
+    def inverse(self) -> NDArray[np.float64]:
+        """Of the Gram matrix of the active channels."""
+        return self._store[: len(self.active), : len(self.active)]
+
+    def entries(self) -> Iterator[int]:
+        """Yields channels as they enter."""
+        end = 1e-9 * self.alpha
+        candidate: int | None = int(np.where(self.barred, -1, np.abs(self.rest)).argmax())
+        for _ in range(8 * len(self.gram)):
+            if candidate is not None and self._add(candidate):
+                yield candidate
+            if self.alpha <= end or (not self.active and self.barred.all()):
+                return
+            candidate = self._step()
+
+    def _step(self) -> int | None:
+        """Lowers the penalty until a channel leaves (it is removed) or wants to enter (it is returned)."""
+        slope = self.inverse @ np.sign(self.rest[self.active])
+        whole = np.zeros(len(self.gram))
+        whole[self.active] = slope
+        fall = self.gram @ whole
+        free = ~self.barred
+        free[self.active] = False
+        enter, who = self._first_to_enter(fall, free)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossing = -self.beta[self.active] / slope
+        leave = np.where(crossing > 1e-12 * self.alpha, crossing, np.inf)
+        length = min(enter, float(leave.min(initial=np.inf)), self.alpha)
+        self.beta[self.active] += length * slope
+        self.rest, self.alpha = self.rest - length * fall, self.alpha - length
+        if length < enter and leave.min(initial=np.inf) <= length:
+            self._remove(int(leave.argmin()))
+            return None
+        return who if length == enter else None
+
+    def _first_to_enter(self, fall: NDArray[np.float64], free: NDArray[np.bool_]) -> tuple[float, int]:
+        """How far the penalty falls until |rest| of an inactive channel reaches it, and which one that is."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rows = np.stack([(self.alpha - self.rest) / (1 - fall), (self.alpha + self.rest) / (1 + fall)])
+        rows = np.where(free & (rows > 1e-12 * self.alpha), rows, np.inf).min(0)
+        return float(rows.min()), int(rows.argmin())
+
+    def _add(self, channel: int) -> bool:
+        """Adds a channel to the inverse of the active Gram matrix; bars one that the active ones can stand for."""
+        across = self.gram[self.active, channel]
+        share = self.inverse @ across
+        own = self.gram[channel, channel] - across @ share
+        if own <= 1e-10 * self.gram[channel, channel]:
+            self.barred[channel] = True
+            return False
+        column = np.append(-share, 1.0)
+        self.active.append(channel)
+        self._store[len(share)], self._store[:, len(share)] = 0.0, 0.0
+        self.inverse[:] += np.outer(column / own, column)
+        return True
+
+    def _remove(self, position: int) -> None:
+        rest = np.arange(len(self.active)) != position
+        column = self.inverse[rest, position]
+        left = self.inverse[np.ix_(rest, rest)] - np.outer(column / self.inverse[position, position], column)
+        self.beta[self.active.pop(position)] = 0.0
+        self.inverse[:] = left
 
 
 @criterion("lasso", paper="He et al. 2017, Channel Pruning, arXiv:1707.06168, eq. 2", needs=("responses",))
