@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import secateur
 from secateur.errors import InputError, WeightsError
@@ -19,6 +20,8 @@ from secateur.models import create
 from secateur.sparsify import compress, decompress, share_weights, sparsify
 from secateur.sparsify.coding import GAP, Coded, decode, deflate, encode, inflate
 from secateur.sparsify.storage import MAGIC
+from secateur.types import call
+from zoo import ZOO
 
 
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
@@ -231,3 +234,22 @@ def test_other_bad_input(tmp_path: Path) -> None:
     nn.init.constant_(model.weight, float("nan"))
     with pytest.raises(WeightsError, match="NaN"):
         compress(model, tmp_path / "net.sdc")
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_every_network_of_the_zoo_comes_back(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, inputs = ZOO[name]()
+    found = sparsify(model, ratio=0.6, scope="global")
+    small = compress(found.model, tmp_path / "net.sdc", bits=3)
+    back = decompress(small.path, model)
+    assert same_bits(back, small.model)
+    assert all(not p[~found.masks[n]].any() for n, p in back.named_parameters() if n in found.masks)
+    pairs = zip(outputs(back, inputs), outputs(small.model, inputs), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def outputs(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return [t for t in tree_leaves(call(model.eval(), inputs)) if isinstance(t, torch.Tensor)]

@@ -277,7 +277,7 @@ def test_whole_numbers_and_nan_are_refused() -> None:
         sparsify(model, ratio=0.5)
 
 
-def test_embeddings_are_left_alone_unless_named() -> None:
-    model = nn.ModuleDict({"table": nn.Embedding(10, 4), "out": nn.Linear(4, 2)})
+def test_embeddings_and_normalisations_are_left_alone_unless_named() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(10, 4), "norm": nn.LayerNorm((3, 4)), "out": nn.Linear(4, 2)})
     assert set(sparsify(model, ratio=0.5).masks) == {"out.weight"}
     assert set(sparsify(model, ratio=0.5, only=["table"]).masks) == {"table.weight"}

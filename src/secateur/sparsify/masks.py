@@ -38,13 +38,17 @@ Masks = Mapping[str, Tensor]
 """Parameter name → bool tensor of its shape; true = stays."""
 
 
+_NOT_PRUNED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
+
+
 def weights_of(
     model: nn.Module, *, only: Iterable[str] | None = None, ignore: Iterable[str] = ()
 ) -> dict[str, nn.Parameter]:
     """The weights that single-weight pruning speaks of, by name; shared ones once.
 
-    Those are the parameters of two dimensions and more whose name has ``weight`` in it, but for embeddings. With
-    ``only``, whatever parameters of two dimensions and more it names.
+    Those are the parameters of two dimensions and more whose name has ``weight`` in it, but for embeddings and
+    normalisations (and the lengths that weight norm keeps). With ``only``, whatever parameters of two dimensions and
+    more it names.
 
     Args:
         model: Any network.
@@ -61,10 +65,11 @@ def weights_of(
     named = dict(model.named_parameters())
     names = [n for n, _ in model.named_modules() if n] + list(named)
     only, ignore = None if only is None else checked(only, names), checked(ignore, names)
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    others = {id(m.weight) for m in model.modules() if isinstance(m, _NOT_PRUNED)}
     found = {}
     for name, weight in named.items():
-        usual = "weight" in name.rpartition(".")[2] and id(weight) not in tables
+        leaf = name.rpartition(".")[2]
+        usual = "weight" in leaf and leaf != "weight_g" and id(weight) not in others
         wanted = usual if only is None else covered(name, only)
         if wanted and weight.ndim >= 2 and not covered(name, ignore):
             found[name] = weight
