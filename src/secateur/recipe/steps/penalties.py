@@ -35,7 +35,7 @@ class PenaltySettings(Settings):
         if isinstance(data, str):
             data = {"name": data}
         if not isinstance(data, Mapping) or "name" not in data:
-            return data
+            raise InputError(f"a penalty is written {{name: bn_l1, weight: 1e-4}}; got {data!r:.60}")
         kind = PENALTIES[str(data["name"])]
         known = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
         given = {key: value for key, value in data.items() if key != "name"}
@@ -70,4 +70,4 @@ def _number(text: str) -> float:
 
 def as_list(value: Any) -> Any:
     """One penalty, a list of them or nothing, as a list."""
-    return [] if value is None else [value] if isinstance(value, str | Mapping) else value
+    return [] if value is None else value if isinstance(value, list | tuple) else [value]

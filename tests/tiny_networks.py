@@ -1,0 +1,25 @@
+"""A network for recipes that are run only to see what their steps do: small enough for a second."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    """A stem, a residual block with a shortcut, a wider layer, a classifier."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.block = nn.Sequential(
+            nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6),
+        )  # fmt: skip
+        self.wide, self.bn2 = nn.Conv2d(6, 12, 3, stride=2, bias=False), nn.BatchNorm2d(12)
+        self.linear = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.stem(x)))
+        x = F.relu(x + self.block(x))
+        return self.linear(F.relu(self.bn2(self.wide(x))).mean((2, 3)))  # type: ignore[no-any-return]
