@@ -25,7 +25,7 @@ from secateur.plan import Plan
 from secateur.pruned import Pruned
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import attempt
+from secateur.surgery.attempt import BACKENDS, attempt
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 from secateur.types import Counts, ExampleInputs, Verification
 
@@ -152,6 +152,8 @@ def remove_layers(
     >>> remove_layers(create("resnet20"), torch.zeros(1, 3, 32, 32), names=["layer1.1"]).model.layer1[1]
     Identity()
     """
+    if backend not in BACKENDS:
+        raise UnknownNameError("back end", backend, BACKENDS)
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))

@@ -11,7 +11,9 @@ from torch.fx import GraphModule
 from secateur.errors import SecateurError, VerificationError
 from secateur.types import Verification
 
-__all__ = ["Outcome", "attempt"]
+__all__ = ["BACKENDS", "Outcome", "attempt"]
+
+BACKENDS = ("auto", "module", "graph")
 
 
 @dataclass(frozen=True)

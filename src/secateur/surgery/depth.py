@@ -82,15 +82,23 @@ def remove_from_graph(groups: Groups, branches: Branches) -> GraphModule:
         A trainable module whose parameters keep their names; in eval mode.
     """
     result, copies = twin_graph(groups, np.ones(groups.component.shape, dtype=bool), {})
+    graph = result.graph
+    idle = {n for n in graph.nodes if n.op == "get_attr" and not n.users}  # nobody's even before (batch counters)
     for branch in branches:
         _bypass(result, copies[branch.add], branch.side)
-    graph, live = result.graph, live_nodes(list(result.graph.nodes))
-    dead = [node for node in graph.nodes if node not in live]
-    names = {str(n.target) for n in dead if n.op == "get_attr"}
-    for node in reversed(dead):
-        graph.erase_node(node)
-    _forget(result, names, {str(n.target) for n in graph.nodes if n.op == "get_attr"})
+    live = live_nodes(list(graph.nodes))
+    read = [n for n in graph.nodes if n.op == "get_attr" and n not in idle]
+    homes = {_home(n) for n in read if n not in live} - {_home(n) for n in read if n in live}
+    for node in reversed(list(graph.nodes)):
+        if node not in live and (node not in idle or _home(node) in homes):
+            graph.erase_node(node)
+    _forget(result, homes, {str(n.target) for n in read if n not in live} - {str(n.target) for n in read if n in live})
     return follow_mode(result).eval()
+
+
+def _home(node: Node) -> str:
+    """The module that a tensor belongs to."""
+    return str(node.target).rpartition(".")[0]
 
 
 def _bypass(module: GraphModule, add: Node, side: int) -> None:
@@ -121,18 +129,12 @@ def _is_relu(node: Node) -> bool:
     return str(node.target) in ("aten.relu.default", "aten.relu_.default")
 
 
-def _forget(module: nn.Module, gone: set[str], used: set[str]) -> None:
-    """Deletes tensors that the graph no longer names, with what else their modules hold (a batch counter)."""
-    homes = {name.rpartition(".")[0] for name in gone - used} - {name.rpartition(".")[0] for name in used}
-    for path in homes:
-        holder = operator.attrgetter(path)(module) if path else module
-        for name in [*holder._parameters, *holder._buffers]:
-            delattr(holder, name)
-    for name in gone - used:
+def _forget(module: nn.Module, homes: set[str], gone: set[str]) -> None:
+    """Deletes the tensors ``gone`` and everything in the modules ``homes``."""
+    held = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    for name in [name for name, _ in held if name in gone or name.rpartition(".")[0] in homes]:
         path, _, leaf = name.rpartition(".")
-        holder = operator.attrgetter(path)(module) if path else module
-        if hasattr(holder, leaf):
-            delattr(holder, leaf)
+        delattr(operator.attrgetter(path)(module) if path else module, leaf)
 
 
 # ------------------------------------------------------------------------------------------------------- module

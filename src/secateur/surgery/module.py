@@ -45,17 +45,17 @@ def prune_module(model: nn.Module, keep: Keep, replaced: Mapping[str, str] | Non
         for kind, update in _UPDATES.items():
             if isinstance(module, kind):
                 update(module, keep.get(f"{path}.weight".lstrip("."), {}))
-    for path, kind in (replaced or {}).items():
-        _replace(pruned, path, kind)
+    for path, instead in (replaced or {}).items():
+        _replace(pruned, path, instead)
     return pruned
 
 
-def _replace(pruned: nn.Module, path: str, kind: str) -> None:
+def _replace(pruned: nn.Module, path: str, instead: str) -> None:
     try:
         mode = pruned.get_submodule(path).training
     except AttributeError as error:
         raise PlanError(f"The plan replaces the module {path!r}, which this network does not have.") from error
-    pruned.set_submodule(path, substitute(kind).train(mode))
+    pruned.set_submodule(path, substitute(instead).train(mode))
 
 
 def _check(tensors: Mapping[str, Tensor], keep: Keep) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.recipe.steps import measuring, pruning, rewinding, scoring, shipping, sparsifying, training
+from secateur.recipe.steps import layers, measuring, pruning, rewinding, scoring, shipping, sparsifying, training
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Step",
     "StepResult",
     "derive_seed",
+    "layers",
     "measuring",
     "pruning",
     "rewinding",

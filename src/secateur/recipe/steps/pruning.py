@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
     from secateur.pruned import Pruned
 
-__all__ = ["Prune", "PruneSettings", "pinned_layers"]
+__all__ = ["Prune", "PruneSettings", "cut_again", "keep_cut", "pinned_layers"]
 
 
 class PruneSettings(Settings):
@@ -119,57 +119,77 @@ class Prune(Step[PruneSettings]):
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         from secateur.api import prune
-        from secateur.measure.counts import count
-        from secateur.report import block_rows, layer_rows
-        from secateur.train import evaluate
 
-        current, dense = state.models[state.current], state.models["dense"]
+        current = state.models[state.current]
         options = config.model_dump(exclude={"params", "macs", "calibration"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = context.calibration(config.calibration)
         pruned = prune(current, self._inputs(context), seed=seed, data=data, **options)
-        before = pruned.before if current is dense else count(dense, self._inputs(context))
-        proof = pruned.verification
-        assert proof is not None  # it was not switched off
-        write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
-        pruned.save(context.folder / "artifact")
-        quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
-        report = {
-            "pruning": str(config),
-            "backend": pruned.backend,
-            "verification": asdict(proof),
-            "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
-            "layers": [row.model_dump() for row in layer_rows(before, pruned.after)],
-            "unsupported": [asdict(item) for item in pruned.unsupported],
-            "pinned": pinned_layers(pruned.before, (cut.group for cut in pruned.groups)),
-            "notes": list(pruned.notes),
-        }
-        summary = {
-            "params_before": pruned.before.params,
-            "params": pruned.after.params,
-            "macs_before": pruned.before.macs,
-            "macs": pruned.after.macs,
-            "backend": pruned.backend,
-            "max_relative_error": proof.max_relative_error,
-            **{f"test_{key}": value for key, value in quality.items()},
-        }
-        result = StepResult(summary=summary, report=report, evaluations={"pruned": quality})
-        return _after(state, pruned), result
+        pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
+        return keep_cut(context, state, pruned, str(config), pinned)
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
         """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
-        from secateur.api import apply
-        from secateur.plan import Plan
-
-        cut = read_json(context.work / "cut.json")
-        plan = Plan.from_dict(cut["plan"])
-        part = plan.parts[-1] if plan.parts else plan
-        pruned = apply(state.models[state.current], part, self._inputs(context), backend=cut["backend"])
-        return _after(state, pruned)
+        return cut_again(context, state, self._inputs(context))
 
     @staticmethod
     def _inputs(context: Context) -> Tensor:
         return context.images(2)
+
+
+def keep_cut(
+    context: Context, state: State, pruned: Pruned, wording: str, pinned: list[dict[str, str]]
+) -> tuple[State, StepResult]:
+    """Keeps a cut as the run's artifact, scores the network before any training, and words the report.
+
+    Args:
+        context: Where the step works.
+        state: The networks before the cut.
+        pruned: The cut, verified.
+        wording: What was asked for.
+        pinned: Layers that stay as they are, each with the reason.
+    """
+    from secateur.measure.counts import count
+    from secateur.report import block_rows, layer_rows
+    from secateur.train import evaluate
+
+    dense, proof = state.models["dense"], pruned.verification
+    before = pruned.before if state.models[state.current] is dense else count(dense, pruned.example_inputs)
+    assert proof is not None  # it was not switched off
+    write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
+    pruned.save(context.folder / "artifact")
+    quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
+    report = {
+        "pruning": wording,
+        "backend": pruned.backend,
+        "verification": asdict(proof),
+        "blocks": [row.model_dump() for row in block_rows(dense, pruned.model)],
+        "layers": [row.model_dump() for row in layer_rows(before, pruned.after)],
+        "unsupported": [asdict(item) for item in pruned.unsupported],
+        "pinned": pinned,
+        "notes": list(pruned.notes),
+    }
+    summary = {
+        "params_before": pruned.before.params,
+        "params": pruned.after.params,
+        "macs_before": pruned.before.macs,
+        "macs": pruned.after.macs,
+        "backend": pruned.backend,
+        "max_relative_error": proof.max_relative_error,
+        **{f"test_{key}": value for key, value in quality.items()},
+    }
+    return _after(state, pruned), StepResult(summary=summary, report=report, evaluations={"pruned": quality})
+
+
+def cut_again(context: Context, state: State, inputs: Tensor) -> State:
+    """The state after a cut that was kept: the same network is cut by the last part of the plan."""
+    from secateur.api import apply
+    from secateur.plan import Plan
+
+    cut = read_json(context.work / "cut.json")
+    plan = Plan.from_dict(cut["plan"])
+    part = plan.parts[-1] if plan.parts else plan
+    return _after(state, apply(state.models[state.current], part, inputs, backend=cut["backend"]))
 
 
 def _after(state: State, pruned: Pruned) -> State:

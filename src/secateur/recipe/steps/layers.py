@@ -1,0 +1,80 @@
+"""The step that removes whole layers."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from secateur.errors import InputError
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.pruning import cut_again, keep_cut
+
+__all__ = ["RemoveLayers", "RemoveLayersSettings"]
+
+
+class RemoveLayersSettings(Settings):
+    """Settings of `secateur.remove_layers`, with exactly one of ``count``, ``ratio``, ``names``.
+
+    Attributes:
+        count: How many residual branches go, lowest score first.
+        ratio: Share of the removable branches that goes.
+        names: Names or patterns of the branches (or modules around them) that go.
+        ignore: Names or patterns of branches that stay.
+        criterion: What ranks the branches: the scale of the batch norm that ends them, the norm of their last
+            weights, or noise; ``auto`` takes the scale where every branch has one, else l1.
+        backend: Surgery back end.
+    """
+
+    count: int | None = Field(default=None, ge=1)
+    ratio: float | None = Field(default=None, gt=0, lt=1)
+    names: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    criterion: Literal["auto", "bn_scale", "l1", "l2", "random"] = "auto"
+    backend: Literal["auto", "module", "graph"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        given = [key for key in ("count", "ratio", "names") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"give one of count, ratio, names; got {' and '.join(given) or 'none'} "
+                "(set what you do not want to null)"
+            )
+        return self
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        if self.names is not None:
+            return f"whole residual branches: {', '.join(self.names)}"
+        amount = f"{self.count}" if self.count is not None else f"{self.ratio:.0%}"
+        return f"{amount} of the residual branches, lowest {self.criterion} first"
+
+
+class RemoveLayers(Step[RemoveLayersSettings]):
+    """Removes whole residual branches, verifies the cut, and keeps it as an artifact."""
+
+    summary = "remove whole residual branches (their skips stay), and verify the cut"
+    config = RemoveLayersSettings
+
+    def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
+        """Cuts the current network, which stays as it is, and scores the result before any training."""
+        from secateur.layers import removable, remove_layers
+
+        model, inputs = state.models[state.current], context.images(2)
+        seed = derive_seed(context.recipe.seed, context.step)
+        pruned = remove_layers(model, inputs, seed=seed, **config.model_dump())
+        held = [b for b in removable(model, inputs, criterion="l1") if b.reason]
+        pinned = [{"layer": branch.name, "reason": branch.reason} for branch in held]
+        part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
+        state, result = keep_cut(context, state, pruned, f"{config}: {', '.join(part.removed)}", pinned)
+        summary = {**result.summary, "removed": list(part.removed)}
+        return state, StepResult(summary, result.report, result.epochs, result.evaluations)
+
+    def restore(self, context: Context, state: State, config: RemoveLayersSettings) -> State:
+        """Removes the same branches again."""
+        return cut_again(context, state, context.images(2))
+
+
+STEPS.add("remove_layers", RemoveLayers())
