@@ -90,6 +90,11 @@ def words_of(kind: str, summary: Mapping[str, Any]) -> str:
             f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
             f"verified to {summary['max_relative_error']:.1e}, test {share(summary['test_top1'])}"
         )
+    if "params_left" in summary:
+        left = f"{integer(summary['params'])} → {integer(summary['params_left'])} parameters that are not zero"
+        return f"{left}, test {share(summary['test_top1'])}"
+    if "compressed_bytes" in summary:
+        return f"{size(summary['compressed_bytes'])} on disk, test {share(summary['test_top1'])}"
     if "test_top1" in summary:
         return f"test {share(summary['test_top1'])}, loss {summary['test_loss']:.4f}"
     if kind == "export":
@@ -119,7 +124,11 @@ def show_result(result: RunResult) -> None:
         for note in results.notes:
             say(f"Note: {note}")
         say("1 MAC is one multiplication and one addition: FLOPs are twice the MACs.", style="dim")
-    found = [name for name in ("report.html", "artifact", "model.onnx", "model.pt2") if _there(result.folder, name)]
+    found = [
+        name
+        for name in ("report.html", "artifact", "model.onnx", "model.pt2", "model.sdc")
+        if _there(result.folder, name)
+    ]
     out.print()
     say(f"{result.folder}: {', '.join([*found, 'metrics.jsonl', 'results.json'])}")
 
@@ -136,6 +145,7 @@ def _headline(results: Any) -> Any:
         ("Test top-1", "top1", share),
         ("Test loss", "loss", lambda v: "–" if v is None else f"{v:.4f}"),
         ("Parameters", "params", integer),
+        *[("  not zero", "nonzero_params", integer)] * any(n.measurement.sparse for n in networks),
         ("MACs per image", "macs", integer),
         ("Weights on disk", "weight_bytes", size),
         ("NetScore", "netscore", lambda v: "–" if v is None else f"{v:.2f}"),
@@ -153,7 +163,7 @@ def _headline(results: Any) -> Any:
 def _difference(key: str, before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return "–"
-    if key in ("params", "macs", "weight_bytes"):
+    if key in ("params", "nonzero_params", "macs", "weight_bytes"):
         return f"{change(before, after)} ({ratio(before / after)})"
     unit = " points" if key == "top1" else ""
     return f"{after - before:+.{4 if key == 'loss' else 2}f}{unit}".replace("-", "−")
