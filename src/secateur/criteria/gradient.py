@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.data import Batch, pieces
-from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run
+from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run, runs
 from secateur.errors import InputError
 from secateur.surgery.verify import written
 from secateur.types import Member
@@ -54,12 +54,13 @@ class _Gradients(Learner):
         real = [(n, p) for n, p in named if p.is_floating_point()]
         self._leaves = {n: shared.setdefault(id(p), p.detach().requires_grad_()) for n, p in real}
         self._sums = [_Sums(v, self._leaves) for v in views]
-        self._seen = self._first = 0
+        self._seen = self._first = self._size = 0
 
     def learn(self, batch: Batch) -> None:
         traced = self.groups.flow.traced
         first = batch.number == 1
-        for sample in pieces(batch, 1 if traced.dynamic else traced.batch, traced):
+        self._size = self._size or (1 if traced.dynamic and runs(traced, batch, 1) else traced.batch)
+        for sample in pieces(batch, self._size, traced):
             products = self._products(sample)
             squares = {n: p.square() for n, p in products.items()}
             self._seen += 1

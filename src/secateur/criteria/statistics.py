@@ -26,7 +26,8 @@ from secateur.graph.trace import Traced, preserved_rng
 from secateur.registry import Registry
 from secateur.surgery.verify import written
 
-__all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data"]
+__all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data",
+           "runs"]  # fmt: skip
 
 Loss = Callable[[Any, Any], Tensor]
 """From the network's output and the labels to the mean loss of the samples."""
@@ -153,7 +154,7 @@ class _Pass:
         self.traced, self.criterion = traced, criterion
         self.watchers = [s for s in statistics if isinstance(s, Watcher)]
         self.learners = [s for s in statistics if isinstance(s, Learner)]
-        self.left_out = 0
+        self.left_out, self.free = 0, None if traced.dynamic else False
 
     def over(self, data: Data) -> tuple[str, ...]:
         seen = 0
@@ -177,11 +178,12 @@ class _Pass:
 
     def _calls(self, batch: Batch) -> Iterator[Batch]:
         """A batch as it is, or cut to the only size that the network takes."""
-        if self.traced.dynamic:
-            yield batch
-            return
-        self.left_out += batch.size % self.traced.batch
-        yield from pieces(batch, self.traced.batch, self.traced)
+        size = self.traced.batch
+        if self.free is None:
+            self.free = runs(self.traced, batch, min(batch.size, size + 1))
+        if not self.free:
+            self.left_out += batch.size % size
+        yield from [batch] if self.free else pieces(batch, size, self.traced)
 
     def _one(self, batch: Batch) -> None:
         try:
@@ -201,6 +203,17 @@ class _Pass:
 def check_run(traced: Traced, batch: Batch) -> None:
     """Runs the network on ``batch``; raises :class:`InputError` with the name of the module whose output is NaN."""
     _run(traced, [], batch)
+
+
+def runs(traced: Traced, batch: Batch, size: int) -> bool:
+    """Whether the network takes ``size`` samples: a size that is traced as free may be bound all the same."""
+    try:
+        _run(traced, [], next(pieces(batch, size, traced)))
+    except SecateurError:
+        return True  # what it says of the data is said when they are counted
+    except Exception:
+        return size == traced.batch
+    return True
 
 
 def _run(traced: Traced, watchers: Sequence[Watcher], batch: Batch) -> None:
