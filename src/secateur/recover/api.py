@@ -1,0 +1,143 @@
+"""Recovery of accuracy without training: one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
+
+from torch import nn
+
+from secateur.errors import InputError, UnknownNameError
+from secateur.graph.trace import preserved_rng
+from secateur.pruned import Pruned
+from secateur.recover.affine import Options
+from secateur.recover.batches import Calibration, batches
+from secateur.recover.datafree import expect_bias, merge
+from secateur.recover.layout import layout
+from secateur.recover.refit import Bias, LeastSquares, Scale, Statistics, affected
+from secateur.recover.scale import check_scale
+from secateur.recover.sites import Site, norms, sites
+from secateur.recover.sweep import Stop, sweep
+from secateur.recover.twin import Twin, twin
+
+__all__ = ["METHODS", "recover"]
+
+METHODS = {
+    "least_squares": "weights and bias of every layer behind the cut, refitted to the dense network's response",
+    "scale": "one factor per input channel of every layer, folded into its weights (ThiNet)",
+    "bias": "the bias alone; without calibration data from batch-norm offsets",
+    "batch_norm": "running statistics estimated again",
+    "merge": "removed channels become multiples of kept ones; needs no data (neuron merging)",
+}
+WITHOUT_DATA = ("bias", "merge")
+
+
+def recover(
+    pruned: Pruned,
+    calibration: Calibration | None = None,
+    *,
+    dense: nn.Module,
+    method: str = "least_squares",
+    ridge: float | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Pruned:
+    """Gives a pruned network back what can be had without labels, gradients or training.
+
+    Layer by layer through the pruned network, in the order of execution: each layer is fitted on what the
+    pruned network computes now to what the dense network computed there, so later layers make good the errors
+    of earlier ones. Memory does not grow with the number of samples.
+
+    Args:
+        pruned: From :func:`secateur.prune` or :func:`secateur.apply`. It is not touched.
+        calibration: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
+            dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data.
+        dense: The network before the cut, in any mode; not touched.
+        method: One of :data:`METHODS`.
+        ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; by default
+            cross-validated layer by layer.
+        batch_size: Samples that run at a time.
+        seed: Of the positions that are looked at in large feature maps.
+
+    Returns:
+        A new result with the same plan; its notes say which layers were short of data.
+
+    Raises:
+        InputError: Data that does not fit, NaN or infinite activations (names the layer), another network.
+        UnknownNameError: No such method.
+
+    >>> import secateur
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> x = torch.randn(256, 4)
+    >>> cut = secateur.prune(net, x[:2], ratio=0.5)
+    >>> repaired = recover(cut, x, dense=net)
+    >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 10)
+    True
+    """
+    _check(calibration, method, ridge, batch_size)
+    pair = twin(pruned, dense)
+    if calibration is None:
+        notes = _FREE[method](pair)
+    else:
+        notes = _with_data(pair, calibration, method, batch_size, Options(ridge=ridge, seed=seed))
+    return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
+
+
+def _check(calibration: Calibration | None, method: str, ridge: float | None, batch_size: int) -> None:
+    if method not in METHODS:
+        raise UnknownNameError("recovery method", method, METHODS)
+    if calibration is None and method not in WITHOUT_DATA:
+        raise InputError(
+            f"The method {method!r} needs calibration data; without any, take {' or '.join(map(repr, WITHOUT_DATA))}."
+        )
+    if ridge is not None and not 0 <= ridge < float("inf"):
+        raise InputError(f"ridge is 0 or more (or None to choose it); got {ridge!r}.")
+    if batch_size < 1:
+        raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
+
+
+def _with_data(pair: Twin, calibration: Calibration, method: str, batch_size: int, options: Options) -> list[str]:
+    flow = pair.groups.flow
+    stops: list[Stop] = []
+
+    def plan(samples: int) -> Sequence[Stop]:
+        known = replace(options, samples=samples)
+        if method == "batch_norm":
+            return [Statistics(pair, norm) for norm in norms(flow)]
+        stops.extend(_stop(pair, site, method, known) for site in affected(pair, sites(flow)))
+        return stops
+
+    devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
+    with preserved_rng(*devices):
+        data = batches(calibration, flow.traced, batch_size)
+        first = next(data)
+        notes = check_scale(pair.dense, norms(flow), first)
+        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan)
+    return notes + _short(stops)
+
+
+def _short(stops: Sequence[Stop]) -> list[str]:
+    """One note on all layers that had few positions for their size."""
+    names = [stop.name for stop in stops if isinstance(stop, LeastSquares) and stop.short]
+    if not names:
+        return []
+    return [
+        f"few calibration samples for the size of {len(names)} layers ({', '.join(names[:3])}"
+        f"{' …' * (len(names) > 3)}): a strong ridge keeps them near the weights that they had; give more samples"
+    ]
+
+
+def _stop(pair: Twin, site: Site, method: str, options: Options) -> Stop:
+    if method == "bias":
+        return Bias(pair, site, options)
+    columns = layout(pair.copies[site.node], pair.tensors[site.weight]).sizes(pair.tensors[site.weight])[0]
+    if columns > options.largest:
+        stop = Bias(pair, site, options)
+        stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}); bias alone")
+        return stop
+    return (Scale if method == "scale" else LeastSquares)(pair, site, options)
+
+
+_FREE: dict[str, Callable[[Twin], list[str]]] = {"bias": expect_bias, "merge": merge}

@@ -1,0 +1,148 @@
+"""Choice of channels that knows it will be repaired: reconstruction error after the refit, layer budgets measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.analysis import Analysis, analyse
+from secateur.api import plan_of
+from secateur.budget import choose
+from secateur.errors import BudgetError
+from secateur.graph.trace import preserved_rng
+from secateur.plan import Plan
+from secateur.recover.affine import Options
+from secateur.recover.batches import Calibration, batches, first_batch
+from secateur.recover.gather import Curve, Gather, Ledger
+from secateur.recover.probe import sensitivities
+from secateur.recover.scale import check_scale
+from secateur.recover.sites import norms, sites
+from secateur.recover.sweep import sweep
+from secateur.recover.twin import Twin
+from secateur.recover.walk import Walker
+from secateur.types import Target
+
+__all__ = ["select"]
+
+
+def select(
+    model: nn.Module,
+    calibration: Calibration,
+    *,
+    ratio: float | None = None,
+    target: Target | None = None,
+    scope: str = "global",
+    round_to: int = 1,
+    min_units: int = 1,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    granularity: str = "auto",
+    probes: int = 64,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Plan:
+    """Chooses the units to remove by what the layers behind them cannot make good after a refit.
+
+    Within a group, units go one by one: next goes the one without which the refitted consumers lose least (a
+    closed form, OBS). Across groups, that error is turned into error of the network's output by measurement:
+    each group alone is cut to a half and a quarter, its consumers refitted, and the outputs compared. Units then
+    go by output error per MAC (or parameter) saved.
+
+    Args:
+        model: The trained network; not touched.
+        calibration: Unlabelled inputs, as :func:`secateur.recover.recover` takes them.
+        ratio: Share of all units to remove; or
+        target: ``Target(macs=…)`` or ``Target(params=…)`` to reach.
+        scope: ``global`` (layers get what they need), ``local`` or ``block`` (the same share everywhere).
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+        only: Modules whose output channels alone may go.
+        ignore: Modules that keep their output channels.
+        granularity: As for :func:`secateur.prune`.
+        probes: Samples on which the groups' effect on the output is measured.
+        batch_size: Samples that run at a time.
+        seed: Of the positions that are looked at.
+
+    Returns:
+        A plan for :func:`secateur.apply`, whose result :func:`secateur.recover.recover` repairs.
+
+    Raises:
+        InputError: Data that does not fit, or an impossible setting.
+        BudgetError: Nothing to remove, or a target out of reach.
+    """
+    example, calibration = first_batch(calibration)
+    analysis = analyse(model, example, only=only, ignore=ignore, granularity=granularity)
+    if not analysis.groups.items:
+        raise BudgetError("Nothing can be selected: the network has no free group.")
+    with preserved_rng():
+        curves = _curves(analysis, calibration, batch_size, probes, seed)
+    cost = "params" if target is not None and target.params is not None else "macs"
+    scores = _scores(analysis, curves, None if ratio is not None else cost)
+    keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
+                  min_units=min_units, absolute=True)  # fmt: skip
+    provenance = {"criterion": "reconstruction", "ratio": ratio, "scope": scope, "seed": seed, "round_to": round_to,
+                  "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
+    return plan_of(analysis.groups, analysis.groups.label_keep(keep), provenance)
+
+
+def _curves(analysis: Analysis, calibration: Calibration, batch_size: int, probes: int, seed: int) -> dict[int, Curve]:
+    """Order of removal and growth of the output's error for every group."""
+    groups = analysis.groups
+    flow = groups.flow
+    walker = Walker(flow.traced.module)
+    every = np.ones(len(groups.component), dtype=bool)
+    pair = Twin(groups, every, walker, walker, {n: n for n in walker.nodes})
+    data = batches(calibration, flow.traced, batch_size)
+    first = list(islice(data, 1))
+    check_scale(walker, norms(flow), first[0])
+    ledger = Ledger(pair)
+
+    def plan(samples: int) -> list[Gather]:
+        options = Options(seed=seed, samples=samples)
+        return [Gather(pair, site, options, ledger) for site in sites(flow) if ledger.wants(site)]
+
+    sweep((walker,), chain(first, data), plan)
+    curves = ledger.finished()
+    for number, factor in sensitivities(pair, curves, first[0], probes).items():
+        curves[number] = curves[number].times(factor)
+    return curves
+
+
+def _scores(analysis: Analysis, curves: dict[int, Curve], cost: str | None) -> dict[int, NDArray[np.float64]]:
+    """Rise of the output's error with each unit, per MAC or parameter that it saves; convex along each group."""
+    scores = {}
+    everything = np.ones(analysis.groups.units, dtype=bool)
+    whole = analysis.costs.measure(cost, everything) if cost else 0.0
+    for number, curve in curves.items():
+        units = analysis.groups.items[number].units
+        price = 1.0
+        if cost is not None:
+            without = everything.copy()
+            without[units[0]] = False
+            price = max(whole - analysis.costs.measure(cost, without), 1e-9)
+        rises = _rising(np.asarray(curve.rises)) / price
+        values = np.full(len(units), np.inf)
+        values[curve.order] = rises * (1 + 1e-9 * np.arange(1, len(rises) + 1))
+        values[np.isinf(values)] = 10 * max(rises.max(initial=0.0), 1e-30)
+        scores[number] = values
+    return scores
+
+
+def _rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rising sequence nearest to ``values``: neighbours that fall are pooled.
+
+    >>> _rising(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
+    [1.0, 2.5, 2.5, 4.0]
+    """
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while pools and pools[-1][0] > mean:
+            before, many = pools.pop()
+            mean, count = (before * many + mean * count) / (many + count), many + count
+        pools.append((mean, count))
+    return np.concatenate([np.full(c, m) for m, c in pools]) if pools else values

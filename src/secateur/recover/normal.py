@@ -1,0 +1,156 @@
+"""Ridge least squares from accumulated normal equations: double precision, any number of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["RIDGES", "Moments", "Solution", "ridge_solve", "solve"]
+
+RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
+
+FEW = 4
+"""Fewer rows per column than this are worth a note."""
+
+
+@dataclass
+class Moments:
+    """Second moments of the columns u (with a 1 for the intercept) and the targets t, group by group.
+
+    Attributes:
+        gram: Σ [u; 1][u; 1]ᵀ, shape (G, p + 1, p + 1), float64.
+        cross: Σ [u; 1] tᵀ, shape (G, p + 1, O/G).
+        square: Σ t², shape (G, O/G).
+    """
+
+    gram: Tensor
+    cross: Tensor
+    square: Tensor
+
+    @classmethod
+    def zeros(cls, groups: int, columns: int, outputs: int) -> Moments:
+        """Nothing accumulated yet."""
+        size, kind = columns + 1, torch.float64
+        return cls(torch.zeros(groups, size, size, dtype=kind), torch.zeros(groups, size, outputs, dtype=kind),
+                   torch.zeros(groups, outputs, dtype=kind))  # fmt: skip
+
+    @property
+    def rows(self) -> float:
+        """How many rows were added (of every group)."""
+        return float(self.gram[0, -1, -1])
+
+    def add(self, columns: Tensor, targets: Tensor) -> None:
+        """Adds columns (G, p, n) and targets (G, O/G, n)."""
+        whole = torch.cat([columns, columns.new_ones(columns.shape[0], 1, columns.shape[2])], 1)
+        self.gram += (whole @ whole.mT).double().cpu()
+        self.add_targets(whole, targets)
+
+    def add_targets(self, whole: Tensor, targets: Tensor) -> None:
+        """Adds the targets' part alone, for columns that were counted before (with their row of ones)."""
+        self.cross += (whole @ targets.mT).double().cpu()
+        self.square += targets.double().square().sum(2).cpu()
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of the rows of both."""
+        return Moments(self.gram + other.gram, self.cross + other.cross, self.square + other.square)
+
+    def error(self, matrix: Tensor) -> Tensor:
+        """Σ ‖t − M [u; 1]‖² for every group and output, shape (G, O/G); ``matrix`` is (G, O/G, p + 1)."""
+        transposed = matrix.mT
+        fitted = (transposed * (self.gram @ transposed)).sum(1) - 2 * (transposed * self.cross).sum(1)
+        return (self.square + fitted).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A fit.
+
+    Attributes:
+        matrix: Weights and intercept, shape (G, O/G, p + 1), float64.
+        ridge: Strength that was used, relative to the mean diagonal.
+        error: Squared residual over the variance of the targets.
+        short: Whether there were few rows for the number of columns.
+    """
+
+    matrix: Tensor
+    ridge: float
+    error: float
+    short: bool = False
+
+
+def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:
+    """Minimises Σ ‖t − M [u; 1]‖² + ridge · mean diag(Σ u uᵀ) · ‖M − prior‖² (the intercept is not penalised).
+
+    Args:
+        moments: The normal equations.
+        prior: Where the ridge pulls to, shape (G, O/G, p + 1).
+        ridge: Strength; 0 gives plain least squares (of minimum norm where the system is singular).
+        intercept: Whether the last column may be used; otherwise it stays as in ``prior``.
+
+    Returns:
+        Shape (G, O/G, p + 1), float64.
+    """
+    free = moments.gram.shape[1] - (not intercept)
+    gram, cross = moments.gram[:, :free, :free], moments.cross[:, :free]
+    if not intercept:  # the part of the targets that the fixed intercept explains
+        cross = cross - moments.gram[:, :free, free:] @ prior.mT[:, free:]
+    size = moments.gram.shape[1] - 1
+    pull = torch.zeros(gram.shape[0], free, dtype=gram.dtype)
+    diagonal = moments.gram.diagonal(dim1=1, dim2=2)[:, :size]
+    pull[:, :size] = ridge * diagonal.mean(1, keepdim=True)
+    found = _solved(gram + torch.diag_embed(pull), cross + pull[:, :, None] * prior.mT[:, :free])
+    return torch.cat([found.mT, prior[:, :, free:]], 2)
+
+
+def _solved(system: Tensor, right: Tensor) -> Tensor:
+    """Symmetric systems: Cholesky where it goes, else least squares of minimum norm."""
+    scale = system.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
+    scaled = system * scale[:, :, None] * scale[:, None, :]
+    factor, failed = torch.linalg.cholesky_ex(scaled)
+    good = ~failed.bool() & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
+    if good.all():
+        return scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
+    values, vectors = torch.linalg.eigh(scaled)
+    limit = values.amax(1, keepdim=True) * 1e-12 * system.shape[1]
+    inverse = torch.where(values > limit, 1 / values, 0.0)
+    return scale[:, :, None] * (vectors @ (inverse[:, :, None] * (vectors.mT @ (scale[:, :, None] * right))))
+
+
+def solve(
+    folds: tuple[Moments, Moments], prior: Tensor, *, ridge: float | None = None, intercept: bool = True
+) -> Solution:
+    """Fits both folds together; where no strength is given, two-fold cross-validation chooses it.
+
+    Each fold's fit is scored on the other fold's images, so a system with too few images for its size gets a
+    strong ridge by itself: its fit then stays near ``prior``.
+
+    Args:
+        folds: Normal equations of the even and of the odd images.
+        prior: Weights as they are, shape (G, O/G, p + 1).
+        ridge: Relative strength, or ``None`` to choose among :data:`RIDGES`.
+        intercept: Whether the intercept may change.
+    """
+    whole = folds[0] + folds[1]
+    ridge = _validated(folds, prior, intercept) if ridge is None else ridge
+    matrix = ridge_solve(whole, prior, ridge, intercept=intercept)
+    mean = whole.cross[:, -1] / max(whole.rows, 1)
+    variance = (whole.square - whole.rows * mean**2).sum().clamp_min(1e-30)
+    return Solution(matrix, ridge, float(whole.error(matrix).sum() / variance),
+                    whole.rows < FEW * whole.gram.shape[1])  # fmt: skip
+
+
+def _validated(folds: tuple[Moments, Moments], prior: Tensor, intercept: bool) -> float:
+    """The strength with the smallest error on the other fold; 1e-4 where there is one fold only."""
+    if not all(f.rows for f in folds):
+        return 1e-4
+
+    def held_out(ridge: float) -> float:
+        return sum(
+            float(other.error(ridge_solve(one, prior, ridge, intercept=intercept)).sum())
+            for one, other in (folds, folds[::-1])
+        )
+
+    return min(RIDGES, key=held_out)

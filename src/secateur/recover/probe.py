@@ -1,0 +1,104 @@
+"""How much the network's output suffers when one group alone is cut and its consumers are refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.recover.gather import Curve
+from secateur.recover.twin import Twin
+from secateur.recover.walk import Values, Walker
+from secateur.surgery.reference import MaskedInterpreter
+
+__all__ = ["sensitivities"]
+
+
+def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: int) -> dict[int, float]:
+    """Error of the output per error of the layers that a group enters, by group.
+
+    Each share of a group that was tried gives one quotient: the mean squared change of the network's outputs
+    (each relative to its variance) over the error that elimination foretold; their mean is returned.
+    """
+    traced = pair.groups.flow.traced
+    if traced.dynamic:
+        batch = pytree.tree_map(lambda v: v[:probes] if isinstance(v, Tensor) and v.ndim else v, batch)
+    with torch.no_grad():
+        base = pair.dense.begin(batch)
+        want = _finished(pair.dense, dict(base))
+        trials = [(*_trial(pair, n, c, k), n, k) for n, c in curves.items() for k in range(len(c.repaired))]
+        found: dict[int, list[float]] = {n: [] for n in curves}
+        at = 0
+        for start, keep, number, k in sorted(trials, key=lambda t: t[0]):
+            pair.dense.advance(base, at, start)
+            at = start
+            gone, tensors = curves[number].repaired[k]
+            got = _masked(pair, keep, tensors, base, start)
+            foretold = sum(curves[number].rises[:gone])
+            if gone and foretold > 0:
+                found[number].append(_change(got, want) / foretold)
+    known = [v for values in found.values() for v in values]
+    return {n: float(np.mean(values)) if values else float(np.median(known or [1.0])) for n, values in found.items()}
+
+
+def _finished(walker: Walker, values: Values) -> list[Tensor]:
+    """Runs everything, on copies."""
+    values = {n: v.clone() if isinstance(v, Tensor) else v for n, v in values.items()}
+    walker.advance(values, 0, len(walker.nodes) - 1)
+    return walker.output(values)
+
+
+def _trial(pair: Twin, number: int, curve: Curve, k: int) -> tuple[int, NDArray[np.bool_]]:
+    """Where the cut first shows, and which labels stay."""
+    gone, tensors = curve.repaired[k]
+    units = np.ones(pair.groups.units, dtype=bool)
+    units[pair.groups.items[number].units[list(curve.order[:gone])]] = False
+    keep = pair.groups.label_keep(units)
+    flow = pair.groups.flow
+    for place, node in enumerate(pair.dense.nodes):
+        if node.op in ("get_attr", "placeholder"):
+            continue
+        labels = flow.labels.get(node)
+        several = labels if isinstance(labels, list) else [labels]
+        cut = any(hasattr(x, "dims") and pair.groups.masks(x, keep) for x in several)
+        if cut or any(n.op == "get_attr" and str(n.target) in tensors for n in node.all_input_nodes):
+            return place, keep
+    return len(pair.dense.nodes) - 1, keep
+
+
+def _masked(
+    pair: Twin, keep: NDArray[np.bool_], tensors: Mapping[str, Tensor], base: Values, start: int
+) -> list[Tensor]:
+    """The rest of the dense network with the group's units held at zero and the refitted weights."""
+    runner = MaskedInterpreter(pair.dense.module, pair.groups, keep, tensors)
+    runner.env = {n: v.clone() if isinstance(v, Tensor) else v for n, v in base.items()}
+    nodes = pair.dense.nodes
+    for node in nodes:
+        if node.op == "get_attr":
+            runner.env[node] = runner.run_node(node)
+    last = {used: k for k, node in enumerate(nodes) for used in node.all_input_nodes}
+    for k in range(start, len(nodes) - 1):
+        node = nodes[k]
+        if node.op == "get_attr":
+            continue
+        runner.env[node] = runner.run_node(node)
+        for used in node.all_input_nodes:
+            if last[used] == k:
+                runner.env.pop(used, None)
+    found = torch.fx.node.map_arg(nodes[-1].args, lambda n: runner.env[n])
+    return [v for v in pytree.tree_leaves(found) if isinstance(v, Tensor)]
+
+
+def _change(got: list[Tensor], want: list[Tensor]) -> float:
+    """Mean over the outputs of mean (got − want)² / variance of want."""
+    parts = [
+        float((g - w).double().square().mean() / w.double().var(unbiased=False).clamp_min(1e-12))
+        for g, w in zip(got, want, strict=True)
+        if w.is_floating_point() and w.numel() > 1
+    ]
+    return float(np.mean(parts)) if parts else 0.0

@@ -1,0 +1,226 @@
+"""Stops that repair a layer: full least squares, one scale per input channel, the bias alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from secateur.errors import InputError
+from secateur.recover.affine import Affine, Options
+from secateur.recover.layout import arguments
+from secateur.recover.normal import Moments, ridge_solve, solve
+from secateur.recover.sites import Norm, Site
+from secateur.recover.sweep import Stop
+from secateur.recover.twin import Twin
+from secateur.recover.walk import Values
+
+__all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
+
+
+def affected(twin: Twin, sites: list[Site]) -> list[Site]:
+    """The sites that compute something else since the cut: those behind it, and those cut themselves."""
+    groups, changed = twin.groups, set()
+    for node in twin.dense.nodes:
+        labels = groups.flow.labels.get(node)
+        cut = hasattr(labels, "dims") and bool(groups.masks(labels, twin.label_keep))
+        if cut or any(n in changed for n in node.all_input_nodes):
+            changed.add(node)
+    return [s for s in sites if s.node in changed]
+
+
+class Fitted(Affine, Stop):
+    """A layer that is stopped at to be fitted."""
+
+    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
+        """Reads the layer's present weights."""
+        Affine.__init__(self, twin, site, options)
+        Stop.__init__(self)
+        self.name = site.name
+
+    def until(self) -> tuple[int, ...]:
+        """The dense network has computed the target, the pruned one the layer's input."""
+        return self.twin.dense.place[self.site.end] + 1, self.twin.pruned.place[self.node]
+
+
+class LeastSquares(Fitted):
+    """Refits weights and bias to the dense network's response: min ‖W·u + b − t‖² + ridge.
+
+    u is what the pruned network computes now, t the dense network's response at the kept channels, less what
+    the residual path brings, so errors made before are made good where they can be. Where nothing but a ReLU
+    follows, what it hides needs no fit: in every further round a target t ≤ 0 is replaced by min(prediction, 0),
+    which never raises Σ(ReLU(prediction) − ReLU(t))² (majorisation), and needs no new normal matrix.
+
+    Sources: He et al. 2017, arXiv:1707.06168, eq. 4 (refit of the consumer) and §3.2 (residual branches); Zhang et al.
+    2015, arXiv:1505.06798, eq. 7 (ReLU).
+    """
+
+    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
+        """Starts with empty normal equations."""
+        super().__init__(twin, site, options)
+        self.prior = self.map()
+        groups, outputs, columns = self.prior.shape
+        self.folds = tuple(Moments.zeros(groups, columns - 1, outputs) for _ in range(2))
+        self.passes = 1 + (options.rounds if site.relu else 0)
+        self.ridge, self.short = 0.0, False
+
+    def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
+        """One batch."""
+        dense, pruned = values
+        target, x = self.target(dense, pruned), self.input(pruned)
+        at = self.at(index, target)
+        rows = self.layout.rows(target, at)
+        columns = self.layout.columns(x, tuple(target.shape), at)
+        for fold, part in enumerate(self._halves(columns.shape[2], index)):
+            u, t = columns[:, :, part].flatten(2), rows[:, :, part].flatten(2)
+            if not u.shape[2]:
+                continue
+            if turn == 0:
+                self.folds[fold].add(u, t)
+            else:
+                self._add_visible(fold, u, t)
+
+    @staticmethod
+    def _halves(count: int, index: int) -> list[slice]:
+        """Even and odd images; batches of one image go to either half in turn."""
+        return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
+
+    def _add_visible(self, fold: int, u: Tensor, t: Tensor) -> None:
+        whole = torch.cat([u, u.new_ones(u.shape[0], 1, u.shape[2])], 1)
+        predicted = self.matrix.to(whole) @ whole
+        free = torch.where(t > 0, t, predicted.clamp_max(0))
+        self.folds[fold].add_targets(whole, free)
+
+    def finish(self, turn: int) -> None:
+        """All batches were seen."""
+        even, odd = self.folds
+        if turn == 0:
+            self._check_finite()
+            found = solve((even, odd), self.prior, ridge=self.options.ridge, intercept=self.intercept)
+            self.matrix, self.ridge, self.short = found.matrix, found.ridge, found.short
+        else:
+            self.matrix = ridge_solve(even + odd, self.prior, self.ridge, intercept=self.intercept)
+        if turn < self.passes - 1:
+            for fold in self.folds:
+                fold.cross.zero_()
+                fold.square.zero_()
+        else:
+            self.write(self.matrix, even.gram + odd.gram)
+
+    def _check_finite(self) -> None:
+        for what, tensors in (("input", [f.gram for f in self.folds]), ("response", [f.square for f in self.folds])):
+            if not all(torch.isfinite(t).all() for t in tensors):
+                raise InputError(
+                    f"The {what} of {self.name!r} holds NaN or infinite values on the calibration data: it cannot be "
+                    "fitted. Check the weights before it and the scale of the data."
+                )
+
+
+class Scale(LeastSquares):
+    """One factor per input channel, folded into the layer's weights: ŵ = (ZᵀZ)⁻¹Zᵀt.
+
+    Z holds the part of the response that comes from each channel. Source: Luo et al. 2017, ThiNet,
+    arXiv:1707.06342, eq. 7. All of it follows from the normal equations of the full fit.
+    """
+
+    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
+        """One pass: leaving free what a ReLU hides is no part of the published fit."""
+        super().__init__(twin, site, options)
+        self.passes = 1
+
+    def finish(self, turn: int) -> None:
+        """All batches were seen."""
+        self._check_finite()
+        moments = self.folds[0] + self.folds[1]
+        weights, bias = self.prior[:, :, :-1], self.prior[:, :, -1:]
+        groups, _, columns = weights.shape
+        channels = columns // max(1, torch.tensor(self.layout.kernel).prod().item() if self.layout.kernel else 1)
+        gram = moments.gram[:, :-1, :-1] * (weights.mT @ weights)
+        gram = gram.reshape(groups, channels, columns // channels, channels, -1).sum((2, 4))
+        cross = moments.cross[:, :-1] - moments.gram[:, :-1, -1:] @ bias.mT
+        right = (cross * weights.mT).sum(2).reshape(groups, channels, -1).sum(2)
+        pull = (self.options.ridge or 1e-4) * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-30)
+        system = gram + torch.diag_embed(pull.expand(-1, channels))
+        factors = torch.linalg.solve(system, (right + pull)[:, :, None])[:, :, 0]
+        scaled = weights * factors.repeat_interleave(columns // channels, 1)[:, None, :]
+        self.write(torch.cat([scaled, bias], 2), moments.gram)
+
+
+class Bias(Fitted):
+    """Moves the bias so that the mean response is the dense network's: b += E[t] − E[response].
+
+    For the first layer behind a cut this is mean folding, b += W[:, removed] · E[x_removed]; further on it makes
+    good the shift that earlier layers left. Source: Nagel et al. 2019, arXiv:1906.04721, §4.2.
+    """
+
+    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
+        """Starts with empty sums."""
+        super().__init__(twin, site, options)
+        self.gap, self.count = torch.zeros(()).double(), 0
+
+    def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
+        """One batch."""
+        dense, pruned = values
+        target = self.target(dense, pruned)
+        got = self.twin.pruned.compute(self.node, pruned)
+        every = torch.arange(self.layout.positions(target), device=target.device)
+        scale = self.scale.reshape(self.layout.groups, -1)
+        found = self.layout.rows(got, every).double().cpu() * scale[:, :, None, None]
+        gap = (self.layout.rows(target, every).double().cpu() - found).flatten(2)
+        self.gap, self.count = self.gap + gap.sum(2), self.count + gap.shape[2]
+
+    def finish(self, turn: int) -> None:
+        """All batches were seen."""
+        if not torch.isfinite(self.gap).all():
+            raise InputError(f"The response of {self.name!r} holds NaN or infinite values on the calibration data.")
+        if not self.intercept:
+            self.notes.append("has no bias to move")
+            return
+        site, twin = self.site, self.twin
+        offset = site.norm.bias if site.norm is not None else site.bias
+        assert offset is not None
+        # gap = target − scale · response, so it holds the whole intercept but for the layer's own bias
+        own = 0.0 if site.bias is None else twin.tensors[site.bias].double().cpu() * self.scale
+        mean = (self.gap / self.count).flatten()
+        if site.norm is None:
+            twin.write(offset, mean + own)
+        else:
+            centre = twin.tensors[site.norm.mean].double().cpu() * self.scale
+            twin.write(offset, mean + centre)
+
+
+class Statistics(Stop):
+    """Estimates a batch normalisation's running mean and variance again, on what it is given now.
+
+    Source: Li et al. 2020, EagleEye, arXiv:2007.02491, §3.3 (adaptive batch normalisation).
+    """
+
+    def __init__(self, twin: Twin, norm: Norm) -> None:
+        """Starts with empty sums."""
+        super().__init__()
+        self.twin = twin
+        self.node = twin.copies[norm.node]
+        self.norm, self.name = norm, norm.mean.rpartition(".")[0] or norm.mean
+        self.total = self.square = torch.zeros(()).double()
+        self.count = 0
+
+    def until(self) -> tuple[int, ...]:
+        """The pruned network has computed the input; the dense one is not needed."""
+        return 0, self.twin.pruned.place[self.node]
+
+    def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
+        """One batch."""
+        x = self.twin.pruned.value(arguments(self.node)["input"], values[1])
+        x = x.transpose(0, 1).flatten(1).double().cpu()
+        self.total, self.square = self.total + x.sum(1), self.square + x.square().sum(1)
+        self.count += x.shape[1]
+
+    def finish(self, turn: int) -> None:
+        """All batches were seen."""
+        mean = self.total / self.count
+        var = (self.square / self.count - mean**2).clamp_min(0) * (self.count / max(self.count - 1, 1))
+        if not (torch.isfinite(mean).all() and torch.isfinite(var).all()):
+            raise InputError(f"The input of {self.name!r} holds NaN or infinite values on the calibration data.")
+        self.twin.write(self.norm.mean, mean)
+        self.twin.write(self.norm.var, var)

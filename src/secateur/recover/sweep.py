@@ -1,0 +1,95 @@
+"""One sweep through networks: stop by stop, in the order of execution, over all batches at every stop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from secateur.recover.walk import Store, Values, Walker
+
+__all__ = ["MEMORY_BYTES", "Stop", "sweep"]
+
+MEMORY_BYTES = 1 << 30
+"""What is alive between two stops stays in memory up to here, and goes to temporary files beyond."""
+
+
+class Stop(ABC):
+    """A place where something is measured over all batches, and then changed.
+
+    Attributes:
+        name: For messages.
+        passes: How often the batches are shown.
+        notes: What the user should know.
+    """
+
+    name: str = ""
+    passes: int = 1
+
+    def __init__(self) -> None:
+        """No notes yet."""
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def until(self) -> tuple[int, ...]:
+        """How many operators of every network run before the stop (one that has gone further stays there)."""
+
+    @abstractmethod
+    def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
+        """One batch: the round, its number, and what every network knows of it."""
+
+    @abstractmethod
+    def finish(self, turn: int) -> None:
+        """After all batches of a round."""
+
+
+def sweep(
+    walkers: Sequence[Walker],
+    batches: Iterable[Any],
+    plan: Callable[[int], Sequence[Stop]],
+    memory_bytes: int = MEMORY_BYTES,
+) -> list[str]:
+    """Walks from stop to stop; every operator runs once per batch, whatever the number of stops.
+
+    Args:
+        walkers: The networks, side by side.
+        batches: Their inputs. What is alive between two stops is kept per batch, in memory up to
+            ``memory_bytes`` and in temporary files beyond, so memory does not grow with the number of samples.
+        plan: Is told how many samples there are, and says where to stop.
+        memory_bytes: See ``batches``.
+
+    Returns:
+        The stops' notes, each with the name of its layer.
+    """
+    store = Store(walkers, memory_bytes)
+    at, samples = [0] * len(walkers), 0
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                store.add([w.begin(batch) for w in walkers])
+                samples += next(t.shape[0] for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim)
+            stops = plan(samples)
+            for stop in stops:
+                at = _visit(stop, walkers, store, at)
+    finally:
+        store.close()
+    return [f"{stop.name}: {note}" for stop in stops for note in stop.notes]
+
+
+def _visit(stop: Stop, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:
+    """Takes every batch to the stop; later rounds find it there."""
+    until = stop.until()
+    for turn in range(stop.passes):
+        for index in range(len(store)):
+            values = store.get(index)
+            if turn == 0:
+                for walker, part, start, end in zip(walkers, values, at, until, strict=True):
+                    walker.advance(part, start, end)
+                store.put(index, values)
+            stop.see(turn, index, values)
+        stop.finish(turn)
+    return [max(a, u) for a, u in zip(at, until, strict=True)]

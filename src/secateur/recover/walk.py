@@ -1,0 +1,127 @@
+"""Graphs run piece by piece over many batches, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+import operator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+__all__ = ["Store", "Values", "Walker"]
+
+Values = dict[Node, Any]
+"""What the operators so far gave and later ones need."""
+
+
+class Walker:
+    """Runs a flat graph from one operator to another; values that nobody needs any more are dropped."""
+
+    def __init__(self, module: GraphModule) -> None:
+        """Finds the last use of every value."""
+        self.module = module
+        self.nodes: list[Node] = list(module.graph.nodes)
+        self.place = {node: k for k, node in enumerate(self.nodes)}
+        self._last = {n: max((self.place[u] for u in n.users), default=k) for k, n in enumerate(self.nodes)}
+
+    def begin(self, batch: Any) -> Values:
+        """Values of the inputs; they are copied, because a network may write into them."""
+        leaves = [v.clone() if isinstance(v, Tensor) else v for v in pytree.tree_leaves(batch)]
+        places = [n for n in self.nodes if n.op == "placeholder"]
+        return dict(zip(places, leaves, strict=True))
+
+    def advance(self, values: Values, start: int, stop: int) -> None:
+        """Runs the operators ``start`` … ``stop − 1`` on ``values``, in place."""
+        for k in range(start, stop):
+            node = self.nodes[k]
+            if node.op in ("call_function", "call_module"):
+                values[node] = self.compute(node, values)
+            for used in (node, *node.all_input_nodes):
+                if self._last[used] <= k and used in values:
+                    del values[used]
+
+    def compute(self, node: Node, values: Values) -> Any:
+        """What one operator gives."""
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.value(n, values))
+        target = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        return target(*args, **kwargs)
+
+    def value(self, node: Node, values: Values) -> Any:
+        """A weight of the network, or what an operator gave."""
+        return operator.attrgetter(str(node.target))(self.module) if node.op == "get_attr" else values[node]
+
+    def output(self, values: Values) -> list[Tensor]:
+        """The tensors that the network returns, once everything before has run."""
+        found = torch.fx.node.map_arg(self.nodes[-1].args, lambda n: self.value(n, values))
+        return [v for v in pytree.tree_leaves(found) if isinstance(v, Tensor)]
+
+
+class Store:
+    """Values of every batch between two stops: in memory up to a limit, beyond it in temporary files.
+
+    Tensors that share memory still share it after they were in a file, so operators that write in place see
+    what they should.
+    """
+
+    def __init__(self, walkers: Sequence[Walker], limit_bytes: int) -> None:
+        """``walkers`` are the graphs whose values are kept side by side."""
+        self._limit, self._used = limit_bytes, 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._names = [{n.name: n for n in w.nodes} for w in walkers]
+        self._kept: list[list[Values] | Path] = []
+        self._sizes: list[int] = []
+
+    def add(self, values: list[Values]) -> None:
+        """Appends a batch."""
+        self._kept.append([])
+        self._sizes.append(0)
+        self.put(len(self._kept) - 1, values)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._kept)
+
+    def get(self, index: int) -> list[Values]:
+        """The values of a batch."""
+        found = self._kept[index]
+        if isinstance(found, list):
+            return found
+        loaded = torch.load(found, weights_only=True)
+        return [{names[k]: v for k, v in part.items()} for names, part in zip(self._names, loaded, strict=True)]
+
+    def put(self, index: int, values: list[Values]) -> None:
+        """Replaces the values of a batch."""
+        size = _bytes(v for part in values for v in part.values())
+        self._used += size - self._sizes[index]
+        self._sizes[index] = size
+        if self._used <= self._limit:
+            self._kept[index] = values
+            return
+        self._used -= size
+        self._sizes[index] = 0
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="secateur-recover-")
+        path = Path(self._folder.name) / f"{index}.pt"
+        torch.save([{n.name: v for n, v in part.items()} for part in values], path)
+        self._kept[index] = path
+
+    def __iter__(self) -> Iterator[list[Values]]:
+        """The batches in order."""
+        return (self.get(k) for k in range(len(self)))
+
+    def close(self) -> None:
+        """Deletes the temporary files."""
+        self._kept.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes()
+                for v in pytree.tree_leaves(list(values)) if isinstance(v, Tensor)}  # fmt: skip
+    return sum(storages.values())
