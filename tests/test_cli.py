@@ -125,6 +125,24 @@ def test_prune_to_a_target(tmp_path: Path, secateur_cli) -> None:  # type: ignor
     assert after == pytest.approx(0.5 * before, rel=0.01)
 
 
+def test_prune_by_a_criterion_that_needs_images(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    options = ("lenet5", "--ratio", "0.5", "--criterion", "taylor", "--out", tmp_path / "a")
+    said = secateur_cli("prune", *options)
+    assert said.code == 2
+    assert "needs calibration data" in said.err
+    assert "--data" in said.err
+    said = secateur_cli("prune", *options, "--input-shape", "1,28,28", "--data", "digits", "--images", "20")
+    assert said.code == 0, said.err
+    assert '"taylor"' in (tmp_path / "a" / "plan.json").read_text()
+
+
+def test_criteria_say_what_they_need(secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    lines = {line.split()[0]: line for line in secateur_cli("criteria").out.splitlines()}
+    assert "inputs, labels" in lines["taylor"]
+    assert "arXiv:1607.03250" in lines["apoz"]
+    assert "inputs" not in lines["l1"]
+
+
 def test_inspect_names_groups_and_what_is_pinned(secateur_cli) -> None:  # type: ignore[no-untyped-def]
     said = secateur_cli("inspect", "lenet5")
     assert said.code == 0

@@ -40,8 +40,8 @@ class _Gradients(Learner):
     """Adds up three numbers per unit, from the gradients of one sample at a time.
 
     One at a time, because squares are taken of a sample's gradients: how the data are cut into batches then makes
-    no difference. It costs the arithmetic of one forward and backward pass over the data, without what a larger
-    batch would save in overhead.
+    no difference. (A network that takes a single size of batch gets that, and the mean loss of it.) It costs the
+    arithmetic of one forward and backward pass over the data, without what a larger batch would save in overhead.
     """
 
     def __init__(self, setting: Setting) -> None:
