@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,15 +141,19 @@ def _headline(results: Any) -> Any:
     dense, pruned = results.network("dense"), results.network("pruned")
     networks = list(results.networks)
     rows = []
-    for label, key, words in (
+    shown: list[tuple[str, str, Callable[[Any], str]]] = [
         ("Test top-1", "top1", share),
         ("Test loss", "loss", lambda v: "–" if v is None else f"{v:.4f}"),
         ("Parameters", "params", integer),
-        *[("  not zero", "nonzero_params", integer)] * any(n.measurement.sparse for n in networks),
+        ("  not zero", "nonzero_params", integer),
         ("MACs per image", "macs", integer),
         ("Weights on disk", "weight_bytes", size),
         ("NetScore", "netscore", lambda v: "–" if v is None else f"{v:.2f}"),
-    ):
+    ]
+    sparse = any(network.measurement.sparse for network in networks)
+    for label, key, words in shown:
+        if key == "nonzero_params" and not sparse:
+            continue
         values = [getattr(network.measurement, key) for network in networks]
         row = [label, *(words(value) for value in values)]
         if dense and pruned:
