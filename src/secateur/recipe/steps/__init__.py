@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.recipe.steps import layers, measuring, pruning, rewinding, scoring, shipping, sparsifying, training
+from secateur.recipe.steps import layers, measuring, pruning, rewinding, scoring, shipping, sparsifying, training, zeros
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "shipping",
     "sparsifying",
     "training",
+    "zeros",
 ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
     from secateur.pruned import Pruned
 
-__all__ = ["Prune", "PruneSettings", "cut_again", "keep_cut", "pinned_layers"]
+__all__ = ["Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "pinned_layers"]
 
 
 class PruneSettings(Settings):
@@ -178,7 +178,7 @@ def keep_cut(
         "max_relative_error": proof.max_relative_error,
         **{f"test_{key}": value for key, value in quality.items()},
     }
-    return _after(state, pruned), StepResult(summary=summary, report=report, evaluations={"pruned": quality})
+    return after_cut(state, pruned), StepResult(summary=summary, report=report, evaluations={"pruned": quality})
 
 
 def cut_again(context: Context, state: State, inputs: Tensor) -> State:
@@ -189,10 +189,10 @@ def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     cut = read_json(context.work / "cut.json")
     plan = Plan.from_dict(cut["plan"])
     part = plan.parts[-1] if plan.parts else plan
-    return _after(state, apply(state.models[state.current], part, inputs, backend=cut["backend"]))
+    return after_cut(state, apply(state.models[state.current], part, inputs, backend=cut["backend"]))
 
 
-def _after(state: State, pruned: Pruned) -> State:
+def after_cut(state: State, pruned: Pruned) -> State:
     """The state with the smaller network; masks of single weights are cut with it."""
     plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     masks = follow(state.masks, plan, pruned.model)

@@ -9,7 +9,7 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
 __all__ = ["Score", "ScoreSettings"]
 
-WHAT = {"prune": "channels", "sparsify": "weights", "remove_layers": "layers"}
+WHAT = {"prune": "channels", "sparsify": "weights", "remove_layers": "layers", "remove_zeros": "zeros"}
 
 
 class ScoreSettings(Settings):
