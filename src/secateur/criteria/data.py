@@ -59,9 +59,15 @@ def batches(data: Data, traced: Traced) -> Iterator[Batch]:
         if size and labels is not None and len(labels) != size:
             raise InputError(f"Batch {number} of the data has {size} samples and {len(labels)} labels.")
         if size:
-            yield Batch(args, kwargs, labels, size, number)
+            yield Batch(args, kwargs, _beside(labels, args, kwargs), size, number)
     if not number:
         raise InputError("The data hold no batch. (An iterator that was used before is empty: give it afresh.)")
+
+
+def _beside(labels: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Labels on the device of the inputs."""
+    device = next(v.device for v in pytree.tree_leaves((args, dict(kwargs))) if isinstance(v, Tensor))
+    return labels.to(device) if isinstance(labels, Tensor) else labels
 
 
 def _items(data: Data) -> Iterator[Any]:

@@ -54,6 +54,7 @@ class _Gradients(Learner):
         real = [(n, p) for n, p in named if p.is_floating_point()]
         self._leaves = {n: shared.setdefault(id(p), p.detach().requires_grad_()) for n, p in real}
         self._sums = [_Sums(v, self._leaves) for v in views]
+        self._changes = bool(written(self._module))  # a network that changes itself changes copies, made each time
         self._seen = self._first = self._size = 0
 
     def learn(self, batch: Batch) -> None:
@@ -70,7 +71,7 @@ class _Gradients(Learner):
 
     def _products(self, sample: Batch) -> dict[str, Tensor]:
         """g·w of every weight, for one sample."""
-        values = {**self._leaves, **written(self._module)}
+        values = {**self._leaves, **(written(self._module) if self._changes else {})}
         args, kwargs = sample.copied()
         loss = self._loss(functional_call(self._module, values, args, kwargs), sample.labels)
         if not torch.isfinite(loss):

@@ -132,6 +132,8 @@ class Conv(Splitter):
     def split(self, patches: Tensor, output: Tensor) -> Tensor:
         """Products with the kernels of the sampled outputs; a channel of another group has no part in them."""
         weight = self.weight.flatten(2)[output]  # (rows, outputs, C/groups, k)
+        if self.groups == 1:
+            return torch.linalg.vecdot(weight, patches.unsqueeze(1)).flatten(0, 1)
         rows, outputs, inner, _ = weight.shape
         channels = torch.arange(inner, device=output.device)
         first = torch.div(output, self.weight.shape[0] // self.groups, rounding_mode="floor") * inner
