@@ -3,9 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from secateur.errors import InputError
-from secateur.measure import compression_ratio, mac_reduction, netscore
+from secateur.measure import Measurement, compression_ratio, mac_reduction, netscore, nonzero_params
 
 
 def test_netscore_by_hand() -> None:
@@ -38,3 +40,21 @@ def test_ratios_are_dense_over_pruned() -> None:
     assert mac_reduction(3, 4) == 0.75
     with pytest.raises(InputError, match="pruned_macs must be a positive"):
         mac_reduction(10, 0)
+
+
+def test_zeros_are_not_counted_and_shared_weights_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+        model[0].weight[0] = 0
+    assert nonzero_params(model) == 6 + 3 + 3
+
+
+def test_the_netscore_of_a_sparse_network_counts_what_is_not_zero() -> None:
+    dense = Measurement(params=1_000_000, nonzero_params=1_000_000, macs=10_000_000, top1=80.0)
+    sparse = Measurement(params=1_000_000, nonzero_params=100_000, macs=10_000_000, top1=80.0)
+    assert sparse.netscore == pytest.approx((dense.netscore or 0) + 10)
+    assert Measurement(params=1_000_000, macs=10_000_000, top1=80.0).netscore == dense.netscore
+    assert (sparse.sparse, dense.sparse) == (True, False)

@@ -157,6 +157,20 @@ def test_every_point_is_scored(tmp_path: Path) -> None:
     assert "Step by step" in (done.folder / "report.html").read_text()
 
 
+def test_what_a_group_lasso_pushed_to_zero_goes_and_nothing_changes(tmp_path: Path) -> None:
+    penalty = "{name: group_lasso, over: [filters, channels], weight: 0.3}"
+    adapt = f"adapt: {{epochs: 8, batch_size: 16, lr: 0.05, penalty: {penalty}}}"
+    done = run(recipe(tmp_path, adapt, "remove_zeros"), tmp_path / "run")
+    small, images = done.state.pruned, done.data.sample(8, split="test")
+    assert small.after.params < small.before.params
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    accuracies = [line["test_top1"] for line in lines if "test_top1" in line]
+    assert accuracies[0] == accuracies[1], "only what had no effect went"
+    with torch.no_grad():
+        again = reopen(tmp_path / "run").state.models["pruned"].eval()(images)
+        assert torch.equal(again, small.model.eval()(images))
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [
