@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from secateur.measure.counts import count
     from secateur.plan import Plan
     from secateur.pruned import Pruned
+    from secateur.recovery import purify, recover, select
     from secateur.sparsify.storage import compress, decompress
     from secateur.types import Counts, Target, Verification
 
@@ -45,8 +46,11 @@ __all__ = [
     "load",
     "models",
     "prune",
+    "purify",
+    "recover",
     "removable",
     "remove_layers",
+    "select",
     "sparsify",
 ]
 
@@ -71,8 +75,11 @@ _HOME = {
     "export": "secateur.deploy",
     "load": "secateur.artifact",
     "prune": "secateur.api",
+    "purify": "secateur.recovery",
+    "recover": "secateur.recovery",
     "removable": "secateur.layers",
     "remove_layers": "secateur.layers",
+    "select": "secateur.recovery",
 }
 _MODULES = {"criteria", "data", "models", "sparsify"}
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.recover.gather import Curve
-from secateur.recover.twin import Twin
-from secateur.recover.walk import Values, Walker
+from secateur.recovery.gather import Curve
+from secateur.recovery.twin import Twin
+from secateur.recovery.walk import Values, Walker
 from secateur.surgery.reference import MaskedInterpreter
 
 __all__ = ["sensitivities"]

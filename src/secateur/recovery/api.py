@@ -11,15 +11,15 @@ from torch import nn
 from secateur.errors import InputError, UnknownNameError
 from secateur.graph.trace import preserved_rng
 from secateur.pruned import Pruned
-from secateur.recover.affine import Options
-from secateur.recover.batches import Calibration, batches
-from secateur.recover.datafree import expect_bias, merge
-from secateur.recover.layout import layout
-from secateur.recover.refit import Bias, LeastSquares, Scale, Statistics, affected
-from secateur.recover.scale import check_scale
-from secateur.recover.sites import Site, norms, sites
-from secateur.recover.sweep import Stop, sweep
-from secateur.recover.twin import Twin, twin
+from secateur.recovery.affine import Options
+from secateur.recovery.batches import Calibration, batches
+from secateur.recovery.datafree import expect_bias, merge
+from secateur.recovery.layout import layout
+from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
+from secateur.recovery.scale import check_scale
+from secateur.recovery.sites import Site, norms, sites
+from secateur.recovery.sweep import Stop, sweep
+from secateur.recovery.twin import Twin, twin
 
 __all__ = ["METHODS", "recover"]
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from secateur.graph.flow import shape_of
-from secateur.recover.affine import Options
-from secateur.recover.elimination import Fit, eliminate, fit_without
-from secateur.recover.normal import Moments
-from secateur.recover.refit import Fitted
-from secateur.recover.sites import Site
-from secateur.recover.twin import Twin
-from secateur.recover.walk import Values
+from secateur.recovery.affine import Options
+from secateur.recovery.elimination import Fit, eliminate, fit_without
+from secateur.recovery.layout import arguments
+from secateur.recovery.normal import Moments
+from secateur.recovery.refit import Fitted
+from secateur.recovery.sites import Site
+from secateur.recovery.twin import Twin
+from secateur.recovery.walk import Values
 
 __all__ = ["PROBED", "Curve", "Gather", "Ledger"]
 
@@ -61,10 +62,13 @@ class Ledger:
         self._awaited: dict[int, int] = {}
         self._curves: dict[int, Curve] = {}
 
-    def columns(self, gather_site: Site, taps: int) -> dict[int, dict[int, Tensor]]:
+    def columns(self, site: Site, taps: int) -> dict[int, dict[int, Tensor]]:
         """Columns of a layer's matrix by group and unit."""
-        labels = self.pair.groups.flow.tensors[gather_site.weight]
-        dim = 0 if "transpose" in str(gather_site.node.target) else 1
+        labels = self.pair.groups.flow.tensors[site.weight]
+        transposed = "transpose" in str(site.node.target)
+        if transposed and arguments(site.node)["groups"] > 1:  # every group has columns of its own
+            return {}
+        dim = 0 if transposed else 1
         vectors = labels.at(dim)
         units = self.pair.groups.unit_of(vectors[0]) if vectors else np.zeros(0, np.int64)
         found: dict[int, dict[int, list[int]]] = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from secateur.graph.flow import Flow, module_of
-from secateur.recover.layout import arguments
+from secateur.recovery.layout import arguments
 
 __all__ = ["Norm", "Site", "norms", "sites"]
 

@@ -22,7 +22,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.trace import preserved_rng, to_args, trace
 from secateur.plan import Plan
 from secateur.pruned import Pruned
-from secateur.recover.walk import Walker
+from secateur.recovery.walk import Walker
 from secateur.surgery.graph import twin_graph
 from secateur.types import call
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.recover.affine import Affine, Options
-from secateur.recover.layout import arguments
-from secateur.recover.sites import Site, sites
-from secateur.recover.twin import Twin
+from secateur.recovery.affine import Affine, Options
+from secateur.recovery.layout import arguments
+from secateur.recovery.sites import Site, sites
+from secateur.recovery.twin import Twin
 
-__all__ = ["LAMBDA", "SIMILAR", "expect_bias", "merge"]
+__all__ = ["ACTIVATIONS", "LAMBDA", "SIMILAR", "back", "expect_bias", "merge"]
 
 LAMBDA, SIMILAR = 0.85, 0.45
 """Weight of the direction against the offset, and the least cosine of a merge: the paper's values for convolutions."""
@@ -23,7 +23,7 @@ LAMBDA, SIMILAR = 0.85, 0.45
 _KEEP_MEAN = {f"aten.{n}" for n in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d",
               "avg_pool2d", "avg_pool3d", "mean", "dropout", "feature_dropout", "flatten", "view", "reshape",
               "contiguous", "squeeze")}  # fmt: skip
-_ACTIVATIONS = {f"aten.{n}{end}" for n in ("relu", "gelu", "silu", "hardswish", "hardtanh", "sigmoid", "tanh", "elu",
+ACTIVATIONS = {f"aten.{n}{end}" for n in ("relu", "gelu", "silu", "hardswish", "hardtanh", "sigmoid", "tanh", "elu",
                 "leaky_relu", "hardsigmoid", "mish", "softplus", "relu6", "selu") for end in ("", "_")}  # fmt: skip
 _SCALES_THROUGH = _KEEP_MEAN | {"aten.relu", "aten.relu_", "aten.leaky_relu", "aten.leaky_relu_", "aten.max_pool1d",
                                 "aten.max_pool2d", "aten.max_pool3d", "aten.adaptive_max_pool2d"}  # fmt: skip
@@ -62,7 +62,7 @@ def expect_bias(pair: Twin) -> list[str]:
         Notes on layers that could not be treated.
     """
     notes = []
-    for cut in _cuts(pair, _KEEP_MEAN | _ACTIVATIONS, notes):
+    for cut in _cuts(pair, _KEEP_MEAN | ACTIVATIONS, notes):
         norm = cut.producer.site.norm
         site, mine = cut.consumer.site, Affine(pair, cut.consumer.site, Options())
         if norm is None or not mine.intercept:
@@ -86,7 +86,7 @@ def _expectations(cut: _Cut, tensors: Mapping[str, Tensor]) -> Tensor:
     points = torch.special.ndtri((torch.arange(512).double() + 0.5) / 512)
     z = tensors[norm.bias].double().cpu() + tensors[norm.weight].double().cpu().abs() * points[:, None]
     for node in cut.path:
-        if _packet(node) in _ACTIVATIONS:
+        if _packet(node) in ACTIVATIONS:
             z = node.target(z, *node.args[1:], **node.kwargs)  # type: ignore[operator]
     return z.mean(0)
 
@@ -138,7 +138,7 @@ def _cuts(pair: Twin, through: set[str], notes: list[str]) -> Iterator[_Cut]:
         labels = pair.groups.flow.tensors[site.weight]
         if dim not in pair.groups.masks(labels, pair.label_keep):
             continue
-        end, path = _back(arguments(site.node)["input"], ends, lambda n: _packet(n) in through)
+        end, path = back(arguments(site.node)["input"], ends, lambda n: _packet(n) in through)
         producer = ends.get(end) if end is not None else None
         both = [Affine(same, s, Options()) for s in (producer, site) if s is not None]
         if len(both) < 2 or any(a.layout.groups > 1 for a in both):
@@ -151,9 +151,7 @@ def _cuts(pair: Twin, through: set[str], notes: list[str]) -> Iterator[_Cut]:
             yield _Cut(both[0], both[1], path, mask)
 
 
-def _back(
-    node: Node, ends: Mapping[Node, Site], passes: Callable[[Node], bool]
-) -> tuple[Node | None, tuple[Node, ...]]:
+def back(node: Node, ends: Mapping[Node, Site], passes: Callable[[Node], bool]) -> tuple[Node | None, tuple[Node, ...]]:
     """Follows first arguments back to the end of a layer."""
     path: list[Node] = []
     while node not in ends:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.recover.layout import arguments, layout
-from secateur.recover.sites import Site
-from secateur.recover.twin import Twin
-from secateur.recover.walk import Values
+from secateur.recovery.layout import arguments, layout
+from secateur.recovery.sites import Site
+from secateur.recovery.twin import Twin
+from secateur.recovery.walk import Values
 
 __all__ = ["Affine", "Options"]
 

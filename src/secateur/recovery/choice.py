@@ -15,15 +15,15 @@ from secateur.budget import choose
 from secateur.errors import BudgetError
 from secateur.graph.trace import preserved_rng
 from secateur.plan import Plan
-from secateur.recover.affine import Options
-from secateur.recover.batches import Calibration, batches, first_batch
-from secateur.recover.gather import Curve, Gather, Ledger
-from secateur.recover.probe import sensitivities
-from secateur.recover.scale import check_scale
-from secateur.recover.sites import norms, sites
-from secateur.recover.sweep import sweep
-from secateur.recover.twin import Twin
-from secateur.recover.walk import Walker
+from secateur.recovery.affine import Options
+from secateur.recovery.batches import Calibration, batches, first_batch
+from secateur.recovery.gather import Curve, Gather, Ledger
+from secateur.recovery.probe import sensitivities
+from secateur.recovery.scale import check_scale
+from secateur.recovery.sites import norms, sites
+from secateur.recovery.sweep import sweep
+from secateur.recovery.twin import Twin
+from secateur.recovery.walk import Walker
 from secateur.types import Target
 
 __all__ = ["select"]
@@ -54,7 +54,7 @@ def select(
 
     Args:
         model: The trained network; not touched.
-        calibration: Unlabelled inputs, as :func:`secateur.recover.recover` takes them.
+        calibration: Unlabelled inputs, as :func:`secateur.recover` takes them.
         ratio: Share of all units to remove; or
         target: ``Target(macs=…)`` or ``Target(params=…)`` to reach.
         scope: ``global`` (layers get what they need), ``local`` or ``block`` (the same share everywhere).
@@ -68,7 +68,7 @@ def select(
         seed: Of the positions that are looked at.
 
     Returns:
-        A plan for :func:`secateur.apply`, whose result :func:`secateur.recover.recover` repairs.
+        A plan for :func:`secateur.apply`, whose result :func:`secateur.recover` repairs.
 
     Raises:
         InputError: Data that does not fit, or an impossible setting.

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from secateur.errors import InputError
-from secateur.recover.affine import Affine, Options
-from secateur.recover.layout import arguments
-from secateur.recover.normal import Moments, ridge_solve, solve
-from secateur.recover.sites import Norm, Site
-from secateur.recover.sweep import Stop
-from secateur.recover.twin import Twin
-from secateur.recover.walk import Values
+from secateur.recovery.affine import Affine, Options
+from secateur.recovery.layout import arguments
+from secateur.recovery.normal import Moments, ridge_solve, solve
+from secateur.recovery.sites import Norm, Site
+from secateur.recovery.sweep import Stop
+from secateur.recovery.twin import Twin
+from secateur.recovery.walk import Values
 
 __all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.recover.walk import Store, Values, Walker
+from secateur.recovery.walk import Store, Values, Walker
 
 __all__ = ["MEMORY_BYTES", "Stop", "sweep"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from secateur.errors import InputError
-from secateur.recover.layout import arguments
-from secateur.recover.sites import Norm
-from secateur.recover.walk import Walker
+from secateur.recovery.layout import arguments
+from secateur.recovery.sites import Norm
+from secateur.recovery.walk import Walker
 
 __all__ = ["check_scale"]
 
