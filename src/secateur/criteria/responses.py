@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
@@ -42,7 +43,7 @@ class Splitter(ABC):
         """Parts of sampled responses by input channel, shape (samples × positions × outputs, channels).
 
         Every sample has its own random positions, and every position its own output channels; all of them where
-        there are no more. Numbers are drawn sample by sample, so that batches make no difference.
+        there are no more. Each sample takes the same amount of random numbers, so that batches make no difference.
 
         Args:
             value: Input of the layer, first dimension the samples.
@@ -50,45 +51,58 @@ class Splitter(ABC):
             positions: Positions per sample.
             outputs: Output channels per position.
         """
-        count, channels = self.places(value), self.weight.shape[0]
+        sizes = self.sizes(value)
+        count, channels = prod(sizes), self.weight.shape[0]
         where, which = min(positions, count), min(outputs, channels)
-        drawn = [
-            (_draw(sampler, count, where), np.stack([_draw(sampler, channels, which) for _ in range(where)]))
-            for _ in range(len(value))
-        ]
+        keys = sampler.random((len(value), count + where * channels))
+        position = _lowest(keys[:, :count], where).reshape(-1)
+        output = _lowest(keys[:, count:].reshape(-1, channels), which)
         sample = torch.arange(len(value)).repeat_interleave(where)
-        position = torch.from_numpy(np.concatenate([p for p, _ in drawn]))
-        output = torch.from_numpy(np.concatenate([o for _, o in drawn]))
-        chunks = zip(*(torch.split(t.to(value.device), _CHUNK) for t in (sample, position, output)), strict=True)
-        return torch.cat([self.split(self.patches(value, s, p), o) for s, p, o in chunks])
+        at = torch.stack(torch.unravel_index(position, sizes), 1)
+        chunks = zip(*(torch.split(t.to(value.device), _CHUNK) for t in (sample, at, output)), strict=True)
+        ready = self.ready(value)
+        return torch.cat([self.split(self.patches(ready, s, p), o) for s, p, o in chunks])
 
     @abstractmethod
-    def places(self, value: Tensor) -> int:
-        """How many positions the response has per sample."""
+    def sizes(self, value: Tensor) -> tuple[int, ...]:
+        """Sizes of the dimensions along which the response of one sample has positions."""
 
     @abstractmethod
-    def patches(self, value: Tensor, sample: Tensor, position: Tensor) -> Tensor:
-        """What the response at ``position`` of ``sample`` is computed from, shape (rows, channels, kernel)."""
+    def ready(self, value: Tensor) -> Tensor:
+        """The input as :meth:`patches` takes it."""
+
+    @abstractmethod
+    def patches(self, ready: Tensor, sample: Tensor, at: Tensor) -> Tensor:
+        """What the responses of ``sample`` (rows,) at positions ``at`` (rows, dimensions) are computed from.
+
+        Shape (rows, channels, kernel).
+        """
 
     @abstractmethod
     def split(self, patches: Tensor, output: Tensor) -> Tensor:
         """Parts of the response in channels ``output`` (rows, outputs), shape (rows × outputs, channels)."""
 
 
-def _draw(sampler: np.random.Generator, count: int, wanted: int) -> Any:
-    return np.arange(count) if wanted == count else np.sort(sampler.choice(count, wanted, replace=False))
+def _lowest(keys: NDArray[np.float64], count: int) -> Tensor:
+    """Where the ``count`` lowest keys of each row are, in order of place, shape (rows, count)."""
+    chosen = np.argpartition(keys, count - 1, axis=1)[:, :count] if count < keys.shape[1] else np.argsort(keys, axis=1)
+    return torch.from_numpy(np.sort(chosen, axis=1))
 
 
 class Linear(Splitter):
     """x (N, …, I) with weight (O, I): x̂_c = w_oc·x_c."""
 
-    def places(self, value: Tensor) -> int:
-        """Positions (tokens) per sample."""
-        return prod(value.shape[1:-1])
+    def sizes(self, value: Tensor) -> tuple[int, ...]:
+        """Positions (tokens) of a sample, in one row."""
+        return (prod(value.shape[1:-1]),)
 
-    def patches(self, value: Tensor, sample: Tensor, position: Tensor) -> Tensor:
+    def ready(self, value: Tensor) -> Tensor:
+        """Positions in one row."""
+        return value.reshape(len(value), -1, value.shape[-1])
+
+    def patches(self, ready: Tensor, sample: Tensor, at: Tensor) -> Tensor:
         """Inputs at the sampled positions."""
-        return value.reshape(len(value), -1, value.shape[-1])[sample, position].unsqueeze(-1)
+        return ready[sample, at[:, 0]].unsqueeze(-1)
 
     def split(self, patches: Tensor, output: Tensor) -> Tensor:
         """Products with the weights of the sampled outputs."""
@@ -104,36 +118,35 @@ class Conv(Splitter):
     dilation: tuple[int, ...]
     groups: int
 
-    def _sizes(self, value: Tensor) -> list[int]:
+    def sizes(self, value: Tensor) -> tuple[int, ...]:
         """Output size of every spatial dimension."""
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
-        return [
+        return tuple(
             (size + before + after - r) // s + 1
             for size, (before, after), r, s in zip(value.shape[2:], self.padding, reach, self.stride, strict=True)
-        ]
+        )
 
-    def places(self, value: Tensor) -> int:
-        """Positions of the output map."""
-        return prod(self._sizes(value))
+    def ready(self, value: Tensor) -> Tensor:
+        """The padded input."""
+        return F.pad(value, [p for pair in reversed(self.padding) for p in pair])
 
-    def patches(self, value: Tensor, sample: Tensor, position: Tensor) -> Tensor:
+    def patches(self, ready: Tensor, sample: Tensor, at: Tensor) -> Tensor:
         """The input under the kernel at the sampled positions, without unfolding the whole map."""
-        padded = F.pad(value, [p for pair in reversed(self.padding) for p in pair])
         kernel, spatial = self.weight.shape[2:], len(self.stride)
-        at = torch.stack(torch.unravel_index(position, self._sizes(value)))
         index: list[Any] = [sample.view(-1, *[1] * spatial), slice(None)]
         for d in range(spatial):
-            offsets = torch.arange(kernel[d], device=value.device) * self.dilation[d]
+            offsets = torch.arange(kernel[d], device=ready.device) * self.dilation[d]
             shape = [1] * (spatial + 1)
             shape[d + 1] = kernel[d]
-            index.append((at[d] * self.stride[d]).view(-1, *[1] * spatial) + offsets.view(shape))
-        return padded[tuple(index)].movedim(-1, 1).flatten(2)  # indices come first: (rows, k…, C)
+            index.append((at[:, d] * self.stride[d]).view(-1, *[1] * spatial) + offsets.view(shape))
+        return ready[tuple(index)].movedim(-1, 1).flatten(2)  # indices come first: (rows, k…, C)
 
     def split(self, patches: Tensor, output: Tensor) -> Tensor:
         """Products with the kernels of the sampled outputs; a channel of another group has no part in them."""
         weight = self.weight.flatten(2)[output]  # (rows, outputs, C/groups, k)
         if self.groups == 1:
-            return torch.linalg.vecdot(weight, patches.unsqueeze(1)).flatten(0, 1)
+            parts: Tensor = torch.linalg.vecdot(weight, patches.unsqueeze(1))
+            return parts.flatten(0, 1)
         rows, outputs, inner, _ = weight.shape
         channels = torch.arange(inner, device=output.device)
         first = torch.div(output, self.weight.shape[0] // self.groups, rounding_mode="floor") * inner
@@ -141,7 +154,7 @@ class Conv(Splitter):
         seen = patches.unsqueeze(1).expand(-1, outputs, -1, -1)
         taken = seen.gather(2, own.unsqueeze(-1).expand(-1, -1, -1, patches.shape[2]))
         parts = patches.new_zeros(rows, outputs, patches.shape[1])
-        return parts.scatter_(2, own, (weight * taken).sum(-1)).flatten(0, 1)
+        return parts.scatter_(2, own, torch.linalg.vecdot(weight, taken)).flatten(0, 1)
 
 
 def splitter(flow: Flow, node: Node) -> Splitter | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from secateur.measure.energy import Energy, energy
 from secateur.measure.latency import latency
 from secateur.measure.machine import Machine, machine
 from secateur.measure.measurement import Measurement, measurement
@@ -13,12 +14,14 @@ from secateur.measure.ratios import compression_ratio, mac_reduction, netscore, 
 from secateur.measure.timings import Speedup, Spread, Timing, speedups, spread
 
 __all__ = [
+    "Energy",
     "Machine",
     "Measurement",
     "Speedup",
     "Spread",
     "Timing",
     "compression_ratio",
+    "energy",
     "latency",
     "mac_reduction",
     "machine",
