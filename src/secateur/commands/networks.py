@@ -84,7 +84,7 @@ def open_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
-    return Opened(source, model, _random(shape or _known_shape(source), seed))
+    return Opened(source, model, _random(shape or _known_shape(source, model), seed))
 
 
 def open_run(folder: Path) -> list[Opened]:
@@ -118,9 +118,12 @@ def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
     return tuple(shape[1:]) if shape else None
 
 
-def _known_shape(name: str) -> tuple[int, ...]:
+def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:
     from secateur.models import MODELS
+    from secateur.models.darknet import Darknet
 
+    if isinstance(model, Darknet):  # its .cfg says what it takes
+        return model.image
     entry = MODELS.get(name)
     return entry.shape if entry is not None else IMAGENET_SHAPE
 

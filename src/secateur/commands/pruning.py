@@ -12,9 +12,10 @@ from torch import Tensor
 from secateur.commands.networks import Opened
 from secateur.commands.show import change, console, integer, ratio, say, table
 from secateur.errors import InputError, SecateurError
+from secateur.pruned import Pruned
 from secateur.types import Counts, Target, Unsupported
 
-__all__ = ["calibration", "inspect", "parse_amount", "prune", "target"]
+__all__ = ["calibration", "inspect", "keep", "parse_amount", "prune", "target"]
 
 
 def parse_amount(option: str, text: str | None) -> float | None:
@@ -72,11 +73,16 @@ def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple
 def prune(opened: Opened, out: Path, **options: Any) -> None:
     """Cuts, verifies, saves and shows what came of it."""
     from secateur.api import prune as cut
-    from secateur.recipe.files import disk_errors
     from secateur.recipe.folder import refuse_used
 
     refuse_used(out)
-    pruned = cut(opened.model, opened.inputs, **options)
+    keep(opened, cut(opened.model, opened.inputs, **options), out)
+
+
+def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
+    """Saves a cut and shows what came of it."""
+    from secateur.recipe.files import disk_errors
+
     try:
         with disk_errors(out):
             pruned.save(out)
