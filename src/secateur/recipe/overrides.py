@@ -17,7 +17,7 @@ __all__ = ["aim", "override", "settings_of", "shortcuts"]
 TRAINING = ("adapt", "control", "finetune")
 """Kinds of steps that ``--epochs`` speaks to."""
 
-AMOUNTS = ("ratio", "ratios", "params", "macs", "std")
+AMOUNTS = ("ratio", "ratios", "params", "macs", "std", "count", "names")
 """Settings of which a step that removes takes one."""
 
 
@@ -77,17 +77,17 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
 
     tree, option = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines), f"--{key}"
     present = dict.fromkeys(kind for _, kind in _entries(tree.data))
-    spread = {kind: STEPS[kind].config.spread for kind in present if kind in STEPS}
-    kind = next((kind for kind in spread if key in spread[kind]), None)
-    if kind is None and key == "params":
-        kind, key, value = next((kind for kind in spread if "ratio" in spread[kind]), None), "ratio", 1 - value
+    known = {kind: STEPS[kind].config.model_fields for kind in present if kind in STEPS}
+    kind = next((kind for kind in known if key in known[kind]), None)
+    if kind is None and key == "params" and "sparsify" in known:
+        kind, key, value = "sparsify", "ratio", 1 - value
     if kind is None:
-        able = [name for name in STEPS if key in STEPS[name].config.spread]
+        able = [name for name in STEPS if key in STEPS[name].config.model_fields]
         raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(able)} step.")
     for settings in settings_of(tree, kind):
-        for other in {*AMOUNTS, *spread[kind]}:
+        for other in AMOUNTS:
             settings.pop(other, None)
-        if key != "ratio" and "of" in STEPS[kind].config.model_fields:
+        if key != "ratio" and "of" in known[kind]:
             settings["of"] = "dense"
     return _set(tree, f"steps.{kind}.{key}", value, option)
 

@@ -17,13 +17,13 @@ from secateur.report.view import Card, Table
 if TYPE_CHECKING:
     from secateur.recipe.comparison.table import Comparison, Row
 
-__all__ = ["ACCURACY", "COST", "columns", "pareto", "write_comparison"]
+__all__ = ["ACCURACY", "COST", "SIZE", "columns", "pareto", "write_comparison"]
 
 Column = tuple[str, Callable[["Row"], str]]
 
 
 def _percent(value: float | None) -> str:
-    return words.NOTHING if value is None else f"{value:.2f}"
+    return words.NOTHING if value is None else f"{value:.2f} %"
 
 
 def _number(value: float | None) -> str:
@@ -31,24 +31,28 @@ def _number(value: float | None) -> str:
 
 
 ACCURACY: tuple[Column, ...] = (
-    ("Top-1 before, %", lambda r: _percent(r.top1_before)),
-    ("Top-5 before, %", lambda r: _percent(r.top5_before)),
-    ("Top-1 after, %", lambda r: _percent(r.top1)),
-    ("Top-5 after, %", lambda r: _percent(r.top5)),
-    ("Parameters", lambda r: words.exact(r.params)),
-    ("Compression", lambda r: words.times(r.compression)),
+    ("Top-1 before", lambda r: _percent(r.top1_before)),
+    ("Top-5 before", lambda r: _percent(r.top5_before)),
+    ("Top-1 after", lambda r: _percent(r.top1)),
+    ("Top-5 after", lambda r: _percent(r.top5)),
     ("NetScore", lambda r: _number(r.netscore)),
 )
-"""What is left of the accuracy and of the parameters."""
+"""Quality before and after fine-tuning."""
+
+SIZE: tuple[Column, ...] = (
+    ("Parameters", lambda r: words.count(r.params)),
+    ("Compression", lambda r: words.times(r.compression)),
+    ("MACs", lambda r: words.count(r.macs)),
+    ("FLOPs", lambda r: words.count(r.flops)),
+    ("On disk", lambda r: words.size(r.weight_bytes)),
+)
+"""What is left of the network."""
 
 COST: tuple[Column, ...] = (
-    ("MACs", lambda r: words.exact(r.macs)),
-    ("FLOPs", lambda r: words.exact(r.flops)),
     ("Forward", lambda r: words.milliseconds(r.forward_ms)),
     ("Backward", lambda r: words.milliseconds(r.backward_ms)),
     ("Energy (estimate)", lambda r: _energy(r.energy_mj)),
-    ("On disk", lambda r: words.size(r.weight_bytes)),
-    ("Epochs", lambda r: words.exact(r.epochs)),
+    ("Epochs of training", lambda r: words.exact(r.epochs)),
     ("Time taken", lambda r: words.duration(r.seconds)),
 )
 """What an image costs, and what the recipe took."""
@@ -79,6 +83,7 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
         facts=facts,
         cards=_cards(rows),
         accuracy=columns(rows, ACCURACY),
+        size=columns(rows, SIZE),
         cost=columns(rows, COST),
         failed=comparison.failed,
         environment=machine_rows(machine) if machine else [],
@@ -147,9 +152,9 @@ def _cards(rows: Sequence[Row]) -> tuple[Card, ...]:
     if len(rows) < 2:
         return ()
     dense, others = rows[0], rows[1:]
-    found = [Card("Dense, top-1", f"{_percent(dense.top1)} %", detail=f"{words.count(dense.params)} parameters")]
+    found = [Card("Dense, top-1", _percent(dense.top1), detail=f"{words.count(dense.params)} parameters")]
     wanted: tuple[tuple[str, str, Callable[[Row], str], int], ...] = (
-        ("Most accurate", "top1", lambda r: f"{_percent(r.top1)} %", 1),
+        ("Most accurate", "top1", lambda r: _percent(r.top1), 1),
         ("Best NetScore", "netscore", lambda r: _number(r.netscore), 1),
         ("Fastest forward pass", "forward_ms", lambda r: words.milliseconds(r.forward_ms), -1),
     )

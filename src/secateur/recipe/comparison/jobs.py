@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from secateur.recipe.files import read_json
+from secateur.recipe.load import load_recipe
+
 __all__ = ["Job", "JobEvent", "cores", "run_jobs"]
 
 
@@ -35,6 +38,14 @@ class Job:
     def log(self) -> Path:
         """Where the process writes what is not an event: warnings, the traceback of a crash."""
         return self.recipe.with_suffix(".log")
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps of its run are done; a run has the steps that it wrote down when it began."""
+        if not (self.folder / "state.json").is_file():
+            return False
+        steps = load_recipe(self.folder / "recipe.yaml").steps
+        return len(read_json(self.folder / "state.json")["done"]) == len(steps)
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,10 @@ class _Crew:
         self._lock, self._processes, self._stopped = threading.Lock(), set[subprocess.Popen[str]](), False
 
     def work(self, job: Job) -> str:
-        """Runs one job to its end; returns why it failed, or nothing."""
+        """Runs one job to its end; returns why it failed, or nothing. One that is finished starts no process."""
+        if job.finished:
+            self._tell(JobEvent(job.name, "done"))
+            return ""
         command = [sys.executable, "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
         environment = {"OMP_NUM_THREADS": str(self._threads), **os.environ}
         with job.log.open("w") as log:

@@ -11,7 +11,7 @@ from typing import Any
 from secateur.errors import InputError
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
-from secateur.recipe.comparison.table import Comparison, measure_runs
+from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
 from secateur.recipe.files import disk_errors, lock, read_json, write_json, write_text
 from secateur.recipe.folder import refuse_used
 from secateur.recipe.schema import Recipe
@@ -94,6 +94,8 @@ def resume_comparison(folder: str | Path, *, on_event: Callable[[JobEvent], None
     jobs = {name: Job(name, folder / "recipes" / f"{name}.yaml", folder / "runs" / name) for name in plan["jobs"]}
     tell = on_event or (lambda event: None)
     with lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
+        if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
+            return Comparison.read(folder)
         failed = _run_all(jobs, int(plan["parallel"]), home, tell)
         return _result(folder, jobs, failed, plan["facts"])
 
@@ -143,5 +145,5 @@ def _result(folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], fa
     result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})
     write_text(folder / "comparison.csv", result.to_csv())
     write_comparison(result, folder / "comparison.html")
-    write_json(folder / "results.json", result.to_json())
+    write_json(folder / RESULTS, result.to_json())
     return result

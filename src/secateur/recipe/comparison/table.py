@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from secateur.measure import Timing
     from secateur.recipe.runner import RunResult
 
-__all__ = ["Comparison", "Row", "measure_runs"]
+__all__ = ["RESULTS", "Comparison", "Row", "measure_runs"]
 
-CUTS = ("prune", "sparsify", "lc", "remove_layers")
-TRAINS = ("finetune", "scratch")
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Comparison:
     @classmethod
     def read(cls, folder: Path) -> Comparison:
         """Reads ``results.json`` of a folder."""
-        data = read_json(folder / "results.json")
+        data = read_json(folder / RESULTS)
         rows = tuple(Row(**row) for row in data.pop("rows"))
         return cls(folder, rows, data)
 
@@ -186,7 +185,7 @@ def _story(run: RunResult) -> tuple[Mapping[str, Any] | None, int, int | None]:
     files = sorted((run.folder / "steps").glob("*/result.json"))
     results = {file.parent.name: read_json(file)["result"] for file in files}
     kinds = [name.partition("-")[2] for name in results]
-    last = max((i for i, kind in enumerate(kinds) if kind in TRAINS), default=None)
+    last = max((i for i, kind in enumerate(kinds) if kind == "finetune"), default=None)
     scored = [result["evaluations"].get("pruned") for result in list(results.values())[: last or 0]]
     before = next((quality for quality in reversed(scored) if quality), None)
     sizes = [result["summary"].get("compressed_bytes") for result in results.values()]
