@@ -152,6 +152,12 @@ def test_gradients_without_labels_are_refused(criterion: str) -> None:
         case.scores(criterion, case.images())
 
 
+def test_labels_of_other_classes_are_refused() -> None:
+    case = CASES["depthwise"]()
+    with pytest.raises(InputError, match=r"or its loss does not run on batch 2 of the data: IndexError: Target 9"):
+        case.scores("taylor", [(case.images(), case.labels()), (case.images(2), torch.tensor([0, 9]))])
+
+
 def test_outputs_that_cross_entropy_does_not_take_are_refused() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:

@@ -196,7 +196,8 @@ class _Pass:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise InputError(
-                f"The network does not run on batch {batch.number} of the data: {type(error).__name__}: {reason}"
+                f"The network{' or its loss' * bool(self.learners)} does not run on batch {batch.number} of the data: "
+                f"{type(error).__name__}: {reason}"
             ) from error
 
 
