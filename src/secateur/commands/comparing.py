@@ -134,8 +134,8 @@ class _Progress:
 
     def __call__(self, event: JobEvent) -> None:
         if event.what == "done":
-            last = self._jobs.pop(event.job, event)
-            say(f"{event.job}: done, {last.total} steps")
+            self._jobs.pop(event.job, None)
+            say(f"{event.job}: done")
         elif event.what == "failed":
             self._jobs.pop(event.job, None)
             error(event.reason, label=event.job)
@@ -153,11 +153,11 @@ class _Progress:
 
 
 def _show(result: Comparison) -> None:
-    from secateur.report.comparison import ACCURACY, COST, columns
+    from secateur.report.comparison import ACCURACY, COST, SIZE, columns
 
     out, rows = console(), [row for row in result.rows if not row.failed]
     if rows:
-        for wanted in (ACCURACY, COST):
+        for wanted in (ACCURACY, SIZE, COST):
             found = columns(rows, wanted)
             out.print()
             out.print(table([_two_lines(header) for header in found.headers], found.rows))
