@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from secateur.recipe.steps import layers, measuring, pruning, rewinding, scoring, shipping, sparsifying, training, zeros
+from secateur.recipe.steps import (
+    layers,
+    measuring,
+    pruning,
+    recovering,
+    rewinding,
+    scoring,
+    shipping,
+    sparsifying,
+    training,
+    zeros,
+)
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 
 __all__ = [
@@ -15,6 +26,7 @@ __all__ = [
     "layers",
     "measuring",
     "pruning",
+    "recovering",
     "rewinding",
     "scoring",
     "shipping",

@@ -19,7 +19,7 @@ from secateur.sparsify.rewinding import fresh, rewind
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
-CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers")
+CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
 
 
 class RewindSettings(Settings):

@@ -1,0 +1,194 @@
+"""Steps that repair a cut without training, choose channels for that, and delete unused paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from secateur.errors import InputError
+from secateur.recipe.schema import Settings
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.pruning import cut_again, keep_cut, pinned_layers
+from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.types import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings", "Select", "SelectSettings"]
+
+
+def _mirrored(images: Tensor, mirror: bool) -> Tensor:
+    import torch
+
+    return torch.cat([images, images.flip(3)]) if mirror else images
+
+
+class RecoverSettings(Settings):
+    """Settings of `secateur.recover`.
+
+    Attributes:
+        method: ``least_squares``, ``scale`` (ThiNet), ``bias``, ``batch_norm`` or ``merge``.
+        images: Unlabelled training images; 0 for the forms without data (``bias`` and ``merge``).
+        mirror: Show each image's mirror image too.
+        ridge: Strength of the ridge, or null to choose it by cross-validation.
+    """
+
+    method: str = "least_squares"
+    images: int = Field(default=512, ge=0)
+    mirror: bool = False
+    ridge: float | None = Field(default=None, ge=0)
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from secateur.errors import UnknownNameError
+        from secateur.recovery import METHODS
+
+        if name not in METHODS:
+            raise UnknownNameError("recovery method", name, METHODS)
+        return name
+
+
+class Recover(Step[RecoverSettings]):
+    """Repairs the pruned network without labels, gradients or training."""
+
+    summary = "repair the pruned network without training: least squares, scales, biases, statistics"
+    config = RecoverSettings
+    after: ClassVar[tuple[str, ...]] = ("prune", "select", "remove_layers")
+
+    def run(self, context: Context, state: State, config: RecoverSettings) -> tuple[State, StepResult]:
+        """Fits the pruned network to the dense one, and scores it; the network before stays as it was."""
+        from secateur.recovery import recover
+        from secateur.train import evaluate
+
+        data = _mirrored(context.images(config.images), config.mirror) if config.images else None
+        seed = derive_seed(context.recipe.seed, context.step)
+        fixed = recover(state.pruned, data, dense=state.models["dense"], method=config.method, ridge=config.ridge,
+                        seed=seed)  # fmt: skip
+        save_weights(fixed.model, self._file(context))
+        fixed.save(context.folder / "artifact")
+        quality = evaluate(fixed.model, context.data.test, data=context.data).to_dict()
+        notes = [n for n in fixed.notes if n not in state.pruned.notes]
+        result = StepResult(
+            summary={f"test_{key}": value for key, value in quality.items()},
+            report={"notes": notes},
+            evaluations={"pruned": quality},
+        )
+        return state.with_model("pruned", fixed.model, pruned=fixed), result
+
+    def restore(self, context: Context, state: State, config: RecoverSettings) -> State:
+        """Loads the repaired weights."""
+        load_weights_into(state.models["pruned"], self._file(context))
+        return state
+
+    @staticmethod
+    def _file(context: Context) -> Path:
+        return context.work / "model.safetensors"
+
+
+class SelectSettings(Settings):
+    """Settings of `secateur.select`, with exactly one of ``ratio``, ``params``, ``macs``.
+
+    Attributes:
+        ratio: Share of the units that is removed, in [0, 1).
+        params: Parameters to keep: a count, or a share up to 1.
+        macs: MACs of one image to keep: a count, or a share up to 1.
+        scope: Budgets by measured sensitivity (global), or the same share of every group or block.
+        round_to: Kept units are a multiple of this.
+        min_units: At least so many units stay in each group.
+        only: Modules (names or patterns) that alone are pruned.
+        ignore: Modules (names or patterns) that are left alone.
+        granularity: Whole blocks (heads, groups) or positions within them.
+        images: Unlabelled training images.
+        mirror: Show each image's mirror image too.
+    """
+
+    ratio: float | None = Field(default=None, ge=0, lt=1)
+    params: float | None = Field(default=None, gt=0)
+    macs: float | None = Field(default=None, gt=0)
+    scope: Literal["local", "global", "block"] = "global"
+    round_to: int = Field(default=1, ge=1)
+    min_units: int = Field(default=1, ge=1)
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    granularity: Literal["auto", "whole", "within"] = "auto"
+    images: int = Field(default=512, ge=1)
+    mirror: bool = False
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        given = [key for key in ("ratio", "params", "macs") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise InputError(f"give one of ratio, params, macs; got {' and '.join(given) or 'none'}")
+        return self
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        if self.ratio is not None:
+            amount = f"{self.ratio:.0%} of the units"
+        else:
+            name = "params" if self.params is not None else "macs"
+            value = getattr(self, name)
+            amount = f"down to {value:.0%} of the {name}" if value <= 1 else f"down to {value:,.0f} {name}"
+        return f"{amount}, those first that the layers behind can best make good"
+
+
+class Select(Step[SelectSettings]):
+    """Removes the units whose loss a refit makes good best, and verifies the cut."""
+
+    summary = "remove the units whose loss a refit of the next layers makes good best"
+    config = SelectSettings
+
+    def run(self, context: Context, state: State, config: SelectSettings) -> tuple[State, StepResult]:
+        """Chooses on the current network and cuts it."""
+        from secateur.api import apply
+        from secateur.recovery import select
+
+        current = state.models[state.current]
+        options = config.model_dump(exclude={"params", "macs", "images", "mirror"})
+        target = None if config.ratio is not None else Target(params=config.params, macs=config.macs)
+        images = _mirrored(context.images(config.images), config.mirror)
+        seed = derive_seed(context.recipe.seed, context.step)
+        plan = select(current, images, target=target, seed=seed, **options)
+        pruned = apply(current, plan, context.images(2))
+        pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
+        return keep_cut(context, state, pruned, str(config), pinned)
+
+    def restore(self, context: Context, state: State, config: SelectSettings) -> State:
+        """Cuts again by the plan that was kept."""
+        return cut_again(context, state, context.images(2))
+
+
+class PurifySettings(Settings):
+    """Deleting unused paths has no settings."""
+
+
+class Purify(Step[PurifySettings]):
+    """Deletes channels that nothing enters or nothing uses, to a fixed point."""
+
+    summary = "delete channels that are on no path from input to output (after weight pruning)"
+    config = PurifySettings
+
+    def run(self, context: Context, state: State, config: PurifySettings) -> tuple[State, StepResult]:
+        """Deletes from the current network; the function stays the same, and that is checked."""
+        from secateur.recovery import purify
+
+        pruned = purify(state.models[state.current], context.images(2))
+        pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
+        new, result = keep_cut(context, state, pruned, "channels without use", pinned)
+        save_weights(pruned.model, context.work / "model.safetensors")
+        return new, result
+
+    def restore(self, context: Context, state: State, config: PurifySettings) -> State:
+        """Cuts again by the plan that was kept, and takes the biases that constants were folded into."""
+        state = cut_again(context, state, context.images(2))
+        load_weights_into(state.models["pruned"], context.work / "model.safetensors")
+        return state
+
+
+STEPS.add("recover", Recover())
+STEPS.add("select", Select())
+STEPS.add("purify", Purify())
