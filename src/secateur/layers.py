@@ -13,6 +13,7 @@ from torch import nn
 from torch.fx import Node
 
 from secateur.analysis import unsupported
+from secateur.budget import before_cut
 from secateur.checks import check_network
 from secateur.criteria.branches import ranked
 from secateur.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
@@ -273,7 +274,7 @@ def _cut(
         replaced, reason = replacements(model, traced, gone), None
     except PlanError as error:
         replaced, reason = {}, error
-    known = {**provenance, "before": {"params": before.params, "macs": before.macs}}
+    known = {**provenance, **before_cut(before, network.groups.items)}
     plan = Plan({}, {}, known, (), tuple(b.name for b in gone), replaced)
 
     def operate(name: str) -> tuple[nn.Module, Verification | None]:
