@@ -37,7 +37,7 @@ def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: floa
     """Sets small weights to zero and removes what has no effect then.
 
     Residual branches of zeros go whole (one stays, if all are), and channels that nothing makes or nothing uses go
-    by :func:`secateur.recover.purify`. Source: Wen et al. 2016, https://arxiv.org/abs/1608.03665, §4 (weights below
+    by :func:`secateur.recovery.purify`. Source: Wen et al. 2016, https://arxiv.org/abs/1608.03665, §4 (weights below
     1e-4 are zeroed after training).
 
     Args:
@@ -53,7 +53,7 @@ def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: floa
         VerificationError: The cut is not exact; nothing is returned.
     """
     from secateur.layers import remove_layers
-    from secateur.recover import purify
+    from secateur.recovery import purify
 
     sparse = zeroed(model, below)
     gone = _branches(model, sparse, example_inputs)
