@@ -69,8 +69,7 @@ def measure(size: int, rounds: int) -> list[dict[str, Any]]:
     }  # fmt: skip
     return [
         {"network": name, "params": counts.params, "macs": counts.macs, **proof,
-         **{t.direction: spread(t.samples_ms).to_json() for t in times if t.model == name},
-         "mode": next(t.mode for t in times if t.model == name)}
+         **{t.direction: spread(t.samples_ms).to_json() | {"mode": t.mode} for t in times if t.model == name}}
         for name, (counts, proof) in facts.items()
     ]  # fmt: skip
 

@@ -70,8 +70,8 @@ class Plan:
             "dense_shapes": shapes,
             "provenance": dict(self.provenance),
         }
-        plain |= {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
-        return plain | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
+        gone: dict[str, Any] = {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
+        return plain | gone | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
 
     def to_json(self) -> str:
         """JSON text."""
