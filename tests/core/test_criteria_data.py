@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import secateur
-from criteria_cases import CASES, Case, needing_data
+from criteria_cases import CASES, Case, built_in
 from secateur.criteria import CRITERIA, NEEDS, GroupView, criterion
 from secateur.criteria.statistics import Setting, Statistic, collect
 from secateur.errors import InputError, UnknownNameError
@@ -148,7 +148,7 @@ def test_a_network_with_a_fixed_batch_leaves_a_remainder_out() -> None:
         secateur.prune(model, x[:4], ratio=0.5, criterion="apoz", data=x[:3])
 
 
-@pytest.mark.parametrize("name", needing_data())
+@pytest.mark.parametrize("name", [n for n in built_in() if secateur.criteria.needed_data(CRITERIA[n])])
 def test_data_that_are_needed_and_missing(name: str) -> None:
     case = CASES["depthwise"]()
     what = "pairs" if "gradients" in CRITERIA[name].needs else "inputs"
@@ -239,7 +239,7 @@ def test_every_criterion_scores_every_construction(name: str) -> None:
     groups = secateur.analyse(settle(model), x).groups
     data = [(x, model(x).argmax(1))]
     silent = []
-    for criterion_name in sorted({*CRITERIA} - {"latency_share"}):
+    for criterion_name in built_in():
         try:
             found = secateur.criteria.scoring.score(groups, criterion_name, data=data)
         except InputError as error:
