@@ -61,7 +61,7 @@ def expect_bias(pair: Twin) -> list[str]:
     Returns:
         Notes on layers that could not be treated.
     """
-    notes = []
+    notes: list[str] = []
     for cut in _cuts(pair, _KEEP_MEAN | ACTIVATIONS, notes):
         norm = cut.producer.site.norm
         site, mine = cut.consumer.site, Affine(pair, cut.consumer.site, Options())
@@ -88,7 +88,7 @@ def _expectations(cut: _Cut, tensors: Mapping[str, Tensor]) -> Tensor:
     for node in cut.path:
         if _packet(node) in ACTIVATIONS:
             z = node.target(z, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return z.mean(0)
+    return torch.mean(z, 0)
 
 
 def merge(pair: Twin) -> list[str]:

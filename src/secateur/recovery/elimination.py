@@ -54,7 +54,8 @@ class Fit:
         n, k = len(self.units), self.block
         blocks = self.inverse[: n * k, : n * k].reshape(n, k, n, k).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         weights = self.weights[: n * k].reshape(n, k, -1)
-        return (torch.linalg.inv(blocks) * (weights @ weights.mT)).sum((1, 2)) / self.scale
+        rises: Tensor = (torch.linalg.inv(blocks) * (weights @ weights.mT)).sum((1, 2)) / self.scale
+        return rises
 
     def remove(self, unit: int) -> None:
         """Takes a unit out: the inverse and the solution of the smaller problem in closed form."""

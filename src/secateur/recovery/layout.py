@@ -82,7 +82,7 @@ class Layout:
         """The output at the positions ``at``: (G, O/G, N, positions)."""
         values = self._samples(output)
         values = values.reshape(*values.shape[:2], -1)[:, :, at]
-        return values.unflatten(1, (self.groups, -1)).permute(1, 2, 0, 3)
+        return values.reshape(len(values), self.groups, -1, values.shape[2]).permute(1, 2, 0, 3)
 
     def columns(self, x: Tensor, output: tuple[int, ...], at: Tensor) -> Tensor:
         """The design matrix at the positions ``at``: (G, p, N, positions).
@@ -99,8 +99,8 @@ class Layout:
         x = self._grown(x)
         x = F.pad(x, [side for pair in reversed(self.padding) for side in pair])
         index = self._index(x.shape[2:], output[-len(self.kernel) :], at)
-        values = x.flatten(2)[:, :, index.reshape(-1)].unflatten(2, (-1, len(at)))  # N, C, taps, positions
-        return values.unflatten(1, (self.groups, -1)).flatten(2, 3).permute(1, 2, 0, 3)
+        values = x.flatten(2)[:, :, index.reshape(-1)]  # N, C, taps × positions
+        return values.reshape(len(values), self.groups, -1, len(at)).permute(1, 2, 0, 3)
 
     def _grown(self, x: Tensor) -> Tensor:
         """Zeros between the entries."""

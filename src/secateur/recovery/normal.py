@@ -61,7 +61,7 @@ class Moments:
         """Σ ‖t − M [u; 1]‖² for every group and output, shape (G, O/G); ``matrix`` is (G, O/G, p + 1)."""
         transposed = matrix.mT
         fitted = (transposed * (self.gram @ transposed)).sum(1) - 2 * (transposed * self.cross).sum(1)
-        return (self.square + fitted).clamp_min(0)
+        return torch.clamp(self.square + fitted, min=0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: boo
 
 def _solved(system: Tensor, right: Tensor) -> Tensor:
     """Symmetric systems: Cholesky where it goes, else least squares of minimum norm."""
-    scale = system.diagonal(dim1=1, dim2=2).clamp_min(1e-300).rsqrt()
+    diagonal = system.diagonal(dim1=1, dim2=2)
+    dead = diagonal <= 1e-14 * diagonal.amax(1, keepdim=True)  # columns that are always zero
+    scale = torch.where(dead, torch.zeros_like(diagonal), diagonal.clamp_min(1e-300).rsqrt())
     scaled = system * scale[:, :, None] * scale[:, None, :]
     factor, failed = torch.linalg.cholesky_ex(scaled)
     good = ~failed.bool() & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
@@ -116,7 +118,8 @@ def _solved(system: Tensor, right: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(scaled)
     limit = values.amax(1, keepdim=True) * 1e-12 * system.shape[1]
     inverse = torch.where(values > limit, 1 / values, 0.0)
-    return scale[:, :, None] * (vectors @ (inverse[:, :, None] * (vectors.mT @ (scale[:, :, None] * right))))
+    found: Tensor = vectors @ (inverse[:, :, None] * (vectors.mT @ (scale[:, :, None] * right)))
+    return scale[:, :, None] * found
 
 
 def solve(

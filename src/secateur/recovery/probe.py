@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.graph.labels import Labels
 from secateur.recovery.gather import Curve
 from secateur.recovery.twin import Twin
 from secateur.recovery.walk import Values, Walker
@@ -65,7 +66,7 @@ def _trial(pair: Twin, number: int, curve: Curve, k: int) -> tuple[int, NDArray[
             continue
         labels = flow.labels.get(node)
         several = labels if isinstance(labels, list) else [labels]
-        cut = any(hasattr(x, "dims") and pair.groups.masks(x, keep) for x in several)
+        cut = any(isinstance(x, Labels) and bool(pair.groups.masks(x, keep)) for x in several)
         if cut or any(n.op == "get_attr" and str(n.target) in tensors for n in node.all_input_nodes):
             return place, keep
     return len(pair.dense.nodes) - 1, keep

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
 from secateur.errors import InputError
+from secateur.graph.labels import Labels
 from secateur.recovery.affine import Affine, Options
 from secateur.recovery.layout import arguments
 from secateur.recovery.normal import Moments, ridge_solve, solve
@@ -24,7 +26,7 @@ def affected(twin: Twin, sites: list[Site]) -> list[Site]:
     groups, changed = twin.groups, set()
     for node in twin.dense.nodes:
         labels = groups.flow.labels.get(node)
-        cut = hasattr(labels, "dims") and bool(groups.masks(labels, twin.label_keep))
+        cut = isinstance(labels, Labels) and bool(groups.masks(labels, twin.label_keep))
         if cut or any(n in changed for n in node.all_input_nodes):
             changed.add(node)
     return [s for s in sites if s.node in changed]
@@ -135,7 +137,7 @@ class Scale(LeastSquares):
         moments = self.folds[0] + self.folds[1]
         weights, bias = self.prior[:, :, :-1], self.prior[:, :, -1:]
         groups, _, columns = weights.shape
-        channels = columns // max(1, torch.tensor(self.layout.kernel).prod().item() if self.layout.kernel else 1)
+        channels = columns // prod(self.layout.kernel)
         gram = moments.gram[:, :-1, :-1] * (weights.mT @ weights)
         gram = gram.reshape(groups, channels, columns // channels, channels, -1).sum((2, 4))
         cross = moments.cross[:, :-1] - moments.gram[:, :-1, -1:] @ bias.mT

@@ -36,6 +36,8 @@ _CONSTANT = ACTIVATIONS | {f"aten.{n}" for n in ("adaptive_avg_pool1d", "adaptiv
                            "max_pool1d", "max_pool2d", "max_pool3d", "mean", "dropout", "feature_dropout", "flatten",
                            "view", "reshape", "contiguous")}  # fmt: skip
 
+_REDUCES = {f"aten.{n}" for n in ("mean", "sum", "amax", "amin", "var", "std", "var_mean")}
+
 
 def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     """Deletes channels that are no part of any path from input to output; the network computes the same.
@@ -110,15 +112,21 @@ class _Cleaner:
         number = np.full(self.groups.units + 1, -1)
         for k, group in enumerate(self.groups.items):
             number[group.units] = k
-        weighed = {s.node for s in self.sites}
+        # Products with a weight of the network: whether it is zero is looked at channel by channel.
+        weighed = {n for n in flow.macs if any(s.op == "get_attr" for s in n.all_input_nodes[1:])}
+
+        def entering(labels: object) -> set[int]:
+            vectors = [v for vs in labels.dims.values() for v in vs] if isinstance(labels, Labels) else []
+            return {int(n) for v in vectors for n in np.unique(number[self.groups.unit_of(v)])}
+
         for node in flow.traced.nodes:
             rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
             special = rule is not None and rule.reference is not None and "batch_norm" not in str(node.target)
             if special or (node in flow.macs and node not in weighed):
-                labels = [flow.labels.get(n) for n in node.all_input_nodes]
-                vectors = [v for x in labels if isinstance(x, Labels) for vs in x.dims.values() for v in vs]
-                found |= {int(n) for v in vectors for n in np.unique(number[self.groups.unit_of(v)])}
-        return found
+                groups = {g for n in node.all_input_nodes for g in entering(flow.labels.get(n))}
+                # A mean over positions leaves its channels as they are.
+                found |= groups - (entering(flow.labels.get(node)) if _packet(node) in _REDUCES else set())
+        return found - {-1}
 
     def _zero_unused(self, members: tuple[Member, ...], units: NDArray[np.int64]) -> None:
         """Units that all consumers weigh with zero become zero themselves, so that what makes them is unused too."""

@@ -48,7 +48,7 @@ class Walker:
     def compute(self, node: Node, values: Values) -> Any:
         """What one operator gives."""
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.value(n, values))
-        target = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        target: Any = self.module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         return target(*args, **kwargs)
 
     def value(self, node: Node, values: Values) -> Any:
