@@ -1,0 +1,296 @@
+"""Every built-in recipe, end to end at toy size on digits: what it leaves is what its text and its paper say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+pytest.importorskip("jinja2")
+pytest.importorskip("plotly")
+
+from secateur.errors import InputError
+from secateur.recipe import RunResult, builtin_recipes, load_recipe, override, run, shortcuts
+from secateur.recipe.schema import Recipe
+from secateur.recipe.yamltree import YamlTree
+
+TOY = (
+    "data.limit=96",
+    "steps.measure.runtimes=[]",
+    "steps.compress.epochs=1",
+    "steps.scratch.epochs=1",
+)
+
+
+OWN = {
+    "network-trimming": ["steps.iterate.rounds=2"],
+    "double-pruning": ["steps.iterate.rounds=2"],
+    "purify": ["steps.iterate.rounds=2"],
+    "structured-sparsity": ["steps.adapt.epochs=40", "steps.adapt.batch_size=32"],
+}
+
+
+def toy(name: str) -> Recipe:
+    """The recipe with a hundred images, an epoch per training and few rounds."""
+
+    def edit(tree: YamlTree) -> YamlTree:
+        tree = shortcuts(tree, epochs=1)
+        for setting in (*TOY, *OWN.get(name, ())):
+            with contextlib.suppress(InputError):  # a step that this recipe does not have
+                tree = override(tree, [setting])
+        return tree
+
+    return load_recipe(name, edit=edit)
+
+
+class Run:
+    """A finished run, and what the expectations ask of it."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result, self.folder = result, result.folder
+        self.dense: dict[str, Tensor] = dict(result.state.models["dense"].state_dict())
+        self.pruned = result.state.models["pruned"]
+
+    def parts(self) -> tuple[Any, ...]:
+        """The plans of the cuts, each in the indices of the network before it."""
+        plan = self.result.state.pruned.plan
+        return plan.parts or (plan,)
+
+    def widths(self) -> dict[str, int]:
+        """Output channels of every convolution that is left."""
+        weights = {name: p for name, p in self.pruned.named_parameters() if p.ndim == 4}
+        return {name.removesuffix(".weight"): len(p) for name, p in weights.items()}
+
+    def before(self, step: str) -> dict[str, Tensor]:
+        """Weights of the pruned network that a training step left."""
+        return load_file(self.folder / "steps" / step / "model.safetensors")
+
+    def zeros(self) -> dict[str, float]:
+        """Share of zeros in every weight of two or more dimensions."""
+        weights = {n: p for n, p in self.pruned.named_parameters() if p.ndim > 1}
+        return {name: float((p == 0).float().mean()) for name, p in weights.items()}
+
+
+def lowest_gone(scores: Tensor, gone: int) -> tuple[int, ...]:
+    """Indices that stay when the ``gone`` lowest scores go, ties in order."""
+    out = set(sorted(range(len(scores)), key=lambda i: (float(scores[i]), i))[:gone])
+    return tuple(i for i in range(len(scores)) if i not in out)
+
+
+def inner(run: Run) -> list[str]:
+    """Blocks of the residual network whose inner channels are a group of their own."""
+    return [
+        name.removesuffix(".conv1.weight") for name in run.dense if name.endswith(".conv1.weight") and "." in name[:-13]
+    ]
+
+
+def transfer_channel(run: Run) -> None:
+    (plan,) = run.parts()
+    for block in inner(run):
+        filters, after = run.dense[f"{block}.conv1.weight"], run.dense[f"{block}.conv2.weight"]
+        scores = torch.stack([filters[c].square().sum() + after[:, c].square().sum() for c in range(len(filters))])
+        scores += run.dense[f"{block}.bn1.weight"].square() + run.dense[f"{block}.bn1.bias"].square()
+        assert plan.keep[f"{block}.conv1.weight"][0] == lowest_gone(scores, round(0.1 * len(filters))), block
+    assert set(plan.keep) == {f"{b}.{n}" for b in inner(run) for n in BLOCK}, "the residual stream stays whole"
+    assert run.result.results["verification"]["max_relative_error"] <= 1e-5
+    assert (run.folder / "model.onnx").is_file()
+
+
+BLOCK = ("conv1.weight", "conv2.weight", *(f"bn1.{n}" for n in ("weight", "bias", "running_mean", "running_var")))
+
+
+def by_scale(run: Run, plan: Any, share: float) -> None:
+    """Of the whole network so many channels went, in each block those with the smallest |γ|."""
+    gone = 64 - len(plan.keep.get("linear.weight", {}).get(1, range(64)))  # of the residual stream
+    total = 64
+    for block in inner(run):
+        scales = run.dense[f"{block}.bn1.weight"].abs()
+        kept = plan.keep.get(f"{block}.conv1.weight", {}).get(0, tuple(range(len(scales))))
+        assert kept == lowest_gone(scales, len(scales) - len(kept)), block
+        gone, total = gone + len(scales) - len(kept), total + len(scales)
+    assert gone == round(share * total)
+
+
+def slimming(run: Run) -> None:
+    (plan,) = run.parts()
+    by_scale(run, plan, 0.5)
+    assert min(run.widths().values()) >= 2, "no layer empties"
+    assert "scales" in run.result.results, "the report shows how the scales moved"
+
+
+def double_pruning(run: Run) -> None:
+    by_scale(run, run.parts()[0], 0.25)
+    total = sum(p.numel() for p in run.pruned.parameters() if p.ndim > 1)
+    zero = sum(int((p == 0).sum()) for p in run.pruned.parameters() if p.ndim > 1)
+    assert zero == pytest.approx(0.8 * total, abs=1)
+    points = run.result.results["points"]
+    assert [p["params"] >= p["nonzero_params"] for p in points] == [True] * len(points)
+    left = [p["nonzero_params"] for p in points]
+    assert left == sorted(left, reverse=True)
+    assert len(points) == 5, "dense, two rounds of channels, two of weights"
+    assert all(p["netscore"] is not None for p in points)
+
+
+def weight_pruning(run: Run) -> None:
+    """Nine of ten weights of every layer are zero, and those were the smallest when they went."""
+    for name, share in run.zeros().items():
+        size = run.dense[name].numel()
+        assert share * size == pytest.approx(0.9 * size, abs=1), name
+        last = run.before("06-finetune")[name].abs().flatten()
+        kept = tuple(torch.nonzero(run.pruned.get_parameter(name).flatten() != 0).flatten().tolist())
+        assert set(kept) <= set(lowest_gone(last, round(0.9 * size))), name
+
+
+def deep_compression(run: Run) -> None:
+    for name, share in run.zeros().items():
+        assert share == pytest.approx(0.85, abs=1 / run.dense[name].numel() + 1e-6), name
+        values = run.pruned.get_parameter(name).unique()
+        assert len(values) <= 2**5 + 1, "32 shared values and zero"
+    dense_bytes = sum(4 * p.numel() for p in run.dense.values())
+    assert (run.folder / "model.sdc").stat().st_size < dense_bytes / 8
+
+
+def network_trimming(run: Run) -> None:
+    """The neurons that are zero most often went, half of each layer in all; APoZ of the first round by hand."""
+    assert list(run.widths().values()) == [8, 8, 16, 16, 32, 32]
+    result, shares = run.result, dict[str, Tensor]()
+    dense = result.state.models["dense"].eval()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            shares[name] = (output != 0).double().mean((0, 2, 3))
+
+        return hook
+
+    hooks = [m.register_forward_hook(note(n)) for n, m in dense.named_modules() if isinstance(m, nn.ReLU)]
+    with torch.no_grad():
+        dense(result.data.sample(len(result.data.train)))
+    for handle in hooks:
+        handle.remove()
+    convolutions = [n for n, m in dense.named_modules() if isinstance(m, nn.Conv2d)]
+    for convolution, share in zip(convolutions, shares.values(), strict=True):
+        kept = run.parts()[0].keep[f"{convolution}.weight"][0]
+        assert kept == lowest_gone(share, round(0.25 * len(share))), convolution
+    assert [part.provenance["criterion"] for part in run.parts()] == ["apoz", "apoz"]
+
+
+def saliency_then_similarity(run: Run) -> None:
+    assert [part.provenance["criterion"] for part in run.parts()] == ["taylor"] * 2 + ["map_similarity"] * 2
+    dense, pruned = (network["measurement"]["macs"] for network in run.result.results["networks"])
+    assert pruned == pytest.approx(0.5 * dense, rel=0.01)
+    assert all(len(part.keep) % len(BLOCK) == 0 and "linear.weight" not in part.keep for part in run.parts())
+
+
+def energy_aware(run: Run) -> None:
+    """Each inner layer lost 0.4 of its channels, in the order of the energy that it takes."""
+    from secateur.measure.energy import energy
+
+    takes = {
+        layer.name: layer.total for layer in energy(run.result.state.models["dense"], torch.zeros(1, 1, 8, 8)).layers
+    }
+    cut = [next(iter(part.keep)).removesuffix(".weight") for part in run.parts()]
+    assert sorted(cut) == sorted(f"{block}.conv1" for block in inner(run))
+    assert [takes[name] for name in cut] == sorted((takes[name] for name in cut), reverse=True)
+    for block in inner(run):
+        dense = len(run.dense[f"{block}.conv1.weight"])
+        assert run.widths()[f"{block}.conv1"] == dense - int(0.4 * dense + 0.5)
+
+
+def layer_pruning(run: Run) -> None:
+    """Half of the branches beside a plain skip went, those whose last batch norm has the smallest mean |γ|."""
+    (plan,) = run.parts()
+    plain = [block for block in inner(run) if block not in ("layer2.0", "layer3.0")]
+    scales = {block: float(run.dense[f"{block}.bn2.weight"].abs().mean()) for block in plain}
+    assert set(plan.removed) == set(sorted(scales, key=lambda block: scales[block])[: len(plain) // 2])
+    for name in plan.removed:
+        assert not any(weight.startswith(name) for weight in dict(run.pruned.named_parameters())), name
+
+
+def structured_sparsity(run: Run) -> None:
+    """Branches whose weights the penalty pushed below 1e-4 went whole; of the others, channels without weights."""
+    branches, channels = run.parts()
+    small = {name: p.abs() < 1e-4 for name, p in run.dense.items() if p.ndim == 4}
+    plain = [block for block in inner(run) if block not in ("layer2.0", "layer3.0")]
+    empty = [b for b in plain if small[f"{b}.conv1.weight"].all() or small[f"{b}.conv2.weight"].all()]
+    assert set(branches.removed) <= set(empty)
+    assert len(branches.removed) == min(len(empty), len(plain) - 1) > 0, "one stays, if all are empty"
+    stream = channels.keep.get("layer3.0.conv2.weight", {}).get(0, tuple(range(64)))
+    block = "layer3.1"  # its skip is plain and it has most to lose
+    kept = channels.keep[f"{block}.conv1.weight"][0]
+    into = small[f"{block}.conv1.weight"].all(3).all(2).all(1)
+    out = small[f"{block}.conv2.weight"][list(stream)].all(3).all(2).all(0)
+    assert 0 < len(kept) < 64
+    assert all(bool(into[c] | out[c]) for c in range(64) if c not in kept), "what went had no weights"
+
+
+def thinet(run: Run) -> None:
+    """Half of every convolution, by the greedy choice, and the same architecture from scratch."""
+    (plan,) = run.parts()
+    assert plan.provenance["criterion"] == "thinet"
+    assert list(run.widths().values()) == [8, 8, 16, 16, 32, 32]
+    by = {network["role"]: network["measurement"] for network in run.result.results["networks"]}
+    assert by["scratch"]["params"] == by["pruned"]["params"] < by["dense"]["params"]
+    scratch, pruned = (run.result.state.models[role].state_dict() for role in ("scratch", "pruned"))
+    assert not any(torch.equal(scratch[name], pruned[name]) for name in scratch if name.endswith("weight"))
+
+
+def lasso_channel(run: Run) -> None:
+    (plan,) = run.parts()
+    assert plan.provenance["criterion"] == "lasso"
+    dense, pruned = (network["measurement"]["macs"] for network in run.result.results["networks"])
+    assert pruned == pytest.approx(0.5 * dense, rel=0.01)
+    assert all(name.split(".")[-2] in ("conv1", "bn1", "conv2") for name in plan.keep), "streams stay whole"
+
+
+def purify(run: Run) -> None:
+    """The sparse network and the small one compute the same, and the small one has no channel without use."""
+    sparse = run.result.state.models["dense"]
+    sparse.load_state_dict(load_file(sorted(run.folder.glob("steps/*-finetune/model.safetensors"))[-1]))
+    weights = [p for n, p in sparse.named_parameters() if p.ndim > 1]
+    assert sum(int((p == 0).sum()) for p in weights) == pytest.approx(0.97 * sum(p.numel() for p in weights), abs=1)
+    images = run.result.data.sample(32, split="test")
+    with torch.no_grad():
+        expected, found = sparse.eval()(images), run.pruned.eval()(images)
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+    assert sum(p.numel() for p in run.pruned.parameters()) < sum(p.numel() for p in sparse.parameters())
+    for name, p in run.pruned.named_parameters():
+        if p.ndim > 1 and "classifier" not in name:
+            assert p.flatten(1).abs().sum(1).min() > 0 or p.shape[0] == 1, f"{name} makes a channel of nothing"
+
+
+EXPECTED: dict[str, Callable[[Run], None]] = {
+    "transfer-channel": transfer_channel,
+    "slimming": slimming,
+    "double-pruning": double_pruning,
+    "weight-pruning": weight_pruning,
+    "deep-compression": deep_compression,
+    "network-trimming": network_trimming,
+    "saliency-then-similarity": saliency_then_similarity,
+    "energy-aware": energy_aware,
+    "layer-pruning": layer_pruning,
+    "thinet": thinet,
+    "lasso-channel": lasso_channel,
+    "purify": purify,
+    "structured-sparsity": structured_sparsity,
+}
+
+
+def test_every_recipe_has_an_expectation() -> None:
+    assert {entry.name for entry in builtin_recipes()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recipe(name: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    result = run(toy(name), tmp_path / "run", progress=False)
+    assert [n["role"] for n in result.results["networks"]][::2][0] == "dense"
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["recipe"] == name
+    assert (tmp_path / "run" / "report.html").is_file()
+    EXPECTED[name](Run(result))
