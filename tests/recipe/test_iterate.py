@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import secateur
 from secateur.errors import SecateurError
 from secateur.models import create
-from secateur.recipe import load_recipe, override, shortcuts
+from secateur.recipe import Event, load_recipe, override, reopen, resume, run, shortcuts
+from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schedule import SCHEDULES, reached
 from secateur.recipe.schema import Recipe
 
@@ -221,3 +223,82 @@ def test_over_layers_without_a_prune_step_or_anything_to_prune() -> None:
         over("over: layers, steps: [measure]")
     with pytest.raises(SecateurError, match="nothing to remove"):
         over("over: layers, steps: [prune: {ratio: 0.0}]")
+
+
+# --------------------------------------------------------------------------------------------------------- runs
+
+RUN = """\
+name: mine
+model: {name: vgg_digits}
+data: {name: digits, limit: 64}
+steps:
+- adapt: {epochs: 1}
+- iterate:
+    rounds: 3
+    steps:
+    - prune: {ratio: 0.5, criterion: [{until: 1, name: taylor}, {name: l1}]}
+    - finetune: {epochs: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("iterate")
+    recipe = read(folder, RUN)
+    run(recipe, folder / "out")
+    return recipe, folder / "out"
+
+
+def test_rounds_end_where_they_should_and_each_cuts_what_the_last_one_trained(undisturbed: tuple[Recipe, Path]) -> None:
+    done = reopen(undisturbed[1])
+    plan = done.state.pruned.plan
+    assert [part.provenance["criterion"] for part in plan.parts] == ["taylor", "l1", "l1"]
+    widths = [len(p) for p in done.state.models["pruned"].parameters() if p.ndim == 4]
+    assert widths == [8, 8, 16, 16, 32, 32]
+    # The second cut, on the weights that the first fine-tuning left, by hand for the first layer.
+    steps = undisturbed[1] / "steps"
+    first, between = (load_file(steps / name / "model.safetensors") for name in ("01-adapt", "03-finetune"))
+    kept = plan.parts[0].keep["features.0.weight"][0]
+    assert between["features.0.weight"].shape[0] == len(kept) == first["features.0.weight"].shape[0] - 3
+    scores = [
+        sum(float(between[f"features.{name}"][c].abs().sum()) for name in ("0.weight", "0.bias", "1.weight", "1.bias"))
+        + float(between["features.3.weight"][:, c].abs().sum())
+        for c in range(len(kept))
+    ]
+    gone = sorted(range(len(scores)), key=lambda c: scores[c])[:2]  # 5.33 of 16 in all
+    assert plan.parts[1].keep["features.0.weight"][0] == tuple(c for c in range(len(scores)) if c not in gone)
+
+
+@pytest.mark.parametrize("step", ["04-prune", "05-finetune", "06-prune"])
+def test_a_run_that_stops_between_rounds_goes_on_with_the_same_numbers(
+    undisturbed: tuple[Recipe, Path], tmp_path: Path, step: str
+) -> None:
+    recipe, expected = undisturbed
+
+    class Stop(BaseException):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.what == "begin" and event.step == step:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(recipe, tmp_path / "out", on_event=stop)
+    events: list[Event] = []
+    resume(tmp_path / "out", on_event=events.append)
+    assert next(e.step for e in events if e.what == "begin") == step
+    assert differences(numbers(tmp_path / "out"), numbers(expected)) == []
+
+
+def test_the_folder_of_a_run_over_layers_names_them(tmp_path: Path) -> None:
+    text = RUN.replace("rounds: 3", "over: layers").replace("{until: 1, name: taylor}, {name: l1}", "{name: l1}")
+    made = read(tmp_path, text.replace("    - finetune: {epochs: 1}\n", ""))
+    assert [step.kind for step in made.steps] == ["adapt", "iterate"]
+    run(made, tmp_path / "out")
+    written = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert settings(written, "prune", "groups") == [(f"features.{i}",) for i in (0, 3, 7, 10, 14, 17)]
+    assert settings(written, "prune", "criterion") == ["l1"] * 6
+    events: list[Event] = []
+    resume(tmp_path / "out", on_event=events.append)
+    assert {event.what for event in events} == {"kept"}
