@@ -214,8 +214,8 @@ def _speed_and_memory(rows: list[dict[str, Any]]) -> list[str]:
         small = [r["seconds"] for r in measured if r["params"] < 100e6]
         found += ["    - Secateur's peak memory over what the process held before, networks of "
                   f"{LARGE >> 20} MiB and more: median {median(plain):.2f} × the network, "
-                  f"{sum(p <= 2.5 for p in plain)} of {len(plain)} within 2.5 ×, at most {max(plain):.2f} ×; at most {max(beyond):.2f} × the network and one image's "
-                  "activations",
+                  f"{sum(p <= 2.5 for p in plain)} of {len(plain)} within 2.5 ×, at most {max(plain):.2f} ×; "
+                  f"at most {max(beyond):.2f} × the network and one image's activations",
                   f"    - longest of a network under 100 M parameters: {max(small):.0f} s"]  # fmt: skip
     return found
 
