@@ -25,15 +25,15 @@ from secateur.recipe import load_recipe, override, resume, run
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 FROM_SCRATCH = ["steps.adapt.epochs=8", "steps.adapt.lr=0.05", "steps.adapt.penalty.weight=0.001"]
+BF16 = ["steps.adapt.precision=bf16", "steps.finetune.precision=bf16"]  # slower for depthwise convolutions on a CPU
 NETWORKS: Mapping[str, tuple[str, list[str]]] = {
     "resnet20": ("ResNet-20, pretrained", ["model.name=resnet20", "steps.adapt.epochs=2", "steps.adapt.lr=0.02",
-                                           "steps.adapt.penalty.weight=0.003"]),
-    "vgg11": ("VGG-11, half width", ["model.name=double_pruning:VGG11", *FROM_SCRATCH]),
+                                           "steps.adapt.penalty.weight=0.003", *BF16]),
+    "vgg11": ("VGG-11, half width", ["model.name=double_pruning:VGG11", *FROM_SCRATCH, *BF16]),
     "mobilenetv3": ("MobileNetV3-small", ["model.name=mobilenetv3_small_cifar", *FROM_SCRATCH]),
 }  # fmt: skip
 SHARED = ["data.validation=0.02", "steps.prune.ratio=0.5", "steps.prune.min_units=4", "steps.sparsify.ratio=0.8",
-          "steps.finetune.epochs=1", "steps.measure.runtimes=[]", "steps.adapt.precision=bf16",
-          "steps.finetune.precision=bf16", "seed=0"]  # fmt: skip
+          "steps.finetune.epochs=1", "steps.measure.runtimes=[]", "seed=0"]  # fmt: skip
 
 
 class VGG11(nn.Module):
@@ -59,6 +59,7 @@ def points(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     settings = [*NETWORKS[name][1], *SHARED, f"data.name={arguments.data}"]
     settings += [f"model.weights={arguments.weights}"] if name == "resnet20" and arguments.weights else []
     settings += [f"data.limit={arguments.limit}"] if arguments.limit else []
+    settings += arguments.set
     folder = arguments.work / name
     if (folder / "recipe.yaml").exists():
         done = resume(folder)
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("double-pruning-runs"))
     parser.add_argument("--only", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--set", nargs="*", default=[], help="further settings, such as steps.finetune.epochs=3")
     parser.add_argument("--no-docs", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,8 @@ def main() -> None:
             continue
         rows = [row for row in read("double_pruning") if row["network"] != name] + found
         limit = arguments.limit or "all"
-        write("double_pruning", rows, seed=0, threads=torch.get_num_threads(), images=limit, settings=SHARED)
+        write("double_pruning", rows, seed=0, threads=torch.get_num_threads(), images=limit,
+              settings=[*SHARED, *arguments.set])  # fmt: skip
         pages(rows)
 
 

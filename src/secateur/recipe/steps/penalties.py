@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from secateur.errors import InputError, nearest
 from secateur.recipe.schema import Settings
-from secateur.sparsify import group_lasso  # noqa: F401 (registers it)
-from secateur.sparsify.penalties import PENALTIES, Penalty
+from secateur.sparsify import PENALTIES, Penalty
 
 __all__ = ["PenaltySettings", "as_list"]
 
