@@ -18,6 +18,8 @@ from secateur.cli import main
 COMMANDS = (
     "run",
     "resume",
+    "compare",
+    "sweep",
     "prune",
     "inspect",
     "measure",
