@@ -15,7 +15,7 @@ from zoo import ZOO
 
 NETWORKS = ("plain", "residual", "zero_padded_shortcut", "dense_concatenation", "squeeze_excitation",
             "depthwise_multiplier", "group_norm", "layer_norm_channels_last", "attention_packed", "unet",
-            "tied_weights")  # fmt: skip
+            "tied_weights", "running_sums", "weights_standardised_by_batch_norm")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NETWORKS)

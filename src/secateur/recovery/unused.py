@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -113,20 +114,33 @@ class _Cleaner:
         for k, group in enumerate(self.groups.items):
             number[group.units] = k
         # Products with a weight of the network: whether it is zero is looked at channel by channel.
-        weighed = {n for n in flow.macs if any(s.op == "get_attr" for s in n.all_input_nodes[1:])}
+        weighed = {
+            n for n in flow.macs
+            if _packet(n).startswith(("aten.conv", "aten.linear")) and arguments(n)["weight"].op == "get_attr"
+        }  # fmt: skip
 
-        def entering(labels: object) -> set[int]:
+        def carried(labels: object) -> set[int]:
+            if isinstance(labels, list):
+                return {g for each in labels for g in carried(each)}
             vectors = [v for vs in labels.dims.values() for v in vs] if isinstance(labels, Labels) else []
             return {int(n) for v in vectors for n in np.unique(number[self.groups.unit_of(v)])}
 
         for node in flow.traced.nodes:
-            rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
-            special = rule is not None and rule.reference is not None and "batch_norm" not in str(node.target)
-            if special or (node in flow.macs and node not in weighed):
-                groups = {g for n in node.all_input_nodes for g in entering(flow.labels.get(n))}
-                # A mean over positions leaves its channels as they are.
-                found |= groups - (entering(flow.labels.get(node)) if _packet(node) in _REDUCES else set())
+            if node.op != "call_function" or node in weighed or node.target is operator.getitem:
+                continue
+            entering = {g for n in node.all_input_nodes for g in carried(flow.labels.get(n))}
+            # Channels that do not come out were summed up; products, norms and running sums mix them.
+            found |= entering if node in flow.macs or self._mixes(node) else entering - carried(flow.labels.get(node))
         return found - {-1}
+
+    @staticmethod
+    def _mixes(node: Node) -> bool:
+        """Whether a channel of the result can depend on others."""
+        rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+        if _packet(node) == "aten.batch_norm" and arguments(node)["running_mean"] is not None:
+            return False
+        special = rule is not None and rule.reference is not None and _packet(node) not in _REDUCES
+        return special or _packet(node) in ("aten.cumsum", "aten.cumprod", "aten.logcumsumexp")
 
     def _zero_unused(self, members: tuple[Member, ...], units: NDArray[np.int64]) -> None:
         """Units that all consumers weigh with zero become zero themselves, so that what makes them is unused too."""
