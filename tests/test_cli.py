@@ -21,6 +21,7 @@ COMMANDS = (
     "compare",
     "sweep",
     "prune",
+    "recover",
     "inspect",
     "measure",
     "export",

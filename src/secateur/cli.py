@@ -100,6 +100,37 @@ def prune(
 
 @app.command(
     epilog=examples(
+        "recover resnet56 --weights r56.safetensors --data cifar10:cifar.tar.gz --macs 50% --out small",
+        "recover runs/first --ratio 0.5 --criterion l2 --method batch_norm --out small",
+    )
+)
+def recover(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.")],
+    out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
+    images: Annotated[int, typer.Option(help="How many training images, without labels.")] = 512,
+    ratio: Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")] = None,
+    params: Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")] = None,
+    macs: Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")] = None,
+    criterion: Annotated[str | None, typer.Option(help="What decides; by default what a repair makes good.")] = None,
+    method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
+    only: Only = None,
+    ignore: Ignore = None,
+    input_shape: Shape = None,
+) -> None:
+    """Prunes a network and repairs it without labels, gradients or training."""
+    from secateur.commands import pruning, recovering
+    from secateur.commands.networks import open_network, parse_shape
+
+    goal = pruning.target(ratio, params, macs)
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    recovering.recover(opened, out, data=data, images=images, method=method, criterion=criterion, ratio=ratio,
+                       target=goal, only=only, ignore=ignore or ())  # fmt: skip
+
+
+@app.command(
+    epilog=examples(
         "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
         "sparsify lenet300 --ratio fc1=0.92 --ratio fc2=0.91 --out sparse --bits 5",
         "sparsify runs/first --pattern 2:4 --ignore conv1 --out sparse",
