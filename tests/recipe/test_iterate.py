@@ -35,7 +35,7 @@ steps:
 """
 
 
-def read(tmp_path: Path, text: str, *sets: str, **options: object) -> Recipe:
+def read(tmp_path: Path, text: str, *sets: str, **options: Any) -> Recipe:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     return load_recipe(file, edit=lambda tree: override(shortcuts(tree, **options), sets), name="mine.yaml")

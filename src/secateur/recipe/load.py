@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from secateur.errors import DataError, InputError, UnknownNameError
 from secateur.recipe.iterate import IterateSettings, inner_steps
-from secateur.recipe.schema import ITERATE, Recipe, StepEntry
+from secateur.recipe.schema import ITERATE, Recipe, StepEntry, split_step
 from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
 
@@ -25,7 +26,7 @@ class RecipeEntry:
     Attributes:
         name: What `secateur run` calls it.
         description: Its description, in one line.
-        steps: Kinds of its steps, in order.
+        steps: Kinds of its steps, in order; rounds of steps are one entry, like ``6 × (prune, finetune)``.
     """
 
     name: str
@@ -43,8 +44,24 @@ def builtin_recipes() -> tuple[RecipeEntry, ...]:
     for name in sorted(_builtin()):
         recipe = load_recipe(name)
         description = " ".join(recipe.description.split())
-        entries.append(RecipeEntry(name, description, tuple(step.kind for step in recipe.steps)))
+        entries.append(RecipeEntry(name, description, _outline(parse(_text(name), name).data["steps"])))
     return tuple(entries)
+
+
+def _outline(steps: list[Any]) -> tuple[str, ...]:
+    """Kinds of steps as they are written.
+
+    >>> _outline(["adapt", {"iterate": {"over": "layers", "steps": [{"prune": {"ratio": 0.5}}, "finetune"]}}])
+    ('adapt', 'each layer (prune, finetune)')
+    """
+    found = []
+    for kind, settings in map(split_step, steps):
+        if kind == ITERATE:
+            often = f"{settings['rounds']} ×" if "rounds" in settings else f"each {settings['over'].removesuffix('s')}"
+            found.append(f"{often} ({', '.join(_outline(settings['steps']))})")
+        else:
+            found.append(str(kind))
+    return tuple(found)
 
 
 def load_recipe(
