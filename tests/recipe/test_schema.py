@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,13 +27,13 @@ steps:
 """
 
 
-def read(tmp_path: Path, text: str, *sets: str, **options: object) -> Recipe:
+def read(tmp_path: Path, text: str, *sets: str, **options: Any) -> Recipe:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     return load_recipe(file, edit=lambda tree: override(shortcuts(tree, **options), sets), name="mine.yaml")
 
 
-def message(tmp_path: Path, text: str, *sets: str, **options: object) -> str:
+def message(tmp_path: Path, text: str, *sets: str, **options: Any) -> str:
     with pytest.raises(SecateurError) as caught:
         read(tmp_path, text, *sets, **options)
     return str(caught.value)
