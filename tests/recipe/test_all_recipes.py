@@ -231,9 +231,9 @@ def structured_sparsity(run: Run) -> None:
 
 
 def thinet(run: Run) -> None:
-    """Half of every convolution, by the greedy choice, and the same architecture from scratch."""
-    (plan,) = run.parts()
-    assert plan.provenance["criterion"] == "thinet"
+    """Half of every convolution, one after the other by the greedy choice, and the same architecture from scratch."""
+    assert [part.provenance["criterion"] for part in run.parts()] == ["thinet"] * 6
+    assert [next(iter(part.keep)) for part in run.parts()] == [f"features.{i}.weight" for i in (0, 3, 7, 10, 14, 17)]
     assert list(run.widths().values()) == [8, 8, 16, 16, 32, 32]
     by = {network["role"]: network["measurement"] for network in run.result.results["networks"]}
     assert by["scratch"]["params"] == by["pruned"]["params"] < by["dense"]["params"]

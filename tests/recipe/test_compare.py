@@ -327,7 +327,7 @@ def test_columns_that_nobody_has_are_left_out() -> None:
     assert table.headers == ("", "Top-1 before", "Top-1 after", "Top-5 after")
     assert table.rows[1] == ("1 · <b>evil</b>", "10.00 %", "80.00 %", "–")
     assert columns(ROWS[:3], SIZE).rows[1] == ("1 · <b>evil</b>", "500", "2.00×", "2.50 k", "5.00 k")
-    assert columns(ROWS[:3], COST).headers == ("", "Epochs of training", "Time taken")
+    assert columns(ROWS[:3], COST).headers == ("", "Epochs", "Time taken")
 
 
 def test_the_page_escapes_everything(tmp_path: Path) -> None:

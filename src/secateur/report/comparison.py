@@ -40,7 +40,7 @@ ACCURACY: tuple[Column, ...] = (
 """Quality before and after fine-tuning."""
 
 SIZE: tuple[Column, ...] = (
-    ("Parameters", lambda r: words.count(r.params)),
+    ("Params", lambda r: words.count(r.params)),
     ("Compression", lambda r: words.times(r.compression)),
     ("MACs", lambda r: words.count(r.macs)),
     ("FLOPs", lambda r: words.count(r.flops)),
@@ -51,8 +51,8 @@ SIZE: tuple[Column, ...] = (
 COST: tuple[Column, ...] = (
     ("Forward", lambda r: words.milliseconds(r.forward_ms)),
     ("Backward", lambda r: words.milliseconds(r.backward_ms)),
-    ("Energy (estimate)", lambda r: _energy(r.energy_mj)),
-    ("Epochs of training", lambda r: words.exact(r.epochs)),
+    ("Energy (est.)", lambda r: _energy(r.energy_mj)),
+    ("Epochs", lambda r: words.exact(r.epochs)),
     ("Time taken", lambda r: words.duration(r.seconds)),
 )
 """What an image costs, and what the recipe took."""

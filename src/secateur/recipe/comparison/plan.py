@@ -19,7 +19,7 @@ __all__ = ["DENSE", "at_budget", "at_ratios", "check_alike", "from_dense", "shar
 DENSE = "dense"
 """Name of the job that adapts the network that all others start from."""
 
-LEFT_OUT = ("control", "measure", "export", "report")
+LEFT_OUT = ("control", "scratch", "measure", "export", "report")
 """Steps that a comparison does itself, once for all networks and with nothing else running, or not at all."""
 
 

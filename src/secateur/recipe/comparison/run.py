@@ -34,8 +34,9 @@ def compare_recipes(
     """Runs several recipes from one dense network, in parallel processes, and measures what they end with.
 
     The dense network is adapted once, as the first recipe that begins so says; every recipe then starts from it.
-    Control, measure, export and report steps of the recipes are left out: all networks are measured together at the
-    end, in one process and in turn. A job that fails does not stop the others; its row says why.
+    Controls (dense or from scratch), measure, export and report steps of the recipes are left out: all networks are
+    measured together at the end, in one process and in turn. A job that fails does not stop the others; its row says
+    why.
 
     Args:
         recipes: Recipes by name, see `at_budget` and `at_ratios`; of one network, data set and seed.
