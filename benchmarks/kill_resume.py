@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur.measure import machine
-from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.files import read_json, write_json
+from secateur.recipe.sameness import differences, numbers
 
 RESULT = Path(__file__).parent / "results" / "kill_resume.json"
 AT_MOST = 5  # kills of one run: then it may end
