@@ -62,7 +62,8 @@ def test_multiples_of_kept_channels_are_merged_exactly(net: nn.Sequential) -> No
     assert pruned.plan.keep["0.weight"][0] == (4, 5, 6, 7)
     x = torch.randn(32, 3, 8, 8)
     assert not torch.allclose(pruned.model(x), net(x), atol=1e-3)
-    assert torch.allclose(secateur.recover(pruned, dense=net, method="merge").model(x), net(x), atol=1e-4)
+    for data in (None, x):
+        assert torch.allclose(secateur.recover(pruned, data, dense=net, method="merge").model(x), net(x), atol=1e-4)
 
 
 def test_channels_that_resemble_none_are_not_merged() -> None:

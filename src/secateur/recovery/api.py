@@ -52,7 +52,8 @@ def recover(
     Args:
         pruned: From :func:`secateur.prune` or :func:`secateur.apply`. It is not touched.
         calibration: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
-            dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data.
+            dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data
+            (``merge`` never looks at any).
         dense: The network before the cut, in any mode; not touched.
         method: One of :data:`METHODS`.
         ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; by default
@@ -78,7 +79,7 @@ def recover(
     """
     _check(calibration, method, ridge, batch_size)
     pair = twin(pruned, dense)
-    if calibration is None:
+    if calibration is None or method == "merge":
         notes = _FREE[method](pair)
     else:
         notes = _with_data(pair, calibration, method, batch_size, Options(ridge=ridge, seed=seed))
