@@ -68,7 +68,7 @@ def recover(
         InputError: Data that does not fit, NaN or infinite activations (names the layer), another network.
         UnknownNameError: No such method.
 
-    >>> import secateur
+    >>> import secateur, torch
     >>> _ = torch.manual_seed(0)
     >>> net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> x = torch.randn(256, 4)
