@@ -47,7 +47,12 @@ def test_points_become_recipes(recipe: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([], "no points"), ([0.2, 0.2], "0.2 is given twice"), ([1.0], "between 0 and 1; got 1.0"), ([-0.1], "got -0.1")],
+    [
+        ([], "no points"),
+        ([0.2, 0.2], "0.2 is given twice"),
+        ([1.0], r"removed, in \[0, 1\); got 1.0"),
+        ([-0.1], "got -0.1"),
+    ],
 )
 def test_points_that_cannot_be(recipe: Path, values: list[float], words: str) -> None:
     with pytest.raises(InputError, match=words):

@@ -88,7 +88,8 @@ def at_ratios(
     recipes: dict[str, Recipe] = {}
     for value in values:
         if not (0 <= value < 1 if key == "ratio" else 0 < value <= 1):
-            raise InputError(f"A point of the sweep is a share between 0 and 1; got {value!r}.")
+            what = "removed, in [0, 1)" if key == "ratio" else "kept, in (0, 1]"
+            raise InputError(f"A point of the sweep is the share {what}; got {value!r}.")
         recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options))
         name = f"{recipe.name}-{key}-{value:g}"
         if name in recipes:
