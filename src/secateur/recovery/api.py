@@ -125,7 +125,7 @@ def _short(stops: Sequence[Stop]) -> list[str]:
     if not names:
         return []
     return [
-        f"few calibration samples for the size of {len(names)} layers ({', '.join(names[:3])}"
+        f"few calibration samples for the size of {len(names)} layer{'s' * (len(names) > 1)} ({', '.join(names[:3])}"
         f"{' …' * (len(names) > 3)}): a strong ridge keeps them near the weights that they had; give more samples"
     ]
 
