@@ -135,14 +135,20 @@ class _Progress:
     def __call__(self, event: JobEvent) -> None:
         if event.what == "done":
             self._jobs.pop(event.job, None)
-            say(f"{event.job}: done")
+            self._say(f"{event.job}: done")
         elif event.what == "failed":
             self._jobs.pop(event.job, None)
-            error(event.reason, label=event.job)
+            self._say(f"{event.job}: failed")  # why is told at the end
         else:
             self._jobs[event.job] = event
         if self._live is not None:
             self._live.update(self._lines())
+
+    def _say(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line)  # above what changes in place
+        else:
+            say(line)
 
     def _lines(self) -> Table:
         rows = []

@@ -98,6 +98,7 @@ def resume_comparison(folder: str | Path, *, on_event: Callable[[JobEvent], None
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
             return Comparison.read(folder)
         failed = _run_all(jobs, int(plan["parallel"]), home, tell)
+        tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
         return _result(folder, jobs, failed, plan["facts"])
 
 
