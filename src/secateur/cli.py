@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur import cli_runs
+from secateur import cli_lists, cli_runs
 from secateur.errors import SecateurError
-from secateur.options import Ignore, Only, Pattern, Shape, Source, Weights, examples
+from secateur.options import Ignore, Only, Shape, Source, Weights, examples
 
 __all__ = ["app", "main"]
 
@@ -256,36 +256,7 @@ def export(
     exporting.export(opened, path, to=to)
 
 
-@app.command(epilog=examples("recipes"))
-def recipes(text: Pattern = None) -> None:
-    """Lists the built-in recipes."""
-    from secateur.commands import listing
-
-    listing.recipes(text)
-
-
-@app.command(epilog=examples("criteria", "criteria magnitude"))
-def criteria(text: Pattern = None) -> None:
-    """Lists what can decide which units go."""
-    from secateur.commands import listing
-
-    listing.criteria(text)
-
-
-@app.command(epilog=examples("models", "models resnet"))
-def models(text: Pattern = None) -> None:
-    """Lists the networks."""
-    from secateur.commands import listing
-
-    listing.models(text)
-
-
-@app.command(epilog=examples("datasets"))
-def datasets(text: Pattern = None) -> None:
-    """Lists the data sets."""
-    from secateur.commands import listing
-
-    listing.datasets(text)
+cli_lists.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
