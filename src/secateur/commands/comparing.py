@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.commands.pruning import parse_amount
-from secateur.commands.running import INTERRUPTED, free, words_of
+from secateur.commands.running import free, interruptible, words_of
 from secateur.commands.show import console, error, say, table
 from secateur.errors import InputError
 
@@ -74,7 +73,7 @@ def resume(folder: Path, *, quiet: bool) -> None:
     """Goes on with a comparison or sweep."""
     from secateur.recipe.comparison import resume_comparison
 
-    with _interruptible(folder), _Progress(quiet) as progress:
+    with interruptible(folder, "."), _Progress(quiet) as progress:
         result = resume_comparison(folder, on_event=progress)
     _show(result)
 
@@ -94,22 +93,9 @@ def _point(option: str, text: str) -> float:
 def _run(recipes: Mapping[str, Recipe], out: Path, jobs: int | None, quiet: bool, **facts: str) -> None:
     from secateur.recipe.comparison import compare_recipes
 
-    with _interruptible(out), _Progress(quiet) as progress:
+    with interruptible(out, "."), _Progress(quiet) as progress:
         result = compare_recipes(recipes, out, jobs=jobs, on_event=progress, **facts)
     _show(result)
-
-
-@contextlib.contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    """Says how to go on after Ctrl-C."""
-    import typer
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        go_on = f"Go on with: secateur resume {shlex.quote(str(folder))}"
-        error(go_on if folder.is_dir() else "Nothing was written yet.", label="Stopped")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 class _Progress:

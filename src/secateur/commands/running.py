@@ -14,7 +14,7 @@ from secateur.commands.show import change, console, error, integer, ratio, say, 
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
 
-__all__ = ["INTERRUPTED", "free", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
+__all__ = ["free", "interruptible", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
 
 INTERRUPTED = 130
 
@@ -33,7 +33,7 @@ def run_recipe(
 
     recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
     out = out or free(Path("runs") / recipe.name)
-    with _interruptible(out):
+    with interruptible(out):
         show_result(run(recipe, out, command=command, on_event=show_event, progress=False if quiet else None))
 
 
@@ -46,7 +46,7 @@ def resume_run(folder: Path, *, quiet: bool) -> None:
         from secateur.commands import comparing
 
         return comparing.resume(folder, quiet=quiet)
-    with _interruptible(folder):
+    with interruptible(folder):
         show_result(resume(folder, on_event=show_event, progress=False if quiet else None))
 
 
@@ -57,15 +57,15 @@ def free(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    """Says how to go on after Ctrl-C."""
+def interruptible(folder: Path, begun: str = "recipe.yaml") -> Iterator[None]:
+    """Says how to go on after Ctrl-C; ``begun`` is what lies in ``folder`` once there is something to go on with."""
     import typer
 
     try:
         yield
     except KeyboardInterrupt:
         go_on = f"Go on with: secateur resume {shlex.quote(str(folder))}"
-        error(go_on if (folder / "recipe.yaml").exists() else "Nothing was written yet.", label="Stopped")
+        error(go_on if (folder / begun).exists() else "Nothing was written yet.", label="Stopped")
         raise typer.Exit(INTERRUPTED) from None
 
 

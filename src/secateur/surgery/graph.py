@@ -142,7 +142,7 @@ class _Surgeon:
         self.dense = groups.flow.traced.module
         self.copies: dict[Any, Any] = {}
         self.origins: dict[Node, Node] = {}
-        self.result = _empty_like(self.dense)
+        self.result = GraphModule(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
 
     def mapped(self, value: Any) -> Any:
         return torch.fx.node.map_arg(value, lambda n: self.copies[n])
@@ -188,10 +188,6 @@ def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequ
         A trainable module whose parameters keep their names; in eval mode.
     """
     return follow_mode(twin_graph(groups, keep, kept)[0]).eval()
-
-
-def _empty_like(dense: GraphModule) -> GraphModule:
-    return GraphModule(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
 
 
 def _copy_tensors(source: GraphModule, target: nn.Module, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
