@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import errno
 import stat
 import warnings
@@ -18,7 +17,8 @@ pytest.importorskip("onnxscript")
 from secateur.deploy import ExportCheck, export, formats
 from secateur.deploy.formats import FORMATS, Format
 from secateur.errors import ExportError, InputError, UnknownNameError
-from secateur.measure.sessions import feed, session
+from secateur.runtimes import RUNTIMES, Program, Runtime, base
+from secateur.runtimes.sessions import feed, session
 
 FORMAT_NAMES = ("onnx", "pt2")
 
@@ -170,15 +170,13 @@ def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.M
     torch.testing.assert_close(outputs_of(tmp_path / "big.onnx", inputs), net(inputs), rtol=1e-4, atol=1e-5)
 
 
-def wrong(output: Tensor) -> Format:
-    """A format whose files return ``output`` whatever they are given."""
-    return Format(
-        ".wrong",
-        "",
-        write=lambda traced, path: path.touch(),
-        load=lambda path: lambda inputs: [output],
-        runtime=lambda: "none",
-    )
+WRONG = Format(".wrong", "", lambda traced, path: path.touch(), "wrong")
+
+
+def says(output: Tensor) -> Runtime:
+    """A runtime that gives the same output whatever the file and the inputs."""
+    program = Program(lambda inputs: inputs, lambda inputs: output, lambda output: [output])
+    return Runtime("wrong", "", "wrong", ("torch",), "train", 1, lambda network, threads: program)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,8 @@ def wrong(output: Tensor) -> Format:
 def test_failed_check_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Tensor, message: str
 ) -> None:
-    monkeypatch.setitem(FORMATS._items, "wrong", wrong(output))
+    monkeypatch.setitem(FORMATS._items, "wrong", WRONG)
+    monkeypatch.setitem(RUNTIMES._items, "wrong", says(output))
     path = tmp_path / "net.wrong"
     path.write_text("what was there")
     net = FixedZero()
@@ -267,7 +266,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    broken = Format(".pt2", "", full, FORMATS["pt2"].load, FORMATS["pt2"].runtime)
+    broken = Format(".pt2", "", full, "pytorch")
     monkeypatch.setitem(FORMATS._items, "pt2", broken)
     with pytest.raises(ExportError, match="No space left on device"):
         export(nn.ReLU(), torch.zeros(2, 3), tmp_path / "net.pt2", "pt2")
@@ -283,14 +282,7 @@ def test_file_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_missing_package_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "onnxscript":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r'package onnxscript: pip install "secateur\[onnx\]"'):
+    monkeypatch.setattr(base, "_found", lambda name: name != "onnxscript")
+    with pytest.raises(InputError, match=r'needs onnxscript: pip install torch==[0-9.]+ "secateur\[onnx\]"'):
         export(nn.ReLU(), torch.zeros(2, 3), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

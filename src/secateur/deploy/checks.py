@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from secateur.batches import batch_size, resize, tensors
 from secateur.deploy.formats import Runner
 from secateur.errors import ExportError
-from secateur.measure.batches import batch_size, resize, tensors
 from secateur.measure.records import Record
 from secateur.types import ExampleInputs, call
 

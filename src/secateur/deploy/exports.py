@@ -15,6 +15,7 @@ from secateur.deploy.tracing import quiet, trace
 from secateur.errors import ExportError
 from secateur.graph.trace import Exported
 from secateur.measure.modes import evaluating
+from secateur.runtimes import RUNTIMES
 from secateur.types import ExampleInputs
 
 __all__ = ["export"]
@@ -75,7 +76,7 @@ def _check(found: Agreement, to: str, path: Path, traced: Exported, tolerance: f
         images=found.images,
         batches=found.batches,
         dynamic_batch=traced.dynamic,
-        runtime=FORMATS[to].runtime(),
+        runtime=RUNTIMES[FORMATS[to].runtime].version(),
     )
 
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from secateur.deploy.pt2 import read_program
 from secateur.deploy.tracing import first_line
 from secateur.errors import ExportError, InputError
 from secateur.graph.trace import Exported
-from secateur.measure.batches import tensors
-from secateur.measure.sessions import feed, run_session, session
 from secateur.registry import Registry
-from secateur.types import ExampleInputs, call
+from secateur.runtimes import RUNTIMES
+from secateur.runtimes.base import need
+from secateur.types import ExampleInputs
 
 __all__ = ["FORMATS", "Format", "Runner"]
 
@@ -38,22 +37,39 @@ class Format:
         suffix: Usual ending of the file name.
         summary: One line for listings.
         write: Writes a traced network to a path.
-        load: Opens a written file.
-        runtime: Says what runs the file, with its version.
+        runtime: What runs the file, a name in :data:`~secateur.runtimes.RUNTIMES`.
     """
 
     suffix: str
     summary: str
     write: Callable[[Exported, Path], None]
-    load: Callable[[Path], Runner]
-    runtime: Callable[[], str]
+    runtime: str
+
+    def load(self, path: Path) -> Runner:
+        """Opens a written file in its runtime.
+
+        Raises:
+            ExportError: The runtime cannot open it, or (when it is called) cannot run it.
+        """
+        try:
+            program = RUNTIMES[self.runtime].open(path, torch.get_num_threads())
+        except InputError as error:
+            raise ExportError(f"The exported file cannot be opened: {error}") from error
+
+        def run(inputs: ExampleInputs) -> list[Tensor]:
+            try:
+                return program(inputs)
+            except InputError as error:
+                raise ExportError(f"The exported file does not run: {error}") from error
+
+        return run
 
 
 FORMATS: Registry[Format] = Registry("export format")
 
 
 def _write_onnx(traced: Exported, path: Path) -> None:
-    _need_onnx()
+    need(("onnx", "onnxscript", "onnxruntime"), "onnx", "Export to ONNX")
     program = traced.program
     inputs, outputs = _onnx_names(program)
     try:
@@ -67,63 +83,14 @@ def _write_onnx(traced: Exported, path: Path) -> None:
     exported.save(str(path), external_data=size > _ONNX_LIMIT)
 
 
-def _load_onnx(path: Path) -> Runner:
-    try:
-        opened = session(path, torch.get_num_threads())
-    except InputError as error:
-        raise ExportError(f"The exported file cannot be opened: {error}") from error
-
-    def run(inputs: ExampleInputs) -> list[Tensor]:
-        try:
-            return [torch.as_tensor(array) for array in run_session(opened, feed(opened, inputs, path), path)]
-        except InputError as error:
-            raise ExportError(f"The exported file does not run: {error}") from error
-
-    return run
-
-
-def _onnx_version() -> str:
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
-
-
 def _write_pt2(traced: Exported, path: Path) -> None:
     torch.export.save(traced.program, path)
 
 
-def _load_pt2(path: Path) -> Runner:
-    module = read_program(path).module()
-
-    def run(inputs: ExampleInputs) -> list[Tensor]:
-        with torch.no_grad():
-            return tensors(call(module, inputs))
-
-    return run
-
-
+FORMATS.add("onnx", Format(".onnx", "ONNX, for ONNX Runtime and most other runtimes", _write_onnx, "onnxruntime"))
 FORMATS.add(
-    "onnx",
-    Format(".onnx", "ONNX, for ONNX Runtime and most other runtimes", _write_onnx, _load_onnx, _onnx_version),
+    "pt2", Format(".pt2", "PyTorch's ExportedProgram: runs without the network's own code", _write_pt2, "pytorch")
 )
-FORMATS.add(
-    "pt2",
-    Format(
-        ".pt2",
-        "PyTorch's ExportedProgram: runs without the network's own code",
-        _write_pt2,
-        _load_pt2,
-        lambda: f"torch {torch.__version__}",
-    ),
-)
-
-
-def _need_onnx() -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise InputError(f'Export to ONNX needs the package {package}: pip install "secateur[onnx]".') from error
 
 
 def _onnx_names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None]:

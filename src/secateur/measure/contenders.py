@@ -11,10 +11,10 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from secateur.batches import tensors
 from secateur.errors import InputError
-from secateur.measure.batches import tensors
 from secateur.measure.modes import switch
-from secateur.measure.sessions import feed, run_session, session
+from secateur.runtimes.onnxruntime import open_onnx
 from secateur.types import ExampleInputs, call
 
 __all__ = ["Contender", "backward_contenders", "copies", "forward_contenders", "onnx_contenders"]
@@ -98,13 +98,12 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
 
 
 def _onnx(path: str | PathLike[str], inputs: ExampleInputs, threads: int) -> Contender:
-    opened = session(path, threads)
-    arrays = feed(opened, inputs, path)
-    run_session(opened, arrays, path)  # a refusal is worded once, outside the timed call
+    program = open_onnx(path, threads)
+    prepared = program.prepare(inputs)
 
     def run() -> float:
         start = perf_counter()
-        opened.run(None, arrays)
+        program.run(prepared)
         return perf_counter() - start
 
     return run

@@ -14,8 +14,8 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from secateur.batches import resize
 from secateur.errors import InputError
-from secateur.measure.batches import resize
 from secateur.measure.contenders import (
     Contender,
     backward_contenders,

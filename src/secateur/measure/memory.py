@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.batches import tensors
 from secateur.errors import InputError
-from secateur.measure.batches import tensors
 from secateur.measure.modes import evaluating
 from secateur.types import ExampleInputs, call
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from secateur.batches import batch_size, resize
 from secateur.errors import InputError
-from secateur.measure.batches import batch_size, resize
 
 
 def test_resize_repeats_and_cuts() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.batches import batch_size, tensors
 from secateur.errors import InputError
-from secateur.measure.batches import batch_size, tensors
+from secateur.runtimes.base import need
 from secateur.types import ExampleInputs
 
 __all__ = ["feed", "run_session", "session"]
@@ -23,10 +24,9 @@ def session(path: str | PathLike[str], threads: int = 1) -> Any:
     Raises:
         InputError: When onnxruntime is not installed, or the file is missing or damaged.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise InputError('Running ONNX files needs onnxruntime: pip install "secateur[onnx]".') from error
+    need(("onnxruntime",), "onnx", "Running ONNX files")
+    import onnxruntime as ort
+
     if not Path(path).is_file():
         raise InputError(f"There is no ONNX file {str(path)!r}.")
     options = ort.SessionOptions()

@@ -1,0 +1,8 @@
+"""What runs networks: PyTorch, and the runtimes that networks are exported to."""
+
+from __future__ import annotations
+
+from secateur.runtimes import onnxruntime, pytorch  # each registers itself
+from secateur.runtimes.base import RUNTIMES, Program, Runtime, installed
+
+__all__ = ["RUNTIMES", "Program", "Runtime", "installed", "onnxruntime", "pytorch"]
