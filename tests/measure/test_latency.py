@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("latency", "contenders"):
+    for module in ("latency", "rounds", "contenders"):
         # By its module name: the package's attribute of that name is the function.
         monkeypatch.setattr(sys.modules[f"secateur.measure.{module}"], "perf_counter", clock)
     return clock

@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from secateur.batches import tensors
 from secateur.errors import InputError
 from secateur.measure.modes import switch
+from secateur.measure.rounds import Contender, timed
 from secateur.runtimes.onnxruntime import open_onnx
 from secateur.types import ExampleInputs, call
 
-__all__ = ["Contender", "backward_contenders", "copies", "forward_contenders", "onnx_contenders"]
-
-Contender = Callable[[], float]
-"""Makes one call and returns its seconds (of the timed part)."""
+__all__ = ["backward_contenders", "copies", "forward_contenders", "onnx_contenders"]
 
 
 def forward_contenders(models: Mapping[str, nn.Module], inputs: ExampleInputs) -> dict[str, Contender]:
@@ -66,14 +64,14 @@ def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
 def _all_run(contenders: Mapping[str, Contender]) -> bool:
     try:
         for run in contenders.values():
-            run()
+            run(1)
     except (ValueError, RuntimeError):
         return False
     return True
 
 
 def _forward(model: nn.Module, inputs: ExampleInputs) -> Contender:
-    def run() -> float:
+    def once() -> float:
         with torch.inference_mode():
             _wait(inputs)
             start = perf_counter()
@@ -81,11 +79,11 @@ def _forward(model: nn.Module, inputs: ExampleInputs) -> Contender:
             _wait(inputs)
             return perf_counter() - start
 
-    return run
+    return _mean(once)
 
 
 def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
-    def run() -> float:
+    def once() -> float:
         model.zero_grad(set_to_none=True)
         loss = _scalar(call(model, inputs))
         _wait(inputs)
@@ -94,19 +92,17 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
         _wait(inputs)
         return perf_counter() - start
 
-    return run
+    return _mean(once)
+
+
+def _mean(once: Callable[[], float]) -> Contender:
+    return lambda calls: sum(once() for _ in range(calls)) / calls
 
 
 def _onnx(path: str | PathLike[str], inputs: ExampleInputs, threads: int) -> Contender:
     program = open_onnx(path, threads)
     prepared = program.prepare(inputs)
-
-    def run() -> float:
-        start = perf_counter()
-        program.run(prepared)
-        return perf_counter() - start
-
-    return run
+    return timed(lambda: program.run(prepared))
 
 
 def _scalar(outputs: object) -> Tensor:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import gc
-import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from time import perf_counter
 
-import torch
 from torch import nn
 
 from secateur.batches import resize
 from secateur.errors import InputError
 from secateur.measure.contenders import (
-    Contender,
     backward_contenders,
     copies,
     forward_contenders,
     onnx_contenders,
 )
 from secateur.measure.modes import switchable
+from secateur.measure.rounds import Contender, no_gc, rounds, thread_count
 from secateur.measure.timings import Timing
 from secateur.types import ExampleInputs
 
-__all__ = ["latency", "no_gc", "thread_count"]
-
-_MIN_ROUNDS = 3
-_SAMPLE_S = 0.005  # a sample this long is not drowned by the clock and the interpreter
-_MAX_CALLS = 50
+__all__ = ["latency"]
 
 
 @dataclass(frozen=True)
@@ -144,32 +135,7 @@ def _onnxruntime(
 def _rounds(
     contenders: Mapping[str, Contender], share_s: float, limits: _Limits
 ) -> tuple[int, dict[str, tuple[float, ...]]]:
-    """Returns the calls per sample, and the milliseconds of each contender per round."""
-    end = perf_counter() + share_s
-    slowest = max(_warm_up(run, limits.warmup, share_s / 4 / len(contenders)) for run in contenders.values())
-    calls = min(_MAX_CALLS, max(1, math.ceil(_SAMPLE_S / slowest)))
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
-    order, shuffler = list(contenders), random.Random(limits.seed)
-    for done in range(limits.rounds):
-        if done >= _MIN_ROUNDS and perf_counter() > end:
-            break
-        shuffler.shuffle(order)
-        for name in order:
-            run = contenders[name]
-            if slowest < 4 * _SAMPLE_S:
-                run()  # the network before this one has emptied the caches
-            samples[name].append(1e3 * sum(run() for _ in range(calls)) / calls)
-    return calls, {name: tuple(values) for name, values in samples.items()}
-
-
-def _warm_up(run: Contender, calls: int, limit_s: float) -> float:
-    """Makes the calls that are not counted; returns the seconds of the last one."""
-    end, last = perf_counter() + limit_s, run()
-    for _ in range(calls - 1):
-        if perf_counter() > end:
-            break
-        last = run()
-    return max(last, 1e-9)
+    return rounds(contenders, budget_s=share_s, rounds=limits.rounds, warmup=limits.warmup, seed=limits.seed)
 
 
 def _check(models: Mapping[str, object], *, batches: Sequence[int], threads: int, rounds: int, budget_s: float) -> None:
@@ -182,26 +148,3 @@ def _check(models: Mapping[str, object], *, batches: Sequence[int], threads: int
 
 def _stem(name: str) -> str:
     return name.removesuffix(".onnx")
-
-
-@contextmanager
-def thread_count(count: int) -> Iterator[None]:
-    """Sets the number of threads inside an operator for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def no_gc() -> Iterator[None]:
-    """Collects no garbage for a while: as with timeit, it would be charged to whoever ran then."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

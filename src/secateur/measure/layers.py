@@ -12,7 +12,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from secateur.graph.trace import Traced, preserved_rng
-from secateur.measure.latency import no_gc, thread_count
+from secateur.measure.rounds import no_gc, thread_count
 from secateur.surgery.verify import written
 
 __all__ = ["operator_times"]
