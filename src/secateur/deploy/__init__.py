@@ -1,7 +1,8 @@
-"""Networks as files for other runtimes: ONNX and ``.pt2``."""
+"""Networks as files for other runtimes."""
 
 from __future__ import annotations
 
+from secateur.deploy import onnx, openvino, pt2  # noqa: F401 (each adds its format)
 from secateur.deploy.checks import ExportCheck
 from secateur.deploy.exports import export
 

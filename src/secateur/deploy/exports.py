@@ -39,7 +39,8 @@ def export(
         model: A module, or a graph module such as ``ExportedProgram.module()`` gives.
         example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
         path: Where to write; its folder must exist.
-        to: ``onnx`` (one file with all weights, up to 2 GB) or ``pt2``.
+        to: ``onnx`` (one file with all weights, up to 2 GB), ``openvino`` (``.xml``, with its ``.bin`` beside
+            it) or ``pt2``.
         check_inputs: Samples to compare the file with PyTorch on, best real ones of the data set; seeded
             noise in the shape of the example inputs if not given.
         tolerance: Allowed difference, relative to each output's largest value (at least 1).
@@ -49,12 +50,13 @@ def export(
 
     Raises:
         UnknownNameError: When ``to`` is not a known format.
-        InputError: When onnx, onnxscript or onnxruntime is missing.
+        InputError: When a package that the format needs is missing; the message holds the install command.
         ExportError: When the network cannot be traced, an operator cannot be converted, the file cannot
             be written, or it computes something else; no file is left then.
     """
     format_ = FORMATS[to]
     path = _target(path)
+    format_.need(f"Export to {to!r}")
     with evaluating(model), quiet(), _scratch(path) as folder:
         traced = trace(model, example_inputs)
         file = Path(folder) / path.name

@@ -1,4 +1,4 @@
-"""Reading ``.pt2`` files that somebody else may have made.
+"""Writing ``.pt2`` files, and reading those that somebody else may have made.
 
 ``torch.export.load`` unpickles weights, constants and sample inputs that the archive marks so, evaluates size
 expressions and looks up operators by dotted name: a crafted file runs code. Here the archive is looked through
@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 
+from secateur.deploy.formats import FORMATS, Format
 from secateur.errors import WeightsError
+from secateur.graph.trace import Exported
 
-__all__ = ["read_program"]
+__all__ = ["read_program", "write_program"]
 
 _PLAIN = re.compile(
     r"(archive_format|archive_version|byteorder|\.data/(version|serialization_id|alignment)"
@@ -33,6 +35,11 @@ _WORDS = {"FloorDiv", "Mod", "PythonMod", "ModularIndexing", "CleanDiv", "CeilDi
           "Integer", "Rational", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "True", "False", "floor",
           "ceiling", "sqrt", "oo", "int_oo", "Symbol", "positive", "integer", "nonnegative",
           "Add", "Mul", "Float"}  # fmt: skip
+
+
+def write_program(traced: Exported, path: Path) -> None:
+    """Writes the traced network as it is."""
+    torch.export.save(traced.program, path)
 
 
 def read_program(path: Path) -> torch.export.ExportedProgram:
@@ -101,3 +108,8 @@ def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(tree, list):
         for value in tree:
             yield from _texts(value, key)
+
+
+FORMATS.add(
+    "pt2", Format(".pt2", "PyTorch's ExportedProgram: runs without the network's own code", write_program, "pytorch")
+)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError
 from secateur.runtimes.base import RUNTIMES, Program, Runtime
+from secateur.runtimes.files import network_file
 from secateur.runtimes.sessions import feed, run_session, session
 from secateur.types import ExampleInputs
 
@@ -22,9 +22,7 @@ def open_onnx(network: nn.Module | str | PathLike[str], threads: int) -> Program
     Raises:
         InputError: A module instead of a file, onnxruntime is missing, or the file is missing or damaged.
     """
-    if isinstance(network, nn.Module):
-        raise InputError("ONNX Runtime runs files; write one with secateur.deploy.export(model, inputs, path).")
-    path = network
+    path = network_file(network, "onnx", "ONNX Runtime")
     opened = session(path, threads)
 
     def prepare(inputs: ExampleInputs) -> Any:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from secateur.batches import batch_size, tensors
+from secateur.batches import batch_size
 from secateur.errors import InputError
 from secateur.runtimes.base import need
+from secateur.runtimes.files import feed_in_order, network_file
 from secateur.types import ExampleInputs
 
 __all__ = ["feed", "run_session", "session"]
@@ -27,8 +26,7 @@ def session(path: str | PathLike[str], threads: int = 1) -> Any:
     need(("onnxruntime",), "onnx", "Running ONNX files")
     import onnxruntime as ort
 
-    if not Path(path).is_file():
-        raise InputError(f"There is no ONNX file {str(path)!r}.")
+    path = network_file(path, "onnx", "ONNX Runtime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -51,16 +49,11 @@ def feed(opened: Any, inputs: ExampleInputs, path: str | PathLike[str]) -> dict[
     """
     wanted = opened.get_inputs()
     names = [entry.name for entry in wanted]
-    if isinstance(inputs, Mapping) and set(names) <= set(inputs):
-        found = [inputs[name] for name in names]
-    else:
-        found = list(tensors(inputs))
-    if len(found) != len(names):
-        raise InputError(f"{str(path)!r} takes {len(names)} inputs ({', '.join(names)}); got {len(found)}.")
+    arrays = feed_in_order(inputs, names, path)
     fixed = wanted[0].shape[0] if names and wanted[0].shape else None
     if isinstance(fixed, int) and fixed != (batch := batch_size(inputs)):
         raise InputError(f"{str(path)!r} takes batches of {fixed} only; got {batch}. Export it with a dynamic batch.")
-    return {name: np.ascontiguousarray(t.detach().cpu().numpy()) for name, t in zip(names, found, strict=True)}
+    return dict(zip(names, arrays, strict=True))
 
 
 def run_session(opened: Any, arrays: Mapping[str, NDArray[Any]], path: str | PathLike[str]) -> list[Any]:

@@ -1,0 +1,65 @@
+"""Writing ONNX, for ONNX Runtime and most other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from secateur.deploy.formats import FORMATS, Format
+from secateur.deploy.refusals import reason
+from secateur.errors import ExportError
+from secateur.graph.trace import Exported
+
+__all__ = ["write_onnx"]
+
+# A protobuf message, and so an ONNX file with its weights inside, holds 2 GiB at most.
+_LIMIT = 2**31 - 2**20
+
+
+def write_onnx(traced: Exported, path: Path) -> None:
+    """Writes one file with all weights; beyond 2 GB of them they go to ``<name>.data`` beside it.
+
+    Raises:
+        ExportError: An operator cannot be converted; the message names it and the module that it comes from.
+    """
+    program = traced.program
+    inputs, outputs = _names(program)
+    try:
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    except Exception as error:  # the exporter's own classes are private
+        raise ExportError(reason(error, "ONNX", program)) from error
+    if exported is None:
+        raise ExportError("torch.onnx.export returned no model; use a newer torch (2.9 or later).")
+    _name_batch(exported.model)
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    exported.save(str(path), external_data=size > _LIMIT)
+
+
+def _names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None]:
+    # Only lone tensors are renamed: several have names of the user's own.
+    signature = program.graph_signature
+    keywords = program.example_inputs[1]
+    lone_input = len(signature.user_inputs) == 1 and not keywords
+    return ["input"] if lone_input else None, ["output"] if len(signature.user_outputs) == 1 else None
+
+
+def _name_batch(model: Any) -> None:
+    """Gives the one symbolic dimension of the inputs the name ``batch`` instead of ``s31``."""
+    import onnx_ir as ir
+
+    graph = model.graph
+    symbols = {str(d) for value in graph.inputs for d in value.shape or () if isinstance(d, ir.SymbolicDim)}
+    if len(symbols) != 1:
+        return
+    old = symbols.pop()
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        for index, dimension in enumerate(value.shape or ()):
+            if str(dimension) == old:
+                value.shape[index] = ir.SymbolicDim("batch")
+
+
+FORMATS.add("onnx", Format(".onnx", "ONNX, for ONNX Runtime and most other runtimes", write_onnx, "onnxruntime"))
