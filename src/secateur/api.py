@@ -70,7 +70,7 @@ def prune(
         example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to remove, in [0, 1).
-        target: ``Target(params=…)`` or ``Target(macs=…)`` to reach within 1 %, instead of ``ratio``.
+        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``.
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
@@ -128,7 +128,7 @@ def prune(
                   absolute=scores.absolute)  # fmt: skip
     provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": round_to,
                   "seed": seed,
-                  "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
+                  "target": None if target is None else target.given}  # fmt: skip
     pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
     return replace(pruned, notes=(*scores.notes, *pruned.notes))
 
@@ -187,7 +187,7 @@ def _cut(
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = plan_of(groups, label_keep, {**provenance, **before_cut(before, groups.items)})
+    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
     earlier = getattr(model, "_secateur_plan", None)
     whole = plan.after(earlier) if isinstance(earlier, Plan) else plan

@@ -274,7 +274,7 @@ def _cut(
         replaced, reason = replacements(model, traced, gone), None
     except PlanError as error:
         replaced, reason = {}, error
-    known = {**provenance, **before_cut(before, network.groups.items)}
+    known = {**provenance, **before_cut(network.costs)}
     plan = Plan({}, {}, known, (), tuple(b.name for b in gone), replaced)
 
     def operate(name: str) -> tuple[nn.Module, Verification | None]:

@@ -58,20 +58,26 @@ class Target:
     Attributes:
         params: Parameters to keep: a count (``> 1``) or a share of the dense network (``<= 1.0``).
         macs: MACs of one sample to keep: a count (``> 1``) or a share of the dense network.
+        energy: Energy of one sample by the model of :func:`secateur.measure.energy`: in multiply-accumulates
+            (``> 1``; the model's own unit, of which millijoules are only a multiple by an assumed 4.6 pJ) or a share.
+        size: Bytes of the file of weights (safetensors, with its header), or a share of the dense network's.
 
-    >>> Target(macs=0.5).resolve(Counts(params=10, macs=1000))
+    >>> target = Target(macs=0.5)
+    >>> target.measure, target.of(1000)
     ('macs', 500.0)
     >>> Target()
     Traceback (most recent call last):
-    secateur.errors.InputError: A target names one of params, macs; got none of them.
+    secateur.errors.InputError: A target names one of params, macs, energy, size; got none of them.
     """
 
     params: float | None = None
     macs: float | None = None
+    energy: float | None = None
+    size: float | None = None
 
     def __post_init__(self) -> None:
         """Checks that one positive number was given."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        given = self.given
         names = ", ".join(f.name for f in fields(self))
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
@@ -80,11 +86,20 @@ class Target:
         if not value > 0:
             raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
 
-    def resolve(self, dense: Counts) -> tuple[str, float]:
-        """Returns the measure's name and its absolute target, given the dense network's counts."""
-        name = "params" if self.params is not None else "macs"
-        value = getattr(self, name)
-        return name, float(value * getattr(dense, name) if value <= 1 else value)
+    @property
+    def given(self) -> dict[str, float]:
+        """What was given, by name: for records."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    @property
+    def measure(self) -> str:
+        """What is to be reached: the name of the field that was given."""
+        return next(iter(self.given))
+
+    def of(self, dense: float) -> float:
+        """The absolute target, given what the dense network has of that measure."""
+        value = self.given[self.measure]
+        return float(value * dense if value <= 1 else value)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def choose(
         scores: Scores of the units that may go, by group number; higher = keep.
         ratio: Share of units to remove, in [0, 1): of every group (``local``), of every block (``block``) or
             of all units (``global``); rounded to the nearest whole number, exactly, also under ties.
-        target: Parameters or MACs to reach, within one per cent, instead of a ratio.
+        target: Parameters, MACs, energy or bytes to reach, within one per cent, instead of a ratio.
         scope: ``local``, ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
@@ -75,7 +75,7 @@ def choose(
 
 def _check(ratio: float | None, target: Target | None, scope: str, round_to: int, min_units: int) -> None:
     if (ratio is None) == (target is None):
-        raise InputError("Give either ratio (share of units to remove) or target (params or macs to keep).")
+        raise InputError("Give either ratio (share of units to remove) or target (params, macs, … to keep).")
     if ratio is not None and not 0 <= ratio < 1:
         raise InputError(f"ratio is the share of units to remove, in [0, 1); got {ratio!r}.")
     if scope not in SCOPES:
@@ -116,8 +116,9 @@ def _to_ratio(
 
 def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
-    name, wanted = target.resolve(costs.counts(keep))
+    name = target.measure
     dense = costs.measure(name, keep)
+    wanted = target.of(dense)
     if wanted >= dense:
         if wanted <= dense * (1 + TOLERANCE):
             return keep

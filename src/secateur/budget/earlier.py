@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from secateur.graph.groups import Group
+from secateur.measure.counts import MEASURES, Costs
 from secateur.plan import Plan
-from secateur.types import Counts, Target
+from secateur.types import Target
 
 __all__ = ["before_cut", "gone_before", "of_dense"]
 
 KEY = "before"
 
 
-def before_cut(counts: Counts, groups: Iterable[Group]) -> dict[str, Any]:
+def before_cut(costs: Costs) -> dict[str, Any]:
     """What a plan's provenance keeps of the network that is cut: its size, and the units of every group."""
-    return {KEY: {"params": counts.params, "macs": counts.macs, "units": {g.name: len(g) for g in groups}}}
+    everything = np.ones(costs.groups.units, dtype=bool)
+    sizes = {name: round(costs.measure(name, everything)) for name in MEASURES}
+    return {KEY: {**sizes, "units": {g.name: len(g) for g in costs.groups.items}}}
 
 
 def gone_before(plan: Plan | None, groups: Iterable[Group]) -> dict[int, int]:
@@ -32,11 +36,11 @@ def gone_before(plan: Plan | None, groups: Iterable[Group]) -> dict[int, int]:
 
 
 def of_dense(target: Target, plan: Plan | None) -> Target:
-    """The target with a share of the dense network's parameters or MACs written as a count.
+    """The target with a share of the dense network's parameters, MACs, energy or bytes written as a count.
 
     Where no cut was made so far (masks do not cut), the network is as large as the dense one, and the target stays.
     """
-    name, value = next((f.name, v) for f in fields(target) if (v := getattr(target, f.name)) is not None)
+    name, value = target.measure, target.given[target.measure]
     before = _dense(plan).get(name)
     if before is None or value > 1:
         return target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import prod
 
 import numpy as np
@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
+from secateur.errors import UnknownNameError
 from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.labels import Labels
 from secateur.graph.trace import trace
 from secateur.types import Counts, ExampleInputs, LayerCount
 
-__all__ = ["Costs", "count"]
+__all__ = ["MEASURES", "Costs", "count"]
+
+MEASURES = ("params", "macs", "energy", "size")
+"""What :class:`Costs` measures of any choice of units."""
 
 Mask = NDArray[np.bool_]
 
@@ -39,7 +43,7 @@ def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
 class Costs:
     """Counts under a plan, fast enough to be searched over.
 
-    Both measures are sums of products of kept sizes, and all sizes come from one vectorised pass over the
+    All measures are made of products of kept sizes, and all sizes come from one vectorised pass over the
     labels: a plan of a ResNet-50 costs about a millisecond.
     """
 
@@ -51,6 +55,7 @@ class Costs:
         self._sizes: dict[tuple[int, int], int] = {}
         self._vectors: list[NDArray[np.int64]] = []
         self._several: dict[int, tuple[NDArray[np.int64], ...]] = {}
+        self._measures: dict[str, Callable[[Mask], float]] = {}
         self._all = self._starts = np.zeros(0, np.int64)
         unique = {id(p): n for n, p in module.named_parameters(remove_duplicate=False)}
         self.params = [self._term(1.0, [(flow.tensors[n], d) for d in range(flow.tensors[n].ndim)])
@@ -62,15 +67,15 @@ class Costs:
         self._held = {node: self._weights_of(node) for node in self.macs}
 
     def _term(self, factor: float, sizes: Iterable[tuple[Labels, int]]) -> tuple[float, list[int]]:
-        return factor, [self._size(labels, dim % labels.ndim) for labels, dim in sizes]
+        return factor, [self.slot(labels, dim % labels.ndim) for labels, dim in sizes]
 
     def _output(self, node: Node) -> int:
         """Slot of an operator's output channels: dimension 1 of convolutions, the last of all others."""
         out = self.groups.flow.labels[node]
-        return self._size(out, min(1, out.ndim - 1) if "conv" in str(node.target) else out.ndim - 1)
+        return self.slot(out, min(1, out.ndim - 1) if "conv" in str(node.target) else out.ndim - 1)
 
-    def _size(self, labels: Labels, dim: int) -> int:
-        """Slot of a dimension in the vector of kept sizes."""
+    def slot(self, labels: Labels, dim: int) -> int:
+        """Slot of a dimension in the vector that :meth:`sizes` gives."""
         key = (id(labels), dim)
         if key not in self._sizes:
             slot = self._sizes[key] = len(self._vectors)
@@ -97,11 +102,30 @@ class Costs:
         return self._all, self._starts
 
     def measure(self, name: str, keep: Mask) -> float:
-        """``"params"`` or ``"macs"`` under ``keep``."""
-        sizes = self.sizes(keep)
+        """``"params"``, ``"macs"``, ``"energy"`` or ``"size"`` under ``keep``, as :class:`Target` names them."""
+        if name not in self._measures:
+            self._measures[name] = self._make(name)
+        return self._measures[name](keep)
+
+    def _make(self, name: str) -> Callable[[Mask], float]:
+        """What measures ``name``; terms are collected when they are first asked for."""
+        from secateur.measure.energy import EnergyOf
+        from secateur.measure.stored import StoredSize
+
+        if name == "energy":
+            return EnergyOf(self).total
+        if name == "size":
+            return StoredSize(self).total
+        if name not in MEASURES:
+            raise UnknownNameError("measure", name, MEASURES)
         terms = self.params if name == "params" else list(self.macs.values())
-        total = sum(factor * prod(int(sizes[s]) for s in slots) for factor, slots in terms)
-        return float(total + (self._unused if name == "params" else 0))
+        rest = self._unused if name == "params" else 0
+
+        def total(keep: Mask) -> float:
+            sizes = self.sizes(keep)
+            return float(sum(factor * prod(int(sizes[s]) for s in slots) for factor, slots in terms) + rest)
+
+        return total
 
     def counts(self, keep: Mask) -> Counts:
         """Everything under ``keep``, layer by layer."""
@@ -125,4 +149,4 @@ class Costs:
         """Slots of the parameters that an operator takes directly."""
         names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
         tensors = {n: t for n in names if (t := self.groups.flow.tensors.get(n)) is not None}
-        return {n: [self._size(t, d) for d in range(t.ndim)] for n, t in tensors.items()}
+        return {n: [self.slot(t, d) for d in range(t.ndim)] for n, t in tensors.items()}

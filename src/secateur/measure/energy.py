@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
 from secateur.errors import InputError
-from secateur.graph.flow import Flow, flow, module_of, shape_of
+from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
+from secateur.graph.labels import Labels
 from secateur.graph.trace import trace
 from secateur.measure.counts import Costs
 from secateur.types import ExampleInputs
 
-__all__ = ["ARRAY", "BUFFER", "DRAM", "REGISTER", "Energy", "LayerEnergy", "energy", "node_energies"]
+__all__ = ["ARRAY", "BUFFER", "DRAM", "REGISTER", "Energy", "EnergyOf", "LayerEnergy", "energy",
+           "node_energies"]  # fmt: skip
 
 DRAM, BUFFER, ARRAY, REGISTER = 200.0, 6.0, 2.0, 1.0
 """Energy of one access relative to one multiply-accumulate: memory, on-chip buffer, between processing elements,
@@ -102,24 +106,73 @@ def energy(model: nn.Module, example_inputs: ExampleInputs, *, batch: int = 1) -
 
 def node_energies(groups: Groups, *, batch: int = 1) -> dict[Node, LayerEnergy]:
     """Energy of every operator that multiplies, see :func:`energy`."""
-    labelled, costs = groups.flow, Costs(groups)
-    sizes = costs.sizes(np.ones(groups.units, dtype=bool))
-    return {
-        node: _of(labelled, node, factor * prod(int(sizes[s]) for s in slots), batch)
-        for node, (factor, slots) in costs.macs.items()
-    }
+    return EnergyOf(Costs(groups), batch).nodes(np.ones(groups.units, dtype=bool))
 
 
-def _of(labelled: Flow, node: Node, macs: float, batch: int) -> LayerEnergy:
-    stored = [operator.attrgetter(str(n.target))(labelled.traced.module) for n in _inputs(node, weights=True)]
-    weights = sum(int(torch.count_nonzero(t)) for t in stored)
-    dense = [t for t in stored if t.ndim > 1]
-    density = sum(int(torch.count_nonzero(t)) for t in dense) / sum(t.numel() for t in dense) if dense else 1.0
-    maps = sum(prod(shape_of(n)) for n in (*_inputs(node, weights=False), node)) / labelled.traced.batch
-    compute = macs * density
-    movement = compute * _REGISTERS_PER_MAC * REGISTER + (maps + weights / batch) * (DRAM + BUFFER + ARRAY)
-    names = [str(n.target).rpartition(".")[0] for n in _inputs(node, weights=True)]
-    return LayerEnergy((names or [module_of(node)])[0], str(node.target).split(".")[1], compute, movement)
+class EnergyOf:
+    """Energy under a plan: the same formula over the sizes that are kept."""
+
+    def __init__(self, costs: Costs, batch: int = 1) -> None:
+        """Collects the sizes of everything that moves; ``costs`` counts them."""
+        self.costs, self.batch = costs, batch
+        labelled = costs.groups.flow
+        self._maps = {n: [self._slots(m) for m in (*_inputs(n, weights=False), n)] for n in costs.macs}
+        self._weights = {n: [_Weight(labelled, w) for w in _inputs(n, weights=True)] for n in costs.macs}
+
+    def _slots(self, node: Node) -> list[int]:
+        labels = self.costs.groups.flow.labels[node]
+        return [self.costs.slot(labels, dim) for dim in range(labels.ndim)]
+
+    def total(self, keep: NDArray[np.bool_]) -> float:
+        """Of the whole network under ``keep`` (which units stay), in multiply-accumulates."""
+        return sum(layer.total for layer in self.nodes(keep).values())
+
+    def nodes(self, keep: NDArray[np.bool_]) -> dict[Node, LayerEnergy]:
+        """Of every operator that multiplies."""
+        sizes, stays = self.costs.sizes(keep), self.costs.groups.label_keep(keep)
+        return {node: self._of(node, sizes, stays) for node in self.costs.macs}
+
+    def _of(self, node: Node, sizes: NDArray[np.int64], stays: NDArray[np.bool_]) -> LayerEnergy:
+        factor, slots = self.costs.macs[node]
+        weights = [weight.left(stays) for weight in self._weights[node]]
+        dense = [entries for entries, matrix in zip(weights, self._weights[node], strict=True) if matrix.ndim > 1]
+        density = sum(nonzero for nonzero, _ in dense) / max(1, sum(held for _, held in dense)) if dense else 1.0
+        maps = sum(_product(sizes, m) for m in self._maps[node]) / self.costs.groups.flow.traced.batch
+        compute = factor * _product(sizes, slots) * density
+        values = maps + sum(nonzero for nonzero, _ in weights) / self.batch
+        movement = compute * _REGISTERS_PER_MAC * REGISTER + values * (DRAM + BUFFER + ARRAY)
+        names = [weight.name.rpartition(".")[0] for weight in self._weights[node]]
+        return LayerEnergy((names or [module_of(node)])[0], str(node.target).split(".")[1], compute, movement)
+
+
+class _Weight:
+    """Entries of one weight that are not zero, under any choice of what stays."""
+
+    def __init__(self, labelled: Flow, node: Node) -> None:
+        self.name = str(node.target)
+        tensor = operator.attrgetter(self.name)(labelled.traced.module)
+        self.ndim = tensor.ndim
+        self._labels: Labels = labelled.labels[node]
+        counts = (tensor != 0).cpu().numpy()
+        fixed = tuple(d for d in range(tensor.ndim) if not self._labels.at(d))
+        self._counts = counts.sum(fixed, dtype=np.float64, keepdims=True)  # whole numbers: exact up to 2^53
+        self._full = bool(counts.all())
+
+    def left(self, stays: NDArray[np.bool_]) -> tuple[float, float]:
+        """How many entries are kept and not zero, and how many are kept."""
+        shape = self._labels.shape
+        masks = {d: np.logical_and.reduce([stays[v] for v in vs]) for d, vs in self._labels.dims.items()}
+        held = float(prod(int(masks[d].sum()) if d in masks else n for d, n in enumerate(shape)))
+        if self._full:
+            return held, held
+        found = self._counts
+        for d, mask in masks.items():
+            found = found.compress(mask, axis=d)
+        return float(found.sum()), held
+
+
+def _product(sizes: NDArray[np.int64], slots: Sequence[int]) -> float:
+    return float(prod(int(sizes[s]) for s in slots))
 
 
 def _inputs(node: Node, *, weights: bool) -> list[Node]:

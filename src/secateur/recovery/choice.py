@@ -56,7 +56,7 @@ def select(
         model: The trained network; not touched.
         calibration: Unlabelled inputs, as :func:`secateur.recover` takes them.
         ratio: Share of all units to remove; or
-        target: ``Target(macs=…)`` or ``Target(params=…)`` to reach.
+        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach.
         scope: ``global`` (layers get what they need), ``local`` or ``block`` (the same share everywhere).
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
@@ -80,12 +80,12 @@ def select(
         raise BudgetError("Nothing can be selected: the network has no free group.")
     with preserved_rng():
         curves = _curves(analysis, calibration, batch_size, probes, seed)
-    cost = "params" if target is not None and target.params is not None else "macs"
+    cost = "macs" if target is None else target.measure
     scores = _scores(analysis, curves, None if ratio is not None else cost)
     keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
                   min_units=min_units, absolute=True)  # fmt: skip
     provenance = {"criterion": "reconstruction", "ratio": ratio, "scope": scope, "seed": seed, "round_to": round_to,
-                  "target": None if target is None else {"params": target.params, "macs": target.macs}}  # fmt: skip
+                  "target": None if target is None else target.given}  # fmt: skip
     return plan_of(analysis.groups, analysis.groups.label_keep(keep), provenance)
 
 
@@ -113,7 +113,7 @@ def _curves(analysis: Analysis, calibration: Calibration, batch_size: int, probe
 
 
 def _scores(analysis: Analysis, curves: dict[int, Curve], cost: str | None) -> dict[int, NDArray[np.float64]]:
-    """Rise of the output's error with each unit, per MAC or parameter that it saves; convex along each group."""
+    """Rise of the output's error with each unit, per MAC (parameter, …) that it saves; convex along each group."""
     scores = {}
     everything = np.ones(analysis.groups.units, dtype=bool)
     whole = analysis.costs.measure(cost, everything) if cost else 0.0
