@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from secateur.errors import InputError
-from secateur.graph.flow import Flow, flow, module_of
+from secateur.graph.flow import flow, module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.labels import Labels
 from secateur.graph.trace import trace
@@ -115,9 +115,8 @@ class EnergyOf:
     def __init__(self, costs: Costs, batch: int = 1) -> None:
         """Collects the sizes of everything that moves; ``costs`` counts them."""
         self.costs, self.batch = costs, batch
-        labelled = costs.groups.flow
         self._maps = {n: [self._slots(m) for m in (*_inputs(n, weights=False), n)] for n in costs.macs}
-        self._weights = {n: [_Weight(labelled, w) for w in _inputs(n, weights=True)] for n in costs.macs}
+        self._weights = {n: [_Weight(costs, w) for w in _inputs(n, weights=True)] for n in costs.macs}
 
     def _slots(self, node: Node) -> list[int]:
         labels = self.costs.groups.flow.labels[node]
@@ -129,12 +128,12 @@ class EnergyOf:
 
     def nodes(self, keep: NDArray[np.bool_]) -> dict[Node, LayerEnergy]:
         """Of every operator that multiplies."""
-        sizes, stays = self.costs.sizes(keep), self.costs.groups.label_keep(keep)
-        return {node: self._of(node, sizes, stays) for node in self.costs.macs}
+        sizes = self.costs.sizes(keep)
+        return {node: self._of(node, sizes, keep) for node in self.costs.macs}
 
-    def _of(self, node: Node, sizes: NDArray[np.int64], stays: NDArray[np.bool_]) -> LayerEnergy:
+    def _of(self, node: Node, sizes: NDArray[np.int64], keep: NDArray[np.bool_]) -> LayerEnergy:
         factor, slots = self.costs.macs[node]
-        weights = [weight.left(stays) for weight in self._weights[node]]
+        weights = [weight.left(sizes, keep) for weight in self._weights[node]]
         dense = [entries for entries, matrix in zip(weights, self._weights[node], strict=True) if matrix.ndim > 1]
         density = sum(nonzero for nonzero, _ in dense) / max(1, sum(held for _, held in dense)) if dense else 1.0
         maps = sum(_product(sizes, m) for m in self._maps[node]) / self.costs.groups.flow.traced.batch
@@ -148,25 +147,21 @@ class EnergyOf:
 class _Weight:
     """Entries of one weight that are not zero, under any choice of what stays."""
 
-    def __init__(self, labelled: Flow, node: Node) -> None:
-        self.name = str(node.target)
-        tensor = operator.attrgetter(self.name)(labelled.traced.module)
+    def __init__(self, costs: Costs, node: Node) -> None:
+        self.name, self._groups = str(node.target), costs.groups
+        self._labels: Labels = costs.groups.flow.labels[node]
+        tensor = operator.attrgetter(self.name)(costs.groups.flow.traced.module)
         self.ndim = tensor.ndim
-        self._labels: Labels = labelled.labels[node]
-        counts = (tensor != 0).cpu().numpy()
-        fixed = tuple(d for d in range(tensor.ndim) if not self._labels.at(d))
-        self._counts = counts.sum(fixed, dtype=np.float64, keepdims=True)  # whole numbers: exact up to 2^53
-        self._full = bool(counts.all())
+        self._slots = [costs.slot(self._labels, d) for d in range(tensor.ndim)]
+        self._nonzero = None if bool((tensor != 0).all()) else (tensor != 0).cpu().numpy()
 
-    def left(self, stays: NDArray[np.bool_]) -> tuple[float, float]:
+    def left(self, sizes: NDArray[np.int64], keep: NDArray[np.bool_]) -> tuple[float, float]:
         """How many entries are kept and not zero, and how many are kept."""
-        shape = self._labels.shape
-        masks = {d: np.logical_and.reduce([stays[v] for v in vs]) for d, vs in self._labels.dims.items()}
-        held = float(prod(int(masks[d].sum()) if d in masks else n for d, n in enumerate(shape)))
-        if self._full:
+        held = _product(sizes, self._slots)
+        if self._nonzero is None:
             return held, held
-        found = self._counts
-        for d, mask in masks.items():
+        found = self._nonzero
+        for d, mask in self._groups.masks(self._labels, self._groups.label_keep(keep)).items():
             found = found.compress(mask, axis=d)
         return float(found.sum()), held
 
