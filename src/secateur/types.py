@@ -51,9 +51,13 @@ class Counts:
     layers: tuple[LayerCount, ...] = ()
 
 
+_LATENCIES = ("latency", "latency_ms")
+_WHERE = ("runtime", "batch", "threads")
+
+
 @dataclass(frozen=True)
 class Target:
-    """An absolute or relative budget: give exactly one of the two.
+    """An absolute or relative budget: give exactly one measure; a latency also names its runtime.
 
     Attributes:
         params: Parameters to keep: a count (``> 1``) or a share of the dense network (``<= 1.0``).
@@ -61,35 +65,65 @@ class Target:
         energy: Energy of one sample by the model of :func:`secateur.measure.energy`: in multiply-accumulates
             (``> 1``; the model's own unit, of which millijoules are only a multiple by an assumed 4.6 pJ) or a share.
         size: Bytes of the file of weights (safetensors, with its header), or a share of the dense network's.
+        latency: Measured time of one call in ``runtime`` as a share (``<= 1.0``) of the dense network's.
+        latency_ms: Measured milliseconds of one call in ``runtime``.
+        runtime: Where a latency is measured, a name in :data:`secateur.runtimes.RUNTIMES`.
+        batch: Samples per call that a latency is of.
+        threads: Threads inside an operator that a latency is of.
 
     >>> target = Target(macs=0.5)
     >>> target.measure, target.of(1000)
     ('macs', 500.0)
     >>> Target()
     Traceback (most recent call last):
-    secateur.errors.InputError: A target names one of params, macs, energy, size; got none of them.
+    secateur.errors.InputError: A target names one of params, macs, energy, size, latency, latency_ms; got none of them.
     """
 
     params: float | None = None
     macs: float | None = None
     energy: float | None = None
     size: float | None = None
+    latency: float | None = None
+    latency_ms: float | None = None
+    runtime: str | None = None
+    batch: int = 1
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        """Checks that one positive number was given."""
+        """Checks that one positive number was given, and with a latency where it is measured."""
         given = self.given
-        names = ", ".join(f.name for f in fields(self))
+        names = ", ".join(f.name for f in fields(self) if f.name not in _WHERE)
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
             raise InputError(f"A target names one of {names}; got {got}.")
         (name, value), *_ = given.items()
-        if not value > 0:
+        if name in _LATENCIES:
+            self._check_latency(name, value)
+        elif not value > 0:
             raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
+        elif self.runtime is not None:
+            raise InputError(f"Target(runtime={self.runtime!r}) says where a latency is measured; {name} has no runtime.")
+
+    def _check_latency(self, name: str, value: float) -> None:
+        if not 0 < value < float("inf") or (name == "latency" and value > 1):
+            wants = "a share in (0, 1] (milliseconds: latency_ms)" if name == "latency" else "milliseconds above 0"
+            raise InputError(f"Target({name}=…) wants {wants}; got {value!r}.")
+        if self.runtime is None:
+            raise InputError(f"Target({name}=…) wants a runtime to measure it in, for instance runtime='onnxruntime'.")
+        for setting in ("batch", "threads"):
+            if not getattr(self, setting) >= 1:
+                raise InputError(f"Target({setting}=…) is at least 1; got {getattr(self, setting)!r}.")
 
     @property
     def given(self) -> dict[str, float]:
         """What was given, by name: for records."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        names = (f.name for f in fields(self) if f.name not in _WHERE)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def measured(self) -> bool:
+        """Whether it is a latency, which is measured, not counted."""
+        return self.measure in _LATENCIES
 
     @property
     def measure(self) -> str:
