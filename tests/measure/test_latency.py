@@ -140,7 +140,11 @@ def test_onnx_files_are_timed_beside_modules(tmp_path: Path) -> None:
 
     net, inputs = network().eval(), torch.zeros(2, 3, 8, 8)
     export(net, inputs, tmp_path / "a.onnx")
-    models = {"dense": net, "dense.onnx": tmp_path / "a.onnx", "pruned.onnx": str(tmp_path / "a.onnx")}
+    models: dict[str, nn.Module | str | Path] = {
+        "dense": net,
+        "dense.onnx": tmp_path / "a.onnx",
+        "pruned.onnx": str(tmp_path / "a.onnx"),
+    }
     timings = latency(models, inputs, batches=(3,), backward=False, rounds=3)
     assert [(t.model, t.runtime) for t in timings] == [
         ("dense", "pytorch"),

@@ -1,11 +1,10 @@
-"""What latency() measures: one call of one network, timed."""
+"""What latency() measures: calls of one network, timed."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
-from os import PathLike
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 import torch
@@ -13,19 +12,40 @@ from torch import Tensor, nn
 
 from secateur.batches import tensors
 from secateur.errors import InputError
+from secateur.measure.entrants import Entrant
 from secateur.measure.modes import switch
-from secateur.measure.rounds import Contender, timed
-from secateur.runtimes.onnxruntime import open_onnx
+from secateur.measure.rounds import Contender
+from secateur.runtimes import RUNTIMES, Program
 from secateur.types import ExampleInputs, call
 
-__all__ = ["backward_contenders", "copies", "forward_contenders", "onnx_contenders"]
+__all__ = ["backward_contenders", "copies", "forward_contenders", "program_contender"]
 
 
-def forward_contenders(models: Mapping[str, nn.Module], inputs: ExampleInputs) -> dict[str, Contender]:
-    """Returns one timed forward pass per network, in evaluation mode, without gradients."""
-    for model in models.values():
-        switch(model, False)
-    return {name: _forward(model, inputs) for name, model in models.items()}
+def program_contender(program: Program, inputs: ExampleInputs) -> Contender:
+    """Returns timed calls of a program; what has to be done once per set of inputs is done here."""
+    prepared = program.prepare(inputs)
+
+    def once() -> float:
+        _wait(inputs)
+        start = perf_counter()
+        program.run(prepared)
+        _wait(inputs)
+        return perf_counter() - start
+
+    return _mean(once)
+
+
+def forward_contenders(entrants: Sequence[Entrant], inputs: ExampleInputs, threads: int) -> dict[str, Contender]:
+    """Returns timed forward passes of every network in its runtime, modules in evaluation mode.
+
+    Raises:
+        InputError: A runtime is not installed, or refuses the file or the inputs.
+    """
+    for entrant in entrants:
+        if isinstance(entrant.network, nn.Module):
+            switch(entrant.network, False)
+    opened = {e.name: RUNTIMES[e.runtime].open(e.network, threads) for e in entrants}
+    return {name: program_contender(program, inputs) for name, program in opened.items()}
 
 
 def backward_contenders(
@@ -47,13 +67,6 @@ def backward_contenders(
     return "eval", contenders
 
 
-def onnx_contenders(
-    paths: Mapping[str, str | PathLike[str]], inputs: ExampleInputs, threads: int
-) -> dict[str, Contender]:
-    """Returns one timed ONNX Runtime call per file."""
-    return {name: _onnx(path, inputs, threads) for name, path in paths.items()}
-
-
 def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Returns copies, so that modes, gradients and running statistics of the originals stay untouched."""
     with warnings.catch_warnings():
@@ -68,18 +81,6 @@ def _all_run(contenders: Mapping[str, Contender]) -> bool:
     except (ValueError, RuntimeError):
         return False
     return True
-
-
-def _forward(model: nn.Module, inputs: ExampleInputs) -> Contender:
-    def once() -> float:
-        with torch.inference_mode():
-            _wait(inputs)
-            start = perf_counter()
-            call(model, inputs)
-            _wait(inputs)
-            return perf_counter() - start
-
-    return _mean(once)
 
 
 def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
@@ -97,12 +98,6 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
 
 def _mean(once: Callable[[], float]) -> Contender:
     return lambda calls: sum(once() for _ in range(calls)) / calls
-
-
-def _onnx(path: str | PathLike[str], inputs: ExampleInputs, threads: int) -> Contender:
-    program = open_onnx(path, threads)
-    prepared = program.prepare(inputs)
-    return timed(lambda: program.run(prepared))
 
 
 def _scalar(outputs: object) -> Tensor:

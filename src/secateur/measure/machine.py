@@ -15,7 +15,10 @@ from secateur.measure.records import Record
 
 __all__ = ["Machine", "machine"]
 
-_PACKAGES = ("secateur", "torch", "onnxruntime", "onnx", "numpy")
+_PACKAGES = (
+    "secateur", "torch", "torchvision", "onnxruntime", "onnx", "openvino", "nncf", "ai-edge-litert", "litert-torch",
+    "ai-edge-quantizer", "executorch", "numpy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

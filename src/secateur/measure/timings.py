@@ -40,13 +40,15 @@ class Timing(Record):
 
     Attributes:
         model: The name given to :func:`~secateur.measure.latency`, for instance ``dense``.
-        runtime: ``pytorch`` or ``onnxruntime``.
+        runtime: A name in :data:`~secateur.runtimes.RUNTIMES`.
         direction: ``forward`` or ``backward`` (the backward pass alone, gradients of all parameters).
         batch: Samples per call.
         threads: Threads inside an operator.
         mode: ``eval`` or ``train``: the mode of the network while it was measured.
         calls: Calls per round; a round's sample is their mean.
         samples_ms: Milliseconds per call of the whole batch, one entry per round, in order.
+        processes: How many fresh processes of its own the samples come from, one after the other; 0 where it was
+            measured inside the calling process.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Timing(Record):
     mode: str
     calls: int
     samples_ms: tuple[float, ...]
+    processes: int = 0
 
     @property
     def spread_ms(self) -> Spread:
@@ -81,7 +84,7 @@ class Speedup(Record):
     Attributes:
         model: The faster (or slower) network.
         reference: What it is compared with.
-        runtime: ``pytorch`` or ``onnxruntime``.
+        runtime: A name in :data:`~secateur.runtimes.RUNTIMES`.
         direction: ``forward`` or ``backward``.
         batch: Samples per call.
         ratio: Spread over the rounds of reference time / model time; above 1 is faster.
