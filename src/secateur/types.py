@@ -102,7 +102,9 @@ class Target:
         elif not value > 0:
             raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
         elif self.runtime is not None:
-            raise InputError(f"Target(runtime={self.runtime!r}) says where a latency is measured; {name} has no runtime.")
+            raise InputError(
+                f"Target(runtime={self.runtime!r}) says where a latency is measured; {name} has no runtime."
+            )
 
     def _check_latency(self, name: str, value: float) -> None:
         if not 0 < value < float("inf") or (name == "latency" and value > 1):
