@@ -40,7 +40,7 @@ def export(
         example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
         path: Where to write; its folder must exist.
         to: ``onnx`` (one file with all weights, up to 2 GB), ``openvino`` (``.xml``, with its ``.bin`` beside
-            it) or ``pt2``.
+            it), ``litert``, ``executorch`` (both for the batch size of the example inputs) or ``pt2``.
         check_inputs: Samples to compare the file with PyTorch on, best real ones of the data set; seeded
             noise in the shape of the example inputs if not given.
         tolerance: Allowed difference, relative to each output's largest value (at least 1).
@@ -58,7 +58,7 @@ def export(
     path = _target(path)
     format_.need(f"Export to {to!r}")
     with evaluating(model), quiet(), _scratch(path) as folder:
-        traced = trace(model, example_inputs)
+        traced = trace(model, example_inputs, free=not format_.fixed_batch)
         file = Path(folder) / path.name
         _write(format_, traced, file, path)
         samples = noise(example_inputs) if check_inputs is None else check_inputs

@@ -17,14 +17,16 @@ from secateur.types import ExampleInputs
 __all__ = ["first_line", "quiet", "trace"]
 
 
-def trace(model: nn.Module, inputs: ExampleInputs) -> Exported:
-    """Exports ``model`` with a free batch size where that works; see :func:`secateur.graph.trace.export_program`.
+def trace(model: nn.Module, inputs: ExampleInputs, *, free: bool = True) -> Exported:
+    """Exports ``model``, if ``free`` with a free batch size where that works.
+
+    See :func:`secateur.graph.trace.export_program`.
 
     Raises:
         ExportError: The network cannot be traced; the message names the line of the user's code.
     """
     try:
-        return export_program(model, inputs)
+        return export_program(model, inputs, free=free)
     except (InputError, TraceError) as error:
         raise ExportError(f"The network cannot be traced for export: {error}") from error
 

@@ -113,7 +113,7 @@ def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
     return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic)
 
 
-def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = True) -> Exported:
+def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True) -> Exported:
     """Exports ``model`` in eval mode, with a free batch size where that works.
 
     ``torch.export`` fixes dimensions of size 1, so a batch of one is traced as a batch of two.
@@ -123,6 +123,7 @@ def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = Tr
         inputs: What it is called with.
         strict: Whether a free batch has to be free altogether; otherwise a size that is free within limits
             (a multiple of three, say) is taken before a fixed one.
+        free: Whether a free batch is wanted; otherwise it is that of ``inputs``.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
@@ -134,15 +135,15 @@ def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = Tr
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
     doubled = _doubled(args, kwargs)
-    attempts: list[tuple[Any, Any]] = [(doubled, torch.export.Dim("batch")), ((args, kwargs), None)]
-    if not strict:
+    attempts: list[tuple[Any, Any]] = [(doubled, torch.export.Dim("batch")), ((args, kwargs), None)][not free :]
+    if free and not strict:
         attempts.insert(1, (doubled, torch.export.Dim.AUTO))
     error: Exception | None = None
     with preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for (a, k), free in attempts:
+        for (a, k), size in attempts:
             try:
-                program = _export(twin, a, k, free)
+                program = _export(twin, a, k, size)
             except Exception as caught:  # torch.export raises many unrelated classes
                 error = caught
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.runtimes import onnxruntime, openvino, pytorch  # each registers itself
+from secateur.runtimes import executorch, litert, onnxruntime, openvino, pytorch  # noqa: F401 (each adds itself)
 from secateur.runtimes.base import RUNTIMES, Program, Runtime, installed
 
-__all__ = ["RUNTIMES", "Program", "Runtime", "installed", "onnxruntime", "openvino", "pytorch"]
+__all__ = ["RUNTIMES", "Program", "Runtime", "installed"]

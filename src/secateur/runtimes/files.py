@@ -15,7 +15,7 @@ from secateur.batches import tensors
 from secateur.errors import InputError
 from secateur.types import ExampleInputs
 
-__all__ = ["feed_in_order", "file_format", "network_file"]
+__all__ = ["feed_in_order", "file_format", "fit_shapes", "network_file"]
 
 # Where each format says what it is: name, offset and the bytes there. ONNX has no such mark.
 _MARKS = (
@@ -70,3 +70,21 @@ def feed_in_order(inputs: ExampleInputs, names: Sequence[str], path: str | PathL
     if len(found) != len(names):
         raise InputError(f"{str(path)!r} takes {len(names)} inputs ({', '.join(names)}); got {len(found)}.")
     return [np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in found]
+
+
+def fit_shapes(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], path: Path, title: str) -> None:
+    """Checks inputs for a runtime whose files take one shape only.
+
+    Raises:
+        InputError: Numbers or shapes differ.
+    """
+    got, takes = [tuple(shape) for shape in found], [tuple(shape) for shape in wanted]
+    if got != takes:
+        raise InputError(
+            f"{title} cannot run {str(path)!r} on these inputs: shapes {_list(got)}; it takes {_list(takes)} only. "
+            "Files of this format have the batch size of the example inputs that they were exported with."
+        )
+
+
+def _list(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join("×".join(map(str, shape)) or "()" for shape in shapes)
