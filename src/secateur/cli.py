@@ -15,7 +15,7 @@ import typer
 
 from secateur import cli_lists, cli_runs
 from secateur.errors import SecateurError
-from secateur.options import Ignore, Only, Shape, Source, Weights, examples
+from secateur.options import Energy, Ignore, Macs, Only, Params, Ratio, Shape, Size, Source, Weights, examples
 
 __all__ = ["app", "main"]
 
@@ -64,9 +64,11 @@ def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.")],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     weights: Weights = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")] = None,
-    params: Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")] = None,
-    macs: Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")] = None,
+    ratio: Ratio = None,
+    params: Params = None,
+    macs: Macs = None,
+    energy: Energy = None,
+    size: Size = None,
     criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
     scope: Annotated[str, typer.Option(help="Rank within each group (local), block, or over all (global).")] = "local",
     round_to: Annotated[int, typer.Option(help="Widths become multiples of this.")] = 1,
@@ -83,7 +85,7 @@ def prune(
     from secateur.commands import pruning
     from secateur.commands.networks import open_network, parse_shape
 
-    goal = pruning.target(ratio, params, macs)
+    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size)
     opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
     options: dict[str, Any] = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope}
     options |= {
@@ -110,9 +112,11 @@ def recover(
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many training images, without labels.")] = 512,
-    ratio: Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")] = None,
-    params: Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")] = None,
-    macs: Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")] = None,
+    ratio: Ratio = None,
+    params: Params = None,
+    macs: Macs = None,
+    energy: Energy = None,
+    size: Size = None,
     criterion: Annotated[str | None, typer.Option(help="What decides; by default what a repair makes good.")] = None,
     method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
     only: Only = None,
@@ -123,7 +127,7 @@ def recover(
     from secateur.commands import pruning, recovering
     from secateur.commands.networks import open_network, parse_shape
 
-    goal = pruning.target(ratio, params, macs)
+    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size)
     opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
     recovering.recover(opened, out, data=data, images=images, method=method, criterion=criterion, ratio=ratio,
                        target=goal, only=only, ignore=ignore or ())  # fmt: skip
@@ -207,35 +211,41 @@ def inspect(
 @app.command(
     epilog=examples(
         "measure runs/first",
-        "measure resnet56 resnet20 --batch 1 --batch 64 --threads 2",
-        "measure dense.onnx pruned.onnx --input-shape 3,32,32",
+        "measure runs/first --int8 --runtimes onnxruntime --runtimes litert",
+        "measure resnet56 resnet20 --batch 1 --batch 64 --threads 2 --runtimes pytorch",
+        "measure dense.onnx pruned.onnx pruned.tflite --input-shape 3,32,32",
     )
 )
 def measure(
     networks: Annotated[
         list[str],
-        typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, .onnx files."),
+        typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, network files."),
     ],
     weights: Weights = None,
+    runtimes: Annotated[
+        list[str] | None,
+        typer.Option(help="Where; repeatable. [default: every installed one but compiled]", metavar="NAME"),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: accuracy and loss in every runtime too.")] = None,
+    images: Annotated[int | None, typer.Option(help="Test images for that. [default: all]", min=1)] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantised too, where a runtime has it.")] = False,
     batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None,
     threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30,
     seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0,
-    backward: Annotated[bool, typer.Option(help="Time the backward pass too.")] = True,
+    processes: Annotated[
+        int, typer.Option(help="Fresh processes for each network, one after the other; 0: in this one.", min=0)
+    ] = 1,
+    backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True,
     input_shape: Shape = None,
 ) -> None:
-    """Compares networks: parameters, MACs, size, memory, and time measured in turn."""
+    """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
     from secateur.commands import measuring
     from secateur.commands.networks import parse_shape
 
-    options: dict[str, Any] = {
-        "threads": threads,
-        "rounds": rounds,
-        "budget_s": seconds,
-        "backward": backward,
-    }
-    options |= {"weights": weights, "shape": parse_shape(input_shape), "batches": tuple(batch or (1, 32))}
-    measuring.measure(networks, **options)
+    plan = measuring.Plan(measuring.choose(runtimes or ()), tuple(batch or (1, 32)), threads, rounds, seconds,
+                          backward=backward, processes=processes, int8=int8, images=images)  # fmt: skip
+    measuring.measure(networks, plan, weights=weights, shape=parse_shape(input_shape), data=data)
 
 
 @app.command(

@@ -1,60 +1,132 @@
-"""`secateur measure`: several networks side by side, timed in turn."""
+"""`secateur measure`: several networks side by side, in every runtime, timed in turn."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from secateur.batches import resize
+from secateur.commands import measured
 from secateur.commands.networks import Opened, open_network, open_run
-from secateur.commands.show import console, integer, ratio, say, size, table
-from secateur.errors import InputError
-from secateur.measure import Timing, latency, machine, measurement, size_on_disk, speedups
+from secateur.commands.show import console
+from secateur.errors import InputError, SecateurError
+from secateur.measure import Measurement, Timing, latency, measurement
+from secateur.measure.candidates import Candidate, candidates
 from secateur.measure.counts import count
+from secateur.measure.deployment import deployments
+from secateur.measure.entrants import Entrant, file_bytes, runtimes_of, stem
+from secateur.measure.quality import quality
+from secateur.runtimes import RUNTIMES, installed
+from secateur.runtimes.base import need
 
-__all__ = ["measure"]
+if TYPE_CHECKING:
+    from secateur.data import DataSet
+    from secateur.train import Evaluation
+
+__all__ = ["Plan", "choose", "measure"]
+
+_CALIBRATION = 256
+_SLOW_TO_START = "compiled"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How `measure` measures.
+
+    Attributes:
+        runtimes: Where; installed ones.
+        batches: Images per call.
+        threads: Threads inside an operator.
+        rounds: Rounds at most.
+        budget_s: Seconds for all rounds.
+        backward: Whether to time the backward pass in PyTorch.
+        processes: Fresh processes per network and setting; 0 for this one.
+        int8: Whether to write int8 files too.
+        images: Test images for the accuracy; ``None`` for all.
+    """
+
+    runtimes: tuple[str, ...]
+    batches: tuple[int, ...] = (1, 32)
+    threads: int = 1
+    rounds: int = 30
+    budget_s: float = 20.0
+    backward: bool = True
+    processes: int = 1
+    int8: bool = False
+    images: int | None = None
+
+
+def choose(names: Sequence[str]) -> tuple[str, ...]:
+    """Runtimes by name; without names every installed one but ``compiled``, which takes a minute to start.
+
+    Raises:
+        UnknownNameError: With the nearest names.
+        InputError: A named one is not installed; with the command that installs it.
+    """
+    for name in names:
+        need(RUNTIMES[name].packages, RUNTIMES[name].extra, f"The runtime {name!r}")
+    found = names or [name for name in RUNTIMES if installed(RUNTIMES[name]) and name != _SLOW_TO_START]
+    return tuple(sorted(dict.fromkeys(found), key=lambda name: (name != "pytorch", name)))
 
 
 def measure(
     sources: Sequence[str],
+    plan: Plan,
     *,
-    weights: str | None,
-    shape: tuple[int, ...] | None,
-    batches: tuple[int, ...],
-    threads: int,
-    rounds: int,
-    budget_s: float,
-    backward: bool,
+    weights: str | None = None,
+    shape: tuple[int, ...] | None = None,
+    data: str | None = None,
 ) -> None:
     """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
-    files = [source for source in sources if source.endswith(".onnx")]
+    files = [source for source in sources if runtimes_of(source)]
     networks = _open(sources, weights, shape)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
-    options: dict[str, Any] = {"batches": batches, "threads": threads, "rounds": rounds, "budget_s": budget_s}
+    images = _images(networks, data, inputs)
+    if plan.int8 and images is None:
+        raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
+    show, reference = console(), _reference(sources, networks)
+    numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
+    show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))
+    show.print()
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+        found = _ready(networks, files, inputs, plan, Path(folder), images)
+        timings = _timings(found, inputs, plan)
+        scores = _scores(found, images, plan) if images is not None else {}
+    _tell(found, timings, plan, reference=reference, numbers=numbers, scores=scores)
+
+
+def _tell(
+    found: Sequence[Candidate],
+    timings: Sequence[Timing],
+    plan: Plan,
+    *,
+    reference: str,
+    numbers: Mapping[str, Measurement],
+    scores: Mapping[tuple[str, str], Evaluation],
+) -> None:
+    params = {name: m.params for name, m in numbers.items() if m.params is not None}
+    lines = deployments(found, timings, reference=reference, params=params, evaluations=scores)
     show = console()
-    contenders: dict[str, nn.Module | Path] = {n.name: n.model for n in networks}
-    timings = latency(contenders | {file: Path(file) for file in files}, inputs, backward=backward, **options)
-    # latency() calls a file by its name without the suffix, so that runtimes can be set side by side.
-    first = networks[0].name if networks and sources[0] not in files else files[0].removesuffix(".onnx")
-    show.print(_sizes(networks, files))
-    show.print()
-    show.print(_times(timings, first))
-    show.print()
-    here = machine()
-    say(
-        f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}, on {here.cpu} "
-        f"({here.cores} cores), torch {here.versions.get('torch')}."
-    )
+    if any(line.difference is not None or line.top1 is not None or line.problem for line in lines):
+        show.print(measured.runs(lines))
+        show.print()
+    if timings:
+        show.print(measured.times(timings, reference))
+        show.print()
+    measured.foot(timings, plan.runtimes, plan.threads, [line for line in lines if line.problem])
 
 
 def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None) -> list[Opened]:
-    """Opens all but the ONNX files; a run's folder alone stands for its dense and its pruned network."""
+    """Opens all but the files; a run's folder alone stands for its dense and its pruned network."""
     if len(sources) == 1 and (Path(sources[0]) / "recipe.yaml").is_file():
         return open_run(Path(sources[0]))
-    names = [source for source in sources if not source.endswith(".onnx")]
+    names = [source for source in sources if not runtimes_of(source)]
     return [open_network(n, weights=None if Path(n).is_dir() else weights, shape=shape) for n in names]
 
 
@@ -62,7 +134,7 @@ def _inputs_of(shape: tuple[int, ...] | None) -> Tensor:
     import torch
 
     if shape is None:
-        raise InputError("--input-shape is needed to run an ONNX file alone: the shape of one sample, like 3,32,32.")
+        raise InputError("--input-shape is needed to run a file alone: the shape of one sample, like 3,32,32.")
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -71,6 +143,9 @@ def _check(networks: Sequence[Opened], files: Sequence[str], inputs: Tensor) -> 
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name} is given twice.")
+    for file in files:
+        if not Path(file).is_file():
+            raise InputError(f"There is no file {file!r}.")
     for network in networks:
         if network.inputs.shape != inputs.shape:
             first, other = (tuple(t.shape[1:]) for t in (inputs, network.inputs))
@@ -80,41 +155,81 @@ def _check(networks: Sequence[Opened], files: Sequence[str], inputs: Tensor) -> 
             )
 
 
-def _sizes(networks: Sequence[Opened], files: Sequence[str]) -> Any:
-    rows = []
-    for network in networks:
-        numbers = measurement(network.model, network.inputs, count(network.model, network.inputs))
-        rows.append(
-            [
-                network.name,
-                integer(numbers.params),
-                integer(numbers.macs),
-                size(numbers.weight_bytes),
-                size(numbers.peak_memory_bytes),
-            ]
-        )
-    rows += [[file, "–", "–", size(size_on_disk(file)), "–"] for file in files]
-    return table(["Network", "Parameters", "MACs per sample", "On disk", "Peak memory"], rows)
+def _reference(sources: Sequence[str], networks: Sequence[Opened]) -> str:
+    return stem(sources[0]) if runtimes_of(sources[0]) else networks[0].name
 
 
-def _times(timings: Sequence[Timing], reference: str) -> Any:
-    ratios: Mapping[Any, Any] = {
-        (s.model, s.runtime, s.direction, s.batch): s.ratio
-        for s in (speedups(timings, reference) if any(t.model == reference for t in timings) else ())
-    }
-    rows = []
-    for t in timings:
-        spread, factor = t.spread_ms, ratios.get((t.model, t.runtime, t.direction, t.batch))
-        rows.append(
-            [
-                t.model,
-                t.runtime,
-                t.direction,
-                str(t.batch),
-                f"{spread.median:.3f}",
-                f"{spread.q25:.3f}–{spread.q75:.3f}",
-                "–" if factor is None else f"{ratio(factor.median)} ({factor.q25:.2f}–{factor.q75:.2f})",
-            ]
-        )
-    columns = ["Network", "Runtime", "Pass", "Batch", "ms per\ncall", "Quartiles", f"Speed-up\nover {reference}"]
-    return table(columns, rows, words=(0, 1, 2))
+def _images(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> DataSet | None:
+    """The data set of ``--data``, normalised as the first network that is known to want something wants it."""
+    if data is None:
+        return next((network.data for network in networks if network.data is not None), None)
+    from secateur.data import load
+    from secateur.models import normalisation
+
+    found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
+    known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
+    return found.with_normalisation(*known) if known else found
+
+
+def _ready(
+    networks: Sequence[Opened],
+    files: Sequence[str],
+    inputs: Tensor,
+    plan: Plan,
+    folder: Path,
+    images: DataSet | None,
+) -> list[Candidate]:
+    """Writes the networks for every runtime, and asks the files which batch sizes they take."""
+    calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
+    checked = inputs if images is None else images.sample(32, split="test")
+    models = {network.name: network.model for network in networks}
+    made = candidates(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
+    given = [_given(file, runtime, inputs, plan) for file in files for runtime in runtimes_of(file)[:1]]
+    return [_tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one for one in made] + given
+
+
+def _given(file: str, runtime: str, inputs: Tensor, plan: Plan) -> Candidate:
+    """A file as a candidate for the batch sizes that it takes."""
+    name = stem(file)
+    program = RUNTIMES[runtime].open(Path(file), plan.threads)
+    entrants, refusal = [], ""
+    for batch in sorted({1, *plan.batches}):
+        try:
+            program.prepare(resize(inputs, batch))
+            entrants.append(Entrant(name, Path(file), runtime, batch))
+        except SecateurError as error:
+            refusal = refusal or str(error)
+    if not entrants:
+        raise InputError(refusal)
+    return Candidate(name, runtime, entrants=tuple(entrants), bytes=file_bytes(file))
+
+
+def _tried(candidate: Candidate, inputs: Tensor, plan: Plan) -> Candidate:
+    """The candidate, or the reason why it does not run: a compiler may be missing."""
+    entrant = candidate.entrants[0]
+    try:
+        RUNTIMES[entrant.runtime].open(entrant.network, plan.threads)(resize(inputs, 1))
+    except Exception as error:  # the compiler's own classes are private
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return replace(candidate, entrants=(), problem=f"torch.compile failed: {words}")
+    return candidate
+
+
+def _timings(found: Sequence[Candidate], inputs: Tensor, plan: Plan) -> tuple[Timing, ...]:
+    entrants = [entrant for one in found for entrant in one.entrants if entrant.batch in (None, *plan.batches)]
+    if not entrants:
+        return ()
+    options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}
+    options |= {"budget_s": plan.budget_s, "backward": plan.backward, "processes": plan.processes}
+    return latency(entrants, inputs, **options)
+
+
+def _scores(found: Sequence[Candidate], data: DataSet, plan: Plan) -> dict[tuple[str, str], Evaluation]:
+    import torch
+
+    split = data.test
+    if plan.images is not None and plan.images < len(split):
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+        split = split.subset(order[: plan.images])
+    ready = [one for one in found if one.entrants]
+    return {(one.name, one.runtime): quality(one, data, split, threads=plan.threads) for one in ready}

@@ -12,7 +12,7 @@ from torch import nn
 from secateur.errors import InputError
 from secateur.runtimes import RUNTIMES
 
-__all__ = ["MODULE_RUNTIMES", "Entrant", "as_entrants", "runtimes_of", "stem"]
+__all__ = ["MODULE_RUNTIMES", "Entrant", "as_entrants", "file_bytes", "runtimes_of", "stem"]
 
 MODULE_RUNTIMES = ("pytorch", "compiled")
 """The runtimes that take a module as it is."""
@@ -67,6 +67,13 @@ def runtimes_of(path: str | PathLike[str]) -> tuple[str, ...]:
     'onnxruntime'
     """
     return _readers().get(Path(path).suffix, ())
+
+
+def file_bytes(path: str | PathLike[str]) -> int:
+    """Bytes of a network file, with the one that holds its weights where the format keeps them apart."""
+    path = Path(path)
+    beside = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(f"{path.name}.data")}.get(path.suffix)
+    return sum(file.stat().st_size for file in (path, beside) if file is not None and file.is_file())
 
 
 def stem(name: str) -> str:

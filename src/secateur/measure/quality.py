@@ -1,0 +1,65 @@
+"""Accuracy and loss of a network in the runtime that it runs in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from secateur.batches import resize
+from secateur.measure.candidates import Candidate
+from secateur.measure.modes import evaluating
+from secateur.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    from secateur.data import AnySplit, DataSet
+    from secateur.train import Evaluation
+
+__all__ = ["quality"]
+
+_BATCH = 32
+
+
+def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: int = 1) -> Evaluation:
+    """Runs labelled images through a candidate, in its own runtime.
+
+    Args:
+        candidate: What to run; it has something to run.
+        data: Says how to normalise.
+        split: The images, usually (some of) ``data.test``.
+        threads: Threads inside an operator.
+
+    Returns:
+        Top-1 and top-5 in percent, mean cross-entropy, images, and seconds per image of the passes.
+
+    Raises:
+        InputError: The runtime refuses the file or the images.
+    """
+    from secateur.train import Evaluation
+    from secateur.train.evaluate import totals
+
+    entrant = max(candidate.entrants, key=lambda e: e.batch or _BATCH)
+    size, seconds = entrant.batch or _BATCH, 0.0
+    program = RUNTIMES[entrant.runtime].open(entrant.network, threads)
+
+    def forward(images: Tensor) -> Tensor:
+        nonlocal seconds
+        # A file of a fixed batch size gets its last, smaller batch filled up.
+        prepared = program.prepare(resize(images, size))
+        start = perf_counter()
+        found = program.run(prepared)
+        seconds += perf_counter() - start
+        return program.outputs(found)[0][: len(images)]
+
+    with _settled(entrant.network):
+        sums = totals(forward, split.batches(size), data=data, device=torch.device("cpu"))
+    loss, top1, top5, count = sums.tolist()
+    return Evaluation(100 * top1 / count, 100 * top5 / count, loss / count, int(count), seconds / count)
+
+
+def _settled(network: nn.Module | Path) -> AbstractContextManager[object]:
+    return evaluating(network) if isinstance(network, nn.Module) else nullcontext()
