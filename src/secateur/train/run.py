@@ -58,7 +58,8 @@ class Run:
         """Makes the optimiser and hands it and the network to Fabric."""
         self.fabric, self.job = fabric, job
         self.optimizer = _optimizer(job.model, job.config)
-        model, optimizer = fabric.setup(job.model, self.optimizer)
+        wrapped = torch.compile(job.model) if job.config.compile else job.model
+        model, optimizer = fabric.setup(wrapped, self.optimizer)  # type: ignore[arg-type]
         self.loop = Loop(fabric, model, optimizer, job.data, job.config, layout, job.extras)
         self.records: list[EpochRecord] = []
         self.best: dict[str, Tensor] | None = None  # only without a folder
