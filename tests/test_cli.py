@@ -128,6 +128,13 @@ def test_prune_to_a_target(tmp_path: Path, secateur_cli) -> None:  # type: ignor
     assert after == pytest.approx(0.5 * before, rel=0.01)
 
 
+def test_prune_to_an_energy_and_to_a_file_size(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    assert secateur_cli("prune", "lenet300", "--energy", "50%", "--out", tmp_path / "a").code == 0
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["plan"]["provenance"]["target"] == {"energy": 0.5}
+    assert secateur_cli("prune", "lenet300", "--size", "300kB", "--out", tmp_path / "b").code == 0
+    assert (tmp_path / "b" / "model.safetensors").stat().st_size == pytest.approx(300_000, rel=0.01)
+
+
 def test_prune_by_a_criterion_that_needs_images(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
     options = ("lenet5", "--ratio", "0.5", "--criterion", "taylor", "--out", tmp_path / "a")
     said = secateur_cli("prune", *options)
@@ -219,7 +226,7 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["rnu"], "run"),
         (["run", "transfer-channel", "--wieghts", "x"], "--weights"),
         (["resume", "nowhere"], "no run in"),
-        (["prune", "resnet20", "--out", "x"], "--ratio, --params and --macs"),
+        (["prune", "resnet20", "--out", "x"], "--ratio, --params, --macs"),
         (["prune", "resnet20", "--ratio", "0.1", "--macs", "0.5", "--out", "x"], "one of"),
         (["prune", "resnet20", "--macs", "lots", "--out", "x"], "lots"),
         (["prune", "resnet20", "--ratio", "1", "--out", "x"], "1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ __all__ = ["calibration", "inspect", "keep", "parse_amount", "prune", "target"]
 
 
 def parse_amount(option: str, text: str | None) -> float | None:
-    """Reads ``0.5`` (a share), ``1200000``, ``1.2M`` or ``50%``.
+    """Reads ``0.5`` (a share), ``1200000``, ``1.2M``, ``1.2MB`` or ``50%``.
 
-    >>> parse_amount("--macs", "1.2M"), parse_amount("--macs", "50%")
-    (1200000.0, 0.5)
+    >>> parse_amount("--macs", "1.2M"), parse_amount("--macs", "50%"), parse_amount("--size", "800 kB")
+    (1200000.0, 0.5, 800000.0)
     """
     if text is None:
         return None
     factors = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "%": 0.01}
     number, factor = text.strip().replace("_", ""), 1.0
+    if number[-2:].lower() in ("kb", "mb", "gb"):
+        number = number[:-1]
     if number[-1:].lower() in factors:
         number, factor = number[:-1], factors[number[-1].lower()]
     try:
@@ -39,14 +41,17 @@ def parse_amount(option: str, text: str | None) -> float | None:
     return value
 
 
-def target(ratio: float | None, params: str | None, macs: str | None) -> Target | None:
-    """Reads the three options that say how much is cut; exactly one has to be given."""
-    given = [name for name, value in (("--ratio", ratio), ("--params", params), ("--macs", macs)) if value is not None]
+def target(ratio: float | None, **amounts: str | None) -> Target | None:
+    """Reads the options that say how much is cut, by name (``macs="50%"``); exactly one has to be given."""
+    options = {"ratio": ratio, **amounts}
+    given = [f"--{name}" for name, value in options.items() if value is not None]
     if len(given) != 1:
-        raise InputError(f"Give one of --ratio, --params and --macs; got {' and '.join(given) or 'none'}.")
+        *names, last = (f"--{name}" for name in options)
+        raise InputError(f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}.")
     if ratio is not None:
         return None
-    return Target(params=parse_amount("--params", params), macs=parse_amount("--macs", macs))
+    read: Mapping[str, Any] = {name: parse_amount(f"--{name}", text) for name, text in amounts.items()}
+    return Target(**read)
 
 
 def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple[Tensor, Tensor]] | None:

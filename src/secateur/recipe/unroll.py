@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["unroll"]
 
-_ALONE = {"params": None, "macs": None, "of": "current"}
-"""What a part's ratio takes the place of."""
-
 
 @dataclass(frozen=True)
 class _Part:
@@ -60,6 +57,7 @@ def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
 
 def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntry]:
     from secateur.recipe.steps import STEPS
+    from secateur.recipe.steps.pruning import TARGETS
 
     config = entry.config
     assert isinstance(config, IterateSettings)
@@ -73,8 +71,7 @@ def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntr
                 made |= {
                     "groups": [group.name for group in part.groups],
                     "ratio": part.ratio,
-                    "params": None,
-                    "macs": None,
+                    **dict.fromkeys(TARGETS),
                 }
                 made |= {"scope": "local"} if config.over == "layers" else {}
             steps.append(StepEntry(kind, STEPS[kind].config.model_validate(made), entry.place))

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from secateur.errors import InputError
+from secateur.measure.counts import MEASURES
 from secateur.recipe.files import read_json, write_json
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
@@ -20,17 +21,23 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
     from secateur.pruned import Pruned
 
-__all__ = ["Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "pinned_layers"]
+__all__ = ["TARGETS", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "left", "one_amount",
+           "pinned_layers", "target_of"]  # fmt: skip
+
+TARGETS = MEASURES
+"""Settings that say what is to be left; a step takes one of them, or a ratio."""
 
 
 class PruneSettings(Settings):
-    """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio``, ``params``, ``macs``.
+    """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio`` and the targets.
 
     Attributes:
         criterion: What decides which units are worth least.
         ratio: Share of the units that is removed, in [0, 1).
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
+        energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
+        size: Bytes of the weights to keep: the same.
         of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
         scope: Rank units within each group (local), block, or over the whole network (global).
         round_to: Kept units are a multiple of this.
@@ -44,12 +51,16 @@ class PruneSettings(Settings):
         calibration: Training images, with their labels, that criteria with statistics look at.
     """
 
-    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed", "params": "kept", "macs": "kept"}
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {
+        "ratio": "removed", "params": "kept", "macs": "kept", "energy": "kept", "size": "kept",
+    }  # fmt: skip
 
     criterion: str = "l2"
     ratio: float | None = Field(default=None, ge=0, lt=1)
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
+    energy: float | None = Field(default=None, gt=0)
+    size: float | None = Field(default=None, gt=0)
     of: Literal["current", "dense"] = "current"
     scope: Literal["local", "global", "block"] = "local"
     round_to: int = Field(default=1, ge=1)
@@ -71,28 +82,50 @@ class PruneSettings(Settings):
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
-        given = [key for key in ("ratio", "params", "macs") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"give one of ratio, params, macs; got {' and '.join(given) or 'none'} "
-                "(set what you do not want to null)"
-            )
+        one_amount(self, "set what you do not want to null")
         return self
 
     @property
     def target(self) -> Target | None:
         """The absolute target, if the cut is not given as a ratio."""
-        return None if self.ratio is not None else Target(params=self.params, macs=self.macs)
+        return target_of(self)
 
     def __str__(self) -> str:
         """What is asked for, in words."""
         pool = {"local": "of every group", "block": "of every block", "global": "of the whole network"}[self.scope]
-        if self.ratio is not None:
+        if self.ratio is not None or self.target is None:
             return f"{self.ratio:.0%} of the units {pool}, lowest {self.criterion} first"
-        name = "params" if self.params is not None else "macs"
-        value = getattr(self, name)
-        left = f"{value:.0%} of the {name}" if value <= 1 else f"{value:,.0f} {name}"
-        return f"down to {left}, units {pool} with the lowest {self.criterion} first"
+        return f"down to {left(self.target)}, units {pool} with the lowest {self.criterion} first"
+
+
+def one_amount(settings: Settings, hint: str = "") -> None:
+    """Checks that settings name the share that goes, or one target.
+
+    Raises:
+        InputError: None of them, or several.
+    """
+    keys = ("ratio", *TARGETS)
+    given = [key for key in keys if getattr(settings, key) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        raise InputError(f"give one of {', '.join(keys)}; got {got}{f' ({hint})' if hint else ''}")
+
+
+def target_of(settings: Settings) -> Target | None:
+    """The target that settings name; ``None`` where they name a ratio."""
+    given = {key: value for key in TARGETS if (value := getattr(settings, key)) is not None}
+    return Target(**given) if given else None
+
+
+def left(target: Target) -> str:
+    """What a target leaves, in words.
+
+    >>> left(Target(macs=0.5)), left(Target(size=2e6))
+    ('50% of the macs', '2,000,000 bytes')
+    """
+    value, name = target.given[target.measure], target.measure
+    unit = {"size": "bytes", "energy": "multiply-accumulates of energy"}.get(name, name)
+    return f"{value:.0%} of the {name}" if value <= 1 else f"{value:,.0f} {unit}"
 
 
 def pinned_layers(counts: Counts, groups: Iterable[Group]) -> list[dict[str, str]]:
@@ -121,7 +154,7 @@ class Prune(Step[PruneSettings]):
         from secateur.api import prune
 
         current = state.models[state.current]
-        options = config.model_dump(exclude={"params", "macs", "calibration"}) | {"target": config.target}
+        options = config.model_dump(exclude={*TARGETS, "calibration"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = context.calibration(config.calibration)
         pruned = prune(current, self._inputs(context), seed=seed, data=data, **options)

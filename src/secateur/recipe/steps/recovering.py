@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from secateur.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.pruning import cut_again, keep_cut, pinned_layers
+from secateur.recipe.steps.pruning import TARGETS, cut_again, keep_cut, left, one_amount, pinned_layers, target_of
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.types import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,12 +88,14 @@ class Recover(Step[RecoverSettings]):
 
 
 class SelectSettings(Settings):
-    """Settings of `secateur.select`, with exactly one of ``ratio``, ``params``, ``macs``.
+    """Settings of `secateur.select`, with exactly one of ``ratio`` and the targets.
 
     Attributes:
         ratio: Share of the units that is removed, in [0, 1).
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
+        energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
+        size: Bytes of the weights to keep: the same.
         scope: Budgets by measured sensitivity (global), or the same share of every group or block.
         round_to: Kept units are a multiple of this.
         min_units: At least so many units stay in each group.
@@ -109,6 +109,8 @@ class SelectSettings(Settings):
     ratio: float | None = Field(default=None, ge=0, lt=1)
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
+    energy: float | None = Field(default=None, gt=0)
+    size: float | None = Field(default=None, gt=0)
     scope: Literal["local", "global", "block"] = "global"
     round_to: int = Field(default=1, ge=1)
     min_units: int = Field(default=1, ge=1)
@@ -120,19 +122,13 @@ class SelectSettings(Settings):
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
-        given = [key for key in ("ratio", "params", "macs") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise InputError(f"give one of ratio, params, macs; got {' and '.join(given) or 'none'}")
+        one_amount(self)
         return self
 
     def __str__(self) -> str:
         """What is asked for, in words."""
-        if self.ratio is not None:
-            amount = f"{self.ratio:.0%} of the units"
-        else:
-            name = "params" if self.params is not None else "macs"
-            value = getattr(self, name)
-            amount = f"down to {value:.0%} of the {name}" if value <= 1 else f"down to {value:,.0f} {name}"
+        target = target_of(self)
+        amount = f"{self.ratio:.0%} of the units" if target is None else f"down to {left(target)}"
         return f"{amount}, those first that the layers behind can best make good"
 
 
@@ -148,11 +144,10 @@ class Select(Step[SelectSettings]):
         from secateur.recovery import select
 
         current = state.models[state.current]
-        options = config.model_dump(exclude={"params", "macs", "images", "mirror"})
-        target = None if config.ratio is not None else Target(params=config.params, macs=config.macs)
+        options = config.model_dump(exclude={*TARGETS, "images", "mirror"})
         images = _mirrored(context.images(config.images), config.mirror)
         seed = derive_seed(context.recipe.seed, context.step)
-        plan = select(current, images, target=target, seed=seed, **options)
+        plan = select(current, images, target=target_of(config), seed=seed, **options)
         pruned = apply(current, plan, context.images(2))
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         return keep_cut(context, state, pruned, str(config), pinned)
