@@ -20,7 +20,7 @@ from secateur.measure.candidates import Candidate, candidates
 from secateur.measure.counts import count
 from secateur.measure.deployment import deployments
 from secateur.measure.entrants import Entrant, file_bytes, runtimes_of, stem
-from secateur.measure.quality import quality
+from secateur.measure.quality import scores
 from secateur.runtimes import RUNTIMES, installed
 from secateur.runtimes.base import need
 
@@ -97,8 +97,8 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
         found = _ready(networks, files, inputs, plan, Path(folder), images)
         timings = _timings(found, inputs, plan)
-        scores = _scores(found, images, plan) if images is not None else {}
-    _tell(found, timings, plan, reference=reference, numbers=numbers, scores=scores)
+        scored = scores(found, images, images=plan.images, threads=plan.threads) if images is not None else {}
+    _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored)
 
 
 def _tell(
@@ -108,10 +108,10 @@ def _tell(
     *,
     reference: str,
     numbers: Mapping[str, Measurement],
-    scores: Mapping[tuple[str, str], Evaluation],
+    scored: Mapping[tuple[str, str], Evaluation],
 ) -> None:
     params = {name: m.params for name, m in numbers.items() if m.params is not None}
-    lines = deployments(found, timings, reference=reference, params=params, evaluations=scores)
+    lines = deployments(found, timings, reference=reference, params=params, evaluations=scored)
     show = console()
     if any(line.difference is not None or line.top1 is not None or line.problem for line in lines):
         show.print(measured.runs(lines))
@@ -222,14 +222,3 @@ def _timings(found: Sequence[Candidate], inputs: Tensor, plan: Plan) -> tuple[Ti
     options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}
     options |= {"budget_s": plan.budget_s, "backward": plan.backward, "processes": plan.processes}
     return latency(entrants, inputs, **options)
-
-
-def _scores(found: Sequence[Candidate], data: DataSet, plan: Plan) -> dict[tuple[str, str], Evaluation]:
-    import torch
-
-    split = data.test
-    if plan.images is not None and plan.images < len(split):
-        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-        split = split.subset(order[: plan.images])
-    ready = [one for one in found if one.entrants]
-    return {(one.name, one.runtime): quality(one, data, split, threads=plan.threads) for one in ready}

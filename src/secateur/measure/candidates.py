@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -111,7 +112,7 @@ def _written(
     to = str(RUNTIMES[candidate.runtime].format)
     entrants: list[Entrant] = []
     size, worst = 0, 0.0
-    extra = {} if calibration is None else {"calibration": calibration}
+    extra: dict[str, Any] = {} if calibration is None else {"calibration": calibration}
     try:
         for batch in sorted(set(batches)):
             path = place / f"{candidate.precision}-{batch}{_suffix(to)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from secateur.data import AnySplit, DataSet
     from secateur.train import Evaluation
 
-__all__ = ["quality"]
+__all__ = ["quality", "scores"]
 
 _BATCH = 32
 
@@ -59,6 +60,29 @@ def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: in
         sums = totals(forward, split.batches(size), data=data, device=torch.device("cpu"))
     loss, top1, top5, count = sums.tolist()
     return Evaluation(100 * top1 / count, 100 * top5 / count, loss / count, int(count), seconds / count)
+
+
+def scores(
+    found: Iterable[Candidate], data: DataSet, *, images: int | None = None, threads: int = 1
+) -> dict[tuple[str, str], Evaluation]:
+    """Scores every candidate that runs, on the same test images.
+
+    Args:
+        found: What to score.
+        data: The test images, and how to normalise them.
+        images: How many of them, drawn once; ``None`` for all, 0 for no scores.
+        threads: Threads inside an operator.
+
+    Returns:
+        By the candidate's name and runtime.
+    """
+    if images == 0:
+        return {}
+    split = data.test
+    if images is not None and images < len(split):
+        split = split.subset(torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:images])
+    ready = [one for one in found if one.entrants]
+    return {(one.name, one.runtime): quality(one, data, split, threads=threads) for one in ready}
 
 
 def _settled(network: nn.Module | Path) -> AbstractContextManager[object]:

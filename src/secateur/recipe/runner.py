@@ -97,6 +97,7 @@ def run(
 
     out = Path(out)
     refuse_used(out)
+    _check(recipe)
     data = load_data(recipe)
     state = _begin(recipe, data)
     recipe = unroll(recipe, state.models["dense"], data.sample(2, seed=recipe.seed))
@@ -116,6 +117,7 @@ def resume(folder: str | Path, *, on_event: OnEvent | None = None, progress: boo
         InputError: Its recipe was changed, or another process works in it.
     """
     with _opened(folder) as (found, recipe, data), _threads(int(found.about["machine"]["threads"])):
+        _check(recipe)
         return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
 
@@ -123,6 +125,13 @@ def reopen(folder: str | Path) -> RunResult:
     """Loads what the finished steps of a run made, and does nothing more."""
     with _opened(folder) as (found, recipe, data):
         return _Runner(found, recipe, data).restore(_begin(recipe, data))
+
+
+def _check(recipe: Recipe) -> None:
+    from secateur.recipe.steps import STEPS
+
+    for step in recipe.steps:
+        STEPS[step.kind].check(step.config)
 
 
 def _begin(recipe: Recipe, data: DataSet) -> State:

@@ -88,17 +88,19 @@ def times(results: Results) -> Figure | None:
         return None
     settings = list(dict.fromkeys(timing.setting[:3] for timing in results.latency))
     traces = []
-    for name in dict.fromkeys(timing.model for timing in results.latency):
+    names = list(dict.fromkeys(timing.model for timing in results.latency))
+    for position, name in enumerate(names):
         here = [timing for timing in results.latency if timing.model == name]
         found = [timing.spread_ms for timing in here]
+        named = name.partition(" ")  # the network, and its precision where that is not float32
         # Networks of one setting lie beside each other, not on top of each other.
-        shift = 0.14 if name == "dense" else -0.14 if name == "pruned" else 0.0
+        shift = 0.56 * (0.5 - (position + 0.5) / len(names))
         error = {
             "type": "data",
             "symmetric": False,
             "array": [s.q95 - s.median for s in found],
             "arrayminus": [s.median - s.q05 for s in found],
-            "color": _colour(name),
+            "color": _colour(named[0]),
             "thickness": 2,
             "width": 0,
         }
@@ -110,7 +112,7 @@ def times(results: Results) -> Figure | None:
                 "x": [s.median for s in found],
                 "y": [len(settings) - 1 - settings.index(t.setting[:3]) + shift for t in here],
                 "error_x": error,
-                "marker": {"color": _colour(name), "size": 11},
+                "marker": {"color": _colour(named[0]), "size": 11, "symbol": "diamond" if named[2] else "circle"},
                 "hovertemplate": "%{x:.4g} ms<extra>" + plain(name) + "</extra>",
             }
         )

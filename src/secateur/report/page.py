@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from secateur.errors import InputError
 from secateur.measure.machine import Machine
 from secateur.report import charts, progress, view, words
+from secateur.report.deployed import deployed_table
 from secateur.report.schema import Results
 
 __all__ = ["read_results", "write_report"]
@@ -83,6 +84,7 @@ def _render(results: Results) -> str:
         scales={name: title for name, (title, _) in scales.items()},
         blocks=view.blocks(results),
         latency=view.latency(results),
+        deployed=deployed_table(results),
         exports=view.exports(results),
         environment=_environment(results),
     )

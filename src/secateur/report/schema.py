@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from secateur.deploy.checks import ExportCheck
+from secateur.measure.deployment import Deployment
 from secateur.measure.machine import Machine
 from secateur.measure.measurement import Measurement
 from secateur.measure.timings import Timing
@@ -153,6 +154,8 @@ class Results(_Part):
         scales: How penalties moved scales and norms.
         points: Networks on the way, scored.
         latency: From :func:`secateur.measure.latency`; models named ``dense`` and ``pruned``.
+        deployed: Every network in every runtime and precision that was measured, from
+            :func:`secateur.measure.deployment.deployments`.
         exports: From :func:`secateur.deploy.export`.
         unsupported: Operators without a rule.
         pinned: Layers that were not prunable.
@@ -179,6 +182,7 @@ class Results(_Part):
     scales: tuple[Scales, ...] = ()
     points: tuple[Point, ...] = ()
     latency: tuple[Timing, ...] = ()
+    deployed: tuple[Deployment, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
     pinned: tuple[Pinned, ...] = ()

@@ -29,7 +29,14 @@ _TO = "\N{WORD JOINER}–\N{WORD JOINER}"
 
 _ORDER = ("dense", "pruned", "control", "scratch", "other")
 
-RUNTIMES = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+RUNTIMES = {
+    "pytorch": "PyTorch",
+    "compiled": "PyTorch compiled",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+    "executorch": "ExecuTorch",
+}
 
 
 @dataclass(frozen=True)

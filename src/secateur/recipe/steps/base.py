@@ -138,6 +138,13 @@ class Step(ABC, Generic[ConfigT]):
     config: type[ConfigT]
     after: ClassVar[tuple[str, ...]] = ()
 
+    def check(self, config: ConfigT) -> None:
+        """Checks that what the step needs is installed: asked when a run begins, not hours later.
+
+        Raises:
+            InputError: Something is missing; the message holds the install command.
+        """
+
     @abstractmethod
     def run(self, context: Context, state: State, config: ConfigT) -> tuple[State, StepResult]:
         """Does the step; killed and called again with the same arguments, it ends the same."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, field_validator
+from torch import nn
 
+from secateur.measure.deployment import Deployment
 from secateur.measure.timings import Timing
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.runtimes import RUNTIMES
+from secateur.runtimes.base import need
 
 __all__ = ["Measure", "MeasureSettings"]
 
@@ -28,40 +32,61 @@ class MeasureSettings(Settings):
     """What is timed, besides the sizes and the accuracy, which are always given.
 
     Attributes:
-        runtimes: Where the forward pass is timed; empty for no timing.
+        runtimes: Where the forward pass is timed, names in `secateur.runtimes.RUNTIMES`; empty for no timing.
+        int8: Whether to measure quantised files too, in the runtimes that have them.
+        calibration: Training images to quantise with.
+        images: Test images for accuracy and loss in each runtime; 0 for none. The headline takes all of them.
         batches: Images per call: one for latency, more for throughput.
         backward: Time the backward pass too (PyTorch).
         threads: Threads inside an operator.
         rounds: Rounds in which every network is timed once, in a shuffled order.
         budget_s: Seconds for all timing together.
+        processes: Fresh processes that each network is timed in, one after the other; 0 for the run's own.
     """
 
-    runtimes: tuple[Literal["pytorch", "onnxruntime"], ...] = ("pytorch", "onnxruntime")
+    runtimes: tuple[str, ...] = ("pytorch", "onnxruntime")
+    int8: bool = False
+    calibration: int = Field(default=256, ge=1)
+    images: int = Field(default=10_000, ge=0)
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 32), min_length=1)
     backward: bool = True
     threads: int = Field(default=1, ge=1)
     rounds: int = Field(default=30, ge=1)
     budget_s: float = Field(default=10.0, gt=0)
+    processes: int = Field(default=1, ge=0)
+
+    @field_validator("runtimes")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            RUNTIMES[name]
+        return tuple(dict.fromkeys(names))
 
 
 class Measure(Step[MeasureSettings]):
-    """Counts parameters and MACs, and times the dense and the pruned network in turn."""
+    """Counts parameters and MACs, and times the dense and the pruned network in turn, in every runtime named."""
 
     summary = "count parameters and MACs, and time the networks in turn"
     config = MeasureSettings
 
+    def check(self, config: MeasureSettings) -> None:
+        """Asks for the runtimes before the run begins."""
+        for name in config.runtimes:
+            need(RUNTIMES[name].packages, RUNTIMES[name].extra, f"steps.measure.runtimes: {name}")
+
     def run(self, context: Context, state: State, config: MeasureSettings) -> tuple[State, StepResult]:
         """Measures every network of the state."""
-        images = context.images(max(config.batches), split="test")
-        networks = [
+        networks: list[dict[str, Any]] = [
             {"label": LABELS[role], "role": role, "measurement": self._numbers(context, role, model)}
             for role, model in state.models.items()
         ]
         # The control has the dense network's form, so timing it would say the same thing twice.
         timed = {role: state.models[role] for role in ("dense", "pruned") if role in state.models}
-        timings = _time(context, timed, images, config)
+        params = {n["role"]: n["measurement"]["params"] for n in networks}
+        timings, deployed = _time(context, timed, config, params)
         report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
-        report["notes"] = _slower(timings)
+        report["deployed"] = [line.to_json() for line in deployed]
+        report["notes"] = [*_slower(timings), *_failed(deployed)]
         return state, StepResult(summary=_summary(networks), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
@@ -75,29 +100,38 @@ class Measure(Step[MeasureSettings]):
 
 
 def _time(
-    context: Context, models: Mapping[str, nn.Module], images: Tensor, config: MeasureSettings
-) -> tuple[Timing, ...]:
-    from secateur.deploy import export
+    context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
+) -> tuple[tuple[Timing, ...], tuple[Deployment, ...]]:
+    """Times the networks in every runtime, and scores them there."""
     from secateur.measure import latency
+    from secateur.measure.candidates import candidates
+    from secateur.measure.deployment import deployments
+    from secateur.measure.quality import scores
 
+    images = context.images(max(config.batches), split="test")
+    calibration = context.images(config.calibration) if config.int8 else None
     options: dict[str, Any] = {
         "batches": config.batches,
         "threads": config.threads,
         "rounds": config.rounds,
         "budget_s": config.budget_s,
+        "processes": config.processes,
         "seed": context.recipe.seed,
+        "backward": config.backward,
     }
-    contenders: dict[str, nn.Module | Path] = dict(models) if "pytorch" in config.runtimes else {}
-    files = {f"{role}.onnx": context.work / f"{role}.onnx" for role in models}
-    try:
-        if "onnxruntime" in config.runtimes:
-            for role, model in models.items():
-                export(model, images[:1], files[f"{role}.onnx"], to="onnx")
-            contenders |= files
-        return latency(contenders, images, backward=config.backward, **options) if contenders else ()
-    finally:  # large, and only here to be timed; the network to ship is the export step's
-        for file in files.values():
-            file.unlink(missing_ok=True)
+    # The files are large, and only here to be timed; the network to ship is the export step's.
+    with tempfile.TemporaryDirectory(dir=context.work) as folder:
+        wanted: dict[str, Any] = {"runtimes": config.runtimes, "batches": config.batches, "calibration": calibration}
+        found = list(candidates(models, images, Path(folder), **wanted))
+        entrants = [entrant for one in found for entrant in one.entrants]
+        timings = latency(entrants, images, **options) if entrants else ()
+        evaluations = scores(found, context.data, images=config.images, threads=config.threads)
+    lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
+    return timings, lines
+
+
+def _failed(lines: Sequence[Deployment]) -> list[str]:
+    return [f"{line.network} in {line.runtime} ({line.precision}): {line.problem}" for line in lines if line.problem]
 
 
 def _slower(timings: tuple[Timing, ...]) -> list[str]:

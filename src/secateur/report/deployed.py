@@ -1,0 +1,65 @@
+"""The table of networks where they run: accuracy, loss, time per image, parameters and size (seed 000, Table 2)."""
+
+from __future__ import annotations
+
+from secateur.measure.deployment import Deployment
+from secateur.report import words
+from secateur.report.schema import Results
+from secateur.report.view import RUNTIMES, Table
+
+__all__ = ["deployed_table"]
+
+
+def deployed_table(results: Results) -> Table | None:
+    """Returns one row per network, runtime and precision: what it costs there, and how well it does.
+
+    Columns in which no row has anything are left out.
+    """
+    lines = results.deployed
+    if not lines:
+        return None
+    rows = [(_label(line), *(cell(line) for _, cell in _COLUMNS)) for line in lines]
+    full = [i for i in range(1, len(rows[0])) if any(row[i] != words.NOTHING for row in rows)]
+    headers = ("", *(title for title, _ in _COLUMNS))
+    keep = [0, *full]
+    return Table(tuple(headers[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in rows))
+
+
+def _label(line: Deployment) -> str:
+    """For instance ``Pruned, LiteRT int8``."""
+    runtime = RUNTIMES.get(line.runtime, line.runtime)
+    precision = "float" if line.precision == "float32" else line.precision
+    return f"{line.network[:1].upper()}{line.network[1:]}, {runtime} {precision}"
+
+
+def _accuracy(line: Deployment) -> str:
+    return words.NOTHING if line.top1 is None else f"{line.top1:.2f} %"
+
+
+def _loss(line: Deployment) -> str:
+    return words.NOTHING if line.loss is None else f"{line.loss:.4f}"
+
+
+def _time(line: Deployment) -> str:
+    if line.problem:
+        return "does not run"
+    return words.milliseconds(line.ms.median if line.ms else None)
+
+
+def _speedup(line: Deployment) -> str:
+    return words.times(line.speedup.median if line.speedup else None)
+
+
+def _size(line: Deployment) -> str:
+    # One unit for all rows, so that they can be compared at a glance.
+    return words.NOTHING if line.bytes is None else f"{line.bytes / 1e6:.3f} MB"
+
+
+_COLUMNS = (
+    ("Accuracy", _accuracy),
+    ("Loss", _loss),
+    ("Time per image", _time),
+    ("Speed-up", _speedup),
+    ("Parameters", lambda line: words.exact(line.params)),
+    ("Size", _size),
+)
