@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -199,3 +200,37 @@ def test_mixup_trains_and_refuses(data: DataSet) -> None:
     assert history.epochs[-1].train_loss < history.epochs[0].train_loss
     with pytest.raises(InputError, match="alpha"):
         Mixup(0.0, 3)
+
+
+# ----------------------------------------------------------------------------------------------- compiled steps
+
+
+def test_compiled_steps_train_the_same_network(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo's graph run as it is (no C++ compiler needed): wiring, names, extras and result."""
+    compiled: list[nn.Module] = []
+
+    def through_dynamo(model: nn.Module, real: Any = torch.compile) -> Any:
+        compiled.append(model)
+        return real(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", through_dynamo)
+    plain, fast = network(), network()
+    names = list(fast.state_dict())
+    for model, config in ((plain, CONFIG), (fast, CONFIG.model_copy(update={"compile": True, "average": 0.5}))):
+        seen = Weights()
+        history = fit(
+            model, data, config, extras=[seen, Distill(network(1), features=1.0, inputs=torch.zeros(2, 1, 8, 8))]
+        )
+        assert len(seen.seen) == 2 * -(-len(data.train) // 64)
+        assert len(history.epochs) == 2
+    assert compiled  # Fabric compiles what it has wrapped once more
+    assert all(model is fast for model in compiled)
+    assert list(fast.state_dict()) == names
+    fit(
+        again := network(),
+        data,
+        CONFIG.model_copy(update={"average": 0.5}),
+        extras=[Distill(network(1), features=1.0, inputs=torch.zeros(2, 1, 8, 8))],
+    )
+    for name, tensor in again.state_dict().items():
+        assert torch.allclose(tensor, fast.state_dict()[name], atol=1e-5), name
