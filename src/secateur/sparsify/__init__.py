@@ -1,6 +1,7 @@
 """Sparsity in training: penalties that push weights to zero, masks that hold them there."""
 
 from secateur.sparsify.cluster import HoldShared, share_weights
+from secateur.sparsify.converting import Converted, ConvertedLayer, convert_sparse, load_converted
 from secateur.sparsify.group_lasso import GroupLasso
 from secateur.sparsify.lc import LC
 from secateur.sparsify.masks import HoldMasks, masks_of
@@ -15,6 +16,8 @@ __all__ = [
     "PENALTIES",
     "BatchNormL1",
     "Compressed",
+    "Converted",
+    "ConvertedLayer",
     "GroupLasso",
     "HoldMasks",
     "HoldShared",
@@ -22,8 +25,10 @@ __all__ = [
     "Penalty",
     "Sparse",
     "compress",
+    "convert_sparse",
     "decompress",
     "fresh",
+    "load_converted",
     "masks_of",
     "remove_zeros",
     "rewind",
