@@ -63,6 +63,18 @@ def test_the_slowest_decides_how_many_calls_everyone_makes(clock: Clock) -> None
     assert calls == 5
 
 
+def test_a_slow_warm_up_call_does_not_make_samples_short(clock: Clock) -> None:
+    seconds = iter([0.5, 0.001, 0.3])  # the first call compiles, the third lost its core for a while
+
+    def run(calls: int) -> float:
+        taken = next(seconds, 0.001)
+        clock.now += calls * taken
+        return taken
+
+    calls, _ = rounds({"a": run}, budget_s=60, rounds=3, warmup=3)
+    assert calls == 5  # 5 × 1 ms
+
+
 def test_timed_measures_the_whole_call(clock: Clock) -> None:
     def work() -> None:
         clock.now += 0.25

@@ -15,7 +15,9 @@ def deployed_table(results: Results) -> Table | None:
 
     Columns in which no row has anything are left out.
     """
-    lines = results.deployed
+    # Speed-ups compare within a runtime: its networks stand together.
+    order = list(dict.fromkeys(line.runtime for line in results.deployed))
+    lines = sorted(results.deployed, key=lambda line: order.index(line.runtime))
     if not lines:
         return None
     rows = [(_label(line), *(cell(line) for _, cell in _COLUMNS)) for line in lines]
