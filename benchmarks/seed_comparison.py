@@ -1,0 +1,135 @@
+"""Seed 000's comparison on CIFAR-10: a pruned network beside LiteRT (once TF-Lite) float and int8, and both together.
+
+Run: python benchmarks/seed_comparison.py --weights RESNET56 --data CIFAR10_ARCHIVE --work FOLDER [--train 5000]
+
+ResNet-56, half of the inner channels of every block by L1 norm, repaired by least squares on 512 unlabelled images
+and trained on for a few epochs. Dense and pruned are written for LiteRT in float32 and int8 (calibrated on 256 training
+images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes. Accuracy and loss
+of every row come from the runtime of that row.
+Goes on where it was stopped (FOLDER keeps the pruned network); writes results/seed_comparison.json and the table in
+docs/seed-comparison.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from records import into_docs, table, write
+from torch import nn
+
+import secateur
+from secateur.data import DataSet, load
+from secateur.measure import latency
+from secateur.measure.candidates import candidates
+from secateur.measure.counts import count
+from secateur.measure.deployment import deployments
+from secateur.measure.quality import scores
+from secateur.models import create, normalisation
+from secateur.recipe.steps.weights import load_weights_into
+from secateur.train import TrainConfig, evaluate, fit
+
+NAME = "seed_comparison"
+DOCS = Path(__file__).resolve().parents[1] / "docs/seed-comparison.md"
+HEAD = ["Model", "Accuracy", "Loss", "ms per image (quartiles)", "Times as fast", "Parameters", "MB"]
+TITLES = {
+    ("dense", "pytorch", "float32"): "Dense (PyTorch)",
+    ("pruned", "pytorch", "float32"): "Pruned (PyTorch)",
+    ("dense", "litert", "float32"): "LiteRT float",
+    ("dense", "litert", "int8"): "LiteRT int8",
+    ("pruned", "litert", "float32"): "Pruned + LiteRT float",
+    ("pruned", "litert", "int8"): "Pruned + LiteRT int8",
+}
+
+
+def networks(args: argparse.Namespace) -> tuple[DataSet, dict[str, nn.Module], dict[str, Any]]:
+    """The data, the dense and the pruned network, and what is known about how they came to be."""
+    known = normalisation("resnet56")
+    assert known is not None
+    data = load(args.data, limit=args.limit, seed=0).with_normalisation(*known)
+    dense = create("resnet56").eval()
+    load_weights_into(dense, args.weights)
+    folder = args.work / "pruned"
+    if not folder.exists():
+        make_pruned(dense, data, args).save(folder)
+    pruned = secateur.load(folder, model=create("resnet56")).eval()
+    return data, {"dense": dense, "pruned": pruned}, {"train_images": args.train, "epochs": args.epochs}
+
+
+def make_pruned(dense: nn.Module, data: DataSet, args: argparse.Namespace) -> secateur.Pruned:
+    """Cut, repaired, trained on."""
+    x = data.sample(512, seed=0)
+    inner = [n for n, m in dense.named_modules() if isinstance(m, nn.Conv2d) and not n.endswith(".conv1")]
+    cut = secateur.prune(dense, x[:2], criterion="l1", ratio=0.5, ignore=[*inner, "conv1"])
+    cut = secateur.recover(cut, x, dense=dense)
+    print("repaired:", score(cut.model, data), flush=True)
+    some = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[: args.train]
+    part = replace(data, train=data.train.subset(some), validation=data.train.subset(some[:0]))
+    config = TrainConfig(epochs=args.epochs, lr=0.01, batch_size=64)
+    fit(cut.model, part, config, folder=args.work / "fit", on_epoch=print, progress=False)
+    print("trained:", score(cut.model, data), flush=True)
+    return cut
+
+
+def score(model: nn.Module, data: DataSet) -> str:
+    some = data.test.subset(torch.arange(min(1000, len(data.test))))
+    return f"{evaluate(model, some, data=data, batch_size=100).top1:.2f} % of {len(some)} test images"
+
+
+def rows(args: argparse.Namespace, data: DataSet, models: dict[str, nn.Module]) -> list[dict[str, Any]]:
+    images = data.sample(32, split="test")
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"runtimes": ["pytorch", "litert"], "batches": (1,)}
+        found = list(candidates(models, images, Path(folder), **options, calibration=data.sample(256, seed=0)))
+        entrants = [entrant for one in found for entrant in one.entrants]
+        timings = latency(entrants, images[:1], batches=(1,), backward=False, rounds=args.rounds,
+                          budget_s=args.seconds, processes=args.processes)  # fmt: skip
+        evaluations = scores(found, data, images=args.images)
+    params = {role: count(model, images[:2]).params for role, model in models.items()}
+    lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
+    order = list(TITLES)
+    lines = tuple(sorted(lines, key=lambda line: order.index((line.network, line.runtime, line.precision))))
+    return [line.to_json() for line in lines]
+
+
+def shown(row: dict[str, Any]) -> list[str]:
+    """A row of the page; times are compared with the dense network at float32 in the same runtime."""
+    title = TITLES[row["network"], row["runtime"], row["precision"]]
+    if row["problem"]:
+        return [title, f"does not run: {row['problem']}", "–", "–", "–", "–", "–"]
+    ms, ratio = row["ms"], row["speedup"]["median"] if row["speedup"] else 1.0
+    return [title, f"{row['top1']:.2f} %", f"{row['loss']:.4f}",
+            f"{ms['median']:.2f} ({ms['q25']:.2f}–{ms['q75']:.2f})", f"{ratio:.2f}×", f"{row['params']:,}",
+            f"{row['bytes'] / 1e6:.2f}"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--limit", type=int, help="images of the data set, training and test each")
+    parser.add_argument("--train", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--images", type=int, default=10_000, help="test images for accuracy and loss")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    data, models, facts = networks(args)
+    found = rows(args, data, models)
+    write(NAME, found, threads=1, rounds=args.rounds, processes=args.processes, **facts)
+    text = table(HEAD, [shown(row) for row in found])
+    print(text)
+    if DOCS.exists():
+        into_docs(DOCS, "TABLE", text)
+
+
+if __name__ == "__main__":
+    main()
