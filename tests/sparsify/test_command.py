@@ -27,6 +27,7 @@ def test_it_leaves_an_artifact_and_a_compressed_file(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "12,500" in said
     assert "40,000" in said
+    assert " ".join(said.split()).count("Zeros count as size only") == 1
     loaded = secateur.load(out, model=create("lenet5"))
     assert int(loaded.fc1.weight.count_nonzero()) == 40_000
     assert bool((loaded.conv1.weight != 0).all())

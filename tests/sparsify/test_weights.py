@@ -281,3 +281,11 @@ def test_embeddings_and_normalisations_are_left_alone_unless_named() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(10, 4), "norm": nn.LayerNorm((3, 4)), "out": nn.Linear(4, 2)})
     assert set(sparsify(model, ratio=0.5).masks) == {"out.weight"}
     assert set(sparsify(model, ratio=0.5, only=["table"]).masks) == {"table.weight"}
+
+
+def test_zeros_are_said_to_count_as_size_only() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    (note,) = sparsify(model, ratio=0.5).notes
+    assert note.startswith("Zeros count as size only")
+    assert "convert_sparse" in note
+    assert sparsify(model, ratio=0.0).notes == (), "nothing is zero, nothing is to be said"

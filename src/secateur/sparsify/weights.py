@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     from secateur.pruned import Pruned
     from secateur.types import ExampleInputs
 
-__all__ = ["LayerSparsity", "Sparse", "sparse", "sparsify"]
+__all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
 
 Amount = float | Mapping[str, float]
 Score = Callable[[str, Tensor], Tensor]
 
 SCOPES = ("local", "global")
+
+ZEROS = (
+    "Zeros count as size only: they make the stored file smaller (compress), but PyTorch, ONNX Runtime, OpenVINO and "
+    "LiteRT take as long as without them. Faster it gets where whole channels of zeros are cut (purify, remove_zeros) "
+    "or where convert_sparse measures a sparse product to win."
+)
+"""What measurements say of single weights that are zero (docs/sparsity.md)."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +169,11 @@ def sparsify(
 
     >>> torch.manual_seed(0); net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     <torch...>
-    >>> sparsify(net, ratio=0.75)
+    >>> sparsify(net, ratio=0.75)  # doctest: +ELLIPSIS
     Sparse(46 → 16 parameters that are not zero (2.9× fewer), 75.0% of the weights in 2 layers removed)
       0.weight: 8 of 32 (75.0% removed)
       2.weight: 2 of 8 (75.0% removed)
+      note: Zeros count as size only: ...
     """
     form = parse_pattern(pattern)
     _check(form, ratio, std, scope, criterion)
@@ -196,7 +204,8 @@ def sparse(model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = ()) -> Sp
     """
     apply_masks(model, masks)
     layers = tuple(LayerSparsity(n, mask.numel(), int(mask.sum())) for n, mask in masks.items())
-    return Sparse(model, dict(masks), layers, sum(p.numel() for p in model.parameters()), notes)
+    zeros = (ZEROS,) if any(layer.sparsity > 0 for layer in layers) else ()
+    return Sparse(model, dict(masks), layers, sum(p.numel() for p in model.parameters()), (*notes, *zeros))
 
 
 def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, criterion: str | Score) -> None:

@@ -122,7 +122,9 @@ def _result(context: Context, state: State, found: Sparse, asked: str) -> StepRe
         "layers": {layer.name: [layer.weights, layer.kept] for layer in found.layers},
         **{f"test_{key}": value for key, value in quality.items()},
     }
-    report = {"pruning": "; then ".join([*cuts[-1:], asked]), "notes": [f"{found.headline}.", *found.notes]}
+    said = [note for result in context.results.values() for note in result.report.get("notes", ())]
+    notes = [f"{found.headline}.", *(note for note in found.notes if note not in said)]
+    report = {"pruning": "; then ".join([*cuts[-1:], asked]), "notes": notes}
     return StepResult(summary=summary, report=report, evaluations={"pruned": quality})
 
 
