@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from secateur.errors import InputError
 from secateur.types import ExampleInputs
 
-__all__ = ["batch_size", "resize", "tensors"]
+__all__ = ["batch_size", "chunks", "resize", "tensors"]
 
 
 def tensors(value: Any) -> list[Tensor]:
@@ -65,3 +65,26 @@ def resize(inputs: ExampleInputs, batch: int) -> ExampleInputs:
     if isinstance(inputs, Mapping):
         return {name: pytree.tree_map(one, value) for name, value in inputs.items()}
     return pytree.tree_map(one, inputs)  # type: ignore[no-any-return]
+
+
+def chunks(inputs: ExampleInputs, size: int, *, fill: bool = False) -> list[ExampleInputs]:
+    """Cuts inputs into batches of ``size``; the last is smaller, or if ``fill``, made up with the first samples.
+
+    >>> [part.tolist() for part in chunks(torch.tensor([1, 2, 3]), 2)]
+    [[1, 2], [3]]
+    >>> [part.tolist() for part in chunks(torch.tensor([1, 2, 3]), 2, fill=True)]
+    [[1, 2], [3, 1]]
+    """
+    count = batch_size(inputs)
+    full = resize(inputs, -(-count // size) * size) if fill else inputs
+    total = batch_size(full)
+
+    def part(start: int) -> ExampleInputs:
+        def one(leaf: Any) -> Any:
+            follows = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == total
+            return leaf[start : start + size] if follows else leaf
+
+        cut: ExampleInputs = pytree.tree_map(one, full)
+        return cut
+
+    return [part(start) for start in range(0, total, size)]

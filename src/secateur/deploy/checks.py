@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.batches import batch_size, resize, tensors
+from secateur.batches import batch_size, chunks, resize, tensors
 from secateur.deploy.formats import Runner
 from secateur.errors import ExportError
 from secateur.measure.records import Record
@@ -24,43 +24,74 @@ _CHUNK = 32
 
 @dataclass(frozen=True)
 class ExportCheck(Record):
-    """Proof that an exported file computes what the network computes.
+    """Proof that an exported file computes what the network computes; of an int8 file, how nearly.
 
     Attributes:
-        format: ``onnx`` or ``pt2``.
+        format: A name in :data:`~secateur.deploy.formats.FORMATS`.
         path: Where the file lies, as given to :func:`~secateur.deploy.export`.
-        bytes: Size of the file (of both, where ONNX keeps more than 2 GB of weights in a second one).
+        bytes: Size of the file (of both, where the weights lie in a second one).
         max_difference: Largest |exported − PyTorch| over all outputs and samples, divided by the largest
             |PyTorch| of that output (or by 1 where that is smaller).
-        tolerance: What it was compared with.
+        tolerance: What it was compared with; ``None`` for an int8 file, which ``snr_db`` judges.
         same_labels: Share (0 to 1) of equal arg-max labels over dimension 1 of the first output.
         images: Number of samples that were tried.
         batches: Batch sizes that were tried; more than one when the batch is dynamic.
         dynamic_batch: Whether the file takes any batch size.
         runtime: What ran the file, with its version.
+        calibration: Samples that the file was quantised with; 0 for a float32 file.
+        snr_db: 10·log₁₀(Σ PyTorch² / Σ (exported − PyTorch)²) over all outputs and samples of an int8 file, in
+            decibels; ``None`` for a float32 file.
+        top1: Accuracy of the file in its runtime on labelled images, in percent, where there were some.
+        loss: Mean cross-entropy on them.
+        scored: How many there were.
     """
 
     format: str
     path: str
     bytes: int
     max_difference: float
-    tolerance: float
+    tolerance: float | None
     same_labels: float
     images: int
     batches: tuple[int, ...]
     dynamic_batch: bool
     runtime: str
+    calibration: int = 0
+    snr_db: float | None = None
+    top1: float | None = None
+    loss: float | None = None
+    scored: int = 0
+
+    @property
+    def int8(self) -> bool:
+        """Whether the file was quantised."""
+        return self.calibration > 0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Comparison of an exported file with the network; the fields are those of :class:`ExportCheck`."""
+    """Comparison of an exported file with the network; further fields are those of :class:`ExportCheck`.
+
+    Attributes:
+        output: Where the largest difference is.
+        signal: Sum of the squares of the network's outputs.
+        noise: Sum of the squares of the differences.
+    """
 
     max_difference: float
     output: int
     same_labels: float
     images: int
     batches: tuple[int, ...]
+    signal: float
+    noise: float
+
+    @property
+    def snr_db(self) -> float:
+        """Signal-to-noise ratio in decibels; infinite without any noise."""
+        if not self.noise:
+            return math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
 
 def noise(inputs: ExampleInputs) -> ExampleInputs:
@@ -90,6 +121,7 @@ def agreement(model: nn.Module, run: Runner, inputs: ExampleInputs, batch: int |
     """
     parts = _parts(inputs, batch)
     worst, output, same, labels = 0.0, 0, 0, 0
+    powers = torch.zeros(2, dtype=torch.float64)
     for part in parts:
         with torch.no_grad():
             wanted = tensors(call(model, part))
@@ -98,32 +130,19 @@ def agreement(model: nn.Module, run: Runner, inputs: ExampleInputs, batch: int |
         for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
             if (difference := _difference(a, b)) > worst:
                 worst, output = difference, index
+            powers += _powers(a, b)
         equal = _label_matches(wanted[0], found[0])
         same, labels = same + int(equal.sum()), labels + equal.numel()
     sizes = tuple(sorted({batch_size(part) for part in parts}))
-    return Agreement(worst, output, same / labels if labels else 1.0, batch_size(inputs), sizes)
+    share = same / labels if labels else 1.0
+    return Agreement(worst, output, share, batch_size(inputs), sizes, *powers.tolist())
 
 
 def _parts(inputs: ExampleInputs, batch: int | None) -> list[ExampleInputs]:
-    total = batch_size(inputs)
     if batch is not None:
-        return _cut(inputs, batch, math.ceil(total / batch) * batch)
+        return chunks(inputs, batch, fill=True)
     # The first sample alone as well: a batch of one is where fixed sizes hide.
-    return [resize(inputs, 1), *_cut(inputs, min(_CHUNK, max(2, total)), max(2, total))]
-
-
-def _cut(inputs: ExampleInputs, size: int, total: int) -> list[ExampleInputs]:
-    full = resize(inputs, total)
-
-    def part(start: int) -> ExampleInputs:
-        def one(leaf: Any) -> Any:
-            follows = isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == total
-            return leaf[start : start + size] if follows else leaf
-
-        cut: ExampleInputs = pytree.tree_map(one, full)
-        return cut
-
-    return [part(start) for start in range(0, total, size)]
+    return [resize(inputs, 1), *chunks(resize(inputs, max(2, batch_size(inputs))), _CHUNK)]
 
 
 def _same_shapes(wanted: Sequence[Tensor], found: Sequence[Tensor]) -> None:
@@ -143,6 +162,13 @@ def _difference(wanted: Tensor, found: Tensor) -> float:
     scale = torch.where(a.isinf(), 0.0, a.abs()).max()
     difference = float(distance.max()) / max(1.0, float(scale))
     return math.inf if math.isnan(difference) else difference
+
+
+def _powers(wanted: Tensor, found: Tensor) -> Tensor:
+    """Sums of squares of the wanted values and of the differences: float64, (2,)."""
+    a, b = wanted.detach().cpu().double(), found.detach().cpu().double()
+    finite = a.isfinite()
+    return torch.stack([a[finite].square().sum(), (a - b)[finite].square().sum()])
 
 
 def _label_matches(wanted: Tensor, found: Tensor) -> Tensor:

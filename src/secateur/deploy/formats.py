@@ -16,10 +16,14 @@ from secateur.runtimes import RUNTIMES
 from secateur.runtimes.base import need
 from secateur.types import ExampleInputs
 
-__all__ = ["FORMATS", "Format", "Runner"]
+__all__ = ["FORMATS", "Format", "Quantise", "Runner"]
 
 Runner = Callable[[ExampleInputs], list[Tensor]]
 """Runs an exported file on inputs and returns its output tensors in order."""
+
+Quantise = Callable[[Path, ExampleInputs, int | None, Path], None]
+"""Quantises a float32 file of the format (first path) on calibration samples, in batches of the one size that it
+takes (``None`` for any), and writes an int8 file of the same inputs and outputs (second path)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Format:
         write: Writes a traced network to a path.
         runtime: What runs the file, a name in :data:`~secateur.runtimes.RUNTIMES`.
         fixed_batch: Whether a file takes batches of the size of the example inputs only.
+        quantise: Makes an int8 file of a float32 file; ``None`` where int8 is not offered.
+        quantise_needs: What must be importable for that besides the runtime's packages.
     """
 
     suffix: str
@@ -39,15 +45,17 @@ class Format:
     write: Callable[[Exported, Path], None]
     runtime: str
     fixed_batch: bool = False
+    quantise: Quantise | None = None
+    quantise_needs: tuple[str, ...] = ()
 
-    def need(self, what: str) -> None:
-        """Checks that everything is installed that writes and runs files of this format.
+    def need(self, what: str, *, int8: bool = False) -> None:
+        """Checks that everything is installed that writes (and if ``int8`` quantises) and runs files of this format.
 
         Raises:
             InputError: A package is missing; the message holds the install command.
         """
         runtime = RUNTIMES[self.runtime]
-        need(runtime.packages, runtime.extra, what)
+        need((*runtime.packages, *(self.quantise_needs if int8 else ())), runtime.extra, what)
 
     def load(self, path: Path) -> Runner:
         """Opens a written file in its runtime.

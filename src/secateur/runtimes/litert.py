@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from secateur.runtimes.files import feed_in_order, fit_shapes, network_file
 from secateur.runtimes.silence import silence
 from secateur.types import ExampleInputs
 
-__all__ = ["open_litert"]
+__all__ = ["SIGNATURE", "open_litert", "signature_inputs"]
 
-_PREFIX = "serving_default_"
+SIGNATURE = "serving_default"
 
 
 def open_litert(network: nn.Module | str | PathLike[str], threads: int) -> Program:
@@ -32,7 +33,7 @@ def open_litert(network: nn.Module | str | PathLike[str], threads: int) -> Progr
     need(("ai_edge_litert",), "litert", "Running LiteRT files")
     interpreter = _interpreter(str(path), threads)
     wanted, given = interpreter.get_input_details(), interpreter.get_output_details()
-    names = [entry["name"].removeprefix(_PREFIX) for entry in wanted]
+    names = _names(wanted)
 
     def prepare(inputs: ExampleInputs) -> Any:
         arrays = feed_in_order(inputs, names, path)
@@ -51,6 +52,15 @@ def open_litert(network: nn.Module | str | PathLike[str], threads: int) -> Progr
         return [torch.as_tensor(array) for array in found]
 
     return Program(prepare, run, outputs)
+
+
+def signature_inputs(path: Path) -> list[str]:
+    """Names of a file's inputs as its signature has them, in the order in which it takes them."""
+    return _names(_interpreter(str(path), 1).get_input_details())
+
+
+def _names(details: list[dict[str, Any]]) -> list[str]:
+    return [entry["name"].removeprefix(f"{SIGNATURE}_") for entry in details]
 
 
 def _interpreter(path: str, threads: int) -> Any:
