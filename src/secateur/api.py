@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.analysis import Analysis, analyse, unsupported
-from secateur.budget import before_cut, choose, gone_before, of_dense
+from secateur.budget import LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, step_of
 from secateur.checks import check_network
 from secateur.criteria import GroupView
 from secateur.criteria.data import Data
@@ -19,6 +19,7 @@ from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.errors import (
     BudgetError,
+    InputError,
     PlanError,
     UnknownNameError,
 )
@@ -50,8 +51,8 @@ def prune(
     ratio: float | None = None,
     target: Target | None = None,
     of: str = "current",
-    scope: str = "local",
-    round_to: int = 1,
+    scope: str | None = None,
+    round_to: int | str | None = None,
     min_units: int = 1,
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
@@ -70,12 +71,15 @@ def prune(
         example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to remove, in [0, 1).
-        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``.
+        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``; or
+            ``Target(latency=0.5, runtime="onnxruntime")`` or ``latency_ms``, measured, to reach within 5 %.
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
             (the same share of the channels inside every block; a residual stream between blocks stays whole).
-        round_to: Widths that are left are multiples of this.
+            By default ``local``; with a latency, whatever keeps the most score in that time.
+        round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is
+            the runtime's own step (PyTorch's, where no runtime is named); without a latency 1 by default.
         min_units: Units that every group keeps at least.
         only: Names or patterns of the only modules (or parameters) whose output channels may go.
         ignore: Names or patterns of modules (or parameters) that keep their output channels.
@@ -117,19 +121,34 @@ def prune(
         raise UnknownNameError("back end", backend, BACKENDS)
     if of not in REFERENCES:
         raise UnknownNameError("network that shares are of", of, REFERENCES)
+    if ratio is not None and target is not None:
+        raise InputError(f"Give either ratio or target; got ratio={ratio!r} and Target({target.measure}=…).")
+    step = step_of(round_to, target)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
     if not scores.values:
         raise BudgetError(_nothing_free(analysis))
     earlier = getattr(model, "_secateur_plan", None) if of == "dense" else None
-    goal = of_dense(target, earlier) if target is not None else None
-    keep = choose(analysis.costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=round_to,
-                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
-                  absolute=scores.absolute)  # fmt: skip
-    provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": round_to,
+    provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": step,
                   "seed": seed,
                   "target": None if target is None else target.given}  # fmt: skip
-    pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=provenance)
+
+    def cut(keep: Mask, **more: Any) -> Pruned:
+        made = {**provenance, **more}
+        return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=made)
+
+    if target is not None and target.measured:
+        from secateur.latency import Rules, to_latency
+
+        met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=Rules(scope, step, min_units),
+                         dense=(model, example_inputs), cut=lambda keep: cut(keep).model)  # fmt: skip
+        pruned = cut(met.keep, **{LATENCY: met.record})
+        return replace(pruned, notes=(*scores.notes, *met.notes, *pruned.notes))
+    goal = of_dense(target, earlier) if target is not None else None
+    keep = choose(analysis.costs, scores.values, ratio=ratio, target=goal, scope=scope or "local", round_to=step,
+                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
+                  absolute=scores.absolute)  # fmt: skip
+    pruned = cut(keep, scope=scope or "local")
     return replace(pruned, notes=(*scores.notes, *pruned.notes))
 
 

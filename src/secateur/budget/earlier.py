@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from secateur.errors import InputError
 from secateur.graph.groups import Group
 from secateur.measure.counts import MEASURES, Costs
 from secateur.plan import Plan
 from secateur.types import Target
 
-__all__ = ["before_cut", "gone_before", "of_dense"]
+__all__ = ["LATENCY", "before_cut", "gone_before", "latency_of_dense", "of_dense"]
 
 KEY = "before"
+
+LATENCY = "latency"
+"""Where a plan's provenance keeps what a latency target has measured."""
 
 
 def before_cut(costs: Costs) -> dict[str, Any]:
@@ -45,6 +50,27 @@ def of_dense(target: Target, plan: Plan | None) -> Target:
     if before is None or value > 1:
         return target
     return Target(**{name: max(value * before, 1.000001)})
+
+
+def latency_of_dense(target: Target, plan: Plan | None) -> Target:
+    """The target with a share of the dense network's time written as one of the network as it is now.
+
+    Raises:
+        InputError: An earlier cut was not measured in the same runtime with as many threads and samples.
+    """
+    if target.latency is None:
+        return target
+    now, parts = target.latency, () if plan is None else (plan.parts or (plan,))
+    for number, part in enumerate(parts, 1):
+        found = part.provenance.get(LATENCY)
+        if found is None or any(found[key] != getattr(target, key) for key in ("runtime", "threads", "batch")):
+            raise InputError(
+                f"A latency of {target.latency:.0%} of the dense network's (of='dense') wants every earlier cut "
+                f"measured in {target.runtime} (batch {target.batch}, {target.threads} threads); cut {number} of "
+                f"{len(parts)} was not. Give milliseconds (latency_ms), or a share of the network as it is."
+            )
+        now /= found["reached"]
+    return replace(target, latency=min(1.0, now))
 
 
 def _dense(plan: Plan | None) -> Mapping[str, Any]:

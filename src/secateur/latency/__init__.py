@@ -1,0 +1,5 @@
+"""A latency as a target: a table of the network's own layers, a knapsack, and a measured correction."""
+
+from secateur.latency.target import Met, Rules, setting_of, to_latency
+
+__all__ = ["Met", "Rules", "setting_of", "to_latency"]

@@ -1,0 +1,133 @@
+"""Which units stay under a limit of time, by the table: the knapsack, or the beginning of an order of removals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.budget.order import Step
+from secateur.criteria.scoring import Scores
+from secateur.graph.groups import Group
+from secateur.latency.knapsack import Choice, Problem, solve
+from secateur.latency.predict import Term
+from secateur.measure.counts import Costs
+
+__all__ = ["Picker", "Widths", "by_order", "knapsack", "score_kept", "widths"]
+
+Mask = NDArray[np.bool_]
+
+_MOST = 48  # widths of one group that are looked at
+
+
+@dataclass(frozen=True)
+class Picker:
+    """What chooses the units that stay.
+
+    Attributes:
+        within: The units that stay when the table's time may be so many milliseconds; ``None`` where none fits.
+        narrowest: The units that stay when as many go as may.
+    """
+
+    within: Callable[[float], Mask | None]
+    narrowest: Mask
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The widths that one group may be cut to.
+
+    Attributes:
+        group: Number of the group.
+        order: Its units, the ones that go first in front.
+        kept: Units that stay, the dense width first.
+        best: Sum of the best, the two best … scores.
+    """
+
+    group: int
+    order: NDArray[np.int64]
+    kept: tuple[int, ...]
+    best: NDArray[np.float64]
+
+    @property
+    def worth(self) -> NDArray[np.float64]:
+        """Score that each width keeps."""
+        return np.asarray(self.best[np.array(self.kept) - 1])
+
+    def cut(self, keep: Mask, number: int) -> Mask:
+        """``keep`` with this group at its width ``number``."""
+        keep = keep.copy()
+        keep[self.order[: len(self.order) - self.kept[number]]] = False
+        return keep
+
+
+def widths(groups: Sequence[Group], scores: Scores, *, round_to: int, min_units: int) -> list[Widths]:
+    """The widths of every group that has scores: multiples of ``round_to``, and the dense one.
+
+    What a width is worth is the sum of the scores it keeps, each divided by its group's mean unless scores of
+    different groups compare as they are. Scores below zero are lifted, all by the same.
+    """
+    relative = {g: _relative(values, scores.absolute) for g, values in scores.values.items()}
+    lift = -min(0.0, *(float(v.min()) for v in relative.values()))
+    found = []
+    for g, values in relative.items():
+        size, order = len(groups[g]), np.argsort(values, kind="stable")
+        kept = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
+        if len(kept) > _MOST:
+            kept = [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, _MOST).round().astype(int))]
+        best = np.cumsum(values[order[::-1]] + lift)
+        found.append(Widths(g, groups[g].units[order], (size, *kept), best))
+    return found
+
+
+def _relative(values: NDArray[np.float64], absolute: bool) -> NDArray[np.float64]:
+    return values if absolute else values / (float(np.mean(values)) or 1.0)
+
+
+def score_kept(found: Sequence[Widths], keep: Mask) -> float:
+    """Share of the score that ``keep`` keeps, over the groups that may be cut."""
+    kept = sum(float(one.best[int(keep[one.order].sum()) - 1]) for one in found)
+    return kept / (sum(float(one.best[-1]) for one in found) or 1.0)
+
+
+def knapsack(costs: Costs, found: Sequence[Widths], terms: Sequence[Term]) -> Picker:
+    """Picks the widths that keep the most score; see :func:`~secateur.latency.knapsack.solve`."""
+    everything = np.ones(costs.groups.units, dtype=bool)
+    full = costs.sizes(everything)
+    gone = [np.stack([full - costs.sizes(one.cut(everything, k)) for k in range(len(one.kept))]) for one in found]
+    problem = Problem(full, gone, [one.worth for one in found], terms)
+
+    def keep(choice: Choice) -> Mask:
+        left = everything
+        for one, number in zip(found, choice, strict=True):
+            left = one.cut(left, number)
+        return left
+
+    def within(limit_ms: float) -> Mask | None:
+        choice = solve(problem, limit_ms)
+        return None if choice is None else keep(choice)
+
+    return Picker(within, keep(problem.narrowest))
+
+
+def by_order(steps: Sequence[Step], units: int, ms: Callable[[Mask], float]) -> Picker:
+    """Takes removals in their order until the time fits."""
+
+    def without(count: int) -> Mask:
+        keep = np.ones(units, dtype=bool)
+        for step in steps[:count]:
+            keep[step.units] = False
+        return keep
+
+    def within(limit_ms: float) -> Mask | None:
+        low, high = -1, len(steps)  # low removals take too long, high fit
+        if ms(without(high)) > limit_ms:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if ms(without(middle)) <= limit_ms else (middle, high)
+        return without(high)
+
+    return Picker(within, without(len(steps)))

@@ -1,0 +1,223 @@
+"""A latency as a target: solved under the table, measured as a whole, corrected, until it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.budget.order import SCOPES, removal_order
+from secateur.criteria.scoring import Scores
+from secateur.errors import BudgetError, InputError, UnknownNameError
+from secateur.latency.pick import Picker, Widths, by_order, knapsack, score_kept, widths
+from secateur.latency.predict import Network, Term
+from secateur.latency.store import Setting
+from secateur.latency.table import Table
+from secateur.latency.whole import Found, Whole
+from secateur.measure.counts import Costs
+from secateur.runtimes.base import need
+from secateur.types import ExampleInputs, Target
+
+__all__ = ["TOLERANCE", "Met", "Rules", "setting_of", "to_latency"]
+
+TOLERANCE = 0.05
+"""A latency counts as met within five per cent."""
+
+_ENOUGH = 0.02  # closer than this, another round would follow the noise
+_ROUNDS = 6
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the widths that are left have to keep to.
+
+    Attributes:
+        scope: ``None`` to keep the most score; else units go in the order of this scope until the time fits.
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+    """
+
+    scope: str | None = None
+    round_to: int = 16
+    min_units: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.scope is not None and self.scope not in SCOPES:
+            raise UnknownNameError("scope", self.scope, SCOPES)
+        if self.round_to < 1 or self.min_units < 1:
+            raise InputError(f"round_to and min_units are at least 1; got {self.round_to!r} and {self.min_units!r}.")
+
+
+@dataclass(frozen=True)
+class Met:
+    """What came of a latency target.
+
+    Attributes:
+        keep: Which units stay, shape (units,), bool.
+        record: The measured figures, for the plan.
+        notes: The same in words.
+    """
+
+    keep: Mask
+    record: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def setting_of(target: Target) -> Setting:
+    """Where the latency of ``target`` is measured.
+
+    Raises:
+        UnknownNameError: There is no such runtime.
+        InputError: It is not installed; the message holds the install command.
+    """
+    setting = Setting(target.runtime or "", target.batch, target.threads)
+    runtime = setting.program
+    need(runtime.packages, runtime.extra, f"A latency in {runtime.name}")
+    return setting
+
+
+def to_latency(
+    costs: Costs,
+    scores: Scores,
+    target: Target,
+    *,
+    rules: Rules,
+    dense: tuple[nn.Module, ExampleInputs],
+    cut: Callable[[Mask], nn.Module],
+) -> Met:
+    """Chooses which units stay so that one call of the network takes as long as asked for.
+
+    1. The network's layers are measured in the runtime over a grid of widths (or read from the cache).
+    2. The most score that this table allows within the target is solved for.
+    3. The network that this leaves is cut, opened in the runtime and timed beside the dense one, in the same
+       rounds. The limit of the table's time is corrected by what was measured so far (linearly between the two
+       nearest measured networks), and 2. is solved again, until the measured time is within 2 % of the target, no
+       new network comes out, or six networks were measured. The nearest one is taken.
+
+    Args:
+        costs: Sizes of the network under any choice.
+        scores: What the units are worth.
+        target: The latency.
+        rules: Which widths are allowed.
+        dense: The network and its example inputs.
+        cut: Cuts the network by a choice.
+
+    Raises:
+        BudgetError: The target is below what the narrowest network takes, or above the dense one's.
+        ExportError: The network cannot be exported to the runtime.
+    """
+    setting = setting_of(target)
+    whole = Whole(setting, *dense)
+    start = whole.measure()
+    share = target.latency if target.latency is not None else (target.latency_ms or 0.0) / start.dense_ms
+    if share > 1:
+        raise BudgetError(
+            f"The target of {target.latency_ms:.3g} ms in {setting.runtime} is above what the dense network takes: "
+            f"{start.dense_ms:.3g} ms."
+        )
+    found = widths(costs.groups.items, scores, round_to=rules.round_to, min_units=rules.min_units)
+    table, terms = _table(costs, found, setting, start)
+    search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut)
+    keep, reached = search.run(share)
+    record = _record(setting, start, reached, share, search) | {"score_kept": score_kept(found, keep)}
+    return Met(keep, record, (*table.notes, _words(setting, record)))
+
+
+def _table(costs: Costs, found: list[Widths], setting: Setting, start: Found) -> tuple[Table, list[Term]]:
+    """Measures the layers; returns the table and the parts of the network's time."""
+    network, table = Network(costs), Table(setting)
+    narrow = np.ones(costs.groups.units, dtype=bool)
+    for one in found:
+        narrow = one.cut(narrow, len(one.kept) - 1)
+    table.measure(network.grid(costs.sizes(narrow), table.step))
+    return table, network.terms(table, start.references * table.times.reference_ms)
+
+
+def _picker(costs: Costs, scores: Scores, found: list[Widths], rules: Rules, terms: list[Term]) -> Picker:
+    if rules.scope is None:
+        return knapsack(costs, found, terms)
+    steps = removal_order(costs.groups.items, scores.values, scope=rules.scope, round_to=rules.round_to,
+                          min_units=rules.min_units, absolute=scores.absolute)  # fmt: skip
+    return by_order(steps, costs.groups.units, lambda keep: predicted(costs, terms, keep))
+
+
+def predicted(costs: Costs, terms: list[Term], keep: Mask) -> float:
+    """Milliseconds by the table."""
+    sizes = costs.sizes(keep).tolist()
+    return sum(term.ms(*(sizes[s] for s in term.slots)) for term in terms)
+
+
+class _Search:
+    """Solves, measures and corrects; remembers what was measured."""
+
+    def __init__(
+        self, costs: Costs, terms: list[Term], pick: Picker, whole: Whole, cut: Callable[[Mask], nn.Module]
+    ) -> None:
+        self.costs, self.terms = costs, terms
+        self.pick, self.whole, self.cut = pick, whole, cut
+        self.measured: set[bytes] = set()
+
+    def run(self, share: float) -> tuple[Mask, Found]:
+        points = [(1.0, self._ms(np.ones(self.costs.groups.units, dtype=bool)))]
+        best: tuple[Mask, Found] | None = None
+        while len(self.measured) < _ROUNDS:
+            fitting = self.pick.within(_limit(points, share))
+            keep = self.pick.narrowest if fitting is None else fitting
+            if keep.tobytes() in self.measured:
+                break
+            found = self.whole.measure(None if keep.all() else self.cut(keep))
+            self.measured.add(keep.tobytes())
+            points.append((found.share, self._ms(keep)))
+            if best is None or abs(found.share - share) < abs(best[1].share - share):
+                best = keep, found
+            if abs(found.share - share) <= _ENOUGH * share:
+                break
+            if fitting is None and found.share > share * (1 + TOLERANCE):
+                raise BudgetError(self._below(share, found))
+        assert best is not None
+        return best
+
+    def _ms(self, keep: Mask) -> float:
+        return predicted(self.costs, self.terms, keep)
+
+    def _below(self, share: float, found: Found) -> str:
+        runtime = self.whole.setting.runtime
+        return (
+            f"The target of {share:.1%} of the dense network's time ({share * found.dense_ms:.3g} ms) in {runtime} "
+            f"cannot be met: the narrowest network takes {found.share:.1%} ({found.ms:.3g} ms). Lower round_to or "
+            "min_units, or widen only/ignore."
+        )
+
+
+def _limit(points: list[tuple[float, float]], share: float) -> float:
+    """The table's time for a measured share, linear between the two nearest measured networks, or to nothing.
+
+    >>> _limit([(1.0, 10.0)], 0.5), _limit([(1.0, 10.0), (0.4, 5.0)], 0.7), _limit([(1.0, 10.0), (0.6, 5.0)], 0.3)
+    (5.0, 7.5, 2.5)
+    """
+    above = min((p for p in points if p[0] >= share), default=max(points))
+    below = max((p for p in points if p[0] < share), default=(0.0, 0.0))
+    return below[1] + (above[1] - below[1]) * (share - below[0]) / (above[0] - below[0])
+
+
+def _record(setting: Setting, start: Found, reached: Found, share: float, search: _Search) -> dict[str, Any]:
+    return {**setting.facts(), "wanted": share, "reached": reached.share, "ms": reached.ms,
+            "dense_ms": reached.dense_ms, "networks_measured": len(search.measured)}  # fmt: skip
+
+
+def _words(setting: Setting, record: dict[str, Any]) -> str:
+    off = abs(record["reached"] / record["wanted"] - 1)
+    missed = "" if off <= TOLERANCE else f", which misses the target by {off:.0%}: no allowed width comes nearer"
+    many = f"batch {setting.batch}, {setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    return (
+        f"measured in {record['version']} ({many}): {record['ms']:.3g} ms against {record['dense_ms']:.3g} ms dense, "
+        f"{record['reached']:.1%} where {record['wanted']:.1%} was asked for{missed}; keeps "
+        f"{record['score_kept']:.1%} of the score"
+    )
