@@ -44,19 +44,29 @@ def _convert(traced: Exported) -> Any:
 
 
 def quantise_litert(dense: Path, calibration: ExampleInputs, batch: int | None, path: Path) -> None:
-    """Quantises with ai-edge-quantizer: weights per channel, activations per tensor; inputs and outputs stay float."""
+    """Quantises with ai-edge-quantizer: weights per channel, activations per tensor; inputs and outputs stay float.
+
+    Ranges are the least and the largest value of all samples. The quantiser's own choice, moving averages of each
+    sample's, cuts off the rare large activations: ResNet-56 on CIFAR-10 then has 15 dB instead of 28.
+    """
     from ai_edge_quantizer import qtyping, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
 
-    quantiser = Quantizer(str(dense), recipe.static_wi8_ai8())
+    plan = RecipeManager()
+    plan.load_quantization_recipe(recipe.static_wi8_ai8())
     for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        quantiser.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        plan.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
     names = signature_inputs(dense)
     parts = [feed_in_order(part, names, dense) for part in chunks(calibration, batch or 1, fill=True)]
     samples = [dict(zip(names, arrays, strict=True)) for arrays in parts]
-    found = quantiser.calibrate({SIGNATURE: samples}, num_threads=torch.get_num_threads())
-    path.write_bytes(quantiser.quantize(found).quantized_model or b"")
+    ranges = Calibrator(str(dense), torch.get_num_threads(), qsv_update_func=min_max_update)
+    ranges.calibrate({SIGNATURE: samples}, plan)
+    quantiser = Quantizer(str(dense), plan.get_quantization_recipe())
+    path.write_bytes(quantiser.quantize(ranges.get_model_qsvs()).quantized_model or b"")
 
 
 FORMATS.add(
