@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.analysis import Analysis, analyse, unsupported
-from secateur.budget import LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, step_of
+from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, step_of
 from secateur.checks import check_network
 from secateur.criteria import GroupView
 from secateur.criteria.data import Data
@@ -140,7 +140,8 @@ def prune(
     if target is not None and target.measured:
         from secateur.latency import Rules, to_latency
 
-        met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=Rules(scope, step, min_units),
+        rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
+        met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=rules,
                          dense=(model, example_inputs), cut=lambda keep: cut(keep).model)  # fmt: skip
         pruned = cut(met.keep, **{LATENCY: met.record})
         return replace(pruned, notes=(*scores.notes, *met.notes, *pruned.notes))

@@ -116,6 +116,8 @@ def _to_ratio(
 
 def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
+    if target.measured:
+        raise InputError(f"A latency is measured, not counted, and only secateur.prune() aims at one; got {target}.")
     name = target.measure
     dense = costs.measure(name, keep)
     wanted = target.of(dense)

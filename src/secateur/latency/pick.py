@@ -8,18 +8,55 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.order import Step
+from secateur.budget.order import SCOPES, Step
 from secateur.criteria.scoring import Scores
+from secateur.errors import InputError, UnknownNameError
 from secateur.graph.groups import Group
 from secateur.latency.knapsack import Choice, Problem, solve
 from secateur.latency.predict import Term
+from secateur.latency.table import parts
 from secateur.measure.counts import Costs
 
-__all__ = ["Picker", "Widths", "by_order", "knapsack", "score_kept", "widths"]
+__all__ = ["Picker", "Rules", "Widths", "by_order", "knapsack", "score_kept", "widths"]
 
 Mask = NDArray[np.bool_]
 
 _MOST = 48  # widths of one group that are looked at
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the widths that are left have to keep to.
+
+    Attributes:
+        scope: ``None`` to keep the most score; else units go in the order of this scope until the time fits.
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+        fine: Whether groups of up to two steps may also become a half or a quarter of a step wide, if that keeps
+            the most score: networks of few channels have no other width to go to.
+    """
+
+    scope: str | None = None
+    round_to: int = 16
+    min_units: int = 1
+    fine: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.scope is not None and self.scope not in SCOPES:
+            raise UnknownNameError("scope", self.scope, SCOPES)
+        if self.round_to < 1 or self.min_units < 1:
+            raise InputError(f"round_to and min_units are at least 1; got {self.round_to!r} and {self.min_units!r}.")
+
+    def widths(self, size: int) -> list[int]:
+        """Widths below ``size`` that a group may be cut to, the widest first.
+
+        >>> Rules(fine=True).widths(32), Rules().widths(64)
+        ([16, 8, 4], [48, 32, 16])
+        """
+        finer = parts(self.round_to) if self.fine and size <= 2 * self.round_to else ()
+        kept = [*range((size - 1) // self.round_to * self.round_to, 0, -self.round_to), *finer]
+        return [width for width in kept if self.min_units <= width < size]
 
 
 @dataclass(frozen=True)
@@ -63,8 +100,8 @@ class Widths:
         return keep
 
 
-def widths(groups: Sequence[Group], scores: Scores, *, round_to: int, min_units: int) -> list[Widths]:
-    """The widths of every group that has scores: multiples of ``round_to``, and the dense one.
+def widths(groups: Sequence[Group], scores: Scores, rules: Rules) -> list[Widths]:
+    """The widths of every group that has scores, as the rules allow them, and the dense one.
 
     What a width is worth is the sum of the scores it keeps, each divided by its group's mean unless scores of
     different groups compare as they are. Scores below zero are lifted, all by the same.
@@ -74,7 +111,7 @@ def widths(groups: Sequence[Group], scores: Scores, *, round_to: int, min_units:
     found = []
     for g, values in relative.items():
         size, order = len(groups[g]), np.argsort(values, kind="stable")
-        kept = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
+        kept = rules.widths(size)
         if len(kept) > _MOST:
             kept = [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, _MOST).round().astype(int))]
         best = np.cumsum(values[order[::-1]] + lift)

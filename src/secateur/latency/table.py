@@ -23,7 +23,8 @@ from secateur.measure.rounds import Contender, no_gc, rounds, thread_count, time
 from secateur.runtimes import Program
 from secateur.types import ExampleInputs
 
-__all__ = ["QUANTILE", "REFERENCE", "Table", "axis", "open_layer", "open_network", "reference_call"]
+__all__ = ["QUANTILE", "REFERENCE", "Table", "axis", "open_layer", "open_network", "parts",
+           "reference_call"]  # fmt: skip
 
 REFERENCE = Layer("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1))
 """The layer that all others are timed beside, 64 channels wide."""
@@ -35,18 +36,27 @@ _REFERENCE_WIDTH = 64
 _SHARES = (0.25, 0.5, 0.75)
 
 
+def parts(step: int) -> tuple[int, ...]:
+    """Widths below one step that are worth a look where a whole network is not much wider: a half, a quarter.
+
+    >>> parts(16), parts(1)
+    ((8, 4), ())
+    """
+    return tuple(step // share for share in (2, 4) if step % share == 0)
+
+
 def axis(full: int, least: int, step: int) -> tuple[int, ...]:
-    """Widths at which a dimension is measured: the ends, and multiples of the step near quarters of the whole.
+    """Widths at which a dimension is measured: its ends, multiples of the step near quarters of it, parts of a step.
 
     Args:
         full: Width in the dense network.
         least: The smallest width that it can be cut to.
         step: Widths in multiples of this run at full speed.
 
-    >>> axis(512, 16, 16), axis(24, 16, 16), axis(3, 3, 16)
-    ((16, 128, 256, 384, 512), (16, 24), (3,))
+    >>> axis(512, 16, 16), axis(24, 4, 16), axis(3, 3, 16)
+    ((16, 128, 256, 384, 512), (4, 8, 16, 24), (3,))
     """
-    between = {max(step, round(full * share / step) * step) for share in _SHARES}
+    between = {max(step, round(full * share / step) * step) for share in _SHARES} | {*parts(step)}
     return tuple(sorted({least, full, *(width for width in between if least < width < full)}))
 
 
@@ -55,7 +65,7 @@ class Table:
 
     Between the grid's widths times are interpolated linearly in both widths (that is, bilinearly: positions ×
     kernel × in × out and its lower terms). A width that is no multiple of the runtime's step takes as long as the
-    next multiple, times the penalty measured for it.
+    next multiple does (below one step: as the next width that was measured).
     """
 
     def __init__(self, setting: Setting, folder: str | Path | None = None) -> None:
@@ -120,8 +130,12 @@ class Table:
         return total
 
     def _stepped(self, grid: Sequence[int], width: int) -> int:
-        """The width that takes as long: the next multiple of the step."""
-        return width if width in grid else min(-(-width // self.step) * self.step, grid[-1])
+        """The width that takes as long: the next multiple of the step, or the next of the grid below one."""
+        if width in grid or width > grid[-1]:
+            return min(width, grid[-1])
+        if width < self.step:
+            return grid[bisect_left(grid, width)]
+        return min(-(-width // self.step) * self.step, grid[-1])
 
 
 def _between(grid: Sequence[int], width: int) -> list[tuple[int, float]]:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.budget.order import SCOPES, removal_order
+from secateur.budget.order import removal_order
 from secateur.criteria.scoring import Scores
-from secateur.errors import BudgetError, InputError, UnknownNameError
-from secateur.latency.pick import Picker, Widths, by_order, knapsack, score_kept, widths
+from secateur.errors import BudgetError
+from secateur.latency.pick import Picker, Rules, Widths, by_order, knapsack, score_kept, widths
 from secateur.latency.predict import Network, Term
 from secateur.latency.store import Setting
 from secateur.latency.table import Table
@@ -22,7 +22,7 @@ from secateur.measure.counts import Costs
 from secateur.runtimes.base import need
 from secateur.types import ExampleInputs, Target
 
-__all__ = ["TOLERANCE", "Met", "Rules", "setting_of", "to_latency"]
+__all__ = ["TOLERANCE", "Met", "setting_of", "to_latency"]
 
 TOLERANCE = 0.05
 """A latency counts as met within five per cent."""
@@ -31,28 +31,6 @@ _ENOUGH = 0.02  # closer than this, another round would follow the noise
 _ROUNDS = 6
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the widths that are left have to keep to.
-
-    Attributes:
-        scope: ``None`` to keep the most score; else units go in the order of this scope until the time fits.
-        round_to: Widths that are left are multiples of this.
-        min_units: Units that every group keeps at least.
-    """
-
-    scope: str | None = None
-    round_to: int = 16
-    min_units: int = 1
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if self.scope is not None and self.scope not in SCOPES:
-            raise UnknownNameError("scope", self.scope, SCOPES)
-        if self.round_to < 1 or self.min_units < 1:
-            raise InputError(f"round_to and min_units are at least 1; got {self.round_to!r} and {self.min_units!r}.")
 
 
 @dataclass(frozen=True)
@@ -122,7 +100,7 @@ def to_latency(
             f"The target of {target.latency_ms:.3g} ms in {setting.runtime} is above what the dense network takes: "
             f"{start.dense_ms:.3g} ms."
         )
-    found = widths(costs.groups.items, scores, round_to=rules.round_to, min_units=rules.min_units)
+    found = widths(costs.groups.items, scores, rules)
     table, terms = _table(costs, found, setting, start)
     search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut)
     keep, reached = search.run(share)
