@@ -162,20 +162,35 @@ def test_inspect_names_groups_and_what_is_pinned(secateur_cli) -> None:  # type:
 
 
 def test_measure_compares_the_networks_of_a_run(finished: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
-    options = ("--batch", "1", "--rounds", "3", "--seconds", "0.5")
-    said = secateur_cli("measure", finished, *options)
+    options = ("--batch", "1", "--rounds", "3", "--seconds", "0.5", "--processes", "0", "--runtimes", "pytorch")
+    said = secateur_cli("measure", finished, *options, "--images", "40")
     assert said.code == 0
     assert "over dense" in said.out
     assert "172,218" in said.out
+    assert "Accuracy" in said.out  # a run knows its data
+    assert "backward" in said.out
     names = secateur_cli("measure", "lenet5", "lenet300", *options, "--no-backward")
     assert names.code == 0
     assert "backward" not in names.out
+    assert "Accuracy" not in names.out
 
 
-def test_measure_runs_onnx_files(finished: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+def test_measure_goes_through_every_runtime(secateur_cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     pytest.importorskip("onnxruntime")
-    options = ("--batch", "1", "--rounds", "3", "--seconds", "0.5", "--input-shape", "1,8,8")
-    said = secateur_cli("measure", finished / "model.onnx", *options)
+    options = ("--batch", "1", "--rounds", "3", "--seconds", "0.5", "--processes", "0", "--no-backward")
+    options += ("--runtimes", "onnxruntime", "--runtimes", "pytorch", "--data", "digits", "--images", "30")
+    said = secateur_cli("measure", "lenet300", *options)
+    assert said.code == 0
+    lines = [line.split() for line in said.out.splitlines()]
+    scored = {line[0]: line[-4:] for line in lines if line[1:2] == ["lenet300"] and line[-1:] == ["30"]}
+    assert list(scored) == ["pytorch", "onnxruntime"]
+    assert scored["pytorch"] == scored["onnxruntime"]  # accuracy, %, loss, images
+
+
+def test_measure_runs_files(finished: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("onnxruntime")
+    options = ("--batch", "1", "--rounds", "3", "--seconds", "0.5", "--input-shape", "1,8,8", "--processes", "0")
+    said = secateur_cli("measure", finished / "model.onnx", *options, "--runtimes", "pytorch")
     assert said.code == 0
     assert "onnxruntime" in said.out
     assert secateur_cli("measure", finished / "model.onnx").code == 2
@@ -240,6 +255,8 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["measure"], "A"),
         (["measure", "lenet5", "lenet5"], "twice"),
         (["measure", "lenet5", "resnet20"], "--input-shape"),
+        (["measure", "lenet5", "--runtimes", "pytoch"], "Did you mean 'pytorch'"),
+        (["measure", "lenet5", "--int8"], "--data"),
         (["measure", "gone.onnx", "--input-shape", "1,8,8"], "gone.onnx"),
         (["export", "lenet5", "x.pt3"], "pt2"),
         (["report", "nowhere"], "no run in"),

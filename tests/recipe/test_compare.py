@@ -42,7 +42,7 @@ steps:
 - adapt: {epochs: 1}
 - prune: {ratio: 0.25}
 - finetune: {epochs: 1}
-- measure
+- measure: {processes: 0}
 """
 ROUNDS = """\
 name: rounds

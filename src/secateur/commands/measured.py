@@ -44,6 +44,7 @@ def times(timings: Sequence[Timing], reference: str) -> Any:
     measured = any(t.model == reference for t in timings)
     found = speedups(timings, reference) if measured else ()
     ratios = {(s.model, s.runtime, s.direction, s.batch): s.ratio for s in found}
+    apart = any(t.processes for t in timings)
     rows = []
     for t in sorted(timings, key=lambda t: _order(t, timings)):
         spread, factor = t.spread_ms, ratios.get((t.model, t.runtime, t.direction, t.batch))
@@ -51,7 +52,7 @@ def times(timings: Sequence[Timing], reference: str) -> Any:
         rows.append(
             [
                 t.runtime,
-                t.direction,
+                t.direction + "*" * (apart and not t.processes),
                 str(t.batch),
                 t.model,
                 f"{spread.median:.3f}",
@@ -67,16 +68,20 @@ def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, faile
     """How it was measured, and in full what did not work."""
     here = machine()
     versions = ", ".join(dict.fromkeys(RUNTIMES[name].version() for name in runtimes))
-    apart = any(t.processes for t in timings)
-    where = ", each network in a fresh process of its own (backward: in one)" if apart else ""
-    where = where if any(t.direction == "backward" for t in timings) else where.replace(" (backward: in one)", "")
     say(
-        f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}{where}, on {here.cpu} "
-        f"({here.cores} cores); {versions}."
+        f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}{_where(timings)}, on "
+        f"{here.cpu} ({here.cores} cores); {versions}."
     )
     for line in failed:
         console().print()
         error(line.problem, label=f"{named(line.network, line.precision)} in {line.runtime}")
+
+
+def _where(timings: Sequence[Timing]) -> str:
+    if not any(t.processes for t in timings):
+        return ""
+    together = "; those marked * in the calling one" if any(not t.processes for t in timings) else ""
+    return f", each network in a fresh process of its own{together}"
 
 
 def _order(timing: Timing, timings: Sequence[Timing]) -> tuple[int, bool, int, int]:

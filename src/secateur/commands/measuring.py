@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateur.batches import resize
 from secateur.commands import measured
-from secateur.commands.networks import Opened, open_network, open_run
+from secateur.commands.networks import Opened, labelled, open_network, open_run
 from secateur.commands.show import console
 from secateur.errors import InputError, SecateurError
 from secateur.measure import Measurement, Timing, latency, measurement
@@ -87,7 +87,7 @@ def measure(
     networks = _open(sources, weights, shape)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
-    images = _images(networks, data, inputs)
+    images = labelled(networks, data, inputs)
     if plan.int8 and images is None:
         raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
     show, reference = console(), _reference(sources, networks)
@@ -119,7 +119,7 @@ def _tell(
     if timings:
         show.print(measured.times(timings, reference))
         show.print()
-    measured.foot(timings, plan.runtimes, plan.threads, [line for line in lines if line.problem])
+    measured.foot(timings, [line.runtime for line in lines], plan.threads, [line for line in lines if line.problem])
 
 
 def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None) -> list[Opened]:
@@ -157,18 +157,6 @@ def _check(networks: Sequence[Opened], files: Sequence[str], inputs: Tensor) -> 
 
 def _reference(sources: Sequence[str], networks: Sequence[Opened]) -> str:
     return stem(sources[0]) if runtimes_of(sources[0]) else networks[0].name
-
-
-def _images(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> DataSet | None:
-    """The data set of ``--data``, normalised as the first network that is known to want something wants it."""
-    if data is None:
-        return next((network.data for network in networks if network.data is not None), None)
-    from secateur.data import load
-    from secateur.models import normalisation
-
-    found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
-    known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
-    return found.with_normalisation(*known) if known else found
 
 
 def _ready(

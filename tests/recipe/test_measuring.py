@@ -1,0 +1,85 @@
+"""The step `measure`: every runtime, asked for before the run begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from secateur.commands.measuring import choose
+from secateur.errors import InputError
+from secateur.recipe import Recipe, run
+from secateur.recipe.load import load_recipe
+from secateur.runtimes import RUNTIMES, Runtime
+
+TEXT = """\
+name: mine
+model: {name: vgg_digits}
+data: {name: digits, limit: 64}
+steps:
+- measure: {runtimes: [RUNTIMES], processes: 0, rounds: 3, budget_s: 0.2, batches: [1, 2], images: 20}
+"""
+
+
+def recipe(tmp_path: Path, runtimes: str) -> Recipe:
+    file = tmp_path / "mine.yaml"
+    file.write_text(TEXT.replace("RUNTIMES", runtimes))
+    return load_recipe(file)
+
+
+def imaginary(extra: str = "dream") -> Runtime:
+    def refuse(network: Any, threads: int) -> Any:
+        raise AssertionError("it is not installed")
+
+    return Runtime("imaginary", "not there", "onnx", ("no_such_package",), extra, 1, refuse)
+
+
+@pytest.fixture
+def with_imaginary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES._items, "imaginary", imaginary())
+
+
+@pytest.mark.usefixtures("with_imaginary")
+def test_a_missing_runtime_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"runtimes: imaginary needs no_such_package: pip install .*secateur\[dream\]"):
+        run(recipe(tmp_path, "imaginary"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("with_imaginary")
+def test_the_command_takes_what_is_installed_and_says_what_is_not() -> None:
+    found = choose(())
+    assert found[0] == "pytorch"
+    assert "imaginary" not in found
+    assert "compiled" not in found
+    assert choose(("compiled", "pytorch", "compiled")) == ("pytorch", "compiled")
+    with pytest.raises(InputError, match=r"The runtime .imaginary. needs no_such_package: pip install"):
+        choose(("imaginary",))
+
+
+def test_an_unknown_runtime_is_a_mistake_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine.yaml.*line 5.*runtimes.*no runtime named 'onnxruntme'.*'onnxruntime'"):
+        recipe(tmp_path, "onnxruntme")
+
+
+def test_every_network_is_measured_and_scored_where_it_runs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = run(recipe(tmp_path, "pytorch, onnxruntime"), tmp_path / "run")
+    lines = done.results["deployed"]
+    assert [(line["network"], line["runtime"], line["precision"]) for line in lines] == [
+        ("dense", "pytorch", "float32"),
+        ("dense", "onnxruntime", "float32"),
+    ]
+    model: nn.Module = done.state.models["dense"]
+    params = sum(p.numel() for p in model.parameters())
+    for line in lines:
+        assert line["params"] == params
+        assert line["images"] == 20
+        assert line["ms"]["median"] > 0
+    assert lines[0]["top1"] == lines[1]["top1"]
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
+    assert {(t["runtime"], t["batch"]) for t in done.results["latency"]} >= {("onnxruntime", 1), ("onnxruntime", 2)}
+    work = tmp_path / "run" / "steps" / "01-measure"
+    assert [file.name for file in work.iterdir()] == ["result.json"]  # the timed files are gone
