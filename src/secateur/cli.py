@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur import cli_lists, cli_runs
+from secateur import cli_export, cli_lists, cli_runs, cli_sparse
 from secateur.errors import SecateurError
-from secateur.options import Energy, Ignore, Macs, Only, Params, Ratio, Shape, Size, Source, Weights, examples
+from secateur.options import Energy, Ignore, Latency, Macs, Only, Params, Ratio, Shape, Size, Source, Weights, examples
 
 __all__ = ["app", "main"]
 
@@ -56,6 +56,7 @@ cli_runs.register(app)
     epilog=examples(
         "prune resnet56 --weights r56.safetensors --ratio 0.5 --out small",
         "prune torchvision:resnet50 --macs 50% --scope global --out small",
+        "prune torchvision:resnet18 --latency 0.5 --runtime onnxruntime --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
@@ -69,9 +70,17 @@ def prune(
     macs: Macs = None,
     energy: Energy = None,
     size: Size = None,
+    latency: Latency = None,
+    runtime: Annotated[str | None, typer.Option(help="Where --latency is measured: onnxruntime, openvino …")] = None,
+    batch: Annotated[int, typer.Option(help="Samples per call that --latency is of.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads that --latency is of.")] = 1,
     criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
-    scope: Annotated[str, typer.Option(help="Rank within each group (local), block, or over all (global).")] = "local",
-    round_to: Annotated[int, typer.Option(help="Widths become multiples of this.")] = 1,
+    scope: Annotated[
+        str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")
+    ] = None,
+    round_to: Annotated[
+        str | None, typer.Option(help="Widths become multiples of this; auto: the runtime's step.", metavar="STEP")
+    ] = None,
     min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1,
     only: Only = None,
     ignore: Ignore = None,
@@ -85,11 +94,12 @@ def prune(
     from secateur.commands import pruning
     from secateur.commands.networks import open_network, parse_shape
 
-    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size)
+    where = {"runtime": runtime, "batch": batch, "threads": threads}
+    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
     opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
     options: dict[str, Any] = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope}
     options |= {
-        "round_to": round_to,
+        "round_to": pruning.parse_step(round_to),
         "min_units": min_units,
         "only": only,
         "ignore": ignore or (),
@@ -133,41 +143,7 @@ def recover(
                        target=goal, only=only, ignore=ignore or ())  # fmt: skip
 
 
-@app.command(
-    epilog=examples(
-        "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
-        "sparsify lenet300 --ratio fc1=0.92 --ratio fc2=0.91 --out sparse --bits 5",
-        "sparsify runs/first --pattern 2:4 --ignore conv1 --out sparse",
-    )
-)
-def sparsify(
-    model: Source,
-    out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    weights: Weights = None,
-    ratio: Annotated[
-        list[str] | None, typer.Option(help="Share of weights to remove; or LAYER=SHARE, repeatable.", metavar="SHARE")
-    ] = None,
-    std: Annotated[
-        list[str] | None, typer.Option(help="Threshold in standard deviations; or LAYER=NUMBER.", metavar="NUMBER")
-    ] = None,
-    pattern: Annotated[str, typer.Option(help="element, kernel, n:m (2:4), or 'block 4x4'.")] = "element",
-    scope: Annotated[str, typer.Option(help="The share of every layer (local), or of all (global).")] = "local",
-    criterion: Annotated[str, typer.Option(help="magnitude, lamp or random.")] = "magnitude",
-    only: Only = None,
-    ignore: Ignore = None,
-    bits: Annotated[
-        int | None, typer.Option(min=1, max=8, help="Also share weights (2^bits values) in a compressed file.")
-    ] = None,
-    input_shape: Shape = None,
-) -> None:
-    """Removes single weights without training: same shapes, real zeros."""
-    from secateur.commands import sparsifying
-    from secateur.commands.networks import open_network, parse_shape
-
-    amount = {"ratio": sparsifying.amounts("--ratio", ratio), "std": sparsifying.amounts("--std", std)}
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
-    options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
-    sparsifying.sparsify(opened, out, bits=bits, only=only, ignore=ignore or (), **amount, **options)
+cli_sparse.register(app)
 
 
 @app.command(epilog=examples("layers resnet56 --weights r56.safetensors", "layers resnet56 --count 9 --out shorter"))
@@ -248,24 +224,7 @@ def measure(
     measuring.measure(networks, plan, weights=weights, shape=parse_shape(input_shape), data=data)
 
 
-@app.command(
-    epilog=examples("export runs/first pruned.onnx", "export resnet56 resnet56.pt2 --weights resnet56.safetensors")
-)
-def export(
-    model: Source,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
-    to: Annotated[str | None, typer.Option(help="onnx or pt2; by default the ending of PATH.")] = None,
-    weights: Weights = None,
-    input_shape: Shape = None,
-) -> None:
-    """Writes a network for another runtime, checked against PyTorch."""
-    from secateur.commands import exporting
-    from secateur.commands.networks import open_network, parse_shape
-
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
-    exporting.export(opened, path, to=to)
-
-
+cli_export.register(app)
 cli_lists.register(app)
 
 

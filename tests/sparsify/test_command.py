@@ -11,6 +11,7 @@ import secateur
 from secateur.cli import main
 from secateur.errors import InputError
 from secateur.models import create
+from secateur.sparsify import load_converted
 
 
 def call(*arguments: object) -> int:
@@ -27,6 +28,7 @@ def test_it_leaves_an_artifact_and_a_compressed_file(tmp_path: Path, capsys: pyt
     said = capsys.readouterr().out
     assert "12,500" in said
     assert "40,000" in said
+    assert f"{(out / 'model.sdc').stat().st_size:,} bytes on disk" in " ".join(said.split())
     assert " ".join(said.split()).count("Zeros count as size only") == 1
     loaded = secateur.load(out, model=create("lenet5"))
     assert int(loaded.fc1.weight.count_nonzero()) == 40_000
@@ -34,6 +36,23 @@ def test_it_leaves_an_artifact_and_a_compressed_file(tmp_path: Path, capsys: pyt
     small = secateur.decompress(out / "model.sdc", create("lenet5"))
     assert torch.equal(small.fc1.weight != 0, loaded.fc1.weight != 0)
     assert 2 < len(small.fc1.weight.unique()) <= 17
+
+
+def test_it_measures_sparse_products(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "fast"
+    options = ("--ratio", "0.95", "--pattern", "block 4x1", "--only", "fc1", "--convert", "--out", out)
+    assert call("sparsify", "lenet300", *options) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "in PyTorch, batch 1, 1 thread" in said
+    assert "95.0%" in said
+    if (out / "converted.safetensors").exists():  # which of them wins is the machine's business
+        assert "converted to sparse products" in said
+        dense = create("lenet300")
+        x = torch.randn(3, 1, 28, 28)
+        made = load_converted(out / "converted.safetensors", dense)
+        torch.testing.assert_close(made(x), secateur.load(out, model=dense)(x), rtol=1e-4, atol=1e-4)
+    else:
+        assert "the network stays dense" in said
 
 
 @pytest.mark.parametrize(

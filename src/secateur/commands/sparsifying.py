@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from secateur.commands.networks import Opened
-from secateur.commands.show import change, console, integer, say, size, table
+from secateur.commands.show import change, console, integer, say, table
 from secateur.errors import InputError
 from secateur.recipe.files import disk_errors
 from secateur.recipe.folder import refuse_used
-from secateur.sparsify import Sparse, compress
+from secateur.sparsify import Converted, Sparse, compress, convert_sparse
 from secateur.sparsify import sparsify as remove
 
 __all__ = ["amounts", "sparsify"]
 
-FILE = "model.sdc"
+FILE, CONVERTED = "model.sdc", "converted.safetensors"
 
 
 def amounts(option: str, given: list[str] | None) -> float | dict[str, float] | None:
@@ -38,16 +38,27 @@ def amounts(option: str, given: list[str] | None) -> float | dict[str, float] | 
     return found.get("", found)
 
 
-def sparsify(opened: Opened, out: Path, *, bits: int | None, **options: Any) -> None:
-    """Removes weights, saves an artifact and, with ``bits``, an entropy-coded file, and shows what is left."""
+def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = False, **options: Any) -> None:
+    """Removes weights, saves an artifact and, with ``bits``, an entropy-coded file, and shows what is left.
+
+    With ``convert``, sparse products are timed too, and what wins is saved as ``converted.safetensors``.
+    """
     refuse_used(out)
     found = remove(opened.model, **options)
     with disk_errors(out):
         found.save(out, opened.inputs)
         small = None if bits is None else compress(found.model, out / FILE, bits=bits)
+        faster = convert_sparse(found.model, opened.inputs[:1]) if convert else None
+        if faster is not None and faster.speedup is not None:
+            faster.save(out / CONVERTED)
     _show(opened.name, found)
     if small is not None:
-        say(f"Compressed: {size(small.bytes)} on disk, {small.ratio:.1f}× smaller than {size(small.dense_bytes)}.")
+        say(
+            f"Compressed: {FILE}, {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than the "
+            f"{small.dense_bytes:,} of the weights."
+        )
+    if faster is not None:
+        _show_converted(faster)
     say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
 
 
@@ -61,3 +72,13 @@ def _show(name: str, found: Sparse) -> None:
     say(f"{found.headline}.")
     for note in found.notes:
         say(f"Note: {note}")
+
+
+def _show_converted(found: Converted) -> None:
+    rows = [
+        [x.name, f"{x.sparsity:.1%}", x.product, "–" if x.speedup is None else f"{x.speedup.median:.2f}×"]
+        for x in found.layers
+    ]
+    console().print(table(["Layer", "Zeros", "Product", "Dense / best sparse time"], rows, words=(0, 2)))
+    console().print()
+    say(f"{found.headline}.")
