@@ -1,4 +1,4 @@
-"""`secateur recipes`, `criteria`, `models` and `datasets`: what there is by name."""
+"""`secateur recipes`, `criteria`, `models`, `datasets` and `runtimes`: what there is by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from secateur.commands.show import console, table
 from secateur.errors import InputError
 
-__all__ = ["criteria", "datasets", "models", "recipes"]
+__all__ = ["criteria", "datasets", "models", "recipes", "runtimes"]
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
@@ -58,3 +58,18 @@ def datasets(pattern: str | None) -> None:
         for name, entry in ((name, DATASETS[name]) for name in DATASETS)
     ]
     _show(["Data set", "What it is", "How to name it"], rows, pattern)
+
+
+def runtimes(pattern: str | None) -> None:
+    """Lists the runtimes with the file format each reads, whether it has int8, and its version or how to get it."""
+    from secateur.deploy.formats import FORMATS
+    from secateur.runtimes import RUNTIMES, installed
+    from secateur.runtimes.base import install_command
+
+    rows = []
+    for runtime in (RUNTIMES[name] for name in RUNTIMES):
+        format_ = FORMATS[runtime.format] if runtime.format else None
+        int8 = "yes" if format_ and format_.quantise else "–"
+        state = runtime.version() if installed(runtime) else install_command(runtime.extra)
+        rows.append([runtime.name, runtime.summary, runtime.format or "–", int8, str(runtime.step), state])
+    _show(["Runtime", "What it is", "Format", "int8", "Width step", "Installed, or how to"], rows, pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from secateur.recipe.files import read_json
 if TYPE_CHECKING:
     from secateur.data import DataSet
 
-__all__ = ["Opened", "open_network", "open_run", "parse_shape"]
+__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
 
 IMAGENET_SHAPE = (3, 224, 224)
 
@@ -95,6 +96,24 @@ def open_run(folder: Path) -> list[Opened]:
     images = run.data.sample(64, split="test")
     roles = [role for role in ("dense", "pruned") if role in run.state.models]
     return [Opened(role, run.state.models[role].eval(), images[:2], images, run.data) for role in roles]
+
+
+def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> DataSet | None:
+    """Opens the data set called ``data``, normalised as the first network wants it that is known to want something.
+
+    Args:
+        networks: What will run on it.
+        data: Its name; ``None`` for that of a run that a network comes from.
+        inputs: Example inputs; images get their size.
+    """
+    if data is None:
+        return next((network.data for network in networks if network.data is not None), None)
+    from secateur.data import load
+    from secateur.models import normalisation
+
+    found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
+    known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
+    return found.with_normalisation(*known) if known else found
 
 
 def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Opened:

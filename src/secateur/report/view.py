@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from secateur.deploy.checks import ExportCheck
 from secateur.measure import compression_ratio, mac_reduction
 from secateur.measure.measurement import Measurement
 from secateur.measure.timings import Speedup, Timing, speedups
@@ -126,20 +127,29 @@ def exports(results: Results) -> Table | None:
     """Returns one row per exported and checked file."""
     if not results.exports:
         return None
-    headers = ("File", "Size", "Largest difference", "Same labels", "Images", "Batch", "Run by")
+    headers = ("File", "Size", "Largest difference", "Same labels", "Images", "Top-1 there", "Batch", "Run by")
     rows = [
         (
             check.path,
             words.size(check.bytes),
-            f"{words.tiny(check.max_difference)} (allowed {words.tiny(check.tolerance)})",
+            _agreement(check),
             f"{100 * check.same_labels:.4g} %",
             words.exact(check.images),
+            words.NOTHING if check.top1 is None else f"{check.top1:.2f} %",
             "any" if check.dynamic_batch else f"{check.batches[0]} only" if check.batches else words.NOTHING,
             check.runtime,
         )
         for check in results.exports
     ]
     return Table(headers, tuple(rows))
+
+
+def _agreement(check: ExportCheck) -> str:
+    """The difference beside what is allowed; of an int8 file, beside its signal-to-noise ratio."""
+    if check.tolerance is not None:
+        return f"{words.tiny(check.max_difference)} (allowed {words.tiny(check.tolerance)})"
+    ratio = "no noise" if check.snr_db is None else f"{check.snr_db:.1f} dB"
+    return f"{words.tiny(check.max_difference)} (int8: {ratio})"
 
 
 def measured_speedups(results: Results) -> tuple[Speedup, ...]:

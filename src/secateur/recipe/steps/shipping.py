@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from torch import nn
 
+from secateur.deploy import ExportCheck
+from secateur.deploy.formats import FORMATS
+from secateur.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
@@ -16,37 +21,71 @@ class ExportSettings(Settings):
     """How the network is exported.
 
     Attributes:
-        formats: ``onnx`` (as ``model.onnx``) and ``pt2`` (as ``model.pt2``).
+        to: Formats: ``onnx`` (as ``model.onnx``), ``openvino`` (``model.xml``), ``litert`` (``model.tflite``),
+            ``executorch`` (``model.pte``) and ``pt2`` (``model.pt2``).
+        int8: Whether to write quantised files too (``model-int8.onnx``), in the formats that have them.
+        calibration: Training images to quantise with.
         images: Test images on which each file is compared with PyTorch.
+        scored: Test images for the accuracy of each file in its runtime; 0 for none.
     """
 
-    formats: tuple[Literal["onnx", "pt2"], ...] = Field(default=("onnx",), min_length=1)
+    to: tuple[str, ...] = Field(default=("onnx",), min_length=1)
+    int8: bool = False
+    calibration: int = Field(default=256, ge=1)
     images: int = Field(default=64, ge=1)
+    scored: int = Field(default=10_000, ge=0)
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            FORMATS[name]
+        return tuple(dict.fromkeys(names))
 
 
 class Export(Step[ExportSettings]):
-    """Exports the pruned network (the dense one where nothing was pruned), checked on real images."""
+    """Exports the pruned network (the dense one where nothing was pruned), checked and scored on real images."""
 
     summary = "write the network for its runtime, checked on test images"
     config = ExportSettings
 
-    def run(self, context: Context, state: State, config: ExportSettings) -> tuple[State, StepResult]:
-        """Writes ``model.onnx`` or ``model.pt2`` into the run's folder."""
-        from secateur.deploy import export
+    def check(self, config: ExportSettings) -> None:
+        """Asks for the packages of every format, before the run begins."""
+        for to in config.to:
+            FORMATS[to].need(f"steps.export.to: {to}", int8=config.int8 and FORMATS[to].quantise is not None)
+        if config.int8 and not any(FORMATS[to].quantise for to in config.to):
+            raise InputError(f"steps.export.int8: none of the formats {', '.join(config.to)} has int8 files.")
 
-        model, images = state.models[state.current], context.images(config.images, split="test")
+    def run(self, context: Context, state: State, config: ExportSettings) -> tuple[State, StepResult]:
+        """Writes ``model.onnx`` and the like into the run's folder."""
+        model = state.models[state.current]
         checks: list[dict[str, Any]] = []
         summary: dict[str, Any] = {}
-        for to in config.formats:
-            file = f"model.{to}"
-            check = export(model, images[:1], context.folder / file, to=to, check_inputs=images)
-            checks.append({**check.to_json(), "path": file})
-            summary |= {
-                f"{to}_bytes": check.bytes,
-                f"{to}_max_difference": check.max_difference,
-                f"{to}_same_labels": check.same_labels,
-            }
+        for to, int8 in _files(config):
+            check = _exported(context, model, config, to, int8)
+            checks.append({**check.to_json(), "path": Path(check.path).name})
+            kept = ("bytes", "max_difference", "same_labels", "snr_db", "top1")
+            name = f"{to}_int8" if int8 else to
+            summary |= {f"{name}_{key}": value for key in kept if (value := getattr(check, key)) is not None}
         return state, StepResult(summary=summary, report={"exports": checks})
+
+
+def _files(config: ExportSettings) -> list[tuple[str, bool]]:
+    """Formats to write, each with whether it is the int8 file."""
+    return [
+        (to, int8) for to in config.to for int8 in (False, True) if not int8 or (config.int8 and FORMATS[to].quantise)
+    ]
+
+
+def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
+    from secateur.deploy import export
+    from secateur.deploy.scored import scored
+
+    images = context.images(config.images, split="test")
+    file = context.folder / f"model{'-int8' if int8 else ''}{FORMATS[to].suffix}"
+    calibration = context.images(config.calibration) if int8 else None
+    check = export(model, images[:1], file, to=to, calibration=calibration, check_inputs=images)
+    return scored(check, context.data, images=config.scored)
 
 
 class ReportSettings(Settings):
