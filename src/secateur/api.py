@@ -27,6 +27,7 @@ from secateur.graph.flow import Flow, flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
 from secateur.graph.trace import trace
+from secateur.latency import Rules, setting_of, to_latency
 from secateur.layers import replay
 from secateur.measure.counts import Costs
 from secateur.plan import Plan
@@ -123,6 +124,8 @@ def prune(
         raise UnknownNameError("network that shares are of", of, REFERENCES)
     if ratio is not None and target is not None:
         raise InputError(f"Give either ratio or target; got ratio={ratio!r} and Target({target.measure}=…).")
+    if target is not None and target.measured:
+        setting_of(target)  # before anything that takes time
     step = step_of(round_to, target)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
@@ -138,8 +141,6 @@ def prune(
         return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=made)
 
     if target is not None and target.measured:
-        from secateur.latency import Rules, to_latency
-
         rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
         met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=rules,
                          dense=(model, example_inputs), cut=lambda keep: cut(keep).model)  # fmt: skip

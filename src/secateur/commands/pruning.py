@@ -15,7 +15,7 @@ from secateur.errors import InputError, SecateurError
 from secateur.pruned import Pruned
 from secateur.types import Counts, Target, Unsupported
 
-__all__ = ["calibration", "inspect", "keep", "parse_amount", "prune", "target"]
+__all__ = ["calibration", "inspect", "keep", "parse_amount", "parse_latency", "parse_step", "prune", "target"]
 
 
 def parse_amount(option: str, text: str | None) -> float | None:
@@ -41,17 +41,58 @@ def parse_amount(option: str, text: str | None) -> float | None:
     return value
 
 
-def target(ratio: float | None, **amounts: str | None) -> Target | None:
-    """Reads the options that say how much is cut, by name (``macs="50%"``); exactly one has to be given."""
+def parse_latency(text: str) -> dict[str, float]:
+    """Reads ``0.5`` or ``50%`` (a share), or ``12ms``, as the fields of a target.
+
+    >>> parse_latency("50%"), parse_latency("12 ms")
+    ({'latency': 0.5}, {'latency_ms': 12.0})
+    """
+    plain = text.strip().lower()
+    in_ms = plain.endswith("ms")
+    try:
+        value = parse_amount("--latency", plain.removesuffix("ms").strip() if in_ms else plain)
+    except InputError:
+        value = None
+    if value is None or (not in_ms and value > 1):
+        raise InputError(f"--latency wants a share up to 1 (0.5, 50%) or milliseconds (12ms); got {text!r}.")
+    return {"latency_ms" if in_ms else "latency": value}
+
+
+def target(
+    ratio: float | None, *, latency: str | None = None, where: Mapping[str, Any] | None = None, **amounts: str | None
+) -> Target | None:
+    """Reads the options that say how much is cut, by name (``macs="50%"``); exactly one has to be given.
+
+    Args:
+        ratio: Share of the units to remove.
+        latency: Time to keep.
+        where: Runtime, batch and threads that the latency is of; left out by commands that have no latency.
+        amounts: What else may be kept.
+    """
+    if where is not None:
+        amounts["latency"] = latency
     options = {"ratio": ratio, **amounts}
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if len(given) != 1:
         *names, last = (f"--{name}" for name in options)
         raise InputError(f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}.")
+    if where is not None and where.get("runtime") and latency is None:
+        raise InputError("--runtime says where --latency is measured; give --latency with it (0.5, 12ms).")
     if ratio is not None:
         return None
+    if latency is not None:
+        return Target(**parse_latency(latency), **(where or {}))
     read: Mapping[str, Any] = {name: parse_amount(f"--{name}", text) for name, text in amounts.items()}
     return Target(**read)
+
+
+def parse_step(text: str | None) -> int | str | None:
+    """Reads ``--round-to``: a number, or ``auto``.
+
+    >>> parse_step("16"), parse_step("auto")
+    (16, 'auto')
+    """
+    return int(text) if text is not None and text.strip().isdecimal() else text
 
 
 def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple[Tensor, Tensor]] | None:

@@ -17,7 +17,7 @@ __all__ = ["aim", "override", "settings_of", "shortcuts"]
 TRAINING = ("adapt", "control", "finetune")
 """Kinds of steps that ``--epochs`` speaks to."""
 
-AMOUNTS = ("ratio", "ratios", "params", "macs", "energy", "size", "std", "count", "names")
+AMOUNTS = ("ratio", "ratios", "params", "macs", "energy", "size", "latency", "latency_ms", "std", "count", "names")
 """Settings of which a step that removes takes one."""
 
 

@@ -117,7 +117,7 @@ def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Pa
 
 def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> list[_Part]:
     """What is to go in the end, divided into layers or blocks in the order of execution."""
-    from secateur.budget import choose
+    from secateur.budget import choose, step_of
 
     items = analysis.groups.items
     order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
@@ -127,7 +127,7 @@ def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> lis
         ratio=prune.ratio,
         target=prune.target,
         scope="block" if prune.scope == "block" else "local",
-        round_to=prune.round_to,
+        round_to=step_of(prune.round_to, prune.target),
         min_units=prune.min_units,
     )
     pools: dict[str, list[Group]] = {}

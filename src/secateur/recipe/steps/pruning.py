@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
     from secateur.pruned import Pruned
 
-__all__ = ["TARGETS", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "left", "one_amount",
+__all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "left", "one_amount",
            "pinned_layers", "target_of"]  # fmt: skip
 
-TARGETS = MEASURES
+TARGETS = (*MEASURES, "latency", "latency_ms")
 """Settings that say what is to be left; a step takes one of them, or a ratio."""
+
+WHERE = ("runtime", "batch", "threads")
+"""Settings that say where a latency is measured."""
 
 
 class PruneSettings(Settings):
@@ -38,9 +41,16 @@ class PruneSettings(Settings):
         macs: MACs of one image to keep: a count, or a share up to 1.
         energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
         size: Bytes of the weights to keep: the same.
+        latency: Measured time in ``runtime``, as a share of the network's, up to 1.
+        latency_ms: The same in milliseconds of one call.
+        runtime: Where a latency is measured.
+        batch: Images per call that a latency is of.
+        threads: Threads inside an operator that a latency is of.
         of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
-        scope: Rank units within each group (local), block, or over the whole network (global).
-        round_to: Kept units are a multiple of this.
+        scope: Rank units within each group (local), block, or over the whole network (global); by default local,
+            and with a latency whatever keeps the most score in that time.
+        round_to: Kept units are a multiple of this; ``auto`` for the runtime's own step, which is what a latency
+            takes by default.
         min_units: At least so many units stay in each group.
         only: Modules (names or patterns) that alone are pruned.
         ignore: Modules (names or patterns) that are left alone.
@@ -53,6 +63,7 @@ class PruneSettings(Settings):
 
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {
         "ratio": "removed", "params": "kept", "macs": "kept", "energy": "kept", "size": "kept",
+        "latency": "kept",
     }  # fmt: skip
 
     criterion: str = "l2"
@@ -61,9 +72,14 @@ class PruneSettings(Settings):
     macs: float | None = Field(default=None, gt=0)
     energy: float | None = Field(default=None, gt=0)
     size: float | None = Field(default=None, gt=0)
+    latency: float | None = Field(default=None, gt=0, le=1)
+    latency_ms: float | None = Field(default=None, gt=0)
+    runtime: str | None = None
+    batch: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
     of: Literal["current", "dense"] = "current"
-    scope: Literal["local", "global", "block"] = "local"
-    round_to: int = Field(default=1, ge=1)
+    scope: Literal["local", "global", "block"] | None = None
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
@@ -80,9 +96,17 @@ class PruneSettings(Settings):
         CRITERIA[name]
         return name
 
+    @field_validator("runtime")
+    @classmethod
+    def _known_runtime(cls, name: str | None) -> str | None:
+        from secateur.runtimes import RUNTIMES
+
+        return name if name is None else RUNTIMES[name].name
+
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         one_amount(self, "set what you do not want to null")
+        target_of(self)  # it checks what goes together
         return self
 
     @property
@@ -92,9 +116,12 @@ class PruneSettings(Settings):
 
     def __str__(self) -> str:
         """What is asked for, in words."""
-        pool = {"local": "of every group", "block": "of every block", "global": "of the whole network"}[self.scope]
+        pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
+        pool = pools[self.scope or "local"]
         if self.ratio is not None or self.target is None:
             return f"{self.ratio:.0%} of the units {pool}, lowest {self.criterion} first"
+        if self.target.measured and self.scope is None:
+            return f"down to {left(self.target)}, the widths that keep the most {self.criterion}"
         return f"down to {left(self.target)}, units {pool} with the lowest {self.criterion} first"
 
 
@@ -104,7 +131,7 @@ def one_amount(settings: Settings, hint: str = "") -> None:
     Raises:
         InputError: None of them, or several.
     """
-    keys = ("ratio", *TARGETS)
+    keys = [key for key in ("ratio", *TARGETS) if key in type(settings).model_fields]
     given = [key for key in keys if getattr(settings, key) is not None]
     if len(given) != 1:
         got = " and ".join(given) or "none"
@@ -113,8 +140,9 @@ def one_amount(settings: Settings, hint: str = "") -> None:
 
 def target_of(settings: Settings) -> Target | None:
     """The target that settings name; ``None`` where they name a ratio."""
-    given = {key: value for key in TARGETS if (value := getattr(settings, key)) is not None}
-    return Target(**given) if given else None
+    given = {key: value for key in TARGETS if (value := getattr(settings, key, None)) is not None}
+    where = {key: value for key in WHERE if (value := getattr(settings, key, None)) is not None}
+    return Target(**given, **where) if given else None
 
 
 def left(target: Target) -> str:
@@ -124,6 +152,8 @@ def left(target: Target) -> str:
     ('50% of the macs', '2,000,000 bytes')
     """
     value, name = target.given[target.measure], target.measure
+    if target.measured:
+        return f"{f'{value:.0%} of the time' if name == 'latency' else f'{value:g} ms'} in {target.runtime}"
     unit = {"size": "bytes", "energy": "multiply-accumulates of energy"}.get(name, name)
     return f"{value:.0%} of the {name}" if value <= 1 else f"{value:,.0f} {unit}"
 
@@ -154,7 +184,7 @@ class Prune(Step[PruneSettings]):
         from secateur.api import prune
 
         current = state.models[state.current]
-        options = config.model_dump(exclude={*TARGETS, "calibration"}) | {"target": config.target}
+        options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = context.calibration(config.calibration)
         pruned = prune(current, self._inputs(context), seed=seed, data=data, **options)
