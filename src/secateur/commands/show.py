@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -62,7 +61,7 @@ def table(
             overflow="fold" if position in fold else "ellipsis",
         )
     for row in rows:
-        made.add_row(*(escape(cell) for cell in row))
+        made.add_row(*(Text(cell) for cell in row))
     return made
 
 
