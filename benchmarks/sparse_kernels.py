@@ -41,9 +41,9 @@ FORMS = {"in blocks 16×1": 16, "anywhere": 1}
 def networks() -> Iterator[tuple[str, nn.Module, Tensor, str]]:
     """Name, network, input, and the layer that 2:4 leaves out (3 inputs are no multiple of 4)."""
     torch.manual_seed(0)
-    yield "ResNet-18, 224×224", create("torchvision:resnet18").eval(), torch.randn(1, 3, 224, 224), "conv1"
     layers = [nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 1000)]
     yield "fully connected, 2048-2048-2048-1000", nn.Sequential(*layers).eval(), torch.randn(1, 2048), ""
+    yield "VGG-16 with batch norm, 32×32", create("vgg16_bn_cifar").eval(), torch.randn(1, 3, 32, 32), "features.0"
 
 
 def variants(model: nn.Module, out: str) -> dict[str, nn.Module]:

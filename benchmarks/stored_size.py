@@ -32,17 +32,11 @@ BITS = {"lenet5": {"conv*": 8, "fc*": 5}, "vgg16_bn_cifar": 5}
 def entropy_bytes(small: Compressed) -> float:
     """What no code for independent entries can undercut: entropies of places and of values, and the codebooks.
 
-    Per shared weight of n entries, k of them not zero: ``n·H(k / n) + k·H(values) + 32·values`` bits; other tensors as
-    they are.
+    Per shared weight of n entries, k of them not zero: ``n·H(k / n) + k·H(values) + 32·values`` bits; other tensors
+    (biases, normalisations) as the file has them, without its header.
     """
-    shared = {layer.name for layer in small.layers if layer.values}
-    bits = 0.0
-    for name, tensor in small.model.state_dict().items():
-        if name in shared:
-            bits += _shared_bits(tensor)
-        else:
-            bits += 8 * tensor.numel() * tensor.element_size()
-    return bits / 8
+    state = small.model.state_dict()
+    return sum(_shared_bits(state[x.name]) / 8 if x.values else x.bytes for x in small.layers)
 
 
 def _shared_bits(weight: Tensor) -> float:
