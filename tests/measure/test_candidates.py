@@ -80,6 +80,27 @@ def test_every_network_is_written_for_every_runtime_or_says_why_not(tmp_path: Pa
     assert failed.bytes is None
 
 
+def test_int8_stands_beside_float_where_a_runtime_has_it(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).eval()
+    images = torch.randn(64, 1, 8, 8)
+    runtimes = ["pytorch", "onnxruntime"]
+    found = list(candidates({"a": net}, images[:8], tmp_path, runtimes=runtimes, calibration=images))
+    assert [(c.name, c.runtime, c.problem) for c in found] == [
+        ("a", "pytorch", ""),
+        ("a", "onnxruntime", ""),
+        ("a int8", "onnxruntime", ""),
+    ]
+    _, plain, small = found
+    assert small.bytes is not None
+    assert plain.bytes is not None
+    assert small.bytes < 0.6 * plain.bytes  # a quarter of the weights' bytes, and what the graph takes
+    assert small.difference is not None
+    assert plain.difference is not None
+    assert plain.difference < 1e-5 < small.difference < 0.1
+
+
 def test_a_fixed_batch_size_takes_part_in_its_own_setting_only(tmp_path: Path) -> None:
     net = network()
     entrants = [Entrant("a", net, "pytorch"), Entrant("b", net, "pytorch", batch=2)]
