@@ -17,7 +17,9 @@ Choice = tuple[int, ...]
 """Per group the number of its width in :attr:`Problem.worth`, 0 for the dense one."""
 
 _BISECTIONS = 24
-_EXCHANGES = 200  # at most, and as many pairs are looked at for each
+_EXCHANGES = 300  # at most, and as many changes are looked at for each
+_REACH = 3  # widths on either side that a change goes to
+_SLACK = 0.1  # of the limit, that the times of coupled groups may be less than their sum
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,13 @@ def _improved(problem: Problem, choice: Choice, limit_ms: float) -> Choice:
 
 def _one_better(problem: Problem, choice: Choice, limit_ms: float) -> Choice | None:
     """The best change found: the most score first, by times as if the groups were independent, then exactly."""
-    room = limit_ms - problem.ms(choice)
+    room = limit_ms - problem.ms(choice) + _SLACK * limit_ms
     moves = _moves(problem, choice)
     wider = [m for m in moves if m[0] > 0]
-    alone = [(gain, ms, {g: k}) for gain, ms, g, k in wider if ms <= room]
-    pairs = [(up + down, more + less, {g: k, h: j}) for up, more, g, k in wider for down, less, h, j in moves
+    alone = [(gain, {g: k}) for gain, ms, g, k in wider if ms <= room]
+    pairs = [(up + down, {g: k, h: j}) for up, more, g, k in wider for down, less, h, j in moves
              if down < 0 and g != h and up + down > 0 and more + less <= room]  # fmt: skip
-    for _, _, change in sorted([*alone, *pairs], key=lambda m: -m[0])[:_EXCHANGES]:
+    for _, change in sorted([*alone, *pairs], key=lambda m: -m[0])[:_EXCHANGES]:
         tried = tuple(change.get(g, k) for g, k in enumerate(choice))
         if problem.ms(tried) <= limit_ms and problem.kept(tried) > problem.kept(choice) * (1 + 1e-12):
             return tried
@@ -151,14 +153,14 @@ def _one_better(problem: Problem, choice: Choice, limit_ms: float) -> Choice | N
 
 
 def _moves(problem: Problem, choice: Choice) -> list[tuple[float, float, int, int]]:
-    """Changes of one group to one of the two next widths on either side: (score, milliseconds, group, width)."""
+    """Changes of one group to one of the next widths on either side: (score, milliseconds, group, width)."""
     sizes = problem.sizes(choice)
     found = []
     for g, worth in enumerate(problem.worth):
         gone, terms, now = problem.gone[g], problem.touched[g], choice[g]
         bare = sizes + gone[now]
         before = _ms(terms, sizes)
-        for k in (now - 2, now - 1, now + 1, now + 2):
-            if 0 <= k < len(worth):
+        for k in range(max(0, now - _REACH), min(len(worth), now + _REACH + 1)):
+            if k != now:
                 found.append((float(worth[k] - worth[now]), _ms(terms, bare - gone[k]) - before, g, k))
     return found

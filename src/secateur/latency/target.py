@@ -191,8 +191,9 @@ def _record(setting: Setting, start: Found, reached: Found, share: float, search
 
 
 def _words(setting: Setting, record: dict[str, Any]) -> str:
-    off = abs(record["reached"] / record["wanted"] - 1)
-    missed = "" if off <= TOLERANCE else f", which misses the target by {off:.0%}: no allowed width comes nearer"
+    off = record["reached"] / record["wanted"] - 1
+    missed = "" if off <= TOLERANCE else f", which is {off:.0%} above the target: no allowed widths came nearer"
+    missed = missed if off >= -TOLERANCE else ", as nothing that was measured up to there keeps more score"
     many = f"batch {setting.batch}, {setting.threads} thread{'s' if setting.threads > 1 else ''}"
     return (
         f"measured in {record['version']} ({many}): {record['ms']:.3g} ms against {record['dense_ms']:.3g} ms dense, "
