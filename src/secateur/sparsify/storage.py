@@ -17,6 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.checks import check_network
@@ -127,9 +128,7 @@ def compress(
         size = sum(map(len, parts))
         entries.append({"name": name, "shape": list(tensor.shape), "dtype": _dtype(name, tensor), **entry})
         streams += parts
-        layers.append(
-            CompressedLayer(name, tensor.numel(), int((tensor != 0).sum()), len(entry.get("values", ())), size)
-        )
+        layers.append(CompressedLayer(name, tensor.numel(), int((tensor != 0).sum()), entry.get("values", 0), size))
     header = json.dumps(entries, separators=(",", ":")).encode()
     packed = deflate(header)
     body = b"".join([MAGIC, struct.pack("<II", len(packed), len(header)), packed, *streams])
@@ -164,8 +163,8 @@ def _shared(tensor: Tensor, bits: int) -> tuple[dict[str, Any], list[bytes]]:
         return {"zero": True}, []
     centroids = codebook(values[stays], bits)  # a few different values: their own centroids
     coded = encode(assign(values[stays], centroids), stays)
-    sizes = [len(coded.gaps), len(coded.codes)]
-    return {"values": centroids.tolist(), "symbols": list(coded.symbols), "bytes": sizes}, [coded.gaps, coded.codes]
+    streams = [centroids.astype("<f4").tobytes(), coded.gaps, coded.codes]
+    return {"values": len(centroids), "symbols": list(coded.symbols), "bytes": [len(s) for s in streams]}, streams
 
 
 def _plain(tensor: Tensor) -> tuple[dict[str, Any], list[bytes]]:
@@ -273,9 +272,19 @@ def _tensor(entry: Mapping[str, Any], parts: list[bytes], what: str) -> Tensor:
         size = count * torch.empty((), dtype=dtype).element_size()
         data = bytearray(inflate(parts[0], size, what))
         return torch.frombuffer(data, dtype=dtype).reshape(shape) if count else torch.zeros(shape, dtype=dtype)
-    values = np.array(entry["values"], np.float32)
-    gaps, symbols = int(entry["symbols"][0]), int(entry["symbols"][1])
-    codes, stays = decode(Coded(parts[0], parts[1], (gaps, symbols)), count, len(values), what)
+    values, gaps, coded = _codebook(entry["values"], parts)
+    symbols = int(entry["symbols"][0]), int(entry["symbols"][1])
+    codes, stays = decode(Coded(gaps, coded, symbols), count, len(values), what)
     filled = np.zeros(count, np.float32)
     filled[stays] = values[codes]
     return torch.from_numpy(filled.reshape(shape)).to(dtype)
+
+
+def _codebook(written: Any, parts: list[bytes]) -> tuple[NDArray[np.float32], bytes, bytes]:
+    """The shared values, and the streams that are left; files of earlier versions have the values in the header."""
+    if isinstance(written, list):
+        return np.array(written, np.float32), parts[0], parts[1]
+    values = np.frombuffer(parts[0], "<f4")
+    if len(values) != int(written):
+        raise ValueError(f"{len(values)} shared values where {written} were announced")
+    return values, parts[1], parts[2]
