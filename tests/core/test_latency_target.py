@@ -236,7 +236,11 @@ def test_ratio_and_latency_together(arithmetic: Register) -> None:  # noqa: F811
 def test_bad_rules(arithmetic: Register) -> None:  # noqa: F811
     model, x = chain(8, 8)
     target = Target(latency=0.5, runtime=arithmetic())
-    for options, words in ({"scope": "globl"}, "global"), ({"min_units": 0}, "at least 1"), ({"round_to": "on"}, "got 'on'"):
+    for options, words in (
+        ({"scope": "globl"}, "global"),
+        ({"min_units": 0}, "at least 1"),
+        ({"round_to": "on"}, "got 'on'"),
+    ):
         with pytest.raises(InputError, match=words):
             secateur.prune(model, x, target=target, **options)
 

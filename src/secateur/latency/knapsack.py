@@ -17,6 +17,7 @@ Choice = tuple[int, ...]
 """Per group the number of its width in :attr:`Problem.worth`, 0 for the dense one."""
 
 _BISECTIONS = 24
+_STARTS = 3
 _EXCHANGES = 300  # at most, and as many changes are looked at for each
 _REACH = 3  # widths on either side that a change goes to
 _SLACK = 0.1  # of the limit, that the times of coupled groups may be less than their sum
@@ -75,8 +76,9 @@ def solve(problem: Problem, limit_ms: float) -> Choice | None:
 
     Lagrange's way (Everett 1963, Generalized Lagrange Multiplier Method, Operations Research 11): for a price λ of
     a millisecond, every group in turn takes the width with the most worth − λ · ms, given all others' widths, until
-    none wants another; λ is bisected until the time fits. What is left of the limit is filled, and widths are
-    exchanged between groups as long as that keeps more.
+    none wants another (from the dense and from the narrowest widths: prices are coupled, so the two may end apart);
+    λ is bisected until the time fits. From the three best, what is left of the limit is filled, and widths are
+    exchanged between groups as long as that keeps more. That is near the best there is, but no proof of it.
 
     Args:
         problem: Widths, worths and times.
@@ -89,17 +91,16 @@ def solve(problem: Problem, limit_ms: float) -> Choice | None:
         return problem.dense
     if problem.ms(problem.narrowest) > limit_ms:
         return None
-    best, scale = problem.narrowest, problem.kept(problem.dense) / problem.ms(problem.dense)
+    fitting, scale = {problem.narrowest}, problem.kept(problem.dense) / problem.ms(problem.dense)
     low, high = -9.0, 9.0  # powers of two of λ, around the mean price
     for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        found = _at_price(problem, scale * 2**middle)
-        if problem.ms(found) > limit_ms:
-            low = middle
-            continue
-        high = middle
-        best = max(best, found, key=problem.kept)
-    return _improved(problem, best, limit_ms)
+        price = scale * 2 ** ((low + high) / 2)
+        tried = [_at_price(problem, price, start) for start in (problem.dense, problem.narrowest)]
+        fitting.update(choice for choice in tried if problem.ms(choice) <= limit_ms)
+        found = max(tried, key=lambda choice: problem.kept(choice) - price * problem.ms(choice))
+        low, high = (low, (low + high) / 2) if found in fitting else ((low + high) / 2, high)
+    best = sorted(fitting, key=problem.kept)[-_STARTS:]
+    return max((_improved(problem, choice, limit_ms) for choice in best), key=problem.kept)
 
 
 def _ms(terms: Sequence[Term], sizes: Sizes) -> float:
@@ -107,10 +108,10 @@ def _ms(terms: Sequence[Term], sizes: Sizes) -> float:
     return sum(term.ms(*(flat[s] for s in term.slots)) for term in terms)
 
 
-def _at_price(problem: Problem, price: float) -> Choice:
-    """Widths that no group alone wants to change when a millisecond costs ``price``."""
-    choice = list(problem.dense)
-    sizes = problem.full.copy()
+def _at_price(problem: Problem, price: float, start: Choice) -> Choice:
+    """Widths that no group alone wants to change when a millisecond costs ``price``, found from ``start`` on."""
+    choice = list(start)
+    sizes = problem.sizes(start)
     for _ in range(50):
         before = tuple(choice)
         for g, worth in enumerate(problem.worth):
