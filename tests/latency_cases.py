@@ -27,7 +27,7 @@ def seconds_by_macs(model: nn.Module, inputs: Any) -> float:
 
 
 @pytest.fixture
-def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Callable[..., str]]:
+def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., str]:
     """Registers a runtime that takes as long as a function says, with widths in steps of 2 and a cache of its own."""
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
     for module in ("table", "whole"):
@@ -41,7 +41,7 @@ def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Calla
         monkeypatch.setitem(RUNTIMES._items, name, runtime)
         return name
 
-    yield register
+    return register
 
 
 def chain(*widths: int, side: int = 8) -> tuple[nn.Module, Tensor]:

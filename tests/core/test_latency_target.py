@@ -44,7 +44,8 @@ def test_share_is_met_and_recorded(arithmetic: Register, make: Any, share: float
     assert found["reached"] == pytest.approx(pruned.after.macs / pruned.before.macs, rel=1e-6)
     assert found["wanted"] == share
     assert all(c.kept % 2 == 0 for c in pruned.groups)
-    assert pruned.verification is not None and pruned.verification.max_relative_error < 1e-4
+    assert pruned.verification is not None
+    assert pruned.verification.max_relative_error < 1e-4
     assert f"{found['reached']:.1%} where {share:.1%} was asked for" in pruned.notes[0]
 
 
@@ -151,13 +152,15 @@ def test_table_is_kept_and_a_damaged_one_measured_anew(
     assert len(first) == len(set(first)) == 2  # both convolutions share theirs
     with counted(monkeypatch) as again:
         two = secateur.prune(model, x, target=target)
-    assert again == [] and record(two) == record(one)
+    assert again == []
+    assert record(two) == record(one)
     (file,) = (tmp_path / "cache").rglob("*.json")
     for damage in ("{", '{"format": 1}', file.read_text().replace('"reference_ms": ', '"reference_ms": -')):
         file.write_text(damage)
         with counted(monkeypatch) as anew:
             three = secateur.prune(model, x, target=target)
-        assert anew == first and record(three) == record(one)
+        assert anew == first
+        assert record(three) == record(one)
         assert any("was damaged" in note for note in three.notes)
     assert json.loads(file.read_text())["facts"]["runtime"] == "arithmetic"
 
@@ -172,7 +175,8 @@ def test_other_threads_are_another_table(
     secateur.prune(model, x, target=Target(latency=0.5, runtime=name))
     with counted(monkeypatch) as other:
         secateur.prune(model, x, target=Target(latency=0.5, runtime=name, threads=2))
-    assert other and len(list((tmp_path / "cache").rglob("*.json"))) == 2
+    assert other
+    assert len(list((tmp_path / "cache").rglob("*.json"))) == 2
 
 
 # ----------------------------------------------------------------------------------------------------- bad input
@@ -273,7 +277,8 @@ def test_knapsack_is_nearly_as_good_as_trying_everything(seed: int, share: float
     limit = share * made.ms(made.dense)
     fitting = [c for c in itertools.product(range(4), repeat=5) if made.ms(c) <= limit]
     found = solve(made, limit)
-    assert found is not None and made.ms(found) <= limit
+    assert found is not None
+    assert made.ms(found) <= limit
     assert made.kept(found) >= 0.95 * max(made.kept(c) for c in fitting)
 
 
@@ -289,7 +294,8 @@ def test_widths_and_what_they_are_worth() -> None:
     groups = analyse(model, x).groups
     scores = score(groups, lambda view: torch.arange(1.0, len(view) + 1))
     wide, narrow = widths(groups.items, scores, Rules(round_to=8, fine=True))
-    assert wide.kept == (32, 24, 16, 8) and narrow.kept == (10, 8, 4, 2)
+    assert wide.kept == (32, 24, 16, 8)
+    assert narrow.kept == (10, 8, 4, 2)
     assert narrow.worth.tolist() == pytest.approx([10, (55 - 3) / 5.5, (7 + 8 + 9 + 10) / 5.5, 19 / 5.5])
     keep = narrow.cut(wide.cut(np.ones(groups.units, dtype=bool), 3), 1)
     assert keep.sum() == 8 + 8
