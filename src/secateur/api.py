@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.analysis import Analysis, analyse, unsupported
-from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, step_of
+from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, reached, step_of
 from secateur.checks import check_network
 from secateur.criteria import GroupView
 from secateur.criteria.data import Data
@@ -151,7 +151,7 @@ def prune(
                   min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
                   absolute=scores.absolute)  # fmt: skip
     pruned = cut(keep, scope=scope or "local")
-    return replace(pruned, notes=(*scores.notes, *pruned.notes))
+    return replace(pruned, notes=(*scores.notes, *reached(analysis.costs, keep, goal), *pruned.notes))
 
 
 def apply(

@@ -63,6 +63,8 @@ def test_a_share_of_the_energy_is_reached(share: float) -> None:
     pruned = secateur.prune(model, x, target=Target(energy=share), scope="global")
     assert energy(pruned.model, x).total / energy(model, x).total == pytest.approx(share, rel=0.01)
     assert pruned.plan.provenance["target"] == {"energy": share}
+    before, after = (f"{energy(net, x).total:,.0f}" for net in (model, pruned.model))
+    assert any(note.startswith(f"energy: {before} → {after} multiply-accumulates") for note in pruned.notes)
 
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.25])
@@ -70,6 +72,7 @@ def test_a_share_of_the_file_is_reached(share: float) -> None:
     model, x = chain()
     pruned = secateur.prune(model, x, target=Target(size=share))
     assert size_on_disk(pruned.model) / size_on_disk(model) == pytest.approx(share, rel=0.01)
+    assert any(f"→ {size_on_disk(pruned.model):,} bytes" in note for note in pruned.notes)
 
 
 def test_absolute_targets_are_multiply_accumulates_and_bytes() -> None:

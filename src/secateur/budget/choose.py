@@ -13,12 +13,17 @@ from secateur.graph.groups import Group
 from secateur.measure.counts import Costs
 from secateur.types import Target
 
-__all__ = ["TOLERANCE", "choose"]
+__all__ = ["TOLERANCE", "choose", "counted", "reached"]
 
 TOLERANCE = 0.01
 """A target counts as met within one per cent."""
 
 Mask = NDArray[np.bool_]
+
+_UNITS = {
+    "energy": "multiply-accumulates by the model of secateur.measure.energy, nothing was measured",
+    "size": "bytes of model.safetensors",
+}
 
 
 def choose(
@@ -73,6 +78,24 @@ def choose(
     return keep
 
 
+def reached(costs: Costs, keep: Mask, target: Target | None) -> tuple[str, ...]:
+    """What came of a target that parameters and MACs do not show: energy or bytes, in words."""
+    if target is None or target.measure not in _UNITS:
+        return ()
+    dense, now = (costs.measure(target.measure, units) for units in (np.ones_like(keep), keep))
+    return (f"{target.measure}: {dense:,.0f} → {now:,.0f} {_UNITS[target.measure]} ({now / dense:.1%})",)
+
+
+def counted(target: Target | None) -> None:
+    """Refuses a target that is measured.
+
+    Raises:
+        InputError: It is a latency.
+    """
+    if target is not None and target.measured:
+        raise InputError(f"A latency is measured, not counted, and only secateur.prune() aims at one; got {target}.")
+
+
 def _check(ratio: float | None, target: Target | None, scope: str, round_to: int, min_units: int) -> None:
     if (ratio is None) == (target is None):
         raise InputError("Give either ratio (share of units to remove) or target (params, macs, … to keep).")
@@ -116,8 +139,7 @@ def _to_ratio(
 
 def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
-    if target.measured:
-        raise InputError(f"A latency is measured, not counted, and only secateur.prune() aims at one; got {target}.")
+    counted(target)
     name = target.measure
     dense = costs.measure(name, keep)
     wanted = target.of(dense)
