@@ -27,8 +27,9 @@ PLAIN = Layer("conv", (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
 def mobile() -> tuple[nn.Module, torch.Tensor]:
     """A strided stem, a depthwise convolution, a projection and a head."""
     relu6 = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
-    return settle(nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.SiLU(), relu6, nn.Conv2d(16, 24, 1),
-                                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4))), torch.randn(1, 3, 16, 16)  # fmt: skip
+    parts = [nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.SiLU(), relu6, nn.Conv2d(16, 24, 1)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4)]
+    return settle(nn.Sequential(*parts, *head)), torch.randn(1, 3, 16, 16)
 
 
 def test_layers_are_found_with_what_their_time_depends_on() -> None:

@@ -28,7 +28,9 @@ TOLERANCE = 0.05
 """A latency counts as met within five per cent."""
 
 _ENOUGH = 0.02  # closer than this, another round would follow the noise
+_NEAR = 0.03  # closer than this, no other network is looked for
 _ROUNDS = 6
+_NUDGES, _NUDGE = 8, 0.03
 
 Mask = NDArray[np.bool_]
 
@@ -140,27 +142,39 @@ class _Search:
     ) -> None:
         self.costs, self.terms = costs, terms
         self.pick, self.whole, self.cut = pick, whole, cut
-        self.measured: set[bytes] = set()
+        self.measured: dict[bytes, float] = {}
 
     def run(self, share: float) -> tuple[Mask, Found]:
         points = [(1.0, self._ms(np.ones(self.costs.groups.units, dtype=bool)))]
         best: tuple[Mask, Found] | None = None
         while len(self.measured) < _ROUNDS:
-            fitting = self.pick.within(_limit(points, share))
-            keep = self.pick.narrowest if fitting is None else fitting
-            if keep.tobytes() in self.measured:
+            keep = self._next(_limit(points, share), share)
+            if keep is None:
                 break
             found = self.whole.measure(None if keep.all() else self.cut(keep))
-            self.measured.add(keep.tobytes())
+            self.measured[keep.tobytes()] = found.share
             points.append((found.share, self._ms(keep)))
             if best is None or abs(found.share - share) < abs(best[1].share - share):
                 best = keep, found
             if abs(found.share - share) <= _ENOUGH * share:
                 break
-            if fitting is None and found.share > share * (1 + TOLERANCE):
+            if found.share > share * (1 + TOLERANCE) and (keep == self.pick.narrowest).all():
                 raise BudgetError(self._below(share, found))
         assert best is not None
         return best
+
+    def _next(self, limit: float, share: float) -> Mask | None:
+        """The network at a limit; where it was measured, one a little further the way that is missing, if any."""
+        for _ in range(_NUDGES):
+            fitting = self.pick.within(limit)
+            keep = self.pick.narrowest if fitting is None else fitting
+            if keep.tobytes() not in self.measured:
+                return keep
+            off = share - self.measured[keep.tobytes()]
+            if abs(off) <= _NEAR * share:
+                break
+            limit *= 1 + _NUDGE * np.sign(off)
+        return None
 
     def _ms(self, keep: Mask) -> float:
         return predicted(self.costs, self.terms, keep)

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.analysis import Analysis, analyse
 from secateur.api import plan_of
-from secateur.budget import choose
+from secateur.budget import choose, counted
 from secateur.errors import BudgetError
 from secateur.graph.trace import preserved_rng
 from secateur.plan import Plan
@@ -75,6 +75,7 @@ def select(
         BudgetError: Nothing to remove, or a target out of reach.
     """
     example, calibration = first_batch(calibration)
+    counted(target)
     analysis = analyse(model, example, only=only, ignore=ignore, granularity=granularity)
     if not analysis.groups.items:
         raise BudgetError("Nothing can be selected: the network has no free group.")
