@@ -81,7 +81,8 @@ def target(
     if ratio is not None:
         return None
     if latency is not None:
-        return Target(**parse_latency(latency), **(where or {}))
+        fields: Mapping[str, Any] = {**parse_latency(latency), **(where or {})}
+        return Target(**fields)
     read: Mapping[str, Any] = {name: parse_amount(f"--{name}", text) for name, text in amounts.items()}
     return Target(**read)
 
