@@ -29,7 +29,8 @@ class Odd(nn.Module):
 
 def test_a_name_and_its_suffix_say_network_and_runtime() -> None:
     net = nn.ReLU()
-    found = as_entrants({"a": net, "a.onnx": "x/a.onnx", "b.pt2": Path("b.pt2")}, ["pytorch"])
+    models: dict[str, nn.Module | str | Path] = {"a": net, "a.onnx": "x/a.onnx", "b.pt2": Path("b.pt2")}
+    found = as_entrants(models, ["pytorch"])
     assert [(e.name, e.runtime, e.batch) for e in found] == [
         ("a", "pytorch", None),
         ("a", "onnxruntime", None),

@@ -28,6 +28,7 @@ __all__ = ["Child", "Job", "ModuleFiles", "children"]
 
 _COMMAND = (sys.executable, "-m", "secateur.measure.child")
 _STOP_S = 2.0
+_ANSWER_S = 600.0  # importing a runtime takes seconds, and minutes where many others want the processor
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Child:
     """
 
     def __init__(
-        self, name: str, *, timeout_s: float = 300.0, command: Sequence[str] = _COMMAND, threads: int = 1
+        self, name: str, *, timeout_s: float = _ANSWER_S, command: Sequence[str] = _COMMAND, threads: int = 1
     ) -> None:
         """Starts the process; it waits for its job."""
         self.name, self.timeout_s = name, timeout_s
@@ -182,7 +183,7 @@ class Child:
 
 @contextmanager
 def children(
-    jobs: Mapping[str, Job], inputs: ExampleInputs, *, timeout_s: float = 300.0
+    jobs: Mapping[str, Job], inputs: ExampleInputs, *, timeout_s: float = _ANSWER_S
 ) -> Iterator[dict[str, Contender]]:
     """Gives every network a fresh process for the length of the block, and a contender that asks it.
 
@@ -202,7 +203,8 @@ def children(
         torch.save(inputs, folder / "inputs.pt")
         held = {}
         for name, job in jobs.items():
-            held[name] = stack.enter_context(Child(name, timeout_s=timeout_s, threads=job.threads))
+            child = Child(f"{name} in {job.runtime}", timeout_s=timeout_s, threads=job.threads)
+            held[name] = stack.enter_context(child)
             request = {"file": str(job.file.resolve()), "runtime": job.runtime, "threads": job.threads}
             held[name].send(request | {"inputs": str(folder / "inputs.pt")})
         for child in held.values():  # they opened their networks at the same time
