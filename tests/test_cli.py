@@ -30,6 +30,7 @@ COMMANDS = (
     "criteria",
     "models",
     "datasets",
+    "runtimes",
 )
 SMALL = [
     *("--set", "data.limit=96", "--set", "steps.measure.runtimes=[]", "--epochs", "1", "--ratio", "0.5"),
@@ -206,6 +207,30 @@ def test_export(tmp_path: Path, finished: Path, ending: str, secateur_cli) -> No
     assert file.stat().st_size > 10_000
 
 
+def test_export_of_int8_is_calibrated_and_scored_on_the_run_s_own_images(
+    tmp_path: Path, finished: Path, secateur_cli
+) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "small.onnx"
+    said = secateur_cli("export", finished, file, "--int8", "--images", "50")
+    assert said.code == 0
+    assert "onnx int8 (calibrated on" in said.out
+    assert "signal-to-noise ratio" in said.out
+    assert "of 50 test images right" in said.out
+    assert file.is_file()
+
+
+def test_runtimes_are_listed_with_how_to_get_the_missing_ones(monkeypatch: pytest.MonkeyPatch, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    from secateur.runtimes import base
+
+    monkeypatch.setattr(base, "_found", lambda name: name == "torch")
+    said = secateur_cli("runtimes")
+    assert said.code == 0
+    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    assert "pip install torch==" in lines["litert"]
+    assert '"secateur[litert]"' in lines["litert"]
+    assert "pip install" not in lines["pytorch"]
+
+
 def test_report_is_written_again(tmp_path: Path, finished: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
     (finished / "report.html").unlink()
     said = secateur_cli("report", finished, "--picture", tmp_path / "result.svg")
@@ -259,6 +284,8 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["measure", "lenet5", "--int8"], "--data"),
         (["measure", "gone.onnx", "--input-shape", "1,8,8"], "gone.onnx"),
         (["export", "lenet5", "x.pt3"], "pt2"),
+        (["export", "lenet5", "x.onnx", "--int8"], "--calibration"),
+        (["export", "lenet5", "x.onnx", "--int8", "--calibration", "cifar10:nowhere"], "nowhere"),
         (["report", "nowhere"], "no run in"),
     ],
 )
