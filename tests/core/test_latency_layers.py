@@ -102,7 +102,7 @@ def test_grid_spans_the_widths_in_steps(full: int, step: int) -> None:
     grid = axis(full, least, step)
     assert (grid[0], grid[-1]) == (least, full)
     assert list(grid) == sorted(set(grid))
-    assert all(w % step == 0 or w in (least, full, step // 2) for w in grid)
+    assert all(w % step == 0 or w in (least, full, step // 2, step // 4) for w in grid)
     assert len(grid) <= 7
 
 

@@ -295,8 +295,8 @@ def test_widths_and_what_they_are_worth() -> None:
     scores = score(groups, lambda view: torch.arange(1.0, len(view) + 1))
     wide, narrow = widths(groups.items, scores, Rules(round_to=8, fine=True))
     assert wide.kept == (32, 24, 16, 8)
-    assert narrow.kept == (10, 8, 4)
-    assert narrow.worth.tolist() == pytest.approx([10, (55 - 3) / 5.5, (7 + 8 + 9 + 10) / 5.5])
+    assert narrow.kept == (10, 8, 4, 2)
+    assert narrow.worth.tolist() == pytest.approx([10, (55 - 3) / 5.5, (7 + 8 + 9 + 10) / 5.5, 19 / 5.5])
     keep = narrow.cut(wide.cut(np.ones(groups.units, dtype=bool), 3), 1)
     assert keep.sum() == 8 + 8
     assert score_kept([wide, narrow], keep) == pytest.approx((sum(range(25, 33)) / 16.5 + 52 / 5.5) / 42)

@@ -32,8 +32,8 @@ class Rules:
         scope: ``None`` to keep the most score; else units go in the order of this scope until the time fits.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
-        fine: Whether groups of up to two steps may also become half a step wide, if that keeps the most score:
-            networks of few channels have no other width to go to.
+        fine: Whether groups of up to two steps may also become a half or a quarter of a step wide, if that keeps
+            the most score: networks of few channels have no other width to go to.
     """
 
     scope: str | None = None
@@ -52,7 +52,7 @@ class Rules:
         """Widths below ``size`` that a group may be cut to, the widest first.
 
         >>> Rules(fine=True).widths(32), Rules().widths(64)
-        ([16, 8], [48, 32, 16])
+        ([16, 8, 4], [48, 32, 16])
         """
         finer = parts(self.round_to) if self.fine and size <= 2 * self.round_to else ()
         kept = [*range((size - 1) // self.round_to * self.round_to, 0, -self.round_to), *finer]

@@ -37,12 +37,12 @@ _SHARES = (0.25, 0.5, 0.75)
 
 
 def parts(step: int) -> tuple[int, ...]:
-    """Widths below one step that are worth a look where a whole network is not much wider: half of it.
+    """Widths below one step that are worth a look where a whole network is not much wider: a half, a quarter.
 
     >>> parts(16), parts(1)
-    ((8,), ())
+    ((8, 4), ())
     """
-    return (step // 2,) if step % 2 == 0 else ()
+    return tuple(step // share for share in (2, 4) if step % share == 0)
 
 
 def axis(full: int, least: int, step: int) -> tuple[int, ...]:
