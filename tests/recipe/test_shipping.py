@@ -30,7 +30,7 @@ def test_every_format_and_its_int8_file_is_written_checked_and_scored(tmp_path: 
     run(load_recipe(tmp_path / "ship.yaml"), tmp_path / "out")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     files = {check["path"]: check for check in results["exports"]}
-    assert list(files) == ["model.onnx", "model.pt2", "model-int8.onnx"]
+    assert list(files) == ["model.onnx", "model-int8.onnx", "model.pt2"]
     assert all((tmp_path / "out" / name).is_file() for name in files)
     assert {name: check["scored"] for name, check in files.items()} == dict.fromkeys(files, 40)
     assert files["model.onnx"]["top1"] == files["model.pt2"]["top1"]
