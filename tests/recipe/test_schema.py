@@ -114,7 +114,11 @@ def test_shortcuts(tmp_path: Path) -> None:
         ("ratio: 0.1", "ratio: -0.1", ("line 10", "greater than or equal to 0")),
         ("ratio: 0.1", "ratio: .nan", ("line 10", "finite")),
         ("ratio: 0.1", "ratio: 0.1\n    macs: 0.5", ("line 9", "one of ratio, params, macs")),
-        ("ratio: 0.1", "criterion: l2", ("line 9", "one of ratio, params, macs, energy, size, latency, latency_ms; got none")),
+        (
+            "ratio: 0.1",
+            "criterion: l2",
+            ("line 9", "one of ratio, params, macs, energy, size, latency, latency_ms; got none"),
+        ),
         ("ratio: 0.1", "ratio: 0.1\n    criterion: l3", ("line 11", "no criterion named 'l3'", "'l2'")),
         ("- measure", "- mesure", ("line 11", "no step named 'mesure'", "'measure'")),
         ("- measure", "- {measure: , prune: }", ("line 11", "one name with its settings")),
