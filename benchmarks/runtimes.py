@@ -4,8 +4,9 @@ Run: python benchmarks/runtimes.py [--weights ADAPTED_RESNET56] [--data CIFAR10_
 
 ResNet-18 and MobileNetV2 of torchvision at 224×224 (random weights: no model hub here, and time does not depend on
 them; batch norm is re-estimated on the images so that activations are in a usual range for int8) and ResNet-56 at
-32×32. `Target(macs=0.5)` with widths in multiples of 16 (ResNet-56, 16 wide at its begin: 8). Every runtime's networks are timed in shuffled, interleaved
-rounds, each in fresh processes of its own. ResNet-18 is pruned in several ways and all of them are reported.
+32×32. `Target(macs=0.5)` with widths in multiples of 16 (ResNet-56, 16 wide at its begin: 8). Every runtime's networks
+are timed in shuffled, interleaved rounds, each in fresh processes of its own. ResNet-18 is pruned in several ways and
+all of them are reported.
 Writes results/runtimes.json after every network and runtime, goes on where it was stopped, and fills the tables in
 docs/runtimes-measured.md.
 """
