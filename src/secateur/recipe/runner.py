@@ -101,6 +101,7 @@ def run(
     data = load_data(recipe)
     state = _begin(recipe, data)
     recipe = unroll(recipe, state.models["dense"], data.sample(2, seed=recipe.seed))
+    _check(recipe)
     with disk_errors(out):
         folder = RunFolder.create(out, recipe, data, command)
     return _Runner(folder, recipe, data, on_event, progress).go(state)
@@ -131,7 +132,8 @@ def _check(recipe: Recipe) -> None:
     from secateur.recipe.steps import STEPS
 
     for step in recipe.steps:
-        STEPS[step.kind].check(step.config)
+        if step.kind in STEPS:  # an iterate over layers becomes steps when the network is there
+            STEPS[step.kind].check(step.config)
 
 
 def _begin(recipe: Recipe, data: DataSet) -> State:
