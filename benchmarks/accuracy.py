@@ -40,6 +40,7 @@ from secateur.train.distill import Distill
 
 REDUCTIONS = (1.4, 2.0, 3.0)
 EPOCHS = (3, 1)
+TEACHER = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Bench:
     def tuned(self, model: nn.Module, epochs: int, seed: int, name: str, *, teacher: bool = True) -> dict[str, Any]:
         """Fine-tunes in place; both tools and the control come through here."""
         began = time.perf_counter()
-        extras = [Distill(self.dense)] if teacher else []
+        extras = [Distill(self.dense, weight=self.options.teacher)] if teacher else []
         folder = self.folder / name.replace(" ", "-")
         config = self.config(epochs, self.network.tune_lr, self.network.batch)
         fit(model, self.small, config, seed=seed, extras=extras, folder=folder)
@@ -183,16 +184,17 @@ def ours(bench: Bench, reduction: float, seed: int) -> Iterator[Row]:
     began = time.perf_counter()
     plan = secateur.select(bench.dense, x, target=secateur.Target(macs=dense_macs / reduction), seed=seed)
     cut = secateur.apply(bench.dense, plan, x[:2])
-    size = {"way": "Secateur", "macs": cut.after.macs, "params": cut.after.params}
+    way = "Secateur" if bench.options.teacher == TEACHER else f"Secateur, teacher weighs {bench.options.teacher}"
+    size = {"way": way, "macs": cut.after.macs, "params": cut.after.params}
     yield size | {"stage": "none", "top1": bench.top1(cut.model)}
     statistics = secateur.recover(cut, x, dense=bench.dense, method="batch_norm", seed=seed)
     yield size | {"stage": "batch norm", "top1": bench.top1(statistics.model)}
     fixed = secateur.recover(cut, x, dense=bench.dense, seed=seed)
     seconds = round(time.perf_counter() - began)
     yield size | {"stage": "repaired", "top1": bench.top1(fixed.model), "seconds": seconds}
-    for epochs in EPOCHS:
-        again = secateur.recover(cut, x, dense=bench.dense, seed=seed) if epochs != EPOCHS[0] else fixed
-        tuned = bench.tuned(again.model, epochs, seed, _name("ours", reduction, seed, epochs))
+    for epochs in bench.options.epochs:
+        again = secateur.recover(cut, x, dense=bench.dense, seed=seed) if epochs != bench.options.epochs[0] else fixed
+        tuned = bench.tuned(again.model, epochs, seed, _name(way, reduction, seed, epochs))
         yield size | {"stage": f"{epochs} epochs", **tuned}
 
 
@@ -211,7 +213,7 @@ def theirs(bench: Bench, reduction: float, seed: int, criterion: str) -> Iterato
             "scope": "global" if everywhere else "local"}  # fmt: skip
     yield size | {"stage": "none", "top1": bench.top1(cut)}
     yield size | {"stage": "batch norm", "top1": bench.top1(again)}
-    for epochs in EPOCHS:
+    for epochs in bench.options.epochs:
         model = peer.estimate_batch_norm(cut, lambda: iter(x.split(128)))
         tuned = bench.tuned(model, epochs, seed, _name(criterion, reduction, seed, epochs))
         yield size | {"stage": f"{epochs} epochs", **tuned}
@@ -259,13 +261,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="images to fine-tune on")
     parser.add_argument("--dense-images", type=int, default=20_000)
     parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
+    parser.add_argument("--teacher", type=float, default=TEACHER, help="weight of the teacher in the loss")
+    parser.add_argument("--ways", nargs="+", help="only these: dense, Secateur, group L2, BN scale")
     parser.add_argument("--no-docs", action="store_true", help="a trial: print the rows and write nothing")
     options = parser.parse_args()
     benches = {name: Bench(name, options) for name in options.networks}
     for name, reduction, seed, way in jobs(options):
         bench = benches[name]
+        if options.ways and way not in options.ways:
+            continue
         rows = [] if options.no_docs else read(f"accuracy-{slug(name)}")
-        key = {"network": name, "reduction": reduction, "seed": seed, "job": way}
+        job = way if options.teacher == TEACHER else f"{way}, {options.teacher}"
+        key = {"network": name, "reduction": reduction, "seed": seed, "job": job}
         if any(r["job_done"] and all(r[k] == v for k, v in key.items()) for r in rows):
             continue
         made = [r for r in rows if any(r[k] != v for k, v in key.items())]
