@@ -209,9 +209,11 @@ def test_compiled_steps_train_the_same_network(data: DataSet, monkeypatch: pytes
     """Dynamo's graph run as it is (no C++ compiler needed): wiring, names, extras and result."""
     compiled: list[nn.Module] = []
 
-    def through_dynamo(model: nn.Module, real: Any = torch.compile) -> Any:
+    real = torch.compile
+
+    def through_dynamo(model: nn.Module, **options: Any) -> Any:
         compiled.append(model)
-        return real(model, backend="eager")
+        return real(model, **{**options, "backend": "eager"})
 
     monkeypatch.setattr(torch, "compile", through_dynamo)
     plain, fast = network(), network()

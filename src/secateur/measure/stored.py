@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredSize", "safetensors_bytes"]
 
-_TYPES = {torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.float16: "F16",
-          torch.bfloat16: "BF16", torch.int32: "I32", torch.float32: "F32", torch.float64: "F64",
-          torch.int64: "I64"}  # fmt: skip
+_TYPES = {torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.float8_e5m2: "F8_E5M2",
+          torch.float8_e4m3fn: "F8_E4M3", torch.float8_e4m3fnuz: "F8_E4M3FNUZ", torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+          torch.int16: "I16", torch.uint16: "U16", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32",
+          torch.uint32: "U32", torch.float32: "F32", torch.complex64: "C64", torch.float64: "F64", torch.int64: "I64",
+          torch.uint64: "U64"}  # fmt: skip
 """The format's names; tensors of the last ones come first in a file."""
 
 _RANK = {dtype: rank for rank, dtype in enumerate(_TYPES)}
@@ -28,15 +30,16 @@ def safetensors_bytes(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -
     """Bytes of a safetensors file with these tensors, by name: types and shapes.
 
     Format (https://github.com/huggingface/safetensors#format): 8 bytes with the header's length; the header, JSON
-    without spaces, filled up to a multiple of 8; the tensors one after the other.
+    without spaces, filled up to a multiple of 8; the tensors one after the other. A type that the format does not have
+    counts its bytes all the same: such a network can be cut, if not saved.
 
     >>> safetensors_bytes({"weight": (torch.float32, (1, 2))})
     80
     """
     entries, place = {}, 0
-    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-_RANK[item[1][0]], item[0])):
+    for name, (dtype, shape) in sorted(tensors.items(), key=lambda item: (-_RANK.get(item[1][0], -1), item[0])):
         end = place + prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": _TYPES[dtype], "shape": list(shape), "data_offsets": [place, end]}
+        entries[name] = {"dtype": _TYPES.get(dtype, str(dtype)), "shape": list(shape), "data_offsets": [place, end]}
         place = end
     header = len(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode())
     return 8 + -(-header // 8) * 8 + place
