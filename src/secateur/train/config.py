@@ -31,8 +31,8 @@ class TrainConfig(BaseModel):
         gradient_clip: Largest gradient norm, or ``None``.
         precision: ``32``, or ``bf16`` for automatic mixed precision.
         channels_last: Memory layout of images and convolution weights; faster on CPUs and tensor cores.
-        compile: Train through ``torch.compile``: half a minute or more before the first step (it needs a C++
-            compiler on a CPU), then faster steps; pays from a few epochs on (docs/finetuning.md has figures).
+        compile: Train through ``torch.compile``. The first steps wait for the compiler (on a CPU a C++ one), so it can
+            only pay for long trainings; whether it does depends on network and machine, so time an epoch of each.
         early_stop: Epochs without a better validation accuracy after which to stop, or ``None``.
         augment: Random crop and mirroring as the data set says.
         keep: Which weights the network ends with: of the ``last`` epoch, or of the ``best`` one by
