@@ -117,7 +117,9 @@ def resume(folder: str | Path, *, on_event: OnEvent | None = None, progress: boo
         DataError: There is no run in ``folder``, or its files are damaged.
         InputError: Its recipe was changed, or another process works in it.
     """
-    with _opened(folder) as (found, recipe, data), _threads(int(found.about["machine"]["threads"])):
+    from secateur.measure.rounds import thread_count
+
+    with _opened(folder) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)
         return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
@@ -152,18 +154,6 @@ def _opened(folder: str | Path) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
     with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
         recipe = found.recipe()
         yield found, recipe, load_data(recipe)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
