@@ -96,7 +96,7 @@ def candidates(
 def _quantises(runtime: str) -> bool:
     from secateur.deploy.formats import FORMATS  # it needs this package
 
-    return getattr(FORMATS[str(RUNTIMES[runtime].format)], "quantise", None) is not None
+    return FORMATS[str(RUNTIMES[runtime].format)].quantise is not None
 
 
 def _written(
