@@ -19,8 +19,7 @@ __all__ = ["LEAST_SNR_DB", "check_calibration", "judge_int8", "write_int8"]
 LEAST_SNR_DB = 3.0
 """Below this, half of what the file says is noise: a broken quantisation, not a rough one.
 
-Trained networks lie far above it: the difference between two inputs of a useful network is signal, and int8 leaves
-15 to 35 dB of it. What falls below was calibrated on the wrong images or holds an operator that int8 breaks.
+What falls below was calibrated on the wrong images or holds an operator that int8 breaks.
 """
 
 
