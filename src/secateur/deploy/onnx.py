@@ -71,8 +71,7 @@ def _name_batch(model: Any) -> None:
 def quantise_onnx(dense: Path, calibration: ExampleInputs, batch: int | None, path: Path) -> None:
     """Writes QDQ pairs around the operators: weights signed per channel, activations unsigned per tensor, by min-max.
 
-    Signed activations would be right too, and slower than float32 on x86: its instructions multiply unsigned by
-    signed bytes.
+    Signed activations would be right too, and slower on x86: its instructions multiply unsigned by signed bytes.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
