@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import secateur
-from latency_cases import arithmetic  # noqa: F401 (a fixture)
+from latency_cases import arithmetic, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
 from secateur.analysis import analyse
 from secateur.latency.layers import FOLLOWERS, Layer, sites
-from secateur.latency.module import LayerModule
+from secateur.latency.module import SideBySide
 from secateur.latency.predict import Network
 from secateur.latency.store import Setting, Times
 from secateur.latency.table import Table, axis
@@ -68,7 +68,8 @@ def test_contractions_that_are_no_layer_cost_by_their_macs(arithmetic: Any) -> N
 
 @pytest.mark.parametrize("follower", [None, *sorted(FOLLOWERS)])
 @pytest.mark.parametrize("kind", ["conv", "depthwise", "linear", "rows"])
-def test_file_and_module_have_the_same_shapes(kind: str, follower: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copies", [1, 3])
+def test_file_and_module_have_the_same_shapes(copies: int, kind: str, follower: str | None, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
     from secateur.latency.onnxfile import write_layer
@@ -83,16 +84,41 @@ def test_file_and_module_have_the_same_shapes(kind: str, follower: str | None, t
     outer, inner = 8, 1 if kind == "depthwise" else 6
     channels = layer.channels_in(inner, outer)
     shape = (2, channels, *space) if layer.kind == "conv" else (2, *space, channels)
-    write_layer(layer, outer, inner, shape=shape, path=tmp_path / "layer.onnx")
+    write_layer(layer, outer, inner, shape=shape, path=tmp_path / "layer.onnx", copies=copies)
     session = onnxruntime.InferenceSession(str(tmp_path / "layer.onnx"), providers=["CPUExecutionProvider"])
     x = torch.rand(shape)
     (found,) = session.run(None, {"x": x.numpy()})
     with torch.no_grad():
-        wanted = LayerModule(layer, outer, inner)(x)
+        wanted = SideBySide(layer, outer, inner, copies)(x)
     assert found.shape == tuple(wanted.shape)
     if follower in ("relu", "relu6", "hardtanh"):
         assert found.min() >= 0
-        assert follower == "relu" or found.max() <= 6
+        assert follower == "relu" or found.max() <= 6 * copies
+    weights = onnxruntime_weights(tmp_path / "layer.onnx")
+    assert len(weights) == len({w.tobytes() for w in weights}) == copies  # equal ones might be kept once
+
+
+def onnxruntime_weights(path: Path) -> list[Any]:
+    """The matrices and kernels of an ONNX file."""
+    import onnx
+
+    return [onnx.numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer if len(t.dims) > 1]
+
+
+def test_what_a_call_costs_once_is_shared_by_layers_side_by_side(arithmetic: Any) -> None:  # noqa: F811
+    call = 1e-3  # as long as 100,000 multiply-accumulates
+
+    def with_overhead(model: nn.Module, inputs: Any) -> float:
+        return seconds_by_macs(model, inputs) + call
+
+    table = Table(Setting(arithmetic(with_overhead)))
+    large = Layer("linear", ())
+    table.measure({PLAIN: ((8,), (8,)), large: ((2048,), (2048,))})
+    macs = {"": 28 * 28 * 64 * 64 * 9, PLAIN: 8 * 8 * 8 * 8 * 9, large: 2048 * 2048}
+    reference = macs[""] / 1e8 + call
+    assert table.times.reference_ms == pytest.approx(1e3 * reference)
+    assert table(PLAIN, 8, 8) == pytest.approx(1e3 * (macs[PLAIN] / 1e8 + call / 3))
+    assert table(large, 2048, 2048) == pytest.approx(1e3 * (macs[large] / 1e8 + call))
 
 
 @pytest.mark.parametrize("full", [3, 24, 40, 96, 112, 1280])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from secateur.latency.layers import Layer
 
-__all__ = ["LayerModule"]
+__all__ = ["LayerModule", "SideBySide"]
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -51,3 +51,20 @@ class LayerModule(nn.Module):
         for name in self.followers:
             x = self.norm(x) if name == "batch_norm" and self.norm is not None else _ACTIVATIONS[name](x)
         return x
+
+
+class SideBySide(nn.Module):
+    """Several layers of the same widths that read the same input; their outputs are added."""
+
+    def __init__(self, layer: Layer, outer: int, inner: int, copies: int) -> None:
+        """Makes ``copies`` of :class:`LayerModule`."""
+        super().__init__()
+        self.layers = nn.ModuleList(LayerModule(layer, outer, inner) for _ in range(copies))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds what the layers give."""
+        total: Tensor = self.layers[0](x)
+        for layer in list(self.layers)[1:]:
+            total = total + layer(x)
+        return total

@@ -26,7 +26,7 @@ _CHAINS: dict[str, tuple[tuple[str, bool, dict[str, Any]], ...]] = {
 }
 
 
-def write_layer(layer: Layer, outer: int, inner: int, *, shape: Sequence[int], path: Path) -> None:
+def write_layer(layer: Layer, outer: int, inner: int, *, shape: Sequence[int], path: Path, copies: int = 1) -> None:
     """Writes one layer of given widths, with random weights, as an ONNX file.
 
     Args:
@@ -35,6 +35,7 @@ def write_layer(layer: Layer, outer: int, inner: int, *, shape: Sequence[int], p
         inner: Extent of the weight's contracted dimension (channels per group).
         shape: Shape of its input.
         path: Where to write.
+        copies: How many layers like it read the input side by side; their outputs are added.
 
     Raises:
         InputError: The package onnx is missing.
@@ -43,8 +44,14 @@ def write_layer(layer: Layer, outer: int, inner: int, *, shape: Sequence[int], p
     import onnx
     from onnx import helper
 
-    nodes, weights, last = _contraction(layer, outer, inner)
-    last = _follow(layer, nodes, weights, last)
+    nodes: list[Any] = []
+    weights: list[Any] = []
+    last = ""
+    for number in range(copies):
+        made = _follow(layer, nodes, weights, _contraction(layer, outer, inner, number, nodes, weights), number)
+        if last:
+            nodes.append(helper.make_node("Add", [last, made], [f"sum{number}"]))
+        last = f"sum{number}" if last else made
     inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(shape))]
     outputs = [helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "layer", inputs, outputs, weights)
@@ -52,31 +59,35 @@ def write_layer(layer: Layer, outer: int, inner: int, *, shape: Sequence[int], p
     onnx.save(onnx.shape_inference.infer_shapes(model), str(path))
 
 
-def _contraction(layer: Layer, outer: int, inner: int) -> tuple[list[Any], list[Any], str]:
-    """Nodes and weights of the layer itself, and the name of its output."""
+def _contraction(layer: Layer, outer: int, inner: int, number: int, nodes: list[Any], weights: list[Any]) -> str:
+    """Appends nodes and weights of the layer itself; returns the name of its output."""
     from onnx import helper
 
-    bias = [_tensor("b", (outer,))] if layer.bias else []
+    w, b, y = f"w{number}", f"b{number}", f"y{number}"
+    bias = [_tensor(b, (outer,), number)] if layer.bias else []
+    linear = (outer, inner) if not layer.space else (inner, outer)
+    weights += [_tensor(w, (outer, inner, *layer.kernel) if layer.kind == "conv" else linear, number), *bias]
+    taken = ["x", w, *(t.name for t in bias)]
     if layer.kind == "conv":
         spread: dict[str, Any] = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": layer.padding * 2,
                   "dilations": layer.dilation, "group": layer.groups or outer}  # fmt: skip
-        node = helper.make_node("Conv", ["x", "w", *(b.name for b in bias)], ["y"], **spread)
-        return [node], [_tensor("w", (outer, inner, *layer.kernel)), *bias], "y"
-    if not layer.space:
-        node = helper.make_node("Gemm", ["x", "w", *(b.name for b in bias)], ["y"], transB=1)
-        return [node], [_tensor("w", (outer, inner)), *bias], "y"
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    if bias:
-        nodes.append(helper.make_node("Add", ["y", "b"], ["z"]))
-    return nodes, [_tensor("w", (inner, outer)), *bias], "z" if bias else "y"
+        nodes.append(helper.make_node("Conv", taken, [y], **spread))
+    elif not layer.space:
+        nodes.append(helper.make_node("Gemm", taken, [y], transB=1))
+    else:
+        nodes.append(helper.make_node("MatMul", taken[:2], [y]))
+        if bias:
+            nodes.append(helper.make_node("Add", [y, b], [f"z{number}"]))
+            return f"z{number}"
+    return y
 
 
-def _follow(layer: Layer, nodes: list[Any], weights: list[Any], last: str) -> str:
+def _follow(layer: Layer, nodes: list[Any], weights: list[Any], last: str, copy: int) -> str:
     """Appends the followers; returns the name of the last output."""
     from onnx import helper
 
-    for number, name in enumerate(layer.followers):
-        before = last
+    for place, name in enumerate(layer.followers):
+        before, number = last, f"{copy}.{place}"
         if name in ("relu6", "hardtanh"):
             weights += [_scalar(f"low{number}", 0.0), _scalar(f"high{number}", 6.0)]
             nodes.append(helper.make_node("Clip", [last, f"low{number}", f"high{number}"], [f"f{number}"]))
@@ -89,11 +100,11 @@ def _follow(layer: Layer, nodes: list[Any], weights: list[Any], last: str) -> st
     return last
 
 
-def _tensor(name: str, shape: tuple[int, ...]) -> Any:
+def _tensor(name: str, shape: tuple[int, ...], seed: int) -> Any:
     """Seeded noise, so small that no chain of it overflows and so large that nothing is denormal."""
     from onnx import numpy_helper
 
-    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    values = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     return numpy_helper.from_array(values * np.float32(0.05), name)
 
 

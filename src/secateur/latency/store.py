@@ -18,7 +18,7 @@ from secateur.runtimes import RUNTIMES, Runtime
 
 __all__ = ["Setting", "Times"]
 
-_FORMAT = 1
+_FORMAT = 2  # a file of another is left alone: its name differs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Setting:
     def path(self, folder: str | Path | None = None) -> Path:
         """The file for these facts below ``folder`` (by default the cache folder)."""
         facts = self.facts()
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps([_FORMAT, facts], sort_keys=True).encode()).hexdigest()[:8]
         name = re.sub(r"[^a-z0-9.]+", "-", f"{facts['version']} t{self.threads} b{self.batch}".lower())
         return cache_folder(folder) / "latency" / f"{name}-{digest}.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,13 @@ from torch import nn
 
 from secateur.graph.trace import preserved_rng
 from secateur.latency.layers import Layer
-from secateur.latency.module import LayerModule
+from secateur.latency.module import SideBySide
 from secateur.latency.onnxfile import write_layer
 from secateur.latency.store import Setting, Times
 from secateur.measure.contenders import copies
 from secateur.measure.entrants import MODULE_RUNTIMES
 from secateur.measure.modes import switch
-from secateur.measure.rounds import Contender, no_gc, rounds, thread_count, timed
+from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.runtimes import Program
 from secateur.types import ExampleInputs
 
@@ -33,6 +34,7 @@ QUANTILE = 0.25
 """Which of a layer's times counts: whatever else runs on the machine only ever makes a call longer."""
 
 _REFERENCE_WIDTH = 64
+_COPIES, _ALONE = 3, 4_000_000  # layers side by side, up to so many weights of one
 _SHARES = (0.25, 0.5, 0.75)
 
 
@@ -62,6 +64,11 @@ def axis(full: int, least: int, step: int) -> tuple[int, ...]:
 
 class Table:
     """Times of layers at any width, from those measured on a grid and kept on disk.
+
+    A layer does not run alone in a network: what it reads is there in the runtime's own layout, and so is what it
+    gives. So several are timed side by side, and what a call costs once (its overhead, the input and the output
+    brought into that layout) is shared among them. Layers timed alone made early layers, which have large feature
+    maps, look dearer than they are (docs/latency-targets.md).
 
     Between the grid's widths times are interpolated linearly in both widths (that is, bilinearly: positions ×
     kernel × in × out and its lower terms). A width that is no multiple of the runtime's step takes as long as the
@@ -101,16 +108,16 @@ class Table:
     def _measure(self, layer: Layer, points: Sequence[tuple[int, int]], budget_s: float) -> None:
         """Times one layer at several widths, in rounds with the reference layer."""
         with tempfile.TemporaryDirectory() as folder, thread_count(self.setting.threads), no_gc():
-            entrants = {f"{o}x{i}": self._contender(layer, o, i, Path(folder)) for o, i in points}
-            reference = self._contender(REFERENCE, _REFERENCE_WIDTH, _REFERENCE_WIDTH, Path(folder))
+            many = {(o, i): copies_of(layer, o, i) for o, i in points}
+            entrants = {
+                f"{o}x{i}": timed(open_layer(self.setting, layer, o, i, Path(folder), n)) for (o, i), n in many.items()
+            }
+            reference = timed(reference_call(self.setting))
             _, samples = rounds({"": reference, **entrants}, budget_s=budget_s, rounds=15, warmup=2)
         low = {name: float(np.quantile(values, QUANTILE)) for name, values in samples.items()}
         self.times.reference_ms = self.times.reference_ms or low[""]
-        for o, i in points:
-            self.times.put(layer.key, o, i, low[f"{o}x{i}"] / low[""])
-
-    def _contender(self, layer: Layer, outer: int, inner: int, folder: Path) -> Contender:
-        return timed(open_layer(self.setting, layer, outer, inner, folder))
+        for (o, i), n in many.items():
+            self.times.put(layer.key, o, i, low[f"{o}x{i}"] / n / low[""])
 
     def __call__(self, layer: Layer, outer: int, inner: int) -> float:
         """Milliseconds of a layer at these widths of its weight's output and contracted dimension."""
@@ -154,8 +161,19 @@ def reference_call(setting: Setting) -> Callable[[], object]:
         return open_layer(setting, REFERENCE, _REFERENCE_WIDTH, _REFERENCE_WIDTH, Path(folder))
 
 
-def open_layer(setting: Setting, layer: Layer, outer: int, inner: int, folder: Path) -> Callable[[], object]:
-    """Opens one layer in the runtime; returns what runs it once.
+def copies_of(layer: Layer, outer: int, inner: int) -> int:
+    """How many layers are timed side by side: of large ones just one, whose call costs little beside it.
+
+    >>> copies_of(REFERENCE, 64, 64), copies_of(Layer("linear", ()), 4096, 25088)
+    (3, 1)
+    """
+    return _COPIES if outer * inner * math.prod(layer.kernel) <= _ALONE else 1
+
+
+def open_layer(
+    setting: Setting, layer: Layer, outer: int, inner: int, folder: Path, copies: int = 1
+) -> Callable[[], object]:
+    """Opens one layer in the runtime, or several side by side; returns what runs them once.
 
     Raises:
         InputError: The runtime is not installed.
@@ -167,11 +185,11 @@ def open_layer(setting: Setting, layer: Layer, outer: int, inner: int, folder: P
     inputs = torch.rand((setting.batch, *shape), generator=torch.Generator().manual_seed(0))
     if runtime.format in ("onnx", "openvino"):  # both read ONNX files, which take a millisecond to write
         path = path.with_suffix(".onnx")
-        write_layer(layer, outer, inner, shape=inputs.shape, path=path)
+        write_layer(layer, outer, inner, shape=inputs.shape, path=path, copies=copies)
         program = runtime.open(path, setting.threads)
     else:
         with preserved_rng():
-            program = open_network(setting, LayerModule(layer, outer, inner), inputs, path)
+            program = open_network(setting, SideBySide(layer, outer, inner, copies), inputs, path)
     prepared = program.prepare(inputs)
     return lambda: program.run(prepared)
 
