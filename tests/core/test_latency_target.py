@@ -17,7 +17,7 @@ import secateur
 from latency_cases import arithmetic, chain, counted, residual, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
 from secateur.analysis import analyse
-from secateur.criteria.scoring import score
+from secateur.criteria.scoring import Scores, score
 from secateur.errors import BudgetError, InputError, UnknownNameError
 from secateur.latency.knapsack import Problem, solve
 from secateur.latency.pick import Rules, score_kept, widths
@@ -85,7 +85,7 @@ def test_steps_of_the_runtime_are_felt(arithmetic: Register) -> None:  # noqa: F
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
         return sum(up(m.in_channels) * up(m.out_channels) * 9 * 64 for m in layers) / 1e8
 
-    model, x = chain(32, 64, 32)
+    model, x = chain(48, 96, 64)
     name = arithmetic(in_steps, step=8)
     pruned = secateur.prune(model, x, target=Target(latency=0.5, runtime=name), round_to=1)
     assert record(pruned)["reached"] == pytest.approx(0.5, rel=0.05)
@@ -296,10 +296,25 @@ def test_widths_and_what_they_are_worth() -> None:
     wide, narrow = widths(groups.items, scores, Rules(round_to=8, fine=True))
     assert wide.kept == (32, 24, 16, 8)
     assert narrow.kept == (10, 8, 4, 2)
-    assert narrow.worth.tolist() == pytest.approx([10, (55 - 3) / 5.5, (7 + 8 + 9 + 10) / 5.5, 19 / 5.5])
+    kept = np.array([10, (55 - 3) / 5.5, (7 + 8 + 9 + 10) / 5.5, 19 / 5.5])
+    assert narrow.worth.tolist() == pytest.approx(np.sqrt(kept).tolist())
     keep = narrow.cut(wide.cut(np.ones(groups.units, dtype=bool), 3), 1)
     assert keep.sum() == 8 + 8
     assert score_kept([wide, narrow], keep) == pytest.approx((sum(range(25, 33)) / 16.5 + 52 / 5.5) / 42)
+
+
+def test_a_group_is_not_emptied_for_a_little_more_score() -> None:
+    model, x = chain(64, 64)
+    groups = analyse(model, x).groups
+    scores = Scores({0: np.full(64, 0.9), 1: np.ones(64)}, absolute=True, notes=())
+    found = widths(groups.items, scores, Rules(round_to=1))
+    gone = [np.stack([[64 - k, 0] for k in found[0].kept]), np.stack([[0, 64 - k] for k in found[1].kept])]
+    terms = [Term((slot,), float) for slot in (0, 1)]  # a unit takes a millisecond in either group
+    choice = solve(Problem(np.array([64, 64]), gone, [one.worth for one in found], terms), 64)
+    assert choice is not None
+    kept = [one.kept[number] for one, number in zip(found, choice, strict=True)]
+    assert sum(kept) <= 64
+    assert 0.7 < kept[0] / kept[1] < 1  # the plain sum of scores keeps 2 and 62
 
 
 def test_scores_below_zero_are_lifted() -> None:

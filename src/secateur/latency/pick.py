@@ -51,11 +51,15 @@ class Rules:
     def widths(self, size: int) -> list[int]:
         """Widths below ``size`` that a group may be cut to, the widest first.
 
-        >>> Rules(fine=True).widths(32), Rules().widths(64)
-        ([16, 8, 4], [48, 32, 16])
+        >>> Rules(fine=True).widths(32), Rules().widths(64), Rules(round_to=1).widths(96)[-3:]
+        ([16, 8, 4], [48, 32, 16], [4, 2, 1])
         """
         finer = parts(self.round_to) if self.fine and size <= 2 * self.round_to else ()
-        kept = [*range((size - 1) // self.round_to * self.round_to, 0, -self.round_to), *finer]
+        step = self.round_to
+        while size > _MOST * step:
+            step *= 2  # multiples of the runtime's step, mostly a power of two, stay among the widths
+        least = -(-self.min_units // self.round_to) * self.round_to
+        kept = [*range((size - 1) // step * step, 0, -step), *finer, *([least] if least % step else [])]
         return [width for width in kept if self.min_units <= width < size]
 
 
@@ -90,8 +94,12 @@ class Widths:
 
     @property
     def worth(self) -> NDArray[np.float64]:
-        """Score that each width keeps."""
-        return np.asarray(self.best[np.array(self.kept) - 1])
+        """What each width is worth: the root of the score that it keeps.
+
+        The sum itself would empty a group for a little more score elsewhere, yet the last channels of a group carry
+        all that passes it. With a root the first channels to go cost least (docs/latency-targets.md).
+        """
+        return np.sqrt(self.best[np.array(self.kept) - 1])
 
     def cut(self, keep: Mask, number: int) -> Mask:
         """``keep`` with this group at its width ``number``."""
@@ -103,7 +111,7 @@ class Widths:
 def widths(groups: Sequence[Group], scores: Scores, rules: Rules) -> list[Widths]:
     """The widths of every group that has scores, as the rules allow them, and the dense one.
 
-    What a width is worth is the sum of the scores it keeps, each divided by its group's mean unless scores of
+    The score of a width is the sum of the scores it keeps, each divided by its group's mean unless scores of
     different groups compare as they are. Scores below zero are lifted, all by the same.
     """
     relative = {g: _relative(values, scores.absolute) for g, values in scores.values.items()}
@@ -112,8 +120,6 @@ def widths(groups: Sequence[Group], scores: Scores, rules: Rules) -> list[Widths
     for g, values in relative.items():
         size, order = len(groups[g]), np.argsort(values, kind="stable")
         kept = rules.widths(size)
-        if len(kept) > _MOST:
-            kept = [kept[i] for i in np.unique(np.linspace(0, len(kept) - 1, _MOST).round().astype(int))]
         best = np.cumsum(values[order[::-1]] + lift)
         found.append(Widths(g, groups[g].units[order], (size, *kept), best))
     return found
