@@ -27,7 +27,7 @@ from secateur.graph.flow import Flow, flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
 from secateur.graph.trace import trace
-from secateur.latency import Rules, setting_of, to_latency
+from secateur.latency import Rules, in_words, setting_of, to_latency
 from secateur.layers import replay
 from secateur.measure.counts import Costs
 from secateur.plan import Plan
@@ -169,7 +169,9 @@ def apply(
     check_network(model, example_inputs)
     labelled = flow(trace(model, example_inputs))
     analysis, keep = fitting(labelled, plan)
-    return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+    pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+    measured = plan.provenance.get(LATENCY)
+    return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
 
 def _apply_parts(model: nn.Module, plan: Plan, inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:

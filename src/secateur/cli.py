@@ -15,7 +15,23 @@ import typer
 
 from secateur import cli_export, cli_lists, cli_runs, cli_sparse
 from secateur.errors import SecateurError
-from secateur.options import Energy, Ignore, Latency, Macs, Only, Params, Ratio, Shape, Size, Source, Weights, examples
+from secateur.options import (
+    Energy,
+    Ignore,
+    Latency,
+    LatencyBatch,
+    LatencyThreads,
+    Macs,
+    Only,
+    Params,
+    Ratio,
+    Runtime,
+    Shape,
+    Size,
+    Source,
+    Weights,
+    examples,
+)
 
 __all__ = ["app", "main"]
 
@@ -71,9 +87,9 @@ def prune(
     energy: Energy = None,
     size: Size = None,
     latency: Latency = None,
-    runtime: Annotated[str | None, typer.Option(help="Where --latency is measured: onnxruntime, openvino …")] = None,
-    batch: Annotated[int, typer.Option(help="Samples per call that --latency is of.")] = 1,
-    threads: Annotated[int, typer.Option(help="Threads that --latency is of.")] = 1,
+    runtime: Runtime = None,
+    batch: LatencyBatch = 1,
+    threads: LatencyThreads = 1,
     criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
     scope: Annotated[
         str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")
@@ -113,6 +129,7 @@ def prune(
 @app.command(
     epilog=examples(
         "recover resnet56 --weights r56.safetensors --data cifar10:cifar.tar.gz --macs 50% --out small",
+        "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --latency 50% --runtime openvino --out fast",
         "recover runs/first --ratio 0.5 --criterion l2 --method batch_norm --out small",
     )
 )
@@ -127,6 +144,10 @@ def recover(
     macs: Macs = None,
     energy: Energy = None,
     size: Size = None,
+    latency: Latency = None,
+    runtime: Runtime = None,
+    batch: LatencyBatch = 1,
+    threads: LatencyThreads = 1,
     criterion: Annotated[str | None, typer.Option(help="What decides; by default what a repair makes good.")] = None,
     method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
     only: Only = None,
@@ -137,7 +158,8 @@ def recover(
     from secateur.commands import pruning, recovering
     from secateur.commands.networks import open_network, parse_shape
 
-    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size)
+    where = {"runtime": runtime, "batch": batch, "threads": threads}
+    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
     opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
     recovering.recover(opened, out, data=data, images=images, method=method, criterion=criterion, ratio=ratio,
                        target=goal, only=only, ignore=ignore or ())  # fmt: skip

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "Data", "Energy", "Epochs", "Ignore", "Latency", "Macs", "Model", "Only", "Params", "Pattern", "Quiet", "Ratio",
-    "Seed", "Sets", "Shape", "Size", "Source", "Weights", "examples",
+    "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
+    "Params", "Pattern", "Quiet", "Ratio", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Weights", "examples",
 ]  # fmt: skip
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
@@ -24,6 +24,9 @@ Macs = Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", 
 Energy = Annotated[str | None, typer.Option(help="Energy (by a model, in MACs) to keep: 0.5, 50%.", metavar="AMOUNT")]
 Size = Annotated[str | None, typer.Option(help="Bytes of the weights to keep: 0.5, 50%, 3MB.", metavar="AMOUNT")]
 Latency = Annotated[str | None, typer.Option(help="Time in --runtime to keep: 0.5, 50%, 12ms.", metavar="AMOUNT")]
+Runtime = Annotated[str | None, typer.Option(help="Where --latency is measured: onnxruntime, openvino …")]
+LatencyBatch = Annotated[int, typer.Option(help="Samples per call that --latency is of.")]
+LatencyThreads = Annotated[int, typer.Option(help="Threads that --latency is of.")]
 Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
 Model = Annotated[str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")]
 Data = Annotated[str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")]

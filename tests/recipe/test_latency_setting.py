@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from latency_cases import arithmetic  # noqa: F401 (a fixture)
 from secateur import Target
 from secateur.commands import pruning
 from secateur.errors import InputError, SecateurError
 from secateur.recipe import load_recipe
-from secateur.recipe.steps.pruning import PruneSettings
+from secateur.recipe.steps.pruning import PruneSettings, target_of
 
 STEPS = "name: mine\nmodel: {{name: resnet_digits}}\ndata: {{name: digits}}\nsteps:\n- {0}\n"
 
@@ -35,6 +34,12 @@ def test_a_latency_is_a_setting_of_prune(tmp_path: Path) -> None:
     assert load_recipe(again).steps[0].config == entry.config
 
 
+def test_a_latency_is_a_setting_of_select(tmp_path: Path) -> None:
+    (entry,) = recipe(tmp_path, "select: {latency_ms: 2, runtime: openvino, batch: 4}").steps
+    assert target_of(entry.config) == Target(latency_ms=2, runtime="openvino", batch=4)
+    assert str(entry.config) == "down to 2 ms in openvino, those first that the layers behind can best make good"
+
+
 def test_other_targets_stay_local_and_of_any_width(tmp_path: Path) -> None:
     (entry,) = recipe(tmp_path, "prune: {macs: 0.5}").steps
     assert (entry.config.scope, entry.config.round_to) == (None, None)
@@ -51,6 +56,9 @@ def test_other_targets_stay_local_and_of_any_width(tmp_path: Path) -> None:
         ("prune: {ratio: 0.5, latency: 0.5, runtime: onnxruntime}", "ratio and latency"),
         ("prune: {latency: 0.5, runtime: onnxruntime, threads: 0}", "greater than or equal to 1"),
         ("prune: {ratio: 0.5, round_to: automatic}", "round_to"),
+        ("select: {latency: 0.5}", "wants a runtime"),
+        ("select: {latency: 0.5, runtime: openvin}", "Did you mean 'openvino'"),
+        ("select: {latency: 0.5, macs: 0.5, runtime: openvino}", "macs and latency"),
     ],
 )
 def test_what_a_recipe_may_not_say(tmp_path: Path, step: str, words: str) -> None:
@@ -104,10 +112,10 @@ def test_bad_options(ratio: float | None, latency: str | None, runtime: str | No
     assert words in str(caught.value)
 
 
-def test_recover_has_no_latency() -> None:
-    from secateur.recovery import select
+def test_a_budget_that_counts_has_no_latency() -> None:
+    from secateur.analysis import analyse
+    from secateur.budget import choose
     from zoo import ZOO
 
-    model, x = ZOO["plain"]()
-    with pytest.raises(InputError, match=r"only secateur\.prune"):
-        select(model, torch.cat([x, x]), target=Target(latency=0.5, runtime="onnxruntime"))
+    with pytest.raises(InputError, match=r"secateur\.prune\(\) and select\(\) aim at one"):
+        choose(analyse(*ZOO["plain"]()).costs, {}, target=Target(latency=0.5, runtime="onnxruntime"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import BudgetError, InputError
+from latency_cases import arithmetic  # noqa: F401 (a fixture)
+from secateur.errors import BudgetError, InputError, UnknownNameError
 from secateur.recovery.elimination import Fit, eliminate
 
 
@@ -122,6 +124,34 @@ def test_the_same_data_gives_the_same_plan() -> None:
     net, x = Two().eval(), torch.randn(64, 4, 8, 8)
     plans = [secateur.select(net, x, ratio=0.4, seed=3).to_json() for _ in range(2)]
     assert plans[0] == plans[1]
+
+
+def test_a_latency_is_met_by_what_the_output_feels_least(arithmetic: Callable[..., str]) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(128, 4, 8, 8)
+    target = secateur.Target(latency=0.6, runtime=arithmetic())
+    plan = secateur.select(net, x, target=target, only=["a.0", "b.0"])
+    found = plan.provenance["latency"]
+    assert found["reached"] == pytest.approx(0.6, rel=0.05)
+    assert (plan.provenance["round_to"], plan.provenance["scope"]) == (2, None)
+    pruned = secateur.apply(net, plan, x[:2])
+    assert "where 60.0% was asked for" in pruned.notes[0]
+    assert pruned.after.macs / pruned.before.macs == pytest.approx(found["reached"], rel=1e-3)
+    left = [len(plan.keep.get(f"{n}.0.weight", {}).get(0, range(16))) for n in ("a", "b")]
+    assert left[0] >= 14
+    assert left[1] <= 6
+    even = secateur.select(net, x, target=target, only=["a.0", "b.0"], scope="local")
+    assert even.provenance["latency"]["score_kept"] < found["score_kept"]
+    again = secateur.Plan.from_json(plan.to_json())
+    assert again.provenance["latency"] == found
+
+
+def test_a_latency_out_of_reach_is_refused(arithmetic: Callable[..., str]) -> None:  # noqa: F811
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    with pytest.raises(BudgetError, match="the narrowest network takes"):
+        secateur.select(net, x, target=secateur.Target(latency=0.01, runtime=arithmetic()))
+    with pytest.raises(UnknownNameError, match="Did you mean 'onnxruntime'"):
+        secateur.select(net, x, target=secateur.Target(latency=0.5, runtime="onnxrunt"))
 
 
 def test_bad_settings_are_refused() -> None:

@@ -41,7 +41,8 @@ def test_a_criterion_may_choose(tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         (("--ratio", 0.5), "give --data"),
         (("--ratio", 0.5, "--data", "digits", "--method", "biass"), "Did you mean 'bias'"),
-        (("--data", "digits"), "Give one of --ratio, --params, --macs, --energy and --size"),
+        (("--data", "digits", "--latency", 0.5), "wants a runtime"),
+        (("--data", "digits"), "Give one of --ratio, --params, --macs, --energy, --size and --latency"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -13,7 +13,7 @@ from secateur.graph.groups import Group
 from secateur.measure.counts import Costs
 from secateur.types import Target
 
-__all__ = ["TOLERANCE", "choose", "counted", "reached"]
+__all__ = ["TOLERANCE", "choose", "reached"]
 
 TOLERANCE = 0.01
 """A target counts as met within one per cent."""
@@ -86,16 +86,6 @@ def reached(costs: Costs, keep: Mask, target: Target | None) -> tuple[str, ...]:
     return (f"{target.measure}: {dense:,.0f} → {now:,.0f} {_UNITS[target.measure]} ({now / dense:.1%})",)
 
 
-def counted(target: Target | None) -> None:
-    """Refuses a target that is measured.
-
-    Raises:
-        InputError: It is a latency.
-    """
-    if target is not None and target.measured:
-        raise InputError(f"A latency is measured, not counted, and only secateur.prune() aims at one; got {target}.")
-
-
 def _check(ratio: float | None, target: Target | None, scope: str, round_to: int, min_units: int) -> None:
     if (ratio is None) == (target is None):
         raise InputError("Give either ratio (share of units to remove) or target (params, macs, … to keep).")
@@ -139,7 +129,8 @@ def _to_ratio(
 
 def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
-    counted(target)
+    if target.measured:
+        raise InputError(f"A latency is measured, not counted: secateur.prune() and select() aim at one; got {target}.")
     name = target.measure
     dense = costs.measure(name, keep)
     wanted = target.of(dense)

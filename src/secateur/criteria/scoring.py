@@ -28,11 +28,14 @@ class Scores:
         values: Scores of the units by group number, higher = keep; a group without any is left whole.
         absolute: Whether scores of different groups compare as they are.
         notes: Groups that were left whole and why, data that were left out.
+        additive: Whether what a group loses is the sum of the scores that go, the dearer the later; otherwise the
+            last units of a group are worth more than their scores say.
     """
 
     values: dict[int, NDArray[np.float64]]
     absolute: bool
     notes: tuple[str, ...]
+    additive: bool = False
 
 
 def chosen(criterion: str | Callable[[GroupView], Tensor]) -> Criterion:

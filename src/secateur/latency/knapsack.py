@@ -30,7 +30,7 @@ class Problem:
     Attributes:
         full: Sizes of the dense network.
         gone: Per group, by how much each of its widths makes each size smaller: (widths, sizes).
-        worth: Per group, the score that each of its widths keeps, the dense width first, then narrower ones.
+        worth: Per group, what each of its widths is worth, the dense width first, then narrower ones.
         terms: The parts of the time.
     """
 
@@ -57,7 +57,7 @@ class Problem:
         return _ms(self.terms if terms is None else terms, self.sizes(choice))
 
     def kept(self, choice: Iterable[int]) -> float:
-        """Score kept with these widths."""
+        """What these widths are worth together."""
         return float(sum(worth[number] for worth, number in zip(self.worth, choice, strict=True)))
 
     @property
@@ -72,7 +72,7 @@ class Problem:
 
 
 def solve(problem: Problem, limit_ms: float) -> Choice | None:
-    """Maximises the score kept while the time stays within a limit.
+    """Maximises what the widths are worth while the time stays within a limit.
 
     Lagrange's way (Everett 1963, Generalized Lagrange Multiplier Method, Operations Research 11): for a price λ of
     a millisecond, every group in turn takes the width with the most worth − λ · ms, given all others' widths, until

@@ -85,21 +85,24 @@ class Widths:
         order: Its units, the ones that go first in front.
         kept: Units that stay, the dense width first.
         best: Sum of the best, the two best … scores.
+        additive: See :class:`~secateur.criteria.scoring.Scores`.
     """
 
     group: int
     order: NDArray[np.int64]
     kept: tuple[int, ...]
     best: NDArray[np.float64]
+    additive: bool = False
 
     @property
     def worth(self) -> NDArray[np.float64]:
-        """What each width is worth: the root of the score that it keeps.
+        """What each width is worth: the root of the score that it keeps, or that score itself if it is additive.
 
-        The sum itself would empty a group for a little more score elsewhere, yet the last channels of a group carry
-        all that passes it. With a root the first channels to go cost least (docs/latency-targets.md).
+        The sum of most scores would empty a group for a little more score elsewhere, yet the last channels of a group
+        carry all that passes it. With a root the first channels to go cost least (docs/latency-targets.md).
         """
-        return np.sqrt(self.best[np.array(self.kept) - 1])
+        kept = self.best[np.array(self.kept) - 1]
+        return np.asarray(kept if self.additive else np.sqrt(kept))
 
     def cut(self, keep: Mask, number: int) -> Mask:
         """``keep`` with this group at its width ``number``."""
@@ -121,7 +124,7 @@ def widths(groups: Sequence[Group], scores: Scores, rules: Rules) -> list[Widths
         size, order = len(groups[g]), np.argsort(values, kind="stable")
         kept = rules.widths(size)
         best = np.cumsum(values[order[::-1]] + lift)
-        found.append(Widths(g, groups[g].units[order], (size, *kept), best))
+        found.append(Widths(g, groups[g].units[order], (size, *kept), best, scores.additive))
     return found
 
 

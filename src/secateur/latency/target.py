@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from secateur.measure.counts import Costs
 from secateur.runtimes.base import need
 from secateur.types import ExampleInputs, Target
 
-__all__ = ["TOLERANCE", "Met", "setting_of", "to_latency"]
+__all__ = ["TOLERANCE", "Met", "in_words", "setting_of", "to_latency"]
 
 TOLERANCE = 0.05
 """A latency counts as met within five per cent."""
@@ -107,7 +107,7 @@ def to_latency(
     search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut)
     keep, reached = search.run(share)
     record = _record(setting, start, reached, share, search) | {"score_kept": score_kept(found, keep)}
-    return Met(keep, record, (*table.notes, _words(setting, record)))
+    return Met(keep, record, (*table.notes, in_words(record)))
 
 
 def _table(costs: Costs, found: list[Widths], setting: Setting, start: Found) -> tuple[Table, list[Term]]:
@@ -204,11 +204,12 @@ def _record(setting: Setting, start: Found, reached: Found, share: float, search
             "dense_ms": reached.dense_ms, "networks_measured": len(search.measured)}  # fmt: skip
 
 
-def _words(setting: Setting, record: dict[str, Any]) -> str:
+def in_words(record: Mapping[str, Any]) -> str:
+    """What a plan's record of a latency says, in words."""
     off = record["reached"] / record["wanted"] - 1
     missed = "" if off <= TOLERANCE else f", which is {off:.0%} above the target: no allowed widths came nearer"
     missed = missed if off >= -TOLERANCE else ", as nothing that was measured up to there keeps more score"
-    many = f"batch {setting.batch}, {setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    many = f"batch {record['batch']}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
         f"measured in {record['version']} ({many}): {record['ms']:.3g} ms against {record['dense_ms']:.3g} ms dense, "
         f"{record['reached']:.1%} where {record['wanted']:.1%} was asked for{missed}; keeps "

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from secateur.analysis import Analysis, analyse
-from secateur.api import plan_of
-from secateur.budget import choose, counted
+from secateur.api import apply, plan_of
+from secateur.budget import AUTO, LATENCY, choose, step_of
+from secateur.criteria.scoring import Scores
 from secateur.errors import BudgetError
 from secateur.graph.trace import preserved_rng
+from secateur.latency import Rules, setting_of, to_latency
 from secateur.plan import Plan
 from secateur.recovery.affine import Options
 from secateur.recovery.batches import Calibration, batches, first_batch
@@ -28,6 +31,8 @@ from secateur.types import Target
 
 __all__ = ["select"]
 
+Mask = NDArray[np.bool_]
+
 
 def select(
     model: nn.Module,
@@ -35,8 +40,8 @@ def select(
     *,
     ratio: float | None = None,
     target: Target | None = None,
-    scope: str = "global",
-    round_to: int = 1,
+    scope: str | None = None,
+    round_to: int | str | None = None,
     min_units: int = 1,
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
@@ -56,9 +61,10 @@ def select(
         model: The trained network; not touched.
         calibration: Unlabelled inputs, as :func:`secateur.recover` takes them.
         ratio: Share of all units to remove; or
-        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach.
-        scope: ``global`` (layers get what they need), ``local`` or ``block`` (the same share everywhere).
-        round_to: Widths that are left are multiples of this.
+        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach, or a measured ``latency``.
+        scope: ``global`` (layers get what they need), ``local`` or ``block`` (the same share everywhere). By default
+            ``global``; with a latency, the widths whose removal the output feels least in that time.
+        round_to: Widths that are left are multiples of this; ``auto`` as for :func:`secateur.prune`.
         min_units: Units that every group keeps at least.
         only: Modules whose output channels alone may go.
         ignore: Modules that keep their output channels.
@@ -73,21 +79,35 @@ def select(
     Raises:
         InputError: Data that does not fit, or an impossible setting.
         BudgetError: Nothing to remove, or a target out of reach.
+        ExportError: The network cannot be exported to the runtime of a latency.
     """
     example, calibration = first_batch(calibration)
-    counted(target)
+    step = step_of(round_to, target)
+    if target is not None and target.measured:
+        setting_of(target)  # before anything that takes time
     analysis = analyse(model, example, only=only, ignore=ignore, granularity=granularity)
     if not analysis.groups.items:
         raise BudgetError("Nothing can be selected: the network has no free group.")
     with preserved_rng():
         curves = _curves(analysis, calibration, batch_size, probes, seed)
-    cost = "macs" if target is None else target.measure
-    scores = _scores(analysis, curves, None if ratio is not None else cost)
-    keep = choose(analysis.costs, scores, ratio=ratio, target=target, scope=scope, round_to=round_to,
-                  min_units=min_units, absolute=True)  # fmt: skip
-    provenance = {"criterion": "reconstruction", "ratio": ratio, "scope": scope, "seed": seed, "round_to": round_to,
-                  "target": None if target is None else target.given}  # fmt: skip
-    return plan_of(analysis.groups, analysis.groups.label_keep(keep), provenance)
+    provenance: dict[str, Any] = {"criterion": "reconstruction", "ratio": ratio, "scope": scope, "seed": seed,
+                                  "round_to": step, "target": None if target is None else target.given}  # fmt: skip
+
+    def plan(keep: Mask) -> Plan:
+        return plan_of(analysis.groups, analysis.groups.label_keep(keep), provenance)
+
+    if ratio is None and target is not None and target.measured:
+        scores = Scores(_scores(analysis, curves, None), absolute=True, notes=(), additive=True)
+        rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
+        met = to_latency(analysis.costs, scores, target, rules=rules, dense=(model, example),
+                         cut=lambda keep: apply(model, plan(keep), example).model)  # fmt: skip
+        provenance[LATENCY] = met.record
+        return plan(met.keep)
+    cost = None if ratio is not None or target is None else target.measure
+    provenance["scope"] = scope = scope or "global"
+    keep = choose(analysis.costs, _scores(analysis, curves, cost), ratio=ratio, target=target, scope=scope,
+                  round_to=step, min_units=min_units, absolute=True)  # fmt: skip
+    return plan(keep)
 
 
 def _curves(analysis: Analysis, calibration: Calibration, batch_size: int, probes: int, seed: int) -> dict[int, Curve]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
     from secateur.pruned import Pruned
 
-__all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "left", "one_amount",
-           "pinned_layers", "target_of"]  # fmt: skip
+__all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "known_runtime", "left",
+           "one_amount", "pinned_layers", "target_of"]  # fmt: skip
 
 TARGETS = (*MEASURES, "latency", "latency_ms")
 """Settings that say what is to be left; a step takes one of them, or a ratio."""
@@ -99,9 +99,7 @@ class PruneSettings(Settings):
     @field_validator("runtime")
     @classmethod
     def _known_runtime(cls, name: str | None) -> str | None:
-        from secateur.runtimes import RUNTIMES
-
-        return name if name is None else RUNTIMES[name].name
+        return known_runtime(name)
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -123,6 +121,17 @@ class PruneSettings(Settings):
         if self.target.measured and self.scope is None:
             return f"down to {left(self.target)}, the widths that keep the most {self.criterion}"
         return f"down to {left(self.target)}, units {pool} with the lowest {self.criterion} first"
+
+
+def known_runtime(name: str | None) -> str | None:
+    """A runtime's name, checked.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    from secateur.runtimes import RUNTIMES
+
+    return name if name is None else RUNTIMES[name].name
 
 
 def one_amount(settings: Settings, hint: str = "") -> None:

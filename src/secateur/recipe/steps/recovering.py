@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.pruning import TARGETS, cut_again, keep_cut, left, one_amount, pinned_layers, target_of
+from secateur.recipe.steps.pruning import (
+    TARGETS,
+    WHERE,
+    cut_again,
+    keep_cut,
+    known_runtime,
+    left,
+    one_amount,
+    pinned_layers,
+    target_of,
+)
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 
 if TYPE_CHECKING:
@@ -96,8 +106,15 @@ class SelectSettings(Settings):
         macs: MACs of one image to keep: a count, or a share up to 1.
         energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
         size: Bytes of the weights to keep: the same.
-        scope: Budgets by measured sensitivity (global), or the same share of every group or block.
-        round_to: Kept units are a multiple of this.
+        latency: Measured time in ``runtime``, as a share of the network's, up to 1.
+        latency_ms: The same in milliseconds of one call.
+        runtime: Where a latency is measured.
+        batch: Images per call that a latency is of.
+        threads: Threads inside an operator that a latency is of.
+        scope: Budgets by measured sensitivity (global), or the same share of every group or block; by default
+            global, and with a latency the widths whose removal the output feels least in that time.
+        round_to: Kept units are a multiple of this; ``auto`` for the runtime's own step, which is what a latency
+            takes by default.
         min_units: At least so many units stay in each group.
         only: Modules (names or patterns) that alone are pruned.
         ignore: Modules (names or patterns) that are left alone.
@@ -111,8 +128,13 @@ class SelectSettings(Settings):
     macs: float | None = Field(default=None, gt=0)
     energy: float | None = Field(default=None, gt=0)
     size: float | None = Field(default=None, gt=0)
-    scope: Literal["local", "global", "block"] = "global"
-    round_to: int = Field(default=1, ge=1)
+    latency: float | None = Field(default=None, gt=0, le=1)
+    latency_ms: float | None = Field(default=None, gt=0)
+    runtime: str | None = None
+    batch: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    scope: Literal["local", "global", "block"] | None = None
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
@@ -120,9 +142,15 @@ class SelectSettings(Settings):
     images: int = Field(default=512, ge=1)
     mirror: bool = False
 
+    @field_validator("runtime")
+    @classmethod
+    def _known_runtime(cls, name: str | None) -> str | None:
+        return known_runtime(name)
+
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         one_amount(self)
+        target_of(self)  # it checks what goes together
         return self
 
     def __str__(self) -> str:
@@ -144,7 +172,7 @@ class Select(Step[SelectSettings]):
         from secateur.recovery import select
 
         current = state.models[state.current]
-        options = config.model_dump(exclude={*TARGETS, "images", "mirror"})
+        options = config.model_dump(exclude={*TARGETS, *WHERE, "images", "mirror"})
         images = _mirrored(context.images(config.images), config.mirror)
         seed = derive_seed(context.recipe.seed, context.step)
         plan = select(current, images, target=target_of(config), seed=seed, **options)
