@@ -4,7 +4,8 @@ Run: python benchmarks/runtimes.py [--weights ADAPTED_RESNET56] [--data CIFAR10_
 
 ResNet-18 and MobileNetV2 of torchvision at 224×224 (random weights: no model hub here, and time does not depend on
 them; batch norm is re-estimated on the images so that activations are in a usual range for int8) and ResNet-56 at
-32×32. `Target(macs=0.5)` with widths in multiples of 16 (ResNet-56, 16 wide at its begin: 8). Every runtime's networks
+32×32, trained: with data its pruned form is repaired on 512 images, and every file is scored on test images in its own
+runtime. `Target(macs=0.5)`, widths in multiples of 16 (ResNet-56, 16 wide at its begin: 8). The networks of a runtime
 are timed in shuffled, interleaved rounds, each in fresh processes of its own. ResNet-18 is pruned in several ways and
 all of them are reported.
 Writes results/runtimes.json after every network and runtime, goes on where it was stopped, and fills the tables in
@@ -27,10 +28,12 @@ from torch.nn import functional as F
 import secateur
 from secateur import Target
 from secateur.batches import resize
+from secateur.data import DataSet
 from secateur.measure import latency
 from secateur.measure.candidates import Candidate, candidates
 from secateur.measure.counts import count
 from secateur.measure.deployment import deployments
+from secateur.measure.quality import scores
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, installed
 
@@ -56,13 +59,17 @@ def build(name: str, weights: str | None) -> nn.Module:
     return create(f"torchvision:{name}").eval()
 
 
+def cifar(data: str) -> DataSet:
+    """CIFAR-10 as the networks expect it."""
+    return secateur.data.load(data, limit=4000).with_normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 def images_for(name: str, data: str | None, amount: int) -> Tensor:
     """Real CIFAR images, scaled up where the network wants larger ones; noise without ``--data``."""
     side = SIDES[name]
     if data is None:
         return torch.randn(amount, 3, side, side, generator=torch.Generator().manual_seed(0))
-    found = secateur.data.load(data, limit=4000).with_normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    images = found.sample(amount)
+    images = cifar(data).sample(amount)
     return images if side == 32 else F.interpolate(images, size=(side, side), mode="bilinear")
 
 
@@ -84,16 +91,19 @@ def measure(name: str, way: str, runtime: str, images: Tensor, args: argparse.Na
     dense = build(name, args.weights)
     if name != "resnet56" or args.weights is None:
         dense = settle(dense, images[:64])
-    pruned = secateur.prune(dense, images[:2], target=Target(macs=0.5), **WAYS[way]).model
-    models = {"dense": dense, "pruned": pruned}
+    cut = secateur.prune(dense, images[:2], target=Target(macs=0.5), **WAYS[way])
+    trained = name == "resnet56" and args.data and args.weights
+    if trained:
+        cut = secateur.recover(cut, images_for(name, args.data, 512), dense=dense)
+    models = {"dense": dense, "pruned": cut.model}
     counts = {role: count(model, images[:2]) for role, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         given: dict[str, Any] = {"runtimes": [runtime], "batches": (1,)}
         found = list(candidates(models, images[:8], Path(folder), **given, calibration=images[:128]))
         timings = timed(found, images, args)
-        lines = deployments(
-            found, timings, reference="dense", params={r: c.params for r, c in counts.items()}, evaluations={}
-        )
+        evaluations = scores(found, cifar(args.data), images=args.test_images) if trained else {}
+        params = {role: c.params for role, c in counts.items()}
+        lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
     shared = {"network": name, "way": way, "runtime": runtime, "version": RUNTIMES[runtime].version()}
     macs = {role: c.macs for role, c in counts.items()}
     return [
@@ -120,7 +130,8 @@ def document(rows: list[dict[str, Any]]) -> None:
     into_docs(DOCS, "CLAIMS", "\n".join(claims(rows)))
 
 
-HEAD = ["Network", "Runtime", "Form", "ms (quartiles)", "Speed-up (quartiles)", "MAC reduction", "Size", "Differs by"]
+HEAD = ["Network", "Runtime", "Form", "ms (quartiles)", "Speed-up (quartiles)", "MAC reduction", "Size", "Differs by",
+        "Top-1"]  # fmt: skip
 WAYS_HEAD = ["Way", "Precision", "MAC reduction", "Speed-up (quartiles)", "Speed-up / MAC reduction"]
 
 
@@ -136,12 +147,13 @@ def form(row: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any]) -> list[str]:
     if row["problem"]:
-        return [row["network"], row["runtime"], form(row), f"does not run: {row['problem']}", "–", "–", "–", "–"]
+        return [row["network"], row["runtime"], form(row), f"does not run: {row['problem']}", "–", "–", "–", "–", "–"]
     differs = "–" if row["difference"] is None else f"{row['difference']:.1e}"
     size = "–" if row["bytes"] is None else f"{row['bytes'] / 1e6:.2f} MB"
     reduction = f"{row['mac_reduction']:.2f}×"
     times = [spread(row["ms"], 2), spread(row["speedup"], 2, "×")]
-    return [row["network"], row["version"], form(row), *times, reduction, size, differs]
+    right = "–" if row["top1"] is None else f"{row['top1']:.2f} %"
+    return [row["network"], row["version"], form(row), *times, reduction, size, differs, right]
 
 
 def way_line(row: dict[str, Any]) -> list[str]:
@@ -187,6 +199,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--test-images", type=int, default=4000)
     args = parser.parse_args()
     rows = read("runtimes")
     for name, way, runtime in plan(args):
