@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript")
 from secateur.deploy import ExportCheck, export, onnx
 from secateur.deploy.formats import FORMATS, Format
 from secateur.errors import ExportError, InputError, UnknownNameError
-from secateur.runtimes import RUNTIMES, Program, Runtime, base
+from secateur.runtimes import RUNTIMES, Program, Runtime, base, installed
 from secateur.runtimes.sessions import feed, session
 
 FORMAT_NAMES = ("onnx", "pt2")
@@ -224,6 +224,28 @@ def test_equal_infinities_agree(tmp_path: Path) -> None:
     inputs = torch.tensor([[0.0, -torch.inf], [1.0, 2.0]])
     check = export(nn.ReLU(), inputs, tmp_path / "net.pt2", "pt2", check_inputs=-inputs)
     assert check.max_difference == 0
+
+
+class Singular(nn.Module):
+    """Uses an operator that is decomposed into another before converters meet it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.svdvals(x)
+
+
+@pytest.mark.parametrize(("to", "title"), [("openvino", "ONNX"), ("litert", "LiteRT"), ("executorch", "ExecuTorch")])
+@pytest.mark.parametrize(("module", "operator"), [(Zeta(), r"\w+\.\w*zeta"), (Singular(), r"aten\._linalg_svd")])
+def test_every_converter_names_the_operator_and_its_module(
+    tmp_path: Path, to: str, title: str, module: nn.Module, operator: str
+) -> None:
+    runtime = RUNTIMES[to]
+    if not installed(runtime):
+        pytest.skip(f"{title} is not installed")
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), module).eval()
+    words = rf"operator {operator}\.default \(module '1', {type(module).__name__}\) cannot be converted to {title}\."
+    with pytest.raises(ExportError, match=words):
+        export(net, torch.rand(1, 3, 8, 8), tmp_path / f"net{FORMATS[to].suffix}", to)
+    assert not list(tmp_path.iterdir())
 
 
 def test_operator_that_cannot_be_converted_is_named(tmp_path: Path) -> None:

@@ -44,9 +44,14 @@ def _chain(error: BaseException | None) -> list[str]:
 
 
 def _known(text: str, program: ExportedProgram) -> re.Match[str] | None:
-    """The first operator in ``text`` that the program calls."""
-    called = {_name(node) for node in program.graph.nodes}
-    return next((found for found in _DOTTED.finditer(text) if found[1] in called), None)
+    """The first operator in ``text`` that the program calls, or that one of its operators was decomposed into."""
+    called = [_name(node) for node in program.graph.nodes if node.op == "call_function"]
+    return next((f for f in _DOTTED.finditer(text) if f[1] in called or any(_stem(f[1]) in c for c in called)), None)
+
+
+def _stem(operator: str) -> str:
+    """An operator's last word without underscores: ``linalg_svdvals`` is decomposed into ``_linalg_svd``."""
+    return operator.rpartition(".")[2].strip("_")
 
 
 def _name(node: Node) -> str:
@@ -55,9 +60,8 @@ def _name(node: Node) -> str:
 
 def _where(operator: str, program: ExportedProgram) -> str:
     """Names the module and its class; an operator that was decomposed is looked for by its last word."""
-    last = operator.rpartition(".")[2]
     for node in program.graph.nodes:
-        if node.op != "call_function" or (_name(node) != operator and last not in str(node.target)):
+        if node.op != "call_function" or (_name(node) != operator and _stem(operator) not in str(node.target)):
             continue
         stack = node.meta.get("nn_module_stack") or {}
         if stack:
