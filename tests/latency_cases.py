@@ -37,7 +37,7 @@ def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., 
         def start(model: Any, threads: int) -> Program:
             return Program(lambda inputs: seconds(model, inputs) / threads, lambda found: found, lambda found: [])
 
-        runtime = Runtime(name, "times by arithmetic", None, ("torch",), "train", step, start)
+        runtime = Runtime(name, "times by arithmetic", None, ("torch",), "train", step, start, modules=True)
         monkeypatch.setitem(RUNTIMES._items, name, runtime)
         return name
 

@@ -240,7 +240,7 @@ def test_every_converter_names_the_operator_and_its_module(
 ) -> None:
     runtime = RUNTIMES[to]
     if not installed(runtime):
-        pytest.skip(f"{title} is not installed")
+        pytest.skip(f"{to} is not installed")
     net = nn.Sequential(nn.Conv2d(3, 4, 3), module).eval()
     words = rf"operator {operator}\.default \(module '1', {type(module).__name__}\) cannot be converted to {title}\."
     with pytest.raises(ExportError, match=words):

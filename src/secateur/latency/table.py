@@ -18,7 +18,6 @@ from secateur.latency.module import SideBySide
 from secateur.latency.onnxfile import write_layer
 from secateur.latency.store import Setting, Times
 from secateur.measure.contenders import copies
-from secateur.measure.entrants import MODULE_RUNTIMES
 from secateur.measure.modes import switch
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.runtimes import Program
@@ -211,10 +210,10 @@ def open_network(setting: Setting, model: nn.Module, inputs: ExampleInputs, path
     from secateur.deploy.formats import FORMATS
 
     runtime = setting.program
-    if runtime.name in MODULE_RUNTIMES or runtime.format is None:
+    if runtime.modules:
         twin = copies({"": model})[""]
         switch(twin, False)
         return runtime.open(twin, setting.threads)
-    path = path.with_suffix(FORMATS[runtime.format].suffix)
-    export(model, inputs, path, to=runtime.format)
+    path = path.with_suffix(FORMATS[str(runtime.format)].suffix)
+    export(model, inputs, path, to=str(runtime.format))
     return runtime.open(path, setting.threads)

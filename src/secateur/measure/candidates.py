@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.batches import resize
 from secateur.errors import ExportError, InputError
-from secateur.measure.entrants import MODULE_RUNTIMES, Entrant
+from secateur.measure.entrants import Entrant
 from secateur.measure.memory import size_on_disk
 from secateur.runtimes import RUNTIMES
 from secateur.types import ExampleInputs
@@ -83,7 +83,7 @@ def candidates(
     """
     for index, (name, model) in enumerate(networks.items()):
         for runtime in runtimes:
-            if runtime in MODULE_RUNTIMES:
+            if RUNTIMES[runtime].modules:
                 yield Candidate(name, runtime, entrants=(Entrant(name, model, runtime),), bytes=size_on_disk(model))
                 continue
             place = folder / f"{index}-{runtime}"

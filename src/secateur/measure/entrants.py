@@ -12,10 +12,7 @@ from torch import nn
 from secateur.errors import InputError
 from secateur.runtimes import RUNTIMES
 
-__all__ = ["MODULE_RUNTIMES", "Entrant", "as_entrants", "file_bytes", "runtimes_of", "stem"]
-
-MODULE_RUNTIMES = ("pytorch", "compiled")
-"""The runtimes that take a module as it is."""
+__all__ = ["Entrant", "as_entrants", "file_bytes", "runtimes_of", "stem"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def _readers() -> dict[str, tuple[str, ...]]:
 def _of(name: str, network: nn.Module | str | PathLike[str], runtimes: Sequence[str]) -> list[Entrant]:
     if isinstance(network, nn.Module):
         for runtime in runtimes:
-            if RUNTIMES[runtime].name not in MODULE_RUNTIMES:
+            if not RUNTIMES[runtime].modules:
                 raise InputError(
                     f"{runtime!r} runs files, {name!r} is a module; write one with secateur.deploy.export(), or "
                     f"leave it to `secateur measure --runtimes {runtime}`."

@@ -53,6 +53,7 @@ class Runtime:
         extra: The extra of this package that installs them.
         step: Widths in multiples of this run at full speed on x86 (measured, see docs/runtimes.md).
         open: Makes a program of a module or file, for a number of threads inside an operator.
+        modules: Whether it runs modules as they are, without a file.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Runtime:
     extra: str
     step: int
     open: Callable[[nn.Module | str | PathLike[str], int], Program]
+    modules: bool = False
 
     def version(self) -> str:
         """Name and version, for records: ``onnxruntime 1.31.1``."""

@@ -55,7 +55,11 @@ def _program(model: Any) -> Program:
     return Program(prepare, run, outputs)
 
 
-RUNTIMES.add("pytorch", Runtime("pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager))
 RUNTIMES.add(
-    "compiled", Runtime("compiled", "PyTorch through torch.compile", None, ("torch",), "train", 16, open_compiled)
+    "pytorch",
+    Runtime("pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager, modules=True),
+)
+RUNTIMES.add(
+    "compiled",
+    Runtime("compiled", "PyTorch through torch.compile", None, ("torch",), "train", 16, open_compiled, modules=True),
 )
