@@ -347,3 +347,21 @@ def test_a_closed_pipe_ends_quietly() -> None:
     )
     assert said.stderr == ""
     assert "Network" in said.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
+def test_what_takes_long_says_so_on_a_terminal_and_only_there() -> None:
+    import pty
+
+    code = (
+        "from secateur.commands.show import busy\nwith busy('Cutting …') as now:\n    now('Repairing …')\nprint('out')"
+    )
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (plain.stdout, plain.stderr) == ("out\n", "")
+    ours, theirs = pty.openpty()
+    shown = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    seen = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert shown.stdout == b"out\n"
+    assert "Repairing …" in seen

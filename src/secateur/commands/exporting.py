@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from secateur.commands.networks import Opened, labelled
-from secateur.commands.show import say, size
+from secateur.commands.show import busy, say, size
 from secateur.errors import InputError
 from secateur.recipe.files import disk_errors
 
@@ -54,7 +54,7 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
     to = wish.to or _format_of(path)
     data = labelled([opened], wish.data or wish.calibration, opened.inputs)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
-    with disk_errors(path.parent):
+    with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
         check = write(
             opened.model,
             opened.inputs[:1],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.batches import resize
 from secateur.commands import measured
 from secateur.commands.networks import Opened, labelled, open_network, open_run
-from secateur.commands.show import console
+from secateur.commands.show import busy, console
 from secateur.errors import InputError, SecateurError
 from secateur.measure import Measurement, Timing, latency, measurement
 from secateur.measure.candidates import Candidate, candidates
@@ -94,9 +94,14 @@ def measure(
     numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
     show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))
     show.print()
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
-        found = _ready(networks, files, inputs, plan, Path(folder), images)
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, busy("Writing networks …") as now:
+        found = []
+        for one in _ready(networks, files, inputs, plan, Path(folder), images):
+            found.append(one)
+            now(f"Writing networks: {one.name} for {one.runtime} is done …")
+        now(f"Timing {len(found)} networks in shuffled rounds …")
         timings = _timings(found, inputs, plan)
+        now(f"Scoring {len(found)} networks …")
         scored = scores(found, images, images=plan.images, threads=plan.threads) if images is not None else {}
     _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored)
 
@@ -166,14 +171,17 @@ def _ready(
     plan: Plan,
     folder: Path,
     images: DataSet | None,
-) -> list[Candidate]:
+) -> Iterator[Candidate]:
     """Writes the networks for every runtime, and asks the files which batch sizes they take."""
     calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
     checked = inputs if images is None else images.sample(32, split="test")
     models = {network.name: network.model for network in networks}
     made = candidates(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
-    given = [_given(file, runtime, inputs, plan) for file in files for runtime in runtimes_of(file)[:1]]
-    return [_tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one for one in made] + given
+    for one in made:
+        yield _tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one
+    for file in files:
+        for runtime in runtimes_of(file)[:1]:
+            yield _given(file, runtime, inputs, plan)
 
 
 def _given(file: str, runtime: str, inputs: Tensor, plan: Plan) -> Candidate:

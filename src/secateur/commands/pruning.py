@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur.commands.networks import Opened
-from secateur.commands.show import change, console, integer, ratio, say, table
+from secateur.commands.show import busy, change, console, integer, ratio, say, table
 from secateur.errors import InputError, SecateurError
 from secateur.pruned import Pruned
 from secateur.types import Counts, Target, Unsupported
@@ -123,7 +123,11 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
     from secateur.recipe.folder import refuse_used
 
     refuse_used(out)
-    keep(opened, cut(opened.model, opened.inputs, **options), out)
+    goal: Target | None = options.get("target")
+    in_runtime = f"Measuring layers and networks in {goal.runtime} …" if goal is not None and goal.measured else ""
+    with busy(in_runtime or "Cutting and verifying …"):
+        pruned = cut(opened.model, opened.inputs, **options)
+    keep(opened, pruned, out)
 
 
 def keep(opened: Opened, pruned: Pruned, out: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from secateur.commands.networks import Opened
 from secateur.commands.pruning import calibration, keep
+from secateur.commands.show import busy
 from secateur.errors import InputError
 from secateur.types import Target
 
@@ -48,11 +49,14 @@ def recover(
         raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
     x = torch.cat([part for part, _ in batches])
     model, inputs = opened.model, x[:2]
-    if criterion is None:
-        plan = select(model, x, ratio=ratio, target=target, only=only, ignore=ignore)
-        pruned = apply(model, plan, inputs)
-    else:
-        labelled = calibration(opened, data, images)
-        pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
-                       data=labelled)  # fmt: skip
-    keep(opened, repair(pruned, x, dense=model, method=method), out)
+    with busy("Choosing and cutting …") as now:
+        if criterion is None:
+            plan = select(model, x, ratio=ratio, target=target, only=only, ignore=ignore)
+            pruned = apply(model, plan, inputs)
+        else:
+            labelled = calibration(opened, data, images)
+            pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
+                           data=labelled)  # fmt: skip
+        now("Repairing …")
+        fixed = repair(pruned, x, dense=model, method=method)
+    keep(opened, fixed, out)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["change", "console", "error", "integer", "ratio", "say", "share", "size", "table"]
+__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "share", "size", "table"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
 
@@ -25,6 +26,20 @@ def error(message: str, *, label: str = "Error") -> None:
     """One message on standard error; a long one is broken between words on a terminal only."""
     words = Text.assemble((f"{label}:", "bold red"), " ", message)
     Console(stderr=True, highlight=False).print(words, soft_wrap=not sys.stderr.isatty())
+
+
+@contextmanager
+def busy(words: str) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what takes so long, and goes when it is done; none without a terminal.
+
+    Yields:
+        What changes its words.
+    """
+    if not sys.stderr.isatty():
+        yield lambda words: None
+        return
+    with Console(stderr=True, highlight=False).status(Text(words)) as line:
+        yield lambda words: line.update(Text(words))
 
 
 def say(text: str, *, style: str | None = None) -> None:
