@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from secateur.errors import InputError, UnknownNameError, VerificationError, WeightsError
@@ -69,7 +69,7 @@ def test_gathering_wants_blocks() -> None:
     assert gathered(torch.randn(64, 100) * (torch.rand(64, 100) < 0.1)) is None
     tall = gathered(torch.randn(64, 100) * (torch.rand(4, 100) < 0.1).repeat_interleave(16, 0))
     assert tall is not None
-    assert tall.values.shape[1] == 16, "the tallest groups that the blocks fill"
+    assert tall.values.shape[2] == 16, "the tallest groups that the blocks fill"
 
 
 def test_stored_entries_are_those_that_are_not_zero() -> None:
@@ -133,6 +133,38 @@ def test_saved_without_a_pickle_and_read_back(pace: Pace, tmp_path: Path) -> Non
         load_converted(path, create("lenet5"))
     with pytest.raises(WeightsError, match=r"gone\.safetensors does not fit"):
         load_converted(tmp_path / "gone.safetensors", dense)
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("0.product.index", lambda t: t + 1000),  # reads behind the input
+        ("0.product.index", lambda t: t - 1),
+        ("0.product.index", lambda t: t[:, :-1]),
+        ("0.product.values", lambda t: t[..., :-1]),
+        ("0.product.values", lambda t: t.double()),
+        ("4.product.columns", lambda t: t + 1000),
+        ("4.product.columns", lambda t: -t - 1),
+        ("4.product.columns", lambda t: t[:-1]),
+        ("4.product.columns", lambda t: t.float()),
+        ("4.product.starts", lambda t: t * 2),
+        ("4.product.starts", lambda t: t.flip(0)),
+        ("4.product.starts", lambda t: t[:-1]),
+        ("4.product.values", lambda t: t[:-1]),
+    ],
+)
+def test_files_that_point_outside_of_their_layers_are_refused(
+    pace: Pace, tmp_path: Path, key: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    pace({"dense": 2.0, "sparse": 1.0, "row-wise": 1.0, "gathered": 0.5})
+    dense = network()
+    blocks = sparsify(dense, ratio=0.9, pattern="block 16x1", only=["0"]).model
+    found = convert_sparse(sparsify(blocks, ratio=0.9, only=["4"]).model, torch.randn(1, 8, 8, 8))
+    path = found.save(tmp_path / "sparse.safetensors")
+    state = load_file(path)
+    save_file(state | {key: change(state[key]).contiguous()}, path)
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        load_converted(path, dense)
 
 
 def test_backward_says_that_it_is_for_inference(pace: Pace) -> None:

@@ -20,7 +20,15 @@ from secateur.measure.modes import evaluating
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.measure.timings import Spread, spread
 from secateur.selection import checked, covered
-from secateur.sparsify.kernels import PRODUCTS, Gathered, RowWise, SparseLayer, supported
+from secateur.sparsify.kernels import (
+    PRODUCTS,
+    Gathered,
+    RowWise,
+    SparseLayer,
+    check_gathered,
+    check_rows,
+    supported,
+)
 from secateur.types import ExampleInputs, call
 
 __all__ = ["Converted", "ConvertedLayer", "convert_sparse", "load_converted"]
@@ -164,16 +172,24 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
         for name in [key.removesuffix(".product.values") for key in state if key.endswith(".product.values")]:
             own = {key.rpartition(".")[2]: t for key, t in state.items() if key.startswith(f"{name}.")}
             layer = result.get_submodule(name)
-            made = Gathered(own["values"], own["index"]) if "index" in own else _rows(own, layer)
+            made = _read(own, layer)
             result.set_submodule(name, _standing_for(layer, made))
         result.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} does not fit the network: {str(error).splitlines()[0]}.") from error
     return result.requires_grad_(False)
 
 
-def _rows(own: dict[str, Tensor], layer: Any) -> RowWise:
-    return RowWise(own["values"], own["columns"], own["starts"], layer.weight.shape[1])
+def _read(own: dict[str, Tensor], layer: Any) -> Gathered | RowWise:
+    """The product that a file holds for a layer; its indices are looked at, for they are used unchecked."""
+    rows, width = layer.weight.shape[:2]
+    if own["values"].dtype != layer.weight.dtype:
+        raise ValueError(f"values of type {own['values'].dtype} stand for weights of type {layer.weight.dtype}")
+    if "index" in own:
+        check_gathered(own["values"], own["index"], rows, width)
+        return Gathered(own["values"], own["index"])
+    check_rows(own["values"], own["columns"], own["starts"], rows, width)
+    return RowWise(own["values"], own["columns"], own["starts"], width)
 
 
 def _candidates(model: nn.Module, only: Iterable[str] | None, ignore: Iterable[str]) -> list[str]:

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from secateur.errors import InputError
 
-__all__ = ["PRODUCTS", "Gathered", "RowWise", "SparseLayer", "gathered", "row_wise", "supported"]
+__all__ = ["PRODUCTS", "Gathered", "RowWise", "SparseLayer", "check_gathered", "check_rows", "gathered", "row_wise",
+           "supported"]  # fmt: skip
 
 HEIGHTS = (64, 32, 16, 8, 4)
 """Rows that a gathered product takes together, tried from the tallest."""
+
+CACHE_BYTES = 2 << 20
+"""Gathered inputs that are multiplied at a time."""
 
 FILL = 1.5
 """Entries in the columns of a gathered product's groups for each weight that is not zero, at most."""
@@ -64,24 +68,34 @@ class RowWise(nn.Module):
 class Gathered(nn.Module):
     """A matrix in groups of rows that share their columns: gathers those inputs, then multiplies densely.
 
-    What makes it fast is a block pattern as tall as the groups (``block 16x1``): dense products of gathered inputs.
+    What makes it fast is a block pattern as tall as the groups (``block 16x1``): dense products of gathered inputs. The
+    rows of a group lie side by side in memory, and groups are taken together only while what they gather fits a cache.
     """
 
     values: Tensor
     index: Tensor
 
     def __init__(self, values: Tensor, index: Tensor) -> None:
-        """``values`` (groups, rows, k); ``index`` (groups, k), the inputs that a group takes."""
+        """``values`` (groups, k, rows); ``index`` (groups, k), the inputs that a group takes."""
         super().__init__()
         self.register_buffer("values", values)
         self.register_buffer("index", index)
 
     def forward(self, columns: Tensor) -> Tensor:
         """(width, n) → (groups · rows, n)."""
-        values, index, n = self.values, self.index, columns.shape[1]
+        values, n = self.values, columns.shape[1]
+        groups, k, rows = values.shape
+        made = columns.new_empty(groups, rows, n)
+        together = max(1, CACHE_BYTES // max(1, k * n * columns.element_size()))
         flat = columns.reshape(-1) if n == 1 else columns  # a single column is gathered faster as a vector
-        taken = flat.index_select(0, index.reshape(-1))
-        return torch.bmm(values, taken.view(*index.shape, n)).reshape(-1, n)
+        for start in range(0, groups, together):
+            part = slice(start, start + together)
+            taken = flat.index_select(0, self.index[part].reshape(-1))
+            if n == 1:
+                torch.bmm(taken.view(-1, 1, k), values[part], out=made[part].view(-1, 1, rows))
+            else:
+                torch.bmm(values[part].mT, taken.view(-1, k, n), out=made[part])
+        return made.view(-1, n)
 
 
 @cache
@@ -111,8 +125,45 @@ def gathered(matrix: Tensor) -> Gathered | None:
             index = torch.where(held, index, 0)
             groups = matrix.reshape(rows // height, height, -1)
             values = groups.gather(2, index[:, None].expand(-1, height, -1)) * held[:, None]
-            return Gathered(values.contiguous(), index.to(torch.int32))
+            return Gathered(values.mT.contiguous(), index.to(torch.int32))
     return None
+
+
+def check_rows(values: Tensor, columns: Tensor, starts: Tensor, rows: int, width: int) -> None:
+    """Checks that compressed rows describe a matrix (rows, width): their product would read outside of it.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if values.ndim != 1 or columns.shape != values.shape or starts.shape != (rows + 1,):
+        raise ValueError(f"compressed rows of shapes {_shapes(values, columns, starts)} are no matrix of {rows} rows")
+    steps = starts.diff()
+    if int(starts[0]) != 0 or int(starts[-1]) != len(values) or (len(steps) and int(steps.min()) < 0):
+        raise ValueError("the starts of compressed rows do not rise from 0 to the number of values")
+    _check_index(columns, width)
+    _check_index(starts, len(values) + 1)
+
+
+def check_gathered(values: Tensor, index: Tensor, rows: int, width: int) -> None:
+    """Checks that groups of rows and their columns describe a matrix (rows, width).
+
+    Raises:
+        ValueError: They do not.
+    """
+    if values.ndim != 3 or index.shape != values.shape[:2] or values.shape[0] * values.shape[2] != rows:
+        raise ValueError(f"groups of shapes {_shapes(values, index)} are no matrix of {rows} rows")
+    _check_index(index, width)
+
+
+def _check_index(index: Tensor, below: int) -> None:
+    if index.dtype != torch.int32:
+        raise ValueError(f"indices are of type torch.int32; got {index.dtype}")
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < below:
+        raise ValueError(f"indices from {int(index.min())} to {int(index.max())} do not lie in 0 … {below - 1}")
+
+
+def _shapes(*tensors: Tensor) -> str:
+    return ", ".join(str(tuple(t.shape)) for t in tensors)
 
 
 PRODUCTS = {"row-wise": row_wise, "gathered": gathered}
