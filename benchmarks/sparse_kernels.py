@@ -23,6 +23,7 @@ from records import into_docs, read, table, write
 from torch import Tensor, nn
 
 from secateur.deploy import export
+from secateur.deploy.formats import FORMATS
 from secateur.measure.rounds import Contender, no_gc, rounds, thread_count
 from secateur.measure.timings import spread
 from secateur.models import create
@@ -32,7 +33,7 @@ from secateur.sparsify.converting import _standing_for
 from secateur.sparsify.kernels import PRODUCTS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/sparsity.md"
-ENDINGS = {"pytorch": "", "onnxruntime": "onnx", "openvino": "xml"}
+IN = ("pytorch", "onnxruntime", "openvino", "litert")
 SHARES, BATCHES = (0.9, 0.95), (1, 32)
 FORMS = {"in blocks 16×1": 16, "anywhere": 1}
 """Where the zeros lie: rows that a block takes together."""
@@ -58,7 +59,7 @@ def variants(model: nn.Module, out: str) -> dict[str, nn.Module]:
 def zeros(count: int) -> None:
     """The same shapes with and without zeros, in every installed runtime."""
     for name, model, x, out in networks():
-        for runtime in ENDINGS:
+        for runtime in IN:
             if _done(kind="zeros", network=name, runtime=runtime) or not installed(RUNTIMES[runtime]):
                 continue
             with tempfile.TemporaryDirectory() as folder:
@@ -70,8 +71,9 @@ def zeros(count: int) -> None:
 def _open(model: nn.Module, x: Tensor, runtime: str, folder: Path) -> Program:
     if runtime == "pytorch":
         return RUNTIMES[runtime].open(model, 1)
-    path = folder / f"{id(model)}.{ENDINGS[runtime]}"
-    export(model, x, path, to=str(RUNTIMES[runtime].format))
+    to = str(RUNTIMES[runtime].format)
+    path = folder / f"{id(model)}{FORMATS[to].suffix}"
+    export(model, x, path, to=to)
     return RUNTIMES[runtime].open(path, 1)
 
 
