@@ -4,7 +4,7 @@ Run: python benchmarks/throughput.py --data CIFAR10_ARCHIVE [--images 4000] [--r
 
 The plain loop is what most scripts do: torchvision's per-image transforms (random crop of the padded image,
 mirroring, tensor, normalisation) on PIL images in a DataLoader, float32, SGD; once without and once with
-two workers. Secateur's is `secateur.train.fit` with bf16 and channels-last (its setting for sets of this size), for what
+two workers. Secateur's is `secateur.train.fit` with bf16 and channels-last (its setting for sets like this), for what
 precision brings in float32, and with its steps through torch.compile: there the epoch after the one that waits for the
 compiler counts, and what that one took longer is given apart. All train on the same images, in turn, round by round;
 images per second of one epoch, the median over the rounds with the lowest and the highest. Writes
