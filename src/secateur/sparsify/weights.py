@@ -31,8 +31,8 @@ Score = Callable[[str, Tensor], Tensor]
 SCOPES = ("local", "global")
 
 ZEROS = (
-    "Zeros count as size only: they make the stored file smaller (compress), but PyTorch, ONNX Runtime and OpenVINO "
-    "take as long as without them. Faster it gets where whole channels of zeros are cut (purify, remove_zeros) "
+    "Zeros count as size only: they make the stored file smaller (compress), but PyTorch, ONNX Runtime, OpenVINO and "
+    "LiteRT take as long as without them. Faster it gets where whole channels of zeros are cut (purify, remove_zeros) "
     "or where convert_sparse measures a sparse product to win."
 )
 """What measurements say of single weights that are zero (docs/sparsity.md)."""
