@@ -56,8 +56,8 @@ def document(rows: list[dict[str, Any]]) -> None:
 
 
 def _more(ratio: dict[str, float]) -> str:
-    middle, low, high = (100 * (ratio[key] - 1) for key in ("median", "q25", "q75"))
-    return f"{middle:+.0f} % ({low:+.0f} … {high:+.0f})"
+    middle, low, high = (f"{100 * (ratio[key] - 1):+.0f}".replace("-0", "+0") for key in ("median", "q25", "q75"))
+    return f"{middle} % ({low} … {high})"
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ RUNTIMES.add(
         "executorch",
         ("executorch",),
         "executorch",
-        16,
+        32,
         open_executorch,
     ),
 )
