@@ -27,7 +27,7 @@ __all__ = ["TOLERANCE", "Met", "in_words", "setting_of", "to_latency"]
 TOLERANCE = 0.05
 """A latency counts as met within five per cent."""
 
-_ENOUGH = 0.02  # closer than this, another round would follow the noise
+_ENOUGH = 0.01  # closer than this, another round would follow the noise
 _NEAR = 0.03  # closer than this, no other network is looked for
 _ROUNDS = 6
 _NUDGES, _NUDGE = 8, 0.03
@@ -78,7 +78,7 @@ def to_latency(
     2. The most score that this table allows within the target is solved for.
     3. The network that this leaves is cut, opened in the runtime and timed beside the dense one, in the same
        rounds. The limit of the table's time is corrected by what was measured so far (linearly between the two
-       nearest measured networks), and 2. is solved again, until the measured time is within 2 % of the target, no
+       nearest measured networks), and 2. is solved again, until the measured time is within 1 % of the target, no
        new network comes out, or six networks were measured. The nearest one is taken.
 
     Args:
