@@ -124,6 +124,7 @@ def document(rows: list[dict[str, Any]]) -> None:
     if not DOCS.exists():
         return
     shown = [row for row in rows if row["way"] == MAIN[row["network"]]]
+    shown.sort(key=lambda row: (list(SIDES).index(row["network"]), where(row)))
     into_docs(DOCS, "TABLE", table(HEAD, [line(row) for row in shown]))
     ways = [row for row in rows if row["network"] == "resnet18" and row["runtime"] == "onnxruntime"]
     into_docs(DOCS, "WAYS", table(WAYS_HEAD, [way_line(row) for row in ways if row["form"] == "pruned"]))
@@ -145,6 +146,11 @@ def form(row: dict[str, Any]) -> str:
     return row["form"] + (" + int8" if row["precision"] == "int8" else "")
 
 
+def where(row: dict[str, Any]) -> str:
+    """The runtime and its version."""
+    return row["version"] + (", compiled" if row["runtime"] == "compiled" else "")
+
+
 def line(row: dict[str, Any]) -> list[str]:
     if row["problem"]:
         return [row["network"], row["runtime"], form(row), f"does not run: {row['problem']}", "–", "–", "–", "–", "–"]
@@ -153,7 +159,7 @@ def line(row: dict[str, Any]) -> list[str]:
     reduction = f"{row['mac_reduction']:.2f}×"
     times = [spread(row["ms"], 2), spread(row["speedup"], 2, "×")]
     right = "–" if row["top1"] is None else f"{row['top1']:.2f} %"
-    return [row["network"], row["version"], form(row), *times, reduction, size, differs, right]
+    return [row["network"], where(row), form(row), *times, reduction, size, differs, right]
 
 
 def way_line(row: dict[str, Any]) -> list[str]:
