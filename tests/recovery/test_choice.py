@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from latency_cases import arithmetic  # noqa: F401 (a fixture)
-from secateur.errors import BudgetError, InputError, UnknownNameError
+from secateur.errors import BudgetError, InputError, PlanError, UnknownNameError
 from secateur.recovery.elimination import Fit, eliminate
 
 
@@ -144,6 +145,10 @@ def test_a_latency_is_met_by_what_the_output_feels_least(arithmetic: Callable[..
     assert even.provenance["latency"]["score_kept"] < found["score_kept"]
     again = secateur.Plan.from_json(plan.to_json())
     assert again.provenance["latency"] == found
+    for damaged in ({}, [1], {**found, "reached": "half"}, {**found, "wanted": 0}):
+        bad = replace(again, provenance={**again.provenance, "latency": damaged})
+        with pytest.raises(PlanError, match="record of a latency is damaged"):
+            secateur.apply(net, bad, x[:2])
 
 
 def test_a_latency_out_of_reach_is_refused(arithmetic: Callable[..., str]) -> None:  # noqa: F811

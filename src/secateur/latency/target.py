@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.budget.order import removal_order
 from secateur.criteria.scoring import Scores
-from secateur.errors import BudgetError
+from secateur.errors import BudgetError, PlanError
 from secateur.latency.pick import Picker, Rules, Widths, by_order, knapsack, score_kept, widths
 from secateur.latency.predict import Network, Term
 from secateur.latency.store import Setting
@@ -205,7 +205,18 @@ def _record(setting: Setting, start: Found, reached: Found, share: float, search
 
 
 def in_words(record: Mapping[str, Any]) -> str:
-    """What a plan's record of a latency says, in words."""
+    """What a plan's record of a latency says, in words.
+
+    Raises:
+        PlanError: The record, which may come from a file, is damaged.
+    """
+    try:
+        return _worded(record)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise PlanError(f"The plan's record of a latency is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _worded(record: Mapping[str, Any]) -> str:
     off = record["reached"] / record["wanted"] - 1
     missed = "" if off <= TOLERANCE else f", which is {off:.0%} above the target: no allowed widths came nearer"
     missed = missed if off >= -TOLERANCE else ", as nothing that was measured up to there keeps more score"
