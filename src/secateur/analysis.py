@@ -9,10 +9,11 @@ import numpy as np
 from torch import nn
 
 from secateur.checks import check_network
-from secateur.graph.flow import flow, module_of
+from secateur.graph.copies import unwrapped
+from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import clusters
-from secateur.graph.trace import trace
+from secateur.graph.views import Also, labelled
 from secateur.measure.counts import Costs
 from secateur.selection import pinned_by_selection
 from secateur.types import ExampleInputs, Unsupported
@@ -28,11 +29,13 @@ class Analysis:
         groups: What must be cut together.
         costs: Exact costs under any choice of units.
         unsupported: What was pinned for want of a rule.
+        notes: What the user should know: parameters that no traced way through the network uses …
     """
 
     groups: Groups
     costs: Costs
     unsupported: tuple[Unsupported, ...]
+    notes: tuple[str, ...] = ()
 
 
 def analyse(
@@ -42,6 +45,7 @@ def analyse(
     only: Iterable[str] | None = None,
     ignore: Iterable[str] = (),
     granularity: str = "auto",
+    also: Also | None = None,
 ) -> Analysis:
     """Traces ``model`` and finds what must be cut together.
 
@@ -51,15 +55,18 @@ def analyse(
         only: Names or patterns of modules whose output channels alone may be pruned.
         ignore: Names or patterns of modules whose output channels are kept.
         granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
+        also: Further methods of the network that have to work after the cut, each with what it is called with
+            (``{"embed": images}``); parameters that nothing traced uses stay whole.
 
     Raises:
         TraceError: The network cannot be traced.
         UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
     """
     check_network(model, example_inputs)
-    labelled = flow(trace(model, example_inputs))
-    groups = solve(labelled, pinned_by_selection(labelled, model, only, ignore), granularity)
-    return Analysis(groups, Costs(groups), unsupported(groups))
+    model = unwrapped(model)
+    found, notes = labelled(model, example_inputs, also)
+    groups = solve(found, pinned_by_selection(found, model, only, ignore), granularity)
+    return Analysis(groups, Costs(groups), unsupported(groups), notes)
 
 
 def unsupported(groups: Groups) -> tuple[Unsupported, ...]:

@@ -23,18 +23,19 @@ from secateur.errors import (
     PlanError,
     UnknownNameError,
 )
-from secateur.graph.flow import Flow, flow
+from secateur.graph.copies import unwrapped
+from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
-from secateur.graph.trace import trace
+from secateur.graph.views import Also, labelled
 from secateur.latency import Rules, in_words, setting_of, to_latency
 from secateur.layers import replay
 from secateur.measure.counts import Costs
-from secateur.plan import Plan
+from secateur.plan import Plan, remember, remembered
 from secateur.pruned import Cut, Pruned
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, attempt
+from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
 from secateur.types import ExampleInputs, Target, Verification
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -61,6 +62,7 @@ def prune(
     granularity: str = "auto",
     backend: str = "auto",
     verify: bool = True,
+    also: Also | None = None,
     seed: int = 0,
     data: Data | None = None,
     loss: Loss | None = None,
@@ -91,6 +93,8 @@ def prune(
         backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
             with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
         verify: Whether to compare with the masked dense network; leave it on.
+        also: Further methods of the network that have to work after the cut, each with what it is called with
+            (``{"embed": images}``). Parameters that nothing traced uses stay whole, and a note names them.
         seed: For criteria that draw random numbers.
         data: Calibration data, for criteria that need them (`secateur criteria` says which): a tensor of inputs, or
             an iterable of batches (a DataLoader, a generator), each inputs or a pair (inputs, labels). They are gone
@@ -127,11 +131,12 @@ def prune(
     if target is not None and target.measured:
         setting_of(target)  # before anything that takes time
     step = step_of(round_to, target)
-    analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
+    model = unwrapped(model)
+    analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
     if not scores.values:
         raise BudgetError(_nothing_free(analysis))
-    earlier = getattr(model, "_secateur_plan", None) if of == "dense" else None
+    earlier = remembered(model) if of == "dense" else None
     provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": step,
                   "seed": seed,
                   "target": None if target is None else target.given}  # fmt: skip
@@ -155,30 +160,43 @@ def prune(
 
 
 def apply(
-    model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True
-) -> Pruned:
+    model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True,
+    also: Also | None = None,
+) -> Pruned:  # fmt: skip
     """Cuts ``model`` by a plan made elsewhere, and verifies the result as :func:`prune` does.
+
+    Args:
+        model: The network that the plan was made for; left untouched.
+        plan: Which units stay.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        backend: As for :func:`prune`.
+        verify: Whether to compare with the masked dense network; leave it on.
+        also: Further methods that the plan was made with, as for :func:`prune`.
 
     Raises:
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
+    model = unwrapped(model)
     if plan.parts:
-        return _apply_parts(model, plan, example_inputs, backend, verify)
+        return _apply_parts(model, plan, example_inputs, backend, verify, also)
     if plan.removed:
         return replay(model, plan, example_inputs, backend, verify)
     check_network(model, example_inputs)
-    labelled = flow(trace(model, example_inputs))
-    analysis, keep = fitting(labelled, plan)
+    found, notes = labelled(model, example_inputs, also)
+    analysis, keep = fitting(found, plan)
+    analysis = replace(analysis, notes=notes)
     pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
 
-def _apply_parts(model: nn.Module, plan: Plan, inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:
+def _apply_parts(
+    model: nn.Module, plan: Plan, inputs: ExampleInputs, backend: str, verify: bool, also: Also | None
+) -> Pruned:
     """Cuts step by step, as the plan was made; the counts before are those of the first network."""
     current, before = model, None
     for part in plan.parts:
-        pruned = apply(current, part, inputs, backend=backend, verify=verify)
+        pruned = apply(current, part, inputs, backend=backend, verify=verify, also=also)
         current, before = pruned.model, before or pruned.before
     assert before is not None
     return replace(pruned, before=before)
@@ -212,12 +230,12 @@ def _cut(
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
-    earlier = getattr(model, "_secateur_plan", None)
-    whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
-    object.__setattr__(done.model, "_secateur_plan", whole)
+    earlier = remembered(model)
+    whole = plan.after(earlier) if earlier is not None else plan
+    remember(done.model, whole)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.model, whole, done.backend, done.verification, before, after, cuts, analysis.unsupported,
-                  done.notes, inputs)  # fmt: skip
+                  (*done.notes, *analysis.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 
 def _operate(
@@ -227,7 +245,14 @@ def _operate(
         pruned = prune_module(model, plan.keep)
     else:
         pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
-    return pruned, (verified(pruned, groups, label_keep, plan.keep) if check else None)
+    if not check or _without_values(model):
+        return pruned, None
+    return pruned, verified(pruned, groups, label_keep, plan.keep, dense=model if name == "graph" else None)
+
+
+def _without_values(model: nn.Module) -> bool:
+    """On the meta device there is nothing to compare."""
+    return any(p.device.type == "meta" for p in model.parameters())
 
 
 def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.errors import InputError, PlanError, WeightsError
-from secateur.plan import Plan
+from secateur.plan import Plan, remember
 
 if TYPE_CHECKING:
     from secateur.pruned import Pruned
@@ -158,7 +158,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     record = _read(folder)
     weights = _weights(folder, record)
     if model is None:
-        pruned = _load_graph(folder, record)
+        pruned = _load_graph(folder, set(weights) | set(record["shared"]))
     elif record["backend"] == "module":
         from secateur.surgery import prune_module
 
@@ -172,7 +172,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         pruned = apply(model, plan, _example(record["inputs"]), backend="graph").model
     _share(pruned, record["shared"])
     _fill(pruned, weights)
-    object.__setattr__(pruned, "_secateur_plan", Plan.from_dict(record["plan"]))
+    remember(pruned, Plan.from_dict(record["plan"]))
     return pruned.eval()
 
 
@@ -207,11 +207,12 @@ def _weights(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
         raise WeightsError(f"{path} cannot be read: {error}.") from error
 
 
-def _load_graph(folder: Path, record: Mapping[str, Any]) -> nn.Module:
+def _load_graph(folder: Path, stored: set[str]) -> nn.Module:
     from torch.fx import GraphModule
 
     from secateur.deploy.pt2 import read_program
-    from secateur.surgery import follow_mode
+    from secateur.graph.guard import Sizes
+    from secateur.surgery import finished
 
     path = folder / GRAPH
     if not path.is_file():
@@ -219,9 +220,15 @@ def _load_graph(folder: Path, record: Mapping[str, Any]) -> nn.Module:
             f"{folder} holds no self-contained graph ({GRAPH}); give the dense network, "
             "load(folder, model=YourNetwork()), or save with graph=True."
         )
-    module = read_program(path).module(check_guards=False)
+    program = read_program(path)
+    module = program.module(check_guards=False)
     assert isinstance(module, GraphModule)
-    return follow_mode(GraphModule(module, module.graph, class_name="PrunedGraph"))  # one that can be trained
+    graph = GraphModule(module, module.graph, class_name="PrunedGraph")  # one that can be trained
+    for name, buffer in list(graph.named_buffers()):  # constants of the graph are not among the weights
+        if name not in stored:
+            path, _, leaf = name.rpartition(".")
+            graph.get_submodule(path).register_buffer(leaf, buffer, persistent=False)
+    return finished(graph, Sizes.of(program))
 
 
 def _same_shapes(model: nn.Module, plan: Plan) -> None:

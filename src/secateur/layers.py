@@ -18,15 +18,16 @@ from secateur.checks import check_network
 from secateur.criteria.branches import ranked
 from secateur.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
 from secateur.graph.branches import Branch, find_branches
+from secateur.graph.copies import unwrapped
 from secateur.graph.flow import flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
 from secateur.measure.counts import Costs
-from secateur.plan import Plan
+from secateur.plan import Plan, remember, remembered
 from secateur.pruned import Pruned
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, attempt
+from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 from secateur.types import Counts, ExampleInputs, Verification
 
@@ -91,6 +92,7 @@ def removable(
     >>> [b.name for b in removable(create("resnet20"), torch.zeros(1, 3, 32, 32)) if b.reason]
     ['layer2.0', 'layer3.0']
     """
+    model = unwrapped(model)
     network = _network(model, example_inputs)
     scores = dict(ranked(network.groups, network.free, criterion, seed))
     macs = dict(zip(network.costs.macs, network.counts().layers, strict=True))
@@ -155,6 +157,7 @@ def remove_layers(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
+    model = unwrapped(model)
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))
@@ -178,6 +181,7 @@ def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend:
     Raises:
         PlanError: The network has no such branch, or cannot lose it.
     """
+    model = unwrapped(model)
     network = _network(model, example_inputs)
     free = {branch.name: branch for branch in network.free}
     for name in plan.removed:
@@ -284,20 +288,21 @@ def _cut(
             small = prune_module(model, {}, replaced)
         else:
             small = remove_from_graph(network.groups, gone).train(model.training)
-        return small, _proof(small, network.groups, gone) if check else None
+        dense = model if name == "graph" else None
+        return small, _proof(small, network.groups, gone, dense) if check else None
 
     done = attempt(model, backend, operate)
-    earlier = getattr(model, "_secateur_plan", None)
-    whole = plan.after(earlier) if isinstance(earlier, Plan) else plan
-    object.__setattr__(done.model, "_secateur_plan", whole)
+    earlier = remembered(model)
+    whole = plan.after(earlier) if earlier is not None else plan
+    remember(done.model, whole)
     after = _after(done.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
     return Pruned(done.model, whole, done.backend, done.verification, before, after, (), unsupported(network.groups),
-                  done.notes, inputs)  # fmt: skip
+                  (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 
-def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch]) -> Verification:
+def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None) -> Verification:
     everything = np.ones(groups.component.shape, dtype=bool)
-    return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone})
+    return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone}, dense=dense)
 
 
 def _after(small: nn.Module, network: _Network, before: Counts, live: set[Node]) -> Counts:

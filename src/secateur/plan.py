@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from torch import nn
+from torch.fx import GraphModule
+from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
+
 from secateur.errors import PlanError
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "remember", "remembered"]
 
 FORMATS = (1, 2)
 """1: kept indices; 2: residual branches may be removed as well. A plan is written in the lowest that holds it."""
@@ -129,3 +133,24 @@ def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> 
         raise PlanError(
             f"The plan's indices for dimension {dim} of {name!r} are not ascending within 0…{shape[dim] - 1}."
         )
+
+
+ATTRIBUTE = "_secateur_plan"
+"""Attribute of a pruned network (never of the user's) that holds its plan."""
+
+
+def remember(model: nn.Module, plan: Plan) -> None:
+    """Writes a plan on a pruned network, so that a later cut counts in the indices of the first one.
+
+    Copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to keep
+    them.
+    """
+    object.__setattr__(model, ATTRIBUTE, plan)
+    if isinstance(model, GraphModule):
+        model.meta.setdefault(_USER_PRESERVED_ATTRIBUTES_KEY, {})[ATTRIBUTE] = plan
+
+
+def remembered(model: nn.Module) -> Plan | None:
+    """The plan of a network that was pruned, ``None`` for any other."""
+    found = getattr(model, ATTRIBUTE, None)
+    return found if isinstance(found, Plan) else None

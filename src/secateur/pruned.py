@@ -74,7 +74,10 @@ class Pruned:
     def headline(self) -> str:
         """One sentence: sizes before and after, back end, verified difference."""
         b, a = self.before, self.after
-        proof = f"verified to {self.verification.max_relative_error:.1e}" if self.verification else "not verified"
+        proof = "not verified"
+        if self.verification is not None:
+            error = f"verified to {self.verification.max_relative_error:.1e}"
+            proof = error if self.verification.proven else "NOT PROVEN (nothing moves its output)"
         return (
             f"{b.params:,} → {a.params:,} parameters ({_share(a.params, b.params)}), "
             f"{b.macs:,} → {a.macs:,} MACs ({_share(a.macs, b.macs)}), {self.backend} back end, {proof}"

@@ -175,16 +175,21 @@ class Verification:
     """Proof that the pruned network computes what the masked dense network computes.
 
     Attributes:
-        max_relative_error: max |pruned − masked dense| / max |masked dense|, the worst over all outputs.
+        max_relative_error: max |pruned − masked dense| relative to what the input moves, the worst over all outputs,
+            on the user's weights and on sharpened ones.
         tolerance: What it was compared with.
         dtype: Precision in which it was computed.
         outputs: How many output tensors were compared.
+        proven: Whether the input moves every output that the cut reaches; where it moves nothing, nothing is proven.
+        unproven: The outputs that nothing moved.
     """
 
     max_relative_error: float
     tolerance: float
-    dtype: str = "float32"
+    dtype: str = "float64"
     outputs: int = field(default=1)
+    proven: bool = True
+    unproven: tuple[str, ...] = ()
 
 
 def call(model: torch.nn.Module, inputs: ExampleInputs) -> Any:

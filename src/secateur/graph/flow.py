@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.trace import Traced
 
@@ -44,6 +45,8 @@ class Flow:
 
     Attributes:
         traced: The network.
+        further: Other ways through it that were traced too (train mode, further methods); what they demand counts,
+            what they cost does not.
         labels: Labels of every tensor-valued node (a list for operators with several outputs).
         tensors: Labels of every parameter and buffer, by state-dict name.
         constraints: What the operators demand.
@@ -53,12 +56,18 @@ class Flow:
     """
 
     traced: Traced
+    further: tuple[Traced, ...] = ()
     labels: dict[Node, Any] = field(default_factory=dict)
     tensors: dict[str, Labels] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
     consumed: set[int] = field(default_factory=set)
     macs: dict[Node, MacTerm] = field(default_factory=dict)
     untraced: list[tuple[Untraced, list[Labels]]] = field(default_factory=list)
+
+    @property
+    def views(self) -> tuple[Traced, ...]:
+        """Every way through the network that was traced, the main one first."""
+        return (self.traced, *self.further)
 
     def consume(self, labels: Labels, dim: int) -> None:
         """Marks a dimension of a weight as contracted (its labels are the weight's own, whatever it passed)."""
@@ -125,41 +134,79 @@ class Call:
             self.c.pin_all(labels)
 
 
-def flow(traced: Traced) -> Flow:
+def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
     """Runs ``traced`` on labels.
 
     Every operator's rule (``secateur.ops``) says how labels pass through it and what it demands of them.
     Model inputs carry no labels; model outputs are pinned, so that the network's interface stays the same.
+
+    Args:
+        traced: The network.
+        further: Other ways through the same network; its parameters carry the same labels on each.
     """
+    result = Flow(traced, tuple(further))
+    for view in result.views:
+        _run(result, view)
+    return result
+
+
+def _run(result: Flow, view: Traced) -> None:
     from secateur.ops import find
 
-    result = Flow(traced)
-    by_tensor: dict[int, Labels] = {}
-    for node in traced.nodes:
+    by_tensor = {id(_tensor(result.traced, name)): labels for name, labels in result.tensors.items()}
+    for node in view.nodes:
         if node.op == "placeholder":
             result.labels[node] = unlabelled(node)
         elif node.op == "get_attr":
-            _label_tensor(result, node, by_tensor)
+            _label_tensor(result, view, node, by_tensor)
         elif node.op == "call_function":
             result.labels[node] = _label_call(result, node, find)
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for labels in _flat(result.labels.get(value)):
                     result.constraints.pin_all(labels)
-    return result
+    if view is not result.traced:
+        for node in view.nodes:
+            result.macs.pop(node, None)
 
 
-def _label_tensor(result: Flow, node: Node, by_tensor: dict[int, Labels]) -> None:
+def _tensor(traced: Traced, name: str) -> Any:
+    return operator.attrgetter(name)(traced.module)
+
+
+def _label_tensor(result: Flow, view: Traced, node: Node, by_tensor: dict[int, Labels]) -> None:
+    """Labels of a parameter, buffer or constant: those of the same tensor, or of the same name in another view.
+
+    Whole numbers (indices, masks, counters) carry none: what they point at would change its meaning. Constants of a
+    further view carry none either, because no plan could name them.
+    """
     name = str(node.target)
-    tensor = operator.attrgetter(name)(result.traced.module)
+    tensor = _tensor(view, name)
     if not isinstance(tensor, Tensor):
         return
+    shape = tuple(tensor.shape)
     labels = by_tensor.get(id(tensor))
+    if labels is None and view is not result.traced and name in _own_names(view):
+        labels = result.tensors.get(name)
+    if labels is None and (
+        not (tensor.is_floating_point() or tensor.is_complex())
+        or (view is not result.traced and name not in _own_names(view))
+    ):
+        labels = Labels(shape)
     if labels is None:
         fresh = result.constraints.fresh
-        labels = Labels(tuple(tensor.shape), {d: (fresh(n),) for d, n in enumerate(tensor.shape)})
-        by_tensor[id(tensor)] = labels
-    result.labels[node] = result.tensors[name] = labels
+        labels = Labels(shape, {d: (fresh(n),) for d, n in enumerate(shape)})
+    by_tensor[id(tensor)] = labels
+    result.labels[node] = labels
+    if labels.dims or view is result.traced:
+        result.tensors[name] = labels
+
+
+def _own_names(view: Traced) -> set[str]:
+    """Names of parameters and buffers, without the constants of the trace."""
+    module = view.module
+    names = {n for n, _ in (*module.named_parameters(remove_duplicate=False), *module.named_buffers())}
+    return {n for n in names if not n.startswith(REGION)}
 
 
 def _label_call(result: Flow, node: Node, find: Any) -> Any:

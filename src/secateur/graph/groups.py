@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels, Vector
+from secateur.graph.reads import read_components
 from secateur.graph.solve import Solution, close_under, pick_axes
 from secateur.types import Member
 
@@ -117,7 +118,7 @@ def _build(flow: Flow, solution: Solution) -> Groups:
     dims = [(name, d, vs[0]) for name, labels in flow.tensors.items() for d, vs in labels.dims.items()]
     blocked = {int(component[0]), *(int(c) for child, _ in derived for c in child)}
     used = np.unique(np.concatenate([np.zeros(0, np.int64), *(component[v] for *_, v in dims)]))
-    units = used[~np.isin(used, list(blocked))]
+    units = used[~np.isin(used, list(blocked)) & read_components(flow, component)[used]]
     bare = Groups(flow, component, units, derived)
     signature = _signatures(bare, [v for *_, v in dims])
     _, first, inverse = np.unique(signature, return_index=True, return_inverse=True)

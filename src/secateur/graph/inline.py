@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-__all__ = ["inline_regions"]
+__all__ = ["REGION", "inline_regions"]
+
+REGION = "_region_"
+"""How the names of constants begin that belonged to a region."""
 
 _FIRST_ARGUMENT = {"wrap_with_autocast": 5, "wrap_with_set_grad_enabled": 2}
 """Where the region's own arguments start; the subgraph comes just before them."""
@@ -21,6 +24,8 @@ def inline_regions(module: GraphModule) -> GraphModule:
     it does when no autocast is active.
     """
     graph = module.graph
+    for node in [n for n in graph.nodes if n.target is torch.ops.aten._assert_tensor_metadata.default]:
+        graph.erase_node(node)  # types are those of weights and inputs, whatever they were when it was traced
     while regions := [n for n in graph.nodes if _name(n) in _FIRST_ARGUMENT]:
         for node in regions:
             _inline(module, node)
@@ -52,6 +57,8 @@ def _inline(module: GraphModule, node: Node) -> None:
                 results = torch.fx.node.map_arg(inner.args[0], lambda n: values[n])
             elif inner.op == "get_attr":
                 values[inner] = _moved(module, body, inner)
+            elif inner.target is torch.ops.aten._assert_tensor_metadata.default:
+                continue
             elif inner.op != "placeholder":
                 values[inner] = module.graph.node_copy(inner, lambda n: values[n])
     for user in list(node.users):
@@ -65,7 +72,7 @@ def _inline(module: GraphModule, node: Node) -> None:
 
 def _moved(module: GraphModule, body: GraphModule, node: Node) -> Node:
     """Makes a constant or subgraph of the region one of the whole."""
-    name = f"_region_{sum(1 for n in module.graph.nodes if n.op == 'get_attr')}_{str(node.target).replace('.', '_')}"
+    name = f"{REGION}{sum(1 for n in module.graph.nodes if n.op == 'get_attr')}_{str(node.target).replace('.', '_')}"
     value = _attribute(body, node)
     if isinstance(value, GraphModule):
         module.add_submodule(name, value)

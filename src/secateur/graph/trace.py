@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import functools
 import inspect
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,10 +21,15 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, TraceError
+from secateur.graph.copies import shallow_copy, unwrapped
+from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
 from secateur.types import ExampleInputs, call
 
-__all__ = ["Exported", "Traced", "export_program", "preserved_rng", "shallow_copy", "to_args", "trace"]
+__all__ = ["Exported", "Traced", "export_program", "plain_outputs", "preserved_rng", "to_args", "trace"]
+
+_TRACING = threading.RLock()
+"""``torch.export`` keeps state of its own for the whole process: one trace at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Exported:
         kwargs: Keyword example inputs that it was traced with.
         batch: Size of the batch in them (1 where there is none).
         dynamic: Whether the batch size stayed free; otherwise ``batch`` is the only one that works.
+        notes: What the user should know about the way it was traced.
     """
 
     program: ExportedProgram
@@ -42,6 +50,7 @@ class Exported:
     kwargs: dict[str, Any]
     batch: int
     dynamic: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ class Traced:
         kwargs: Keyword example inputs that the graph was traced with.
         batch: Size of the batch in the example inputs (1 where there is none).
         dynamic: Whether the batch size stayed free.
+        given: The user's example inputs (positional, keyword); a batch of one was traced as a batch of two.
+        sizes: What the graph was traced for, input by input.
+        method: What was traced: ``forward``, or another method.
+        training: Whether it was traced in train mode.
+        notes: What the user should know about the way it was traced.
     """
 
     module: GraphModule
@@ -61,11 +75,37 @@ class Traced:
     kwargs: dict[str, Any]
     batch: int
     dynamic: bool
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+    sizes: Sizes
+    method: str = "forward"
+    training: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> list[Node]:
         """The operators in the order of execution."""
         return list(self.module.graph.nodes)
+
+    @property
+    def given_batch(self) -> int | None:
+        """Size of the batch in the user's own inputs, ``None`` where there is none."""
+        return next((t.shape[0] for t in pytree.tree_leaves(self.given) if _has_batch(t)), None)
+
+    @property
+    def name(self) -> str:
+        """What was traced, in words."""
+        return f"{self.method} in train mode" if self.training else self.method
+
+    def enter(self, model: nn.Module) -> nn.Module:
+        """Puts a (copied) network of the same class in the state that was traced: mode, and method as ``forward``."""
+        return _as_traced(model, self.method, self.training)
+
+
+def _as_traced(twin: nn.Module, method: str, training: bool) -> nn.Module:
+    twin.train(training)
+    if method != "forward":
+        object.__setattr__(twin, "forward", getattr(twin, method))
+    return twin
 
 
 def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,15 +123,6 @@ def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise InputError(f"example_inputs is a tensor, a tuple or a dict of keyword inputs; got {type(inputs).__name__}.")
 
 
-def shallow_copy(model: nn.Module) -> nn.Module:
-    """Copies the module tree but shares every parameter and buffer: free of charge and safe to switch mode."""
-    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    memo |= {id(t): t for module in model.modules() for t in vars(module).values() if isinstance(t, Tensor)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # copying a traced graph warns about the pytree it carries
-        return copy.deepcopy(model, memo)
-
-
 @contextmanager
 def preserved_rng(*tensors: Tensor) -> Iterator[None]:
     """Leaves the global random state as it was, on the CPU and on the devices of ``tensors``."""
@@ -100,21 +131,36 @@ def preserved_rng(*tensors: Tensor) -> Iterator[None]:
         yield
 
 
-def trace(model: nn.Module, inputs: ExampleInputs) -> Traced:
+def trace(
+    model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False
+) -> Traced:  # fmt: skip
     """Traces ``model`` as :func:`export_program` does, into a flat graph that shares its weights.
+
+    Args:
+        model: Any network; it is not touched.
+        inputs: What it is called with.
+        method: What is called: ``forward``, or another method.
+        training: Whether it is traced in train mode.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
         TraceError: It runs but cannot be traced; names the line of the user's code.
     """
-    found = export_program(model, inputs, strict=False)
+    found = export_program(model, inputs, strict=False, method=method, training=training)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)
-    return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic)
+    _remember_averages(module, unwrapped(model))
+    given = to_args(inputs)
+    sizes = Sizes.of(found.program)
+    return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic, given, sizes, method,
+                  training, found.notes)  # fmt: skip
 
 
-def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True) -> Exported:
-    """Exports ``model`` in eval mode, with a free batch size where that works.
+def export_program(
+    model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True, method: str = "forward",
+    training: bool = False,
+) -> Exported:  # fmt: skip
+    """Exports ``model``, with a free batch size where that works.
 
     ``torch.export`` fixes dimensions of size 1, so a batch of one is traced as a batch of two.
 
@@ -124,12 +170,19 @@ def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = Tr
         strict: Whether a free batch has to be free altogether; otherwise a size that is free within limits
             (a multiple of three, say) is taken before a fixed one.
         free: Whether a free batch is wanted; otherwise it is that of ``inputs``.
+        method: What is called: ``forward``, or another method.
+        training: Whether the network is in train mode.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
         TraceError: It runs but cannot be traced; names the line of the user's code.
     """
-    twin = shallow_copy(model).eval()
+    notes: list[str] = []
+    twin = _as_traced(shallow_copy(unwrapped(model)), method, training)
+    _plain_forward(twin, notes)
+    for module in twin.modules() if training else ():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
+            module.momentum = 0.1  # export cannot divide by a counter; what is cut does not depend on it
     args, kwargs = to_args(inputs)
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
@@ -139,18 +192,66 @@ def export_program(model: nn.Module, inputs: ExampleInputs, *, strict: bool = Tr
     if free and not strict:
         attempts.insert(1, (doubled, torch.export.Dim.AUTO))
     error: Exception | None = None
-    with preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
+    with _TRACING, preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for (a, k), size in attempts:
+            notes.clear()
             try:
                 program = _export(twin, a, k, size)
             except Exception as caught:  # torch.export raises many unrelated classes
                 error = caught
                 continue
             batch = next((t.shape[0] for t in pytree.tree_leaves((a, k)) if _has_batch(t)), 1)
-            return Exported(program, a, k, batch, _is_dynamic(program))
+            found = Exported(program, a, k, batch, _is_dynamic(program), tuple(dict.fromkeys(notes)))
+            if found.dynamic or size is None or doubled[0] is args:
+                return found  # a batch of two that did not stay free is not the one that was given
         _raise(twin, inputs, error)
     raise AssertionError("unreachable")
+
+
+CUMULATIVE = "cumulative"
+"""Meta data of a batch norm whose momentum is ``None``: export leaves no trace of it."""
+
+
+def _remember_averages(module: GraphModule, model: nn.Module) -> None:
+    """Marks batch norms that average over all batches (``momentum=None``); in eval mode export writes 0."""
+    for node in module.graph.nodes:
+        mean = node.args[3] if str(node.target) == "aten.batch_norm.default" else None
+        if isinstance(mean, Node) and mean.op == "get_attr":
+            home = str(mean.target).rpartition(".")[0]
+            with contextlib.suppress(AttributeError):
+                node.meta[CUMULATIVE] = getattr(model.get_submodule(home), "momentum", 0.0) is None
+
+
+def _plain_forward(twin: nn.Module, notes: list[str]) -> None:
+    """Makes a copied network give plain containers: export knows no dataclass and no class of the user's."""
+    forward = twin.forward
+
+    @functools.wraps(forward)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return plain_outputs(forward(*args, **kwargs), notes)
+
+    object.__setattr__(twin, "forward", plain)
+
+
+def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
+    """Outputs with dictionaries in place of objects that hold tensors (dataclasses, caches).
+
+    >>> plain_outputs([1, {"a": 2}])
+    [1, {'a': 2}]
+    """
+
+    def plain(leaf: Any) -> Any:
+        if isinstance(leaf, (Tensor, nn.Module)) or not hasattr(leaf, "__dict__") or isinstance(leaf, type):
+            return leaf
+        held = {name: plain_outputs(value) for name, value in vars(leaf).items()}
+        if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(held)):
+            return leaf
+        if notes is not None:
+            notes.append(f"its outputs of class {type(leaf).__name__} are dictionaries in a graph")
+        return held
+
+    return pytree.tree_map(plain, tree)
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any) -> ExportedProgram:
@@ -170,7 +271,7 @@ def _is_dynamic(program: ExportedProgram) -> bool:
     """Whether some input kept a free first dimension (``AUTO`` falls back to a constant by itself)."""
     names = set(program.graph_signature.user_inputs)
     values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
-    return any(isinstance(v, Tensor) and v.ndim > 0 and isinstance(v.shape[0], torch.SymInt) for v in values)
+    return any(isinstance(v, Tensor) and v.ndim > 0 and is_free(v.shape[0]) for v in values)
 
 
 def _doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

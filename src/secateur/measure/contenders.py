@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur.batches import tensors
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 from secateur.measure.entrants import Entrant
 from secateur.measure.modes import switch
 from secateur.measure.rounds import Contender
@@ -71,7 +71,7 @@ def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """Returns copies, so that modes, gradients and running statistics of the originals stay untouched."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # copying a traced network meets PyTorch's own deprecations
-        return {name: copy.deepcopy(model) for name, model in models.items()}
+        return {name: deep_copy(model) for name, model in models.items()}
 
 
 def _all_run(contenders: Mapping[str, Contender]) -> bool:

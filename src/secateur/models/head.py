@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 
 __all__ = ["replace_head"]
 
@@ -40,7 +40,7 @@ def replace_head(
     """
     if classes < 1 or (hidden is not None and hidden < 1):
         raise InputError(f"A head wants at least 1 class and 1 hidden unit; got {classes} and {hidden}.")
-    model = copy.deepcopy(model)
+    model = deep_copy(model)
     if pool:
         return _replace_classifier(model, classes, hidden, seed)
     name, layer = _last_layer(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from torch.utils import _pytree as pytree
 
 from secateur.api import fitting
 from secateur.errors import InputError, PlanError
-from secateur.graph.flow import flow
+from secateur.graph.copies import deep_copy
 from secateur.graph.groups import Groups
-from secateur.graph.trace import preserved_rng, to_args, trace
+from secateur.graph.trace import preserved_rng, to_args
+from secateur.graph.views import labelled
 from secateur.plan import Plan
 from secateur.pruned import Pruned
 from secateur.recovery.walk import Walker
@@ -70,7 +70,7 @@ class Twin:
 
     def into(self, model: nn.Module) -> nn.Module:
         """A copy of the pruned network with the graph's weights."""
-        new = copy.deepcopy(model)
+        new = deep_copy(model)
         with torch.no_grad():
             for name, tensor in new.state_dict(keep_vars=True).items():
                 if isinstance(tensor, Tensor) and name in self.tensors:
@@ -86,9 +86,9 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
     """
     if not isinstance(dense, nn.Module):
         raise InputError(f"dense is the network before the cut, a torch.nn.Module; got {type(dense).__name__}.")
-    labelled = flow(trace(dense, pruned.example_inputs))
+    found, _ = labelled(dense, pruned.example_inputs)
     try:
-        analysis, keep = fitting(labelled, Plan(pruned.plan.keep, pruned.plan.dense_shapes))
+        analysis, keep = fitting(found, Plan(pruned.plan.keep, pruned.plan.dense_shapes))
     except PlanError as error:
         raise InputError(
             f"The pruned network's plan does not fit dense: {error} Give the network that was handed to prune; "
@@ -96,10 +96,10 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
         ) from error
     label_keep = analysis.groups.label_keep(keep)
     graph, copies = twin_graph(analysis.groups, label_keep, pruned.plan.keep)
-    found = Twin(analysis.groups, label_keep, Walker(labelled.traced.module), Walker(graph), copies)
-    _take_weights(found, pruned.model)
+    pair = Twin(analysis.groups, label_keep, Walker(found.traced.module), Walker(graph), copies)
+    _take_weights(pair, pruned.model)
     _check_same(graph, pruned)
-    return found
+    return pair
 
 
 def _take_weights(found: Twin, model: nn.Module) -> None:

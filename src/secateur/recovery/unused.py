@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from torch.utils import _pytree as pytree
 from secateur.analysis import Analysis, analyse
 from secateur.api import apply, plan_of
 from secateur.errors import VerificationError
+from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.trace import preserved_rng
 from secateur.ops import find
@@ -66,7 +66,7 @@ def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     >>> purify(net, torch.zeros(1, 2)).model[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    clean = copy.deepcopy(model)
+    clean = deep_copy(model)
     analysis = analyse(clean, example_inputs)
     with torch.no_grad():
         unused = _Cleaner(analysis).run()

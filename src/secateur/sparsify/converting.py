@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from secateur.batches import batch_size, tensors
 from secateur.checks import check_network
 from secateur.errors import InputError, VerificationError, WeightsError
+from secateur.graph.copies import deep_copy
 from secateur.measure.modes import evaluating
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.measure.timings import Spread, spread
@@ -142,7 +142,7 @@ def convert_sparse(
         raise InputError(f"threads, min_speedup and budget_s are positive; got {threads}, {min_speedup}, {budget_s}.")
     check_network(model, example_inputs)
     candidates = _candidates(model, only, ignore)
-    result = copy.deepcopy(model).eval()
+    result = deep_copy(model).eval()
     for parameter in result.parameters():
         parameter.requires_grad_(False)
     with thread_count(threads), no_gc(), torch.inference_mode():
@@ -166,7 +166,7 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     Raises:
         WeightsError: The file is missing or damaged, or belongs to another network.
     """
-    result = copy.deepcopy(model).eval()
+    result = deep_copy(model).eval()
     try:
         state = load_file(path)
         for name in [key.removesuffix(".product.values") for key in state if key.endswith(".product.values")]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.errors import InputError, UnknownNameError, WeightsError
-from secateur.plan import Plan
+from secateur.graph.copies import deep_copy
+from secateur.plan import Plan, remember, remembered
 from secateur.selection import checked, covered
 from secateur.train.extras import Extra
 
@@ -94,9 +94,9 @@ def masks_of(model: nn.Module, *, only: Iterable[str] | None = None, ignore: Ite
 
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy that remembers how the network was cut; a traced graph's own copy forgets."""
-    twin = copy.deepcopy(model)
-    if (plan := getattr(model, "_secateur_plan", None)) is not None:
-        object.__setattr__(twin, "_secateur_plan", plan)
+    twin = deep_copy(model)
+    if (plan := remembered(model)) is not None:
+        remember(twin, plan)
     return twin
 
 

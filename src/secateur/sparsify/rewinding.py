@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from secateur.errors import InputError, WeightsError
+from secateur.graph.copies import deep_copy
 from secateur.plan import Plan
 from secateur.sparsify.masks import Masks, apply_masks
 from secateur.surgery.graph import slice_tensor
@@ -88,7 +88,7 @@ def rewind(
     Raises:
         WeightsError: ``early`` does not fit.
     """
-    result = copy.deepcopy(model)
+    result = deep_copy(model)
     result.load_state_dict(sliced(early, plan or Plan({}, {}), model))
     apply_masks(result, masks or {})
     return result
@@ -111,11 +111,11 @@ def fresh(model: nn.Module, *, seed: int, dense: nn.Module | None = None, plan: 
         InputError: A parameter belongs to a layer that cannot initialise itself.
     """
     if not isinstance(model, GraphModule):
-        return _reset(copy.deepcopy(model), seed)
+        return _reset(deep_copy(model), seed)
     if dense is None or plan is None or isinstance(dense, GraphModule):
         raise InputError("A graph has no layers that could be initialised: give the dense network and the plan.")
-    result = copy.deepcopy(model)
-    result.load_state_dict(sliced(_reset(copy.deepcopy(dense), seed).state_dict(), plan, model))
+    result = deep_copy(model)
+    result.load_state_dict(sliced(_reset(deep_copy(dense), seed).state_dict(), plan, model))
     return result
 
 

@@ -112,12 +112,12 @@ class Sparse:
             before: Where channels were cut before: that cut, whose plan and proof go on to count.
         """
         from secateur.measure.counts import count
-        from secateur.plan import Plan
+        from secateur.plan import Plan, remembered
         from secateur.pruned import Pruned
 
         counts = count(self.model, example_inputs) if before is None else before.after
-        earlier = getattr(self.model, "_secateur_plan", None)
-        plan = earlier if isinstance(earlier, Plan) else Plan({}, {}, {"sparsity": self.sparsity})
+        earlier = remembered(self.model)
+        plan = earlier or Plan({}, {}, {"sparsity": self.sparsity})
         backend = "graph" if isinstance(self.model, GraphModule) else "module"
         proof = None if before is None else before.verification
         return Pruned(self.model, plan, backend, proof, counts if before is None else before.before, counts, (), (),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 from secateur.pruned import Pruned
 from secateur.types import ExampleInputs
 
@@ -27,7 +27,7 @@ def zeroed(model: nn.Module, below: float) -> nn.Module:
     """
     if not 0 <= below < float("inf"):
         raise InputError(f"below is the size under which a weight counts as zero, at least 0; got {below!r}.")
-    result = copy.deepcopy(model)
+    result = deep_copy(model)
     for parameter in result.parameters():
         parameter.masked_fill_(parameter.abs() < below, 0)
     return result

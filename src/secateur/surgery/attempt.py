@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from secateur.errors import SecateurError, VerificationError
 from secateur.types import Verification
 
-__all__ = ["BACKENDS", "Outcome", "attempt"]
+__all__ = ["BACKENDS", "Outcome", "attempt", "proof_notes"]
 
 BACKENDS = ("auto", "module", "graph")
 
@@ -53,6 +53,16 @@ def attempt(model: nn.Module, backend: str, operate: Callable[[str], tuple[nn.Mo
             continue
         return Outcome(pruned, name, proof, tuple(notes))
     raise AssertionError("unreachable")
+
+
+def proof_notes(proof: Verification | None) -> tuple[str, ...]:
+    """What the user has to be told about a proof that proves nothing."""
+    if proof is None or proof.proven:
+        return ()
+    return (
+        f"NOT PROVEN: no input that was tried moves {', '.join(proof.unproven)}, with sharpened weights either, so a "
+        "mistake could not be seen there. Give example inputs that the network reacts to",
+    )
 
 
 def _worded(error: Exception, backend: str) -> Exception:

@@ -17,7 +17,7 @@ from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced
 from secateur.graph.writes import may_alias, mutates
-from secateur.surgery.graph import follow_mode, twin_graph
+from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.substitutes import ACTIVATIONS
 
 __all__ = ["live_nodes", "remove_from_graph", "replacements"]
@@ -93,7 +93,7 @@ def remove_from_graph(groups: Groups, branches: Branches) -> GraphModule:
         if node not in live and (node not in idle or _home(node) in homes):
             graph.erase_node(node)
     _forget(result, homes, {str(n.target) for n in read if n not in live} - {str(n.target) for n in read if n in live})
-    return follow_mode(result).eval()
+    return finished(result, groups.flow.traced.sizes)
 
 
 def _home(node: Node) -> str:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.groups import Groups
+from secateur.graph.guard import Sizes, guarded
 from secateur.graph.labels import Labels
+from secateur.graph.trace import CUMULATIVE
 from secateur.ops import find
 
-__all__ = ["Rewriter", "follow_mode", "prune_graph", "slice_tensor", "twin_graph"]
+__all__ = ["Rewriter", "finished", "prune_graph", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -36,10 +38,18 @@ def slice_tensor(tensor: Tensor, keep: Mapping[int, Sequence[int]]) -> Tensor:
 
 def sliced_parameter(tensor: Tensor, keep: Mapping[int, Sequence[int]]) -> Tensor:
     """Slices a parameter or buffer; a parameter stays one, with its ``requires_grad``."""
-    small = slice_tensor(tensor, keep)
+    small = _laid_out_as(tensor, slice_tensor(tensor, keep))
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(small, requires_grad=tensor.requires_grad)
     return small
+
+
+def _laid_out_as(tensor: Tensor, small: Tensor) -> Tensor:
+    """Channels last where ``tensor`` is."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    if last is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=last):
+        return small
+    return small.contiguous(memory_format=last)
 
 
 class Rewriter:
@@ -187,7 +197,7 @@ def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequ
     Returns:
         A trainable module whose parameters keep their names; in eval mode.
     """
-    return follow_mode(twin_graph(groups, keep, kept)[0]).eval()
+    return finished(twin_graph(groups, keep, kept)[0], groups.flow.traced.sizes)
 
 
 def _copy_tensors(source: GraphModule, target: nn.Module, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
@@ -227,17 +237,28 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
 
 
 class _BatchNormMode(nn.Module):
-    """Batch normalisation that follows ``train()`` and ``eval()``; parameters come as arguments."""
+    """Batch normalisation that follows ``train()`` and ``eval()``; parameters and the counter come as arguments.
 
-    def __init__(self, momentum: float, eps: float) -> None:
+    Args:
+        momentum: As of :class:`nn.BatchNorm2d`; ``None`` averages over all batches.
+        eps: Added to the variance.
+        always: Whether it takes the batch's own statistics in eval mode too.
+    """
+
+    def __init__(self, momentum: float | None, eps: float, always: bool) -> None:
         super().__init__()
-        self.momentum, self.eps = momentum, eps
+        self.momentum, self.eps, self.always = momentum, eps, always
 
     def forward(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None
-    ) -> Tensor:
-        training = self.training or mean is None
-        return nn.functional.batch_norm(x, mean, var, weight, bias, training, self.momentum, self.eps)
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None,
+        batches: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        momentum = self.momentum or 0.0
+        if self.training and mean is not None and batches is not None:
+            batches.add_(1)
+            momentum = 1.0 / float(batches) if self.momentum is None else momentum
+        training = self.training or mean is None or self.always
+        return nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, self.eps)
 
 
 _DROPOUTS = {
@@ -252,17 +273,17 @@ def follow_mode(module: GraphModule) -> GraphModule:
     """Makes batch normalisation and dropout of an exported graph follow ``train()`` and ``eval()``.
 
     Export freezes them in eval mode; each becomes a call of a small module without parameters, so that
-    parameter names stay as they were.
+    parameter names stay as they were. A dropout that was on in eval mode stays on.
     """
     if not hasattr(module, "_mode"):
         module.add_module("_mode", nn.Module())
     holder = operator.attrgetter("_mode")(module)
+    counters = {n.target: n for n in module.graph.nodes if n.op == "get_attr"}
     for node in list(module.graph.nodes):
         name = str(getattr(node.target, "overloadpacket", ""))
         if name == "aten.batch_norm":
-            made: nn.Module = _BatchNormMode(node.args[6], node.args[7])
-            args = node.args[:5]  # x, weight, bias, running mean, running variance
-        elif name in _DROPOUTS:
+            made, args = _batch_norm_mode(node, counters)
+        elif name in _DROPOUTS and not node.args[2]:
             made, args = _DROPOUTS[name](node.args[1]), node.args[:1]
         else:
             continue
@@ -274,4 +295,20 @@ def follow_mode(module: GraphModule) -> GraphModule:
         module.graph.erase_node(node)
     module.graph.lint()
     module.recompile()
+    return module
+
+
+def _batch_norm_mode(node: Node, tensors: Mapping[Any, Node]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The module that stands for a batch norm, and what it is called with: the counter of its batches too."""
+    x, weight, bias, mean, var, always, momentum, eps = node.args[:8]
+    home = str(mean.target).rpartition(".")[0] if isinstance(mean, Node) else ""
+    batches = tensors.get(f"{home}.num_batches_tracked".removeprefix("."))
+    cumulative = node.meta.get(CUMULATIVE, batches is not None and not momentum)  # a file does not say; export wrote 0
+    made = _BatchNormMode(None if cumulative else momentum, eps, bool(always))  # type: ignore[arg-type]
+    return made, (x, weight, bias, mean, var, batches)
+
+
+def finished(module: GraphModule, sizes: Sizes) -> GraphModule:
+    """A graph as users get it: it follows ``train()`` and ``eval()`` and guards its sizes; in eval mode."""
+    guarded(follow_mode(module), sizes).eval()
     return module

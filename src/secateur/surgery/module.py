@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.errors import PlanError
+from secateur.graph.copies import copy_network
 from secateur.surgery.graph import sliced_parameter
 from secateur.surgery.substitutes import substitute
 
@@ -32,15 +32,11 @@ def prune_module(model: nn.Module, keep: Keep, replaced: Mapping[str, str] | Non
     """
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     _check(tensors, keep)
-    memo: dict[int, Any] = {}
+    sliced: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
-        if id(tensor) not in memo:
-            memo[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
-    for module in model.modules():  # plain attributes, such as the weight that an old weight_norm computes
-        memo |= {
-            id(t): t.detach().clone() for t in vars(module).values() if isinstance(t, Tensor) and id(t) not in memo
-        }
-    pruned = copy.deepcopy(model, memo)
+        if id(tensor) not in sliced:
+            sliced[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
+    pruned = copy_network(model, sliced, lambda t: t.detach().clone())
     for path, module in pruned.named_modules():
         for kind, update in _UPDATES.items():
             if isinstance(module, kind):

@@ -7,7 +7,7 @@ with a rule of their own (means, normalisations, softmax over a cut dimension) c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
-from torch.utils import _pytree as pytree
 
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.ops import find
+from secateur.surgery.lifted import packet_name
 
-__all__ = ["Masked", "MaskedInterpreter", "double"]
+__all__ = ["Masked", "MaskedInterpreter"]
 
 Mask = NDArray[np.bool_]
 
@@ -56,7 +56,7 @@ class Masked:
     def mask(self, name: str, dim: int) -> Tensor:
         """Kept entries of a dimension of an argument, shape (size,), bool."""
         value = self[name]
-        found = self._masks.of(self._nodes[name]).get(dim % value.ndim)
+        found = self._masks.of(self._nodes[name], value.shape).get(dim % value.ndim)
         keep = np.ones(value.shape[dim], dtype=bool) if found is None else found
         return torch.as_tensor(keep, device=value.device)
 
@@ -90,10 +90,13 @@ class MaskedInterpreter(Interpreter):
         groups: Its groups.
         label_keep: Which labels stay.
         weights: Values to use for some parameters instead of the network's own.
-        in_double: Whether to compute in double precision; every weight is converted as it is used.
+        late: Makes the value of a tensor, by its name, where it is used (and again where it is used again), so that
+            not all of them are in memory at once.
 
     Attributes:
         removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
+        shapes: Name of every operator that ran and the shape that its result has after the cut (``None`` for
+            several results); only filled where ``watch`` is set.
     """
 
     def __init__(
@@ -102,24 +105,37 @@ class MaskedInterpreter(Interpreter):
         groups: Groups,
         label_keep: Mask,
         weights: Mapping[str, Tensor] | None = None,
-        in_double: bool = False,
+        late: Callable[[str, Tensor], Tensor] | None = None,
     ) -> None:
         """Prepares; nothing is computed yet."""
         super().__init__(graph)
-        self._groups, self._keep, self._weights = groups, label_keep, weights or {}
-        self._in_double = in_double
+        self._groups, self._keep, self._weights, self._late = groups, label_keep, weights or {}, late
         self.removed: Mapping[Node, int] = {}
+        self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
+        self.watch = False
+        self.current: Node | None = None
+        self._batch = next((view.batch for view in groups.flow.views if view.module is graph), 1)
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
 
-    def of(self, node: Any) -> dict[int, Mask]:
-        """Masks by dimension of the value of ``node`` (only dimensions that lose entries)."""
+    def of(self, node: Any, shape: Sequence[int] | None = None) -> dict[int, Mask]:
+        """Masks by dimension of the value of ``node`` (only dimensions that lose entries), at its ``shape``."""
         labels = self._groups.flow.labels.get(node)
-        return self._groups.masks(labels, self._keep) if isinstance(labels, Labels) else {}
+        masks = self._groups.masks(labels, self._keep) if isinstance(labels, Labels) else {}
+        return masks if shape is None else self._fitted(masks, shape)
+
+    def _fitted(self, masks: Mapping[int, Mask], shape: Sequence[int]) -> dict[int, Mask]:
+        """Masks at another batch than the traced one: a dimension that holds the batch too is longer or shorter."""
+        return {d: m if len(m) == shape[d] else _at_batch(m, self._batch, shape[d]) for d, m in masks.items()}
+
+    def masks(self, shape: Sequence[int]) -> dict[int, Mask]:
+        """Masks of what the operator that runs now has to draw, of that shape."""
+        return self.of(self.current, shape)
 
     def run_node(self, n: Node) -> Any:
         """Runs one operator and masks its result."""
         if n.op not in ("call_function", "get_attr"):
             return super().run_node(n)
+        self.current = n
         rule = find(n.target) if isinstance(n.target, torch._ops.OpOverload) else None
         if rule is not None and rule.reference is not None and self._cut_inside(n):
             args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -130,12 +146,31 @@ class MaskedInterpreter(Interpreter):
             value = self._weights[str(n.target)].clone()
         else:
             value = super().run_node(n)
-        return value if _only_a_weight(n) else self._masked(value, n)
+        late = n.op == "get_attr" and self._late is not None and n.target not in self._weights
+        value = value if late or _only_a_weight(n) else self._masked(value, n)
+        if self.watch and isinstance(n.target, torch._ops.OpOverload):
+            self.shapes.append((packet_name(n.target), self._small_shape(n, value)))
+        return value
+
+    def _small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
+        if not isinstance(value, Tensor):
+            return None
+        masks = self.of(node, value.shape)
+        return tuple(int(masks[d].sum()) if d in masks else size for d, size in enumerate(value.shape))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> Any:
-        """The values an operator is called with; weights are read at the top of a graph and converted only here."""
-        found = super().fetch_args_kwargs_from_env(n)
-        return pytree.tree_map(double, found) if self._in_double and n.op == "call_function" else found
+        """The values an operator is called with; weights are made here where ``late`` makes them."""
+        if self._late is None or n.op != "call_function":
+            return super().fetch_args_kwargs_from_env(n)
+        return tuple(torch.fx.node.map_arg(a, self._load) for a in (n.args, n.kwargs))
+
+    def _load(self, node: Node) -> Any:
+        value = self.env[node]
+        if node.op != "get_attr" or node.target in self._weights or not isinstance(value, Tensor):
+            return value
+        assert self._late is not None
+        made = self._late(str(node.target), value)
+        return made if _only_a_weight(node) else self._zeroed(made, self._groups.flow.labels.get(node))
 
     def _cut_inside(self, node: Node) -> bool:
         return any(self.of(source) for source in node.all_input_nodes)
@@ -150,7 +185,7 @@ class MaskedInterpreter(Interpreter):
         """Zeroes in place where that is safe, so that views and in-place operators see the zeros too."""
         if not isinstance(value, Tensor) or not isinstance(labels, Labels):
             return value
-        masks = self._groups.masks(labels, self._keep)
+        masks = self._fitted(self._groups.masks(labels, self._keep), value.shape)
         if not masks:
             return value
         own = value.untyped_storage().data_ptr() in self._shared or 0 in value.stride()
@@ -160,9 +195,20 @@ class MaskedInterpreter(Interpreter):
         return value
 
 
-def double(value: Any) -> Any:
-    """A floating tensor in double precision; anything else as it is."""
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def _at_batch(mask: Mask, batch: int, size: int) -> Mask:
+    """A mask over (batch × n) or (n × batch) entries, for ``size`` entries.
+
+    >>> _at_batch(np.array([True, False, True, False]), 2, 6)
+    array([ True, False,  True, False,  True, False])
+    """
+    if len(mask) % batch == 0 and size % (len(mask) // batch) == 0:
+        each = len(mask) // batch
+        rows, columns = mask.reshape(batch, each), mask.reshape(each, batch)
+        if (rows == rows[0]).all():
+            return np.tile(rows[0], size // each)
+        if (columns == columns[:, :1]).all():
+            return np.repeat(columns[:, 0], size // each)
+    raise ValueError(f"a mask of {len(mask)} entries for {size}")
 
 
 def _only_a_weight(node: Node) -> bool:

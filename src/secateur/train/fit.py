@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import tempfile
@@ -17,6 +16,7 @@ from torch import nn
 
 from secateur.data.types import DataSet
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 from secateur.train.averaging import Average
 from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
@@ -127,7 +127,7 @@ def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History
 
 def _worker(fabric: Fabric, *, job: Job, progress: bool | None, result: Path) -> None:
     # The arguments arrive in memory that all processes share, so the network has to be copied first.
-    model = copy.deepcopy(job.model)
+    model = deep_copy(job.model)
     fabric.barrier()
     history = _train(fabric, replace(job, model=model), None, progress)
     if fabric.is_global_zero:

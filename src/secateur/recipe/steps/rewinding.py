@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
@@ -108,7 +108,7 @@ class Scratch(Step[ScratchSettings]):
 
     def restore(self, context: Context, state: State, config: ScratchSettings) -> State:
         """Loads the trained weights."""
-        model = copy.deepcopy(state.models["pruned"])
+        model = deep_copy(state.models["pruned"])
         load_weights_into(model, weights_file(context))
         return state.with_model("scratch", model)
 

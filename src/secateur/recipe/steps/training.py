@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 from pydantic import Field
 
 from secateur.errors import InputError
+from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
@@ -83,13 +83,13 @@ class Control(Step[TrainSettings]):
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains a copy of ``dense`` as ``control``."""
-        model = copy.deepcopy(state.models["dense"])
+        model = deep_copy(state.models["dense"])
         result = train(context, model, config, "control", "Dense, trained on")
         return state.with_model("control", model), result
 
     def restore(self, context: Context, state: State, config: TrainSettings) -> State:
         """Loads the trained weights into a copy of the dense network."""
-        model = copy.deepcopy(state.models["dense"])
+        model = deep_copy(state.models["dense"])
         load_weights_into(model, weights_file(context))
         return state.with_model("control", model)
 

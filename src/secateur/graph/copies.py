@@ -1,0 +1,167 @@
+"""Structural copies of networks, whatever they hold besides tensors: locks, files, hooks, the last activations."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+import warnings
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.nn.utils import parametrize
+
+__all__ = ["copy_network", "deep_copy", "shallow_copy", "unwrapped"]
+
+_ATOMS = (int, float, complex, str, bytes, bool, type(None), type, types.FunctionType, types.BuiltinFunctionType,
+          types.ModuleType, weakref.ReferenceType, Enum, torch.dtype, torch.device, torch.Size,
+          torch.memory_format)  # fmt: skip
+
+
+def copy_network(model: nn.Module, tensors: Mapping[int, Tensor], others: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Copies the module tree with other tensors in it.
+
+    ``copy.deepcopy`` stops at the first thing that it cannot copy: an activation that a module or a hook keeps, a lock,
+    an open file, a queue, a generator. Here containers and modules are copied, and what cannot be copied is shared.
+
+    Args:
+        model: The network; it is not touched.
+        tensors: What takes the place of its tensors, by the ``id`` of the tensor that was there.
+        others: Makes what takes the place of any tensor that is not in ``tensors`` (plain attributes, activations).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # copying a traced graph warns about the pytree it carries
+        copied = _Copier(tensors, others).value(model)
+    assert isinstance(copied, nn.Module)
+    return copied
+
+
+def shallow_copy(model: nn.Module) -> nn.Module:
+    """Copies the module tree but shares every tensor: free of charge and safe to switch mode."""
+    held = (*model.parameters(), *model.buffers())
+    return copy_network(model, {id(t): t for t in held}, lambda t: t if t.is_leaf else t.detach())
+
+
+def deep_copy(model: nn.Module) -> nn.Module:
+    """A copy with tensors of its own, as ``copy.deepcopy`` makes it where it can."""
+    held = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy_network(model, {key: _cloned(t) for key, t in held.items()}, _cloned)
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copied, requires_grad=tensor.requires_grad)
+    return copied.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside wrappers that only run it elsewhere or otherwise: parallel, compiled, averaged.
+
+    >>> unwrapped(nn.DataParallel(nn.Linear(2, 3)))
+    Linear(in_features=2, out_features=3, bias=True)
+    """
+    while True:
+        if isinstance(model, _WRAPPERS):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # torch.compile's OptimizedModule
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
+
+
+class _Copier:
+    """One walk over a network; ``memo`` maps what was met to its copy, as in ``copy.deepcopy``."""
+
+    def __init__(self, tensors: Mapping[int, Tensor], others: Callable[[Tensor], Tensor]) -> None:
+        self.memo: dict[int, Any] = dict(tensors)
+        self.others = others
+        self.alive: list[Any] = []  # ids in the memo are good as long as the objects live
+
+    def value(self, value: Any) -> Any:
+        """The copy of anything."""
+        if isinstance(value, _ATOMS):
+            return value
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        made = self._made(value)
+        self.memo[id(value)] = made
+        self.alive.append(value)
+        return made
+
+    def _made(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.others(value)
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if type(value) in (dict, OrderedDict, list, deque, set, tuple, frozenset):
+            return self._container(value)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(self.value, value))
+        if isinstance(value, types.MethodType):
+            return types.MethodType(value.__func__, self.value(value.__self__))
+        if type(value) is functools.partial:
+            return functools.partial(self.value(value.func), *map(self.value, value.args), **self.value(value.keywords))
+        return self._object(value)
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, (tuple, frozenset)):
+            return type(value)(map(self.value, value))
+        made: Any = deque(maxlen=value.maxlen) if isinstance(value, deque) else type(value)()
+        self.memo[id(value)] = made
+        if isinstance(value, dict):
+            made.update({key: self.value(item) for key, item in value.items()})
+        elif isinstance(value, set):
+            made.update(map(self.value, value))
+        else:
+            made.extend(map(self.value, value))
+        return made
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        own = getattr(type(module), "__deepcopy__", None)
+        if own is not None and not parametrize.is_parametrized(module):
+            if isinstance(module, GraphModule):  # deepcopy sees to its code; what it holds is copied here first
+                for child in module.children():
+                    self.value(child)
+            return copy.deepcopy(module, self.memo)
+        made: Any = type(module).__new__(type(module))
+        self.memo[id(module)] = made
+        # A module with parametrisations refuses to be serialised; its attributes say all there is.
+        state = dict(vars(module)) if parametrize.is_parametrized(module) else _state(module)
+        made.__setstate__({name: self.value(held) for name, held in state.items()})
+        return made  # type: ignore[no-any-return]
+
+    def _object(self, value: Any) -> Any:
+        """Anything else: as ``copy.deepcopy`` has it, or else attribute by attribute, or else the thing itself."""
+        memo = dict(self.memo)
+        try:
+            made = copy.deepcopy(value, memo)
+        except Exception:
+            return self._by_attributes(value)
+        self.memo.update(memo)
+        return made
+
+    def _by_attributes(self, value: Any) -> Any:
+        kind: Any = type(value)
+        plain = all(getattr(kind, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
+        if not (plain and hasattr(value, "__dict__")):
+            return value
+        try:
+            made = self.memo[id(value)] = kind.__new__(kind)
+            made.__dict__.update({name: self.value(held) for name, held in vars(value).items()})
+        except Exception:
+            return value
+        return made
+
+
+def _state(module: Any) -> dict[str, Any]:
+    return dict(module.__getstate__())

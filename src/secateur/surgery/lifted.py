@@ -1,0 +1,206 @@
+"""Any network in double precision, with the same random numbers in the dense and in the pruned one.
+
+Casts to lower precision (inside RMSNorm, rotary embeddings, autocast) are lifted, because a difference of 1e-9 cannot
+be seen through them. The user's code is not touched: this mode stands between it and the operators.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Draws", "Lifted", "Unlike", "double", "packet_name"]
+
+Masks = Mapping[int, NDArray[np.bool_]]
+
+_WIDER = {
+    torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128, torch.complex32: torch.complex128,
+}  # fmt: skip
+_CASTS = ("aten.to", "aten._to_copy", "aten.type_as")
+_SWITCHES = {"aten.dropout": 2, "aten.feature_dropout": 2, "aten.alpha_dropout": 2, "aten.feature_alpha_dropout": 2,
+             "aten.rrelu": 3}  # fmt: skip
+"""Where these operators' ``train`` stands among their arguments."""
+_BY_PROBABILITY = ("aten.bernoulli", "aten.native_dropout")
+_BY_TENSORS = ("aten.multinomial", "aten.poisson", "aten.binomial", "aten._standard_gamma", "aten._sample_dirichlet")
+_DRAWING = threading.Lock()  # the global generator is seeded before every draw
+
+
+class Unlike(Exception):
+    """The pruned network asks for other random numbers than the dense one."""
+
+
+def double(value: Any) -> Any:
+    """A floating tensor (or type) in double precision; anything else as it is."""
+    if isinstance(value, Tensor) and value.dtype in _WIDER:
+        return value.to(_WIDER[value.dtype])
+    return _WIDER.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+def packet_name(target: Any) -> str:
+    """Name of an operator without overload and without the underscore of its form that writes in place."""
+    return str(getattr(target, "overloadpacket", target)).removesuffix("_")
+
+
+@cache
+def _written(func: Any) -> tuple[int, ...]:
+    """Positions of the arguments that an operator writes into."""
+    arguments = func._schema.arguments
+    return tuple(i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
+
+
+@dataclass
+class Draws:
+    """Random numbers that the dense network drew, in order, cut to what the pruned network has to draw."""
+
+    drawn: list[tuple[str, Tensor]] = field(default_factory=list)
+    taken: int = 0
+
+    def next(self, name: str, shape: torch.Size) -> Tensor:
+        """The next one; raises :class:`Unlike` where another one is asked for."""
+        if self.taken == len(self.drawn):
+            raise Unlike(f"it draws more random numbers than the dense one ({name})")
+        known, value = self.drawn[self.taken]
+        self.taken += 1
+        if (known, value.shape) != (name, shape):
+            raise Unlike(f"it draws {name} of shape {tuple(shape)} where {known} of {tuple(value.shape)} is due")
+        return value.clone()
+
+
+class Lifted(TorchDispatchMode):
+    """Runs what is inside in double precision and with known random numbers.
+
+    Args:
+        draws: Where random numbers are written to (the dense network), or taken from (``again``).
+        again: Whether this is the pruned network.
+        masks: Gives, for a shape, the kept entries of what the operator that runs now has to draw (dense network).
+        seen: Called with every operator's name and result.
+    """
+
+    def __init__(
+        self,
+        draws: Draws,
+        *,
+        again: bool = False,
+        masks: Callable[[torch.Size], Masks] = lambda shape: {},
+        seen: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        """Nothing is run yet."""
+        super().__init__()
+        self._draws, self._again, self._masks, self._seen = draws, again, masks, seen
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operator."""
+        name = packet_name(func)
+        if name == "aten._assert_tensor_metadata":  # states the types that were there before they were lifted
+            return None
+        source = args[0] if args else None
+        args, kwargs = self._lifted(func, args, kwargs or {})
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(name, func, args, kwargs):
+            result = self._random(func, name, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and not _written(func):
+                result = double(result)  # what is made from no tensor has the default type
+        if name in _CASTS and result is source:
+            result = result.clone()  # a cast that would have made a copy still does
+        if self._seen is not None:
+            self._seen(name, result)
+        return result
+
+    def _lifted(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        written = _written(func)
+        if not written:
+            return pytree.tree_map(double, args), pytree.tree_map(double, kwargs)
+        into = args[written[0]] if written[0] < len(args) else None
+        if isinstance(into, Tensor) and into.dtype in _WIDER:  # made outside of this mode: others come down to it
+            kind = into.dtype
+            return pytree.tree_map(lambda v: _as(v, kind), args), pytree.tree_map(lambda v: _as(v, kind), kwargs)
+        lifted = tuple(a if i in written else pytree.tree_map(double, a) for i, a in enumerate(args))
+        return lifted, pytree.tree_map(double, kwargs)
+
+    # ------------------------------------------------------------------------------------------------ random numbers
+
+    def _random(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
+        if name.startswith(_BY_PROBABILITY):
+            return self._chances(func, name, args, kwargs)
+        if func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
+        if name == "aten.normal" and any(isinstance(a, Tensor) for a in args[:2]) and not _written(func):
+            mean, std = args[0], args[1] if len(args) > 1 else 1.0
+            like = mean if isinstance(mean, Tensor) else std
+            return mean + std * self._noise(name, lambda: torch.randn_like(like))
+        if name.startswith(_BY_TENSORS):  # the law depends on the data: the same seed gives the same numbers
+            return self._noise(name, lambda: func(*args, **kwargs), recorded=False)
+        drawn = self._noise(name, lambda: func(*args, **kwargs).clone())
+        return args[0].copy_(drawn) if _written(func) else drawn
+
+    def _chances(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Coins that fall by a probability: one uniform number each, so that a wrong probability is seen."""
+        x = args[0]
+        given = args[1] if len(args) > 1 else kwargs.get("p")
+        uniform = self._noise(name, lambda: torch.rand(x.shape, dtype=torch.float64, device=x.device))
+        if name == "aten.native_dropout":
+            stays = uniform >= given
+            return x * stays / (1 - given), stays
+        fell = (uniform < (x if given is None else given)).to(x.dtype)
+        return x.copy_(fell) if _written(func) else fell
+
+    def _noise(self, name: str, draw: Callable[[], Tensor], *, recorded: bool = True) -> Tensor:
+        with _DRAWING:
+            torch.manual_seed(len(self._draws.drawn) if not self._again else self._draws.taken)
+            value: Tensor = double(draw())
+        if not recorded:
+            self._count(name)
+            return value
+        if self._again:
+            return self._draws.next(name, value.shape).to(value.dtype)
+        self._draws.drawn.append((name, self._kept(value)))
+        return value
+
+    def _count(self, name: str) -> None:
+        nothing = torch.zeros(0)
+        if self._again:
+            self._draws.next(name, nothing.shape)
+        else:
+            self._draws.drawn.append((name, nothing))
+
+    def _kept(self, value: Tensor) -> Tensor:
+        for dim, mask in self._masks(value.shape).items():
+            if value.shape[dim] == len(mask):
+                value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
+        return value.clone()
+
+
+def _as(value: Any, dtype: torch.dtype) -> Any:
+    """Floating tensors in ``dtype``."""
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != dtype:
+        return value.to(dtype)
+    return value
+
+
+def _draws(name: str, func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operator that can draw random numbers does so in this call."""
+    place = _SWITCHES.get(name)
+    if place is not None:
+        names = [a.name for a in func._schema.arguments]
+        train = args[place] if place < len(args) else kwargs.get(names[place], kwargs.get("train", False))
+        return bool(train)
+    if name == "aten.scaled_dot_product_attention":
+        return bool(args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
+    if name in ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"):
+        values = dict(zip([a.name for a in func._schema.arguments], args, strict=False)) | kwargs
+        return bool(values.get("train")) and bool(values.get("dropout"))
+    return True
