@@ -226,8 +226,8 @@ def _load_graph(folder: Path, stored: set[str]) -> nn.Module:
     graph = GraphModule(module, module.graph, class_name="PrunedGraph")  # one that can be trained
     for name, buffer in list(graph.named_buffers()):  # constants of the graph are not among the weights
         if name not in stored:
-            path, _, leaf = name.rpartition(".")
-            graph.get_submodule(path).register_buffer(leaf, buffer, persistent=False)
+            home, _, leaf = name.rpartition(".")
+            graph.get_submodule(home).register_buffer(leaf, buffer, persistent=False)
     return finished(graph, Sizes.of(program))
 
 

@@ -95,12 +95,15 @@ def test_integer_weights() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.randint(-3, 3, (8, 4)), requires_grad=False)
-            self.out = nn.Linear(8, 2)
+            self.between, self.last = nn.Linear(8, 6), nn.Linear(6, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.out(F.linear(x, self.weight.float()))
+            return self.last(self.between(F.linear(x, self.weight.float())).relu())
 
-    assert exact(Whole(), torch.randn(2, 4)).model.get_parameter("weight").dtype == torch.int64
+    pruned = exact(Whole(), torch.randn(2, 4))
+    assert pruned.model.get_parameter("weight").dtype == torch.int64
+    assert "weight" not in pruned.plan.keep  # whole numbers are not cut as if they were weights
+    assert pruned.plan.keep["between.weight"].keys() == {0}
 
 
 def test_frozen_networks_stay_frozen() -> None:

@@ -135,7 +135,7 @@ def _fits(wanted: Size, got: Any, known: dict[str, int]) -> bool:
     if isinstance(wanted, int):
         return int(got) == wanted
     step, name = wanted
-    return got % step == 0 and known.setdefault(name, got // step) == got // step
+    return bool(got % step == 0 and known.setdefault(name, got // step) == got // step)
 
 
 def _word(size: Size) -> str:

@@ -92,6 +92,12 @@ class Traced:
         return next((t.shape[0] for t in pytree.tree_leaves(self.given) if _has_batch(t)), None)
 
     @property
+    def any_batch(self) -> bool:
+        """Whether every batch size will do (a free one may have to be a multiple of two, say)."""
+        steps = [s[0] for shape in self.sizes.shapes for s in shape or () if not isinstance(s, int)]
+        return self.dynamic and set(steps) == {1}
+
+    @property
     def name(self) -> str:
         """What was traced, in words."""
         return f"{self.method} in train mode" if self.training else self.method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ def _uses_of(traced: Traced) -> tuple[Any, ...]:
 
 def _differs_in_training(model: nn.Module, traced: Traced) -> bool:
     """Whether train mode may use other parameters: a quick look without tracing; in doubt, yes."""
-    if not any(_asks_for_mode(type(m)) and any(True for _ in m.parameters()) for m in model.modules()):
+    if not any(_asks_for_mode(cast(Any, type(m))) and any(True for _ in m.parameters()) for m in model.modules()):
         return False
     try:
         with preserved_rng():
@@ -118,7 +118,7 @@ def _differs_in_training(model: nn.Module, traced: Traced) -> bool:
 
 
 @cache
-def _asks_for_mode(kind: type) -> bool:
+def _asks_for_mode(kind: Any) -> bool:
     """Whether a class that is not PyTorch's own reads ``training`` anywhere in its code."""
     own = [c for c in kind.__mro__ if c.__module__.partition(".")[0] != "torch" and issubclass(c, nn.Module)]
     functions = [f for c in own for f in vars(c).values() if isinstance(f, types.FunctionType)]
@@ -130,11 +130,11 @@ def _mentions(code: types.CodeType) -> bool:
     return "training" in code.co_names or any(map(_mentions, inner))
 
 
-class _Uses(TorchDispatchMode):
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which parameters every operator takes."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names, self.seen = names, list[Any]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

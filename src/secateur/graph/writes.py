@@ -37,6 +37,6 @@ def written_names(graph: GraphModule) -> set[str]:
         into = [root[first]] if mutates(node) and first is not None else []
         places, switch = _STATISTICS.get(str(node.target), ((), 0))
         if places and node.args[switch]:
-            into += [root[node.args[k]] for k in places if isinstance(node.args[k], Node)]  # type: ignore[index]
+            into += [root[node.args[k]] for k in places if isinstance(node.args[k], Node)]
         found |= {str(n.target) for n in into if n.op == "get_attr"}
     return found

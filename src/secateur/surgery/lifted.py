@@ -77,7 +77,7 @@ class Draws:
         return value.clone()
 
 
-class Lifted(TorchDispatchMode):
+class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs what is inside in double precision and with known random numbers.
 
     Args:
@@ -96,7 +96,7 @@ class Lifted(TorchDispatchMode):
         seen: Callable[[str, Any], None] | None = None,
     ) -> None:
         """Nothing is run yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._draws, self._again, self._masks, self._seen = draws, again, masks, seen
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,7 +104,7 @@ class Lifted(TorchDispatchMode):
         name = packet_name(func)
         if name == "aten._assert_tensor_metadata":  # states the types that were there before they were lifted
             return None
-        source = args[0] if args else None
+        source: Any = args[0] if args else None
         args, kwargs = self._lifted(func, args, kwargs or {})
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(name, func, args, kwargs):
             result = self._random(func, name, args, kwargs)
@@ -140,7 +140,7 @@ class Lifted(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if name == "aten.normal" and any(isinstance(a, Tensor) for a in args[:2]) and not _written(func):
             mean, std = args[0], args[1] if len(args) > 1 else 1.0
-            like = mean if isinstance(mean, Tensor) else std
+            like: Any = mean if isinstance(mean, Tensor) else std
             return mean + std * self._noise(name, lambda: torch.randn_like(like))
         if name.startswith(_BY_TENSORS):  # the law depends on the data: the same seed gives the same numbers
             return self._noise(name, lambda: func(*args, **kwargs), recorded=False)

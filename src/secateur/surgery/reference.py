@@ -21,9 +21,13 @@ from secateur.graph.labels import Labels
 from secateur.ops import find
 from secateur.surgery.lifted import packet_name
 
-__all__ = ["Masked", "MaskedInterpreter"]
+__all__ = ["Masked", "MaskedInterpreter", "OtherShape"]
 
 Mask = NDArray[np.bool_]
+
+
+class OtherShape(Exception):
+    """At this batch an operator gives a result that is not the traced one with another batch (``squeeze``)."""
 
 
 class Masked:
@@ -125,6 +129,8 @@ class MaskedInterpreter(Interpreter):
 
     def _fitted(self, masks: Mapping[int, Mask], shape: Sequence[int]) -> dict[int, Mask]:
         """Masks at another batch than the traced one: a dimension that holds the batch too is longer or shorter."""
+        if any(d >= len(shape) for d in masks):
+            raise OtherShape(f"the plan cuts dimension {max(masks)}, here there are {len(shape)}")
         return {d: m if len(m) == shape[d] else _at_batch(m, self._batch, shape[d]) for d, m in masks.items()}
 
     def masks(self, shape: Sequence[int]) -> dict[int, Mask]:
@@ -208,7 +214,7 @@ def _at_batch(mask: Mask, batch: int, size: int) -> Mask:
             return np.tile(rows[0], size // each)
         if (columns == columns[:, :1]).all():
             return np.repeat(columns[:, 0], size // each)
-    raise ValueError(f"a mask of {len(mask)} entries for {size}")
+    raise OtherShape(f"the plan cuts {len(mask)} entries, here there are {size}")
 
 
 def _only_a_weight(node: Node) -> bool:

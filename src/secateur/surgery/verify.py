@@ -23,7 +23,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, VerificationError
-from secateur.graph.copies import copy_network, shallow_copy
+from secateur.graph.copies import copy_network, deep_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
@@ -31,7 +31,7 @@ from secateur.graph.trace import Traced, plain_outputs, preserved_rng
 from secateur.graph.writes import written_names
 from secateur.surgery.graph import slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
-from secateur.surgery.reference import MaskedInterpreter
+from secateur.surgery.reference import MaskedInterpreter, OtherShape
 from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
 from secateur.types import Verification
 
@@ -141,9 +141,17 @@ class _Trial:
             return self._decide()
 
     def _decide(self) -> _Found:
-        plain = self._run(*self.own, sharp=False)
+        traced = (self.traced.args, self.traced.kwargs)
+        try:
+            plain = self._run(*self.own, sharp=False) or []
+        except OtherShape:  # a batch of one is squeezed away, say: what was traced is what can be compared
+            self.own = traced
+            plain = self._run(*traced, sharp=False) or []
         one = self.own if self.traced.training else _first_sample(self.traced, *self.own)
-        sharp = self._run(*telling_inputs(one), sharp=True)
+        try:
+            sharp = self._run(*telling_inputs(one), sharp=True)
+        except OtherShape:
+            sharp = self._run(*telling_inputs(traced), sharp=True)
         touched = _touched(self.dense, self.groups, self.label_keep, self.removed)
         names = [
             f"output {i} of {self.traced.name}"
@@ -169,7 +177,8 @@ class _Trial:
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
         if masked.watch:
             _compare_shapes(masked.shapes, calls, self.dense)
-        other = self._pruned(*moved_inputs((args, kwargs)), sharpening, draws, None)
+        moved_args, moved_kwargs = moved_inputs((args, kwargs))
+        other = self._pruned(moved_args, moved_kwargs, sharpening, draws, None)
         outputs = self._compared(got, want, other)
         wrong = [o.error for o in outputs if not o.error <= TOLERANCE]
         if wrong:
@@ -194,13 +203,17 @@ class _Trial:
         """What every dense tensor becomes."""
         graph = self.dense
         named = {**_constants(graph), **dict(_named(graph))}
-        return {n: Sharpening.of(n, t, parameter=n in self.parameters) for n, t in named.items()}
+        made: dict[int, Sharpening] = {}  # tied tensors stay tied
+        for name, tensor in named.items():
+            if id(tensor) not in made:
+                made[id(tensor)] = Sharpening.of(name, tensor, parameter=name in self.parameters)
+        return {name: made[id(tensor)] for name, tensor in named.items()}
 
     def _masked(self, sharpening: Mapping[str, Sharpening], *, whole: bool = False) -> MaskedInterpreter:
         def value(name: str, tensor: Tensor) -> Tensor:
             tensor = tensor if self.home is None else tensor.to(self.home)
             how = sharpening.get(name)
-            return tensor if how is None else how.applied(tensor)
+            return _fresh_one(double(tensor) if how is None else how.applied(tensor), tensor)
 
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := _attribute(self.dense, n)) is not None}
         keep = np.ones_like(self.label_keep) if whole else self.label_keep
@@ -215,18 +228,18 @@ class _Trial:
         """Outputs of the pruned network; a copy of it runs, because a network may keep or change what it likes."""
 
         def value(name: str, tensor: Tensor) -> Tensor:
-            tensor = tensor.detach().to(self.home or tensor.device)
+            tensor = tensor.to(self.home or tensor.device)
             if (how := sharpening.get(name)) is not None:
                 return how.applied(tensor, self.keep.get(name))
             return tensor if tensor.ndim > 1 and _short_of_memory(self.pruned) else double(tensor)
 
-        twin = _with_tensors(self.pruned, value)
-        return self._called(twin, args, kwargs, draws, calls)
+        return self._called(lambda: _with_tensors(self.pruned, value), args, kwargs, draws, calls)
 
     def _called(
-        self, twin: nn.Module, args: Any, kwargs: Any, draws: Draws, calls: list[tuple[str, Any]] | None
-    ) -> list[Tensor]:
-        self.traced.enter(twin)
+        self, make: Callable[[], nn.Module], args: Any, kwargs: Any, draws: Draws,
+        calls: list[tuple[str, Any]] | None,
+    ) -> list[Tensor]:  # fmt: skip
+        """Outputs of the network that ``make`` gives; inference mode lets operators be seen whole, where it can."""
 
         def seen(name: str, result: Any) -> None:
             if calls is not None:
@@ -237,8 +250,10 @@ class _Trial:
             if calls is not None:
                 calls.clear()
             try:
-                with context(), Lifted(draws, again=True, seen=seen):
-                    return _tensors(plain_outputs(twin(*_fresh(args), **_fresh(kwargs))))
+                with context():
+                    twin = self.traced.enter(make())
+                    with Lifted(draws, again=True, seen=seen):
+                        return _tensors(plain_outputs(twin(*_fresh(args), **_fresh(kwargs))))
             except RuntimeError as error:
                 if context is torch.no_grad or "nference" not in str(error):
                     raise
@@ -252,7 +267,7 @@ class _Trial:
 
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
-        twin = shallow_copy(self.pruned).eval()
+        twin = deep_copy(self.pruned).eval()  # it may write into its own weights
         args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self.traced.given)
         got = _tensors(plain_outputs(twin(*args, **kwargs)))
         for i, value in enumerate(got):
@@ -269,8 +284,11 @@ class _Trial:
         draws, graph = Draws(), self._masked({}, whole=True)
         with torch.inference_mode(), Lifted(draws):
             want = _tensors(graph.run(*_leaves(args, kwargs), enable_io_processing=False))
-        twin = _with_tensors(dense, lambda _, t: double(t.detach().to(self.home or t.device)))
-        got = self._called(twin, args, kwargs, draws, None)
+
+        def value(name: str, tensor: Tensor) -> Tensor:
+            return double(tensor.to(self.home or tensor.device))  # type: ignore[no-any-return]
+
+        got = self._called(lambda: _with_tensors(dense, value), args, kwargs, draws, None)
         worst = max(map(_apart, got, want), default=0.0) if len(got) == len(want) else math.inf
         if not worst <= TOLERANCE:
             raise VerificationError(
@@ -442,9 +460,13 @@ def _with_tensors(model: nn.Module, value: Callable[[str, Tensor], Tensor]) -> n
     made: dict[int, Tensor] = {}
     for name, tensor in _named(model):
         if id(tensor) not in made:
-            fresh = value(name, tensor)
-            made[id(tensor)] = fresh.clone() if fresh.data_ptr() == tensor.data_ptr() and tensor.ndim < 2 else fresh
-    return copy_network(model, made, lambda t: double(t.detach()).clone())
+            made[id(tensor)] = _fresh_one(value(name, tensor), tensor)
+    return copy_network(model, made, lambda t: _fresh_one(double(t), t))
+
+
+def _fresh_one(value: Tensor, source: Tensor) -> Tensor:
+    """``value`` with memory of its own, made here and now (inference mode takes no views of what was made before)."""
+    return value.clone() if value is source else value
 
 
 def _constants(graph: GraphModule) -> dict[str, Tensor]:
@@ -481,16 +503,18 @@ def _some(traced: Traced) -> tuple[Any, Any]:
     """The user's own batch (the first samples of a large one); in train mode what was traced, which is two or more."""
     if traced.training or traced.given_batch is None:
         return (traced.args, traced.kwargs) if traced.training else traced.given
-    if not traced.dynamic or traced.given_batch <= MANY:
+    if not traced.any_batch or traced.given_batch <= MANY:
         return traced.given
-    return pytree.tree_map(lambda v: _cut_batch(v, traced.given_batch, MANY), traced.given)
+    few: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, traced.given_batch, MANY), traced.given)
+    return few
 
 
 def _first_sample(traced: Traced, args: Any, kwargs: Any) -> tuple[Any, Any]:
     batch = min(traced.given_batch or 1, MANY)
-    if not traced.dynamic or batch == 1:
+    if not traced.any_batch or batch == 1:
         return args, kwargs
-    return pytree.tree_map(lambda v: _cut_batch(v, batch, 1), (args, kwargs))
+    one: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, batch, 1), (args, kwargs))
+    return one
 
 
 def _cut_batch(value: Any, batch: int | None, count: int) -> Any:
