@@ -235,7 +235,14 @@ def _cut(
     remember(done.model, whole)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.model, whole, done.backend, done.verification, before, after, cuts, analysis.unsupported,
-                  (*done.notes, *analysis.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
+                  (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
+                  inputs)  # fmt: skip
+
+
+def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
+    """What a graph does not hold of the network."""
+    lost = ", ".join(view.name for view in groups.flow.views[1:])
+    return (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost and backend == "graph" else ()
 
 
 def _operate(

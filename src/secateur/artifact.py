@@ -91,7 +91,7 @@ def _record(pruned: Pruned, weights: Path, graph: bool) -> dict[str, Any]:
         "inputs": _describe(pruned.example_inputs),
         "params": [pruned.before.params, pruned.after.params],
         "macs": [pruned.before.macs, pruned.after.macs],
-        "verified": None if proof is None else proof.max_relative_error,
+        "verified": None if proof is None or not proof.proven else proof.max_relative_error,
         "sha256": {WEIGHTS: _digest(weights)},
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur.commands.networks import Opened
-from secateur.commands.show import busy, change, console, integer, ratio, say, table
+from secateur.commands.show import busy, change, console, error, integer, ratio, say, table
 from secateur.errors import InputError, SecateurError
 from secateur.pruned import Pruned
 from secateur.types import Counts, Target, Unsupported
@@ -150,11 +150,13 @@ def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     show.print(table([opened.name, "Dense", "Pruned", "Change", "Dense / pruned"], rows))
     show.print()
     proof = pruned.verification
-    if proof is not None:
+    if proof is not None and proof.proven:
         say(
-            f"Verified: differs from the masked dense network by {proof.max_relative_error:.1e} at most, "
-            f"relative (tolerance {proof.tolerance:.0e}); {pruned.backend} back end."
+            f"Verified: differs from the masked dense network by {proof.max_relative_error:.1e} at most of what the "
+            f"input moves, in double precision (accepted: {proof.tolerance:.0e}); {pruned.backend} back end."
         )
+    elif proof is not None:
+        error(f"nothing moves {', '.join(proof.unproven)}, so the cut is not proven.", label="Warning")
     for note in pruned.notes:
         say(f"Note: {note}")
     _show_unsupported(pruned.unsupported)

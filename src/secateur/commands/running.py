@@ -82,13 +82,18 @@ def show_event(event: Event) -> None:
     say(f"{head:<14} {words}{'  ' if words else ''}({tail})")
 
 
+def _proof_words(summary: Mapping[str, Any]) -> str:
+    """A run that an earlier version began says nothing of ``proven``."""
+    return f"verified to {summary['max_relative_error']:.1e}" if summary.get("proven", True) else "NOT PROVEN"
+
+
 def words_of(kind: str, summary: Mapping[str, Any]) -> str:
     """What came of a step, in a few words."""
     if kind == "prune":
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "
             f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
-            f"verified to {summary['max_relative_error']:.1e}, test {share(summary['test_top1'])}"
+            f"{_proof_words(summary)}, test {share(summary['test_top1'])}"
         )
     if "params_left" in summary:
         left = f"{integer(summary['params'])} → {integer(summary['params_left'])} parameters that are not zero"

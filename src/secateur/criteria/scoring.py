@@ -92,7 +92,15 @@ def score(
 
 
 def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
-    values = criterion.score(view).detach().double().cpu().numpy()
+    try:
+        values = criterion.score(view).detach().double().cpu().numpy()
+    except NotImplementedError as error:  # what PyTorch says of tensors without values
+        if not any(p.is_meta for p in view.groups.flow.traced.module.parameters()):
+            raise
+        raise InputError(
+            f"The weights are on the meta device and have no values, which criterion={criterion.name!r} looks at. Take "
+            "criterion='random', or load the weights first."
+        ) from error
     if values.shape != (len(view),) or not np.isfinite(values).all():
         raise InputError(
             f"The criterion gave {values.shape} scores ({np.count_nonzero(~np.isfinite(values))} not finite) for "

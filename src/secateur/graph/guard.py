@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 from secateur.errors import InputError
@@ -36,16 +37,17 @@ class Sizes:
     @classmethod
     def of(cls, program: ExportedProgram) -> Sizes:
         """Reads them off an exported program."""
-        wanted = list(program.graph_signature.user_inputs)
         places = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
         shapes: list[tuple[Size, ...] | None] = []
         values: list[Any] = []
         names: list[str] = []
-        for item in wanted:
-            node = places.get(item) if isinstance(item, str) else None
-            value = node.meta.get("val") if node is not None else item
+        for spec in program.graph_signature.input_specs:
+            if spec.kind is not InputKind.USER_INPUT:
+                continue
+            value = getattr(spec.arg, "value", None)
+            value = places[spec.arg.name].meta.get("val") if value is None else value
             tensor = isinstance(value, Tensor)
-            names.append(item if isinstance(item, str) else repr(item))
+            names.append(spec.arg.name)
             shapes.append(tuple(map(_size, value.shape)) if tensor else None)
             values.append(value if not tensor and isinstance(value, (int, float, bool, str)) else None)
         return cls(tuple(names), tuple(shapes), tuple(values))

@@ -220,9 +220,13 @@ def _proof_card(results: Results) -> Card | None:
     if proof is None:
         return None
     passed = proof.max_relative_error <= proof.tolerance
+    if not proof.proven:
+        return Card("Exactness", "not proven", detail=f"nothing moves {', '.join(proof.unproven)}", worse=True)
     verdict = "verified" if passed else "NOT within tolerance"
     value = f"{words.tiny(proof.max_relative_error)} {'≤' if passed else '>'} {words.tiny(proof.tolerance)}"
-    return Card("Exactness", value, detail=f"{verdict}: relative difference to the masked dense network")
+    return Card(
+        "Exactness", value, detail=f"{verdict}: difference to the masked dense network, of what the input moves"
+    )
 
 
 def _kept(row: BlockRow) -> str:

@@ -166,8 +166,11 @@ class _Trial:
         sharpening = self._sharpened if sharp else {}
         draws, masked = Draws(), self._masked(sharpening)
         masked.watch = not sharp
-        with torch.inference_mode(), Lifted(draws, masks=masked.masks):
-            want = _tensors(masked.run(*_leaves(args, kwargs), enable_io_processing=False))
+        try:
+            with torch.inference_mode(), Lifted(draws, masks=masked.masks):
+                want = _tensors(masked.run(*_leaves(args, kwargs), enable_io_processing=False))
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise OtherShape(f"{type(error).__name__}: {error}") from error
         if sharp and any(_unsound(w) for w in want):
             return None
         self._check_finite(want, args, kwargs)

@@ -248,6 +248,7 @@ def keep_cut(
         "macs": pruned.after.macs,
         "backend": pruned.backend,
         "max_relative_error": proof.max_relative_error,
+        "proven": proof.proven,
         **{f"test_{key}": value for key, value in quality.items()},
     }
     return after_cut(state, pruned), StepResult(summary=summary, report=report, evaluations={"pruned": quality})
