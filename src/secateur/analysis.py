@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from secateur import arguments
 from secateur.checks import check_network
 from secateur.graph.copies import unwrapped
 from secateur.graph.flow import module_of
@@ -38,6 +39,7 @@ class Analysis:
     notes: tuple[str, ...] = ()
 
 
+@arguments.checked
 def analyse(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.analysis import Analysis, analyse, unsupported
 from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, reached, step_of
 from secateur.checks import check_network
@@ -45,6 +46,7 @@ REFERENCES = ("current", "dense")
 Mask = NDArray[np.bool_]
 
 
+@arguments.checked
 def prune(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -159,6 +161,7 @@ def prune(
     return replace(pruned, notes=(*scores.notes, *reached(analysis.costs, keep, goal), *pruned.notes))
 
 
+@arguments.checked
 def apply(
     model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True,
     also: Also | None = None,

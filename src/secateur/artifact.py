@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import secateur
+from secateur import arguments
 from secateur.errors import InputError, PlanError, WeightsError
 from secateur.plan import Plan, remember
 
@@ -137,6 +138,7 @@ def _save_graph(pruned: Pruned, path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- load
 
 
+@arguments.checked
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Loads an artifact.
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 from torch.fx import Node
 
+from secateur import arguments
 from secateur.analysis import unsupported
 from secateur.budget import before_cut
 from secateur.checks import check_network
@@ -75,6 +76,7 @@ class _Network:
         return self.costs.counts(np.ones(self.groups.units, dtype=bool))
 
 
+@arguments.checked
 def removable(
     model: nn.Module, example_inputs: ExampleInputs, *, criterion: str = "auto", seed: int = 0
 ) -> tuple[ResidualBranch, ...]:
@@ -112,6 +114,7 @@ def removable(
     return tuple(sorted(found, key=lambda b: math.inf if b.score is None else b.score))
 
 
+@arguments.checked
 def remove_layers(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
+from secateur import arguments
 from secateur.errors import PlanError
 
 __all__ = ["Plan", "remember", "remembered"]
@@ -20,6 +21,7 @@ FORMATS = (1, 2)
 """1: kept indices; 2: residual branches may be removed as well. A plan is written in the lowest that holds it."""
 
 
+@arguments.checked
 @dataclass(frozen=True)
 class Plan:
     """Kept indices, never dropped ones; only dimensions that lose entries are listed.
@@ -100,6 +102,7 @@ class Plan:
             raise PlanError(f"The plan is damaged: {type(error).__name__}: {error}.") from error
 
     @classmethod
+    @arguments.checked
     def from_json(cls, text: str) -> Plan:
         """Reads JSON text; raises :class:`PlanError` where it is damaged."""
         try:

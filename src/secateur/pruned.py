@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur import arguments
 from secateur.graph.groups import Group
 from secateur.plan import Plan
 from secateur.types import Counts, ExampleInputs, Unsupported, Verification
@@ -56,6 +57,7 @@ class Pruned:
     notes: tuple[str, ...]
     example_inputs: ExampleInputs
 
+    @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
         """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``model.pt2``).
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur import arguments
 from secateur.errors import InputError
 
 __all__ = ["Counts", "ExampleInputs", "LayerCount", "Member", "Target", "Unsupported", "Verification"]
@@ -55,6 +56,7 @@ _LATENCIES = ("latency", "latency_ms")
 _WHERE = ("runtime", "batch", "threads")
 
 
+@arguments.checked
 @dataclass(frozen=True)
 class Target:
     """An absolute or relative budget: give exactly one measure; a latency also names its runtime.

@@ -157,7 +157,7 @@ def test_only_and_ignore() -> None:
         ({"ratio": 0.5, "target": Target(macs=0.5)}, InputError, "either ratio"),
         ({"ratio": 1.0}, InputError, r"\[0, 1\)"),
         ({"ratio": -0.1}, InputError, r"\[0, 1\)"),
-        ({"ratio": float("nan")}, InputError, r"\[0, 1\)"),
+        ({"ratio": float("nan")}, InputError, "ratio is a finite number"),
         ({"ratio": 0.5, "scope": "globel"}, UnknownNameError, "'global'"),
         ({"ratio": 0.5, "criterion": "l3"}, UnknownNameError, "'l1'"),
         ({"ratio": 0.5, "backend": "grahp"}, UnknownNameError, "'graph'"),

@@ -151,7 +151,7 @@ def test_no_batch_norm_is_an_error(data: DataSet) -> None:
     ("options", "words"),
     [
         ({"weight": -1e-4}, "at least 0"),
-        ({"weight": float("nan")}, "at least 0"),
+        ({"weight": float("nan")}, "weight is a finite number"),
         ({"scales": "insid"}, "inside"),
         ({"init": 0.0}, "positive"),
     ],

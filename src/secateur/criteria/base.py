@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.groups import Group, Groups
 from secateur.graph.labels import Vector
@@ -171,6 +172,7 @@ class Criterion:
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
+@arguments.checked
 def criterion(
     name: str, *, paper: str, needs: tuple[str, ...] = (), absolute: bool = False
 ) -> Callable[[Score], Score]:

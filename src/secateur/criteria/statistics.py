@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from secateur import arguments
 from secateur.criteria.base import Criterion, NotApplicable
 from secateur.criteria.data import Batch, Data, batches, pieces
 from secateur.errors import InputError, SecateurError
@@ -125,6 +126,7 @@ def collect(criterion: Criterion, setting: Setting, data: Data | None) -> tuple[
     return [{name: _of(s, number) for name, s in found.items()} for number in range(len(setting.groups.items))], notes
 
 
+@arguments.checked
 def needed_data(criterion: Criterion) -> str:
     """What data a criterion needs: nothing (``""``), ``inputs``, or ``inputs, labels``."""
     return max((NEEDS[need].data for need in criterion.needs), key=len, default="")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from secateur import arguments
 from secateur.data.archive import is_archive
 from secateur.data.cache import cache_folder
 from secateur.data.cifar import find_batches, read_cifar
@@ -55,6 +56,7 @@ for _entry in (
     DATASETS.add(_entry.name, _entry)
 
 
+@arguments.checked
 def load(
     name_or_path: str | Path,
     *,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from secateur import arguments
 from secateur.errors import InputError
 
 __all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "statistics"]
@@ -17,6 +18,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of most ImageNet networks."""
 
 
+@runtime_checkable
 class AnySplit(Protocol):
     """Labelled images, in memory (:class:`Split`) or decoded from files as they are asked for."""
 
@@ -45,6 +47,7 @@ class AnySplit(Protocol):
         ...
 
 
+@arguments.checked
 @dataclass(frozen=True, repr=False, eq=False)
 class Split:
     """Labelled images in memory.
@@ -164,6 +167,7 @@ class DataSet:
         return replace(self, mean=tuple(mean), std=tuple(std))
 
 
+@arguments.checked
 def statistics(split: AnySplit, limit: int = 50_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (up to ``limit``) images scaled to [0, 1]."""
     order = torch.arange(len(split))[:: max(1, -(-len(split) // limit))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur import arguments
 from secateur.batches import batch_size
 from secateur.deploy.calibration import check_calibration, judge_int8, write_int8
 from secateur.deploy.checks import Agreement, ExportCheck, agreement, noise
@@ -24,6 +25,7 @@ from secateur.types import ExampleInputs
 __all__ = ["export"]
 
 
+@arguments.checked
 def export(
     model: nn.Module,
     example_inputs: ExampleInputs,

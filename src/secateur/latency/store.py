@@ -12,7 +12,7 @@ from typing import Any
 
 from secateur.data.cache import cache_folder
 from secateur.errors import DataError
-from secateur.measure import machine
+from secateur.measure.machine import machine
 from secateur.recipe.files import read_json, write_json
 from secateur.runtimes import RUNTIMES, Runtime
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
+from secateur import arguments
 from secateur.errors import UnknownNameError
 from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
@@ -25,6 +26,7 @@ MEASURES = ("params", "macs", "energy", "size")
 Mask = NDArray[np.bool_]
 
 
+@arguments.checked
 def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
     """Counts parameters and MACs of one sample (1 MAC = 2 FLOPs).
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.flow import flow, module_of
 from secateur.graph.groups import Groups, solve
@@ -78,6 +79,7 @@ class Energy:
         return self.total * _PJ_PER_MAC * 1e-9
 
 
+@arguments.checked
 def energy(model: nn.Module, example_inputs: ExampleInputs, *, batch: int = 1) -> Energy:
     """Estimates the energy of ``model`` for one sample after Yang et al. 2017 (arXiv:1611.05128, §3).
 

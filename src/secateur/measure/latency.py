@@ -10,6 +10,7 @@ from time import perf_counter
 
 from torch import nn
 
+from secateur import arguments
 from secateur.batches import resize
 from secateur.errors import InputError
 from secateur.measure.children import Job, ModuleFiles, children
@@ -26,6 +27,7 @@ __all__ = ["latency"]
 _Samples = dict[str, tuple[float, ...]]
 
 
+@arguments.checked
 def latency(
     models: Mapping[str, nn.Module | str | PathLike[str]] | Iterable[Entrant],
     inputs: ExampleInputs,

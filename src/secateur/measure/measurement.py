@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from secateur import arguments
 from secateur.measure.memory import peak_memory, size_on_disk
 from secateur.measure.ratios import netscore, nonzero_params
 from secateur.measure.records import Record
@@ -56,6 +57,7 @@ class Measurement(Record):
         return netscore(self.top1, params, self.macs)
 
 
+@arguments.checked
 def measurement(
     model: nn.Module,
     inputs: ExampleInputs,

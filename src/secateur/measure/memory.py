@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur import arguments
 from secateur.batches import tensors
 from secateur.errors import InputError
 from secateur.measure.modes import evaluating
@@ -20,6 +21,7 @@ from secateur.types import ExampleInputs, call
 __all__ = ["peak_memory", "size_on_disk"]
 
 
+@arguments.checked
 def size_on_disk(target: nn.Module | str | PathLike[str]) -> int:
     """Returns bytes: of a file, of all files in a folder, or of a network's weights as safetensors.
 
@@ -40,6 +42,7 @@ def size_on_disk(target: nn.Module | str | PathLike[str]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
+@arguments.checked
 def peak_memory(model: nn.Module, inputs: ExampleInputs) -> int:
     """Returns the bytes of tensors alive at the peak of one forward pass, weights and inputs included.
 

@@ -6,11 +6,13 @@ import math
 
 from torch import nn
 
+from secateur import arguments
 from secateur.errors import InputError
 
 __all__ = ["compression_ratio", "mac_reduction", "netscore", "nonzero_params"]
 
 
+@arguments.checked
 def netscore(
     top1_percent: float,
     params: float,
@@ -55,6 +57,7 @@ def netscore(
     return 20 * (alpha * math.log10(top1_percent) - beta * math.log10(p) - gamma * math.log10(m))
 
 
+@arguments.checked
 def nonzero_params(model: nn.Module) -> int:
     """Counts the parameters that are not exactly zero, each shared one once.
 
@@ -66,6 +69,7 @@ def nonzero_params(model: nn.Module) -> int:
     return sum(int(parameter.detach().count_nonzero()) for parameter in model.parameters())
 
 
+@arguments.checked
 def compression_ratio(dense_params: float, pruned_params: float) -> float:
     """Returns dense / pruned parameters, for instance 4.0 for a network a quarter as large.
 
@@ -78,6 +82,7 @@ def compression_ratio(dense_params: float, pruned_params: float) -> float:
     return _positive("dense_params", dense_params) / _positive("pruned_params", pruned_params)
 
 
+@arguments.checked
 def mac_reduction(dense_macs: float, pruned_macs: float) -> float:
     """Returns dense / pruned multiply-accumulates; a *speed-up* is something else: a measured time ratio.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.measure.records import Record
 
@@ -98,6 +99,7 @@ class Speedup(Record):
     ratio: Spread
 
 
+@arguments.checked
 def spread(samples: Sequence[float]) -> Spread:
     """Returns the median and the quantiles (linear interpolation) of ``samples``.
 
@@ -114,6 +116,7 @@ def spread(samples: Sequence[float]) -> Spread:
     return Spread(median, q05, q25, q75, q95, len(samples))
 
 
+@arguments.checked
 def speedups(timings: Iterable[Timing], reference: str = "dense") -> tuple[Speedup, ...]:
     """Compares every network with ``reference``: per round the ratio of times, then its median and spread.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur import arguments
 from secateur.errors import InputError, UnknownNameError, WeightsError
 from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
@@ -108,6 +109,7 @@ for _depth in (20, 32, 44, 56, 110):
         )
 
 
+@arguments.checked
 def normalisation(name: str) -> Normalisation | None:
     """Mean and standard deviation that a network's public weights were trained with; ``None`` where unknown.
 
@@ -127,6 +129,7 @@ def normalisation(name: str) -> Normalisation | None:
     return IMAGENET if library == "torchvision" else None
 
 
+@arguments.checked
 def create(name: str, *, classes: int | None = None, weights: str | Path | None = None, **options: Any) -> nn.Module:
     """Builds a network.
 

@@ -9,12 +9,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.copies import deep_copy
 
 __all__ = ["replace_head"]
 
 
+@arguments.checked
 def replace_head(
     model: nn.Module, classes: int, *, hidden: int | None = None, pool: bool = False, seed: int = 0
 ) -> nn.Module:

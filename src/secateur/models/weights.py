@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import WeightsError
 
 __all__ = ["load_weights", "read_weights"]
@@ -20,6 +21,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
+@arguments.checked
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Reads a state dict from a ``.safetensors`` or PyTorch file; never runs code that the file holds.
 
@@ -72,6 +74,7 @@ def _is_dict(content: Mapping[Any, Any], key: str) -> bool:
     return isinstance(content.get(key), Mapping)
 
 
+@arguments.checked
 def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> nn.Module:
     """Loads weights into ``model`` in place, all of them or none, and returns it.
 

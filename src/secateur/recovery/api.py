@@ -8,6 +8,7 @@ from itertools import chain
 
 from torch import nn
 
+from secateur import arguments
 from secateur.errors import InputError, UnknownNameError
 from secateur.graph.trace import preserved_rng
 from secateur.pruned import Pruned
@@ -33,6 +34,7 @@ METHODS = {
 WITHOUT_DATA = ("bias", "merge")
 
 
+@arguments.checked
 def recover(
     pruned: Pruned,
     calibration: Calibration | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from secateur import arguments
 from secateur.analysis import Analysis, analyse
 from secateur.api import apply, plan_of
 from secateur.budget import AUTO, LATENCY, choose, step_of
@@ -34,6 +35,7 @@ __all__ = ["select"]
 Mask = NDArray[np.bool_]
 
 
+@arguments.checked
 def select(
     model: nn.Module,
     calibration: Calibration,

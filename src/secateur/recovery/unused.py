@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.analysis import Analysis, analyse
 from secateur.api import apply, plan_of
+from secateur.arguments import checked
 from secateur.errors import VerificationError
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
@@ -40,6 +41,7 @@ _CONSTANT = ACTIVATIONS | {f"aten.{n}" for n in ("adaptive_avg_pool1d", "adaptiv
 _REDUCES = {f"aten.{n}" for n in ("mean", "sum", "amax", "amin", "var", "std", "var_mean")}
 
 
+@checked
 def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     """Deletes channels that are no part of any path from input to output; the network computes the same.
 

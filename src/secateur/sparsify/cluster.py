@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.selection import checked, covered
 from secateur.sparsify.masks import copied, weights_of
@@ -90,6 +91,7 @@ def bits_of(model: nn.Module, bits: Bits, weights: Iterable[str]) -> dict[str, i
     return {n: numbers[-1] for n, numbers in found.items() if numbers}
 
 
+@arguments.checked
 def share_weights(
     model: nn.Module, bits: Bits = 5, *, only: Iterable[str] | None = None, ignore: Iterable[str] = ()
 ) -> nn.Module:
@@ -130,6 +132,7 @@ class HoldShared(Extra):
     paper's sum, so that a step does not grow with the number of weights that share the centroid.
     """
 
+    @arguments.checked
     def __init__(self, only: Iterable[str] | None = None, ignore: Iterable[str] = ()) -> None:
         """``only`` and ``ignore``: as in :func:`share_weights`."""
         self.only = None if only is None else tuple(only)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.batches import batch_size, tensors
 from secateur.checks import check_network
 from secateur.errors import InputError, VerificationError, WeightsError
@@ -97,6 +98,7 @@ class Converted:
         ]
         return "\n".join([f"Converted({self.headline})", *lines])
 
+    @arguments.checked
     def save(self, path: str | Path) -> Path:
         """Writes the state (index and value tensors) as safetensors; :func:`load_converted` reads it."""
         from secateur.artifact import atomically
@@ -105,6 +107,7 @@ class Converted:
         return atomically(Path(path), lambda p: save_file(state, p))
 
 
+@arguments.checked
 def convert_sparse(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -156,6 +159,7 @@ def convert_sparse(
     return Converted(result, tuple(layers), gain, error, batch_size(example_inputs), threads)
 
 
+@arguments.checked
 def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     """Reads what :meth:`Converted.save` wrote.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.branches import find_branches
 from secateur.graph.groups import Group, Groups
@@ -86,6 +87,7 @@ class GroupLasso(Penalty):
 
     name = "group_lasso"
 
+    @arguments.checked
     def __init__(self, weight: float = 1e-4, *, over: str | Sequence[str] = "filters") -> None:
         """``weight`` is λ, ``over`` one or several families of groups."""
         super().__init__(weight)

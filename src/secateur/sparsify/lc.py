@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.sparsify.masks import weights_of
 from secateur.sparsify.patterns import Pattern
@@ -46,6 +47,7 @@ class LC(Extra):
     The ``iterations`` are spread evenly over the steps of a training run.
     """
 
+    @arguments.checked
     def __init__(
         self,
         ratio: float = 0.95,

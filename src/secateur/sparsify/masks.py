@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import InputError, UnknownNameError, WeightsError
 from secateur.graph.copies import deep_copy
 from secateur.plan import Plan, remember, remembered
@@ -84,6 +85,7 @@ def weights_of(
     return found
 
 
+@arguments.checked
 def masks_of(model: nn.Module, *, only: Iterable[str] | None = None, ignore: Iterable[str] = ()) -> dict[str, Tensor]:
     """Reads the masks off a sparse network: what is exactly zero was removed.
 
@@ -157,6 +159,7 @@ class HoldMasks(Extra):
     themselves: neither momentum nor weight decay brings one back (Han et al. 2015, arXiv:1506.02626, §3.2).
     """
 
+    @arguments.checked
     def __init__(self, masks: Masks) -> None:
         """``masks``: which weights stay, by parameter name."""
         self.masks = dict(masks)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.errors import InputError, UnknownNameError
 from secateur.graph.flow import flow
 from secateur.graph.groups import Groups, solve
@@ -40,6 +41,7 @@ class Penalty(Extra):
 
     name: ClassVar[str]
 
+    @arguments.checked
     def __init__(self, weight: float) -> None:
         """``weight`` is λ, at least 0."""
         if not 0 <= weight < float("inf"):
@@ -150,6 +152,7 @@ class BatchNormL1(Penalty):
 
     name = "bn_l1"
 
+    @arguments.checked
     def __init__(
         self,
         weight: float = 1e-4,

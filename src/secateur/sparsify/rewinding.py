@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from secateur import arguments
 from secateur.errors import InputError, WeightsError
 from secateur.graph.copies import deep_copy
 from secateur.plan import Plan
@@ -68,6 +69,7 @@ def sliced(early: Mapping[str, Tensor], plan: Plan, model: nn.Module) -> dict[st
     return found
 
 
+@arguments.checked
 def rewind(
     model: nn.Module, early: Mapping[str, Tensor], plan: Plan | None = None, *, masks: Masks | None = None
 ) -> nn.Module:
@@ -94,6 +96,7 @@ def rewind(
     return result
 
 
+@arguments.checked
 def fresh(model: nn.Module, *, seed: int, dense: nn.Module | None = None, plan: Plan | None = None) -> nn.Module:
     """The architecture of ``model`` with new weights: the control *train from scratch*.
 

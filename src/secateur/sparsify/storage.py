@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur import arguments
 from secateur.checks import check_network
 from secateur.errors import InputError, WeightsError
 from secateur.sparsify.cluster import Bits, assign, bits_of, codebook, share_weights
@@ -81,6 +82,7 @@ class Compressed:
         return f"Compressed({self.path}: {self.dense_bytes:,} → {self.bytes:,} bytes, {self.ratio:.1f}×)"
 
 
+@arguments.checked
 def compress(
     model: nn.Module,
     path: str | Path,
@@ -183,6 +185,7 @@ def decompress(path: str | Path, model: None = None) -> dict[str, Tensor]: ...
 def decompress(path: str | Path, model: nn.Module) -> nn.Module: ...
 
 
+@arguments.checked
 def decompress(path: str | Path, model: nn.Module | None = None) -> nn.Module | dict[str, Tensor]:
     """Reads what :func:`compress` wrote, bit for bit.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from secateur import arguments
 from secateur.checks import check_network
 from secateur.errors import InputError, UnknownNameError
 from secateur.selection import checked, covered
@@ -104,6 +105,7 @@ class Sparse:
         lines = [f"  {x.name}: {x.kept:,} of {x.weights:,} ({x.sparsity:.1%} removed)" for x in self.layers]
         return "\n".join([f"Sparse({self.headline})", *lines, *(f"  note: {note}" for note in self.notes)])
 
+    @arguments.checked
     def pruned(self, example_inputs: ExampleInputs, *, before: Pruned | None = None) -> Pruned:
         """The network as :func:`secateur.prune` gives one.
 
@@ -123,11 +125,13 @@ class Sparse:
         return Pruned(self.model, plan, backend, proof, counts if before is None else before.before, counts, (), (),
                       self.notes, example_inputs)  # fmt: skip
 
+    @arguments.checked
     def save(self, folder: str | Path, example_inputs: ExampleInputs) -> Path:
         """Writes an artifact; `secateur.load` reads it, and the masks are its zeros (`masks_of`)."""
         return self.pruned(example_inputs).save(folder)
 
 
+@arguments.checked
 def sparsify(
     model: nn.Module,
     *,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.pruned import Pruned
@@ -33,6 +34,7 @@ def zeroed(model: nn.Module, below: float) -> nn.Module:
     return result
 
 
+@arguments.checked
 def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: float = 1e-4) -> Pruned:
     """Sets small weights to zero and removes what has no effect then.
 
