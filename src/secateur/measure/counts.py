@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Node
 
 from secateur import arguments
+from secateur.checks import check_inputs, check_kind
 from secateur.errors import UnknownNameError
 from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
@@ -37,6 +38,8 @@ def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
     >>> count(nn.Conv2d(3, 8, 3, bias=False), torch.zeros(1, 3, 10, 10)).macs  # 8·8·9·3·8
     13824
     """
+    check_kind(model)
+    check_inputs(example_inputs)
     labelled = flow(trace(model, example_inputs))
     costs = Costs(solve(labelled))
     return costs.counts(np.ones(costs.groups.units, dtype=bool))

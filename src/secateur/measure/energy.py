@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from secateur import arguments
+from secateur.checks import check_inputs, check_kind
 from secateur.errors import InputError
 from secateur.graph.flow import flow, module_of
 from secateur.graph.groups import Groups, solve
@@ -102,6 +103,8 @@ def energy(model: nn.Module, example_inputs: ExampleInputs, *, batch: int = 1) -
     """
     if batch < 1:
         raise InputError(f"energy(batch=…) is at least 1; got {batch!r}.")
+    check_kind(model)
+    check_inputs(example_inputs)
     groups = solve(flow(trace(model, example_inputs)))
     return Energy(tuple(node_energies(groups, batch=batch).values()))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur import arguments
-from secateur.checks import check_network
+from secateur.checks import check_weights
 from secateur.errors import InputError, WeightsError
 from secateur.sparsify.cluster import Bits, assign, bits_of, codebook, share_weights
 from secateur.sparsify.coding import Coded, decode, deflate, encode, inflate
@@ -120,7 +120,7 @@ def compress(
     from secateur.artifact import atomically
 
     path = Path(path)
-    check_network(model, ())
+    check_weights(model)
     shared = share_weights(model, bits, only=only, ignore=ignore)
     weights = weights_of(shared, only=only, ignore=ignore)
     numbers = bits_of(shared, bits, weights)

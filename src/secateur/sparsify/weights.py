@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from secateur import arguments
-from secateur.checks import check_network
+from secateur.checks import check_weights
 from secateur.errors import InputError, UnknownNameError
 from secateur.selection import checked, covered
 from secateur.sparsify.masks import Masks, apply_masks, copied, weights_of
@@ -181,7 +181,7 @@ def sparsify(
     """
     form = parse_pattern(pattern)
     _check(form, ratio, std, scope, criterion)
-    check_network(model, ())
+    check_weights(model)
     weights = {n: w.detach() for n, w in weights_of(model, only=only, ignore=ignore).items() if form.applies(w)}
     if not weights:
         raise InputError("The pattern 'kernel' needs convolutions, and only and ignore leave none.")
