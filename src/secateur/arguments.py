@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast, get_type_hints
 
+import torch
+
 from secateur.errors import InputError, nearest
 from secateur.hints import NO, accepted, in_words
 from secateur.instead import advice, shown
@@ -58,7 +60,8 @@ def checked(function: F) -> F:
         for name, value in bound.arguments.items():
             if name in hints and signature.parameters[name].kind not in _VARIADIC:
                 bound.arguments[name] = _checked(title, name, value, hints[name])
-        return function(*bound.args, **bound.kwargs)
+        with torch.inference_mode(mode=False):  # tensors that are made in inference mode can never be trained
+            return function(*bound.args, **bound.kwargs)
 
     return cast(F, wrapper)
 
