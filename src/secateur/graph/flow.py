@@ -88,7 +88,8 @@ class Call:
 
     def _value(self, arg: Any) -> Any:
         if isinstance(arg, Node):
-            return self.flow.labels.get(arg, _hint(arg.meta.get("val")))
+            found = self.flow.labels.get(arg)  # a number has no labels: the example's value stands for it
+            return _hint(arg.meta.get("val")) if found is None else found
         if isinstance(arg, (list, tuple)):
             return [self._value(a) for a in arg]
         return arg
@@ -219,6 +220,8 @@ def _label_call(result: Flow, node: Node, find: Any) -> Any:
     call = Call(result, node)
     if not call.tensors and not _produces_tensor(node):
         return None
+    if any(_sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
+        return call.pin("a size depends on the data")
     rule = find(node.target)
     if rule is None:
         return call.pin("no rule for this operator")
@@ -265,10 +268,18 @@ def _shape(value: Tensor) -> tuple[int, ...]:
 
 
 def _hint(value: Any) -> Any:
-    """The example's value of a symbolic size."""
+    """The example's value of a symbolic size; 0 where the size depends on the data and nobody knows it."""
     if isinstance(value, torch.SymInt):
-        return int(value.node.hint)
+        return int(value.node.hint or 0)
     return value
+
+
+def _sized_by_data(value: Any) -> bool:
+    """Whether a tensor (or one of several) has a size that only running the network on data tells."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_sized_by_data, value))
+    sizes = value.shape if isinstance(value, Tensor) else ()
+    return any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes)
 
 
 def _flat(labels: Any) -> list[Labels]:

@@ -13,10 +13,19 @@ from secateur.ops import operator
 from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
+    from torch.fx import Node
+
     from secateur.surgery.graph import Rewriter
 
 
+def _name(node: Node) -> str:
+    """The operator, whatever its overload: ``aten.conv2d``."""
+    return str(getattr(node.target, "overloadpacket", ""))
+
+
 # ---------------------------------------------------------------------------------------------- convolution
+
+_TRANSPOSED = tuple(f"aten.conv_transpose{n}d" for n in (1, 2, 3))
 
 
 def _conv_macs(call: Call) -> MacTerm:
@@ -34,8 +43,8 @@ def _conv_macs(call: Call) -> MacTerm:
 def _conv_rewrite(r: Rewriter) -> None:
     """Keeps the size of each group where positions go, and drops whole groups where blocks go."""
     groups = r["groups"]
-    if groups > 1:
-        transposed = "transpose" in str(r.node.target) or bool(r.get("transposed", False))
+    if isinstance(groups, int) and groups > 1:  # groups that are the batch (weights of every sample) stay
+        transposed = _name(r.node) in _TRANSPOSED or bool(r.get("transposed", False))
         channels = r.new_size(r.node_of("input"), 1)
         weight = r.node_of("weight")
         if transposed:
@@ -49,7 +58,7 @@ def _groups_left(per_group: int, keep: Any) -> int:
 
 
 def _transposed(call: Call) -> bool:
-    return "transpose" in str(call.node.target) or bool(call.get("transposed"))
+    return _name(call.node) in _TRANSPOSED or bool(call.get("transposed"))
 
 
 @operator("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
@@ -85,8 +94,8 @@ def _conv(call: Call) -> Labels:
 def _grouped(call: Call, x: tuple[Vector, ...], groups: int) -> tuple[Vector, ...]:
     c = call.c
     w: Labels = call["weight"]
-    if not x:
-        c.pin(*w.at(0), *w.at(1))
+    if not x or not w.at(0):  # the input, or a fixed kernel repeated for every channel
+        c.pin(*x, *w.at(0), *w.at(1))
         return ()
     inner = c.split(c.single(x).reshape(groups, -1), _whole(x[0], groups))
     outer = c.split(c.single(w.at(0)).reshape(groups, -1), _whole(w.at(0)[0], groups))
@@ -112,7 +121,7 @@ def _grouped_transposed(call: Call, x: tuple[Vector, ...], groups: int) -> tuple
     """The weight's dimension 1 holds the positions of every group; the groups come from the input."""
     c, w = call.c, call["weight"]
     c.tie(x, w.at(0))
-    if not x:
+    if not x or not w.at(0) or not w.at(1):
         c.pin(*w.at(1))
         return ()
     axes = c.split(c.single(x).reshape(groups, -1), _whole(x[0], groups))
@@ -132,6 +141,29 @@ def _linear_macs(call: Call) -> MacTerm:
     return MacTerm(float(x.shape[0] if x.ndim > 1 else 1), (*rows, (w, 0), (w, 1)))
 
 
+def _bilinear_macs(call: Call) -> MacTerm:
+    """Positions × O × I₁ × I₂ (the second product is small beside the first)."""
+    x, w = call["input1"], call["weight"]
+    rows = tuple((x, d) for d in range(1, x.ndim - 1))
+    return MacTerm(float(x.shape[0] if x.ndim > 1 else 1), (*rows, (w, 0), (w, 1), (w, 2)))
+
+
+@operator("aten.bilinear", macs=_bilinear_macs)
+def _bilinear(call: Call) -> Labels:
+    """x₁ (…, I₁) and x₂ (…, I₂) with weight (O, I₁, I₂)."""
+    c, a, b, w, bias = call.c, call["input1"], call["input2"], call["weight"], call.get("bias")
+    c.tie(a.at(-1), w.at(1))
+    c.tie(b.at(-1), w.at(2))
+    call.flow.consume(w, 1)
+    call.flow.consume(w, 2)
+    if isinstance(bias, Labels):
+        c.tie(w.at(0), bias.at(0))
+    shape = call.shape
+    lead = [Labels(t.shape[:-1]).with_dims({d: v for d, v in t.dims.items() if d < t.ndim - 1}) for t in (a, b)]
+    rows = join(c, lead, shape[:-1])
+    return Labels(shape).with_dims({**rows.dims, len(shape) - 1: w.at(0)})
+
+
 @operator("aten.linear", macs=_linear_macs)
 def _linear(call: Call) -> Labels:
     """x (…, I) with weight (O, I)."""
@@ -145,12 +177,8 @@ def _linear(call: Call) -> Labels:
 
 
 def _matmul_operands(call: Call) -> tuple[Labels, Labels]:
-    tensors = call.tensors
-    return (
-        (tensors[1], tensors[2])
-        if "addmm" in call.node.name or "baddbmm" in call.node.name
-        else (tensors[0], tensors[1])
-    )
+    first, second, *rest = call.tensors
+    return (second, rest[0]) if _name(call.node) in ("aten.addmm", "aten.baddbmm") else (first, second)
 
 
 def _matmul_macs(call: Call) -> MacTerm:
@@ -160,8 +188,8 @@ def _matmul_macs(call: Call) -> MacTerm:
     return MacTerm(float(out.shape[0] if out.ndim else 1), (*kept, (a, a.ndim - 1)))
 
 
-@operator("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.addmm", "aten.baddbmm",
-          macs=_matmul_macs)  # fmt: skip
+@operator("aten.mv", "aten.dot", "aten.vdot")  # vectors have no batch: this is work on weights, not on samples
+@operator("aten.matmul", "aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", macs=_matmul_macs)
 def _matmul(call: Call) -> Labels:
     """a (…, m, k) with b (…, k, n): k is contracted, leading dimensions broadcast."""
     c, (a, b) = call.c, _matmul_operands(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
@@ -111,6 +111,14 @@ _UNARY = [
     "empty_like",
     "rand_like",
     "randn_like",
+    "randint_like",
+    "exponential",
+    "uniform",
+    "cauchy",
+    "geometric",
+    "log_normal",
+    "random",
+    "poisson",
 ]
 
 _NARY = [
@@ -143,9 +151,7 @@ _NARY = [
     "logical_xor",
     "lt",
     "masked_fill",
-    "max.other",
     "maximum",
-    "min.other",
     "minimum",
     "mul",
     "multiply",
@@ -187,7 +193,7 @@ def join(c: Constraints, tensors: Sequence[Labels], shape: Sequence[int]) -> Lab
     return Labels(tuple(shape)).with_dims(dims)
 
 
-@operator(*(f"aten.{name}" for name in _UNARY + [n for n in _NARY if "." not in n]))
+@operator(*(f"aten.{name}" for name in _UNARY + _NARY))
 def _elementwise(call: Call) -> Labels:
     return join(call.c, call.tensors, call.shape)
 
@@ -203,23 +209,29 @@ def _prelu(call: Call) -> Labels:
     return x if weight.ndim == 1 else join(call.c, [x, weight], call.shape)
 
 
-@operator("aten.max", "aten.min")
-def _max(call: Call) -> Any:
-    """The element-wise form; the forms that return positions pin."""
-    if isinstance(call.get("other"), Labels):
-        return join(call.c, call.tensors, call.shape)
-    return call.pin("positions of an extremum change their meaning when entries go")
-
-
 def _rewrite_full(r: Rewriter) -> None:
-    r.set("size", r.sizes(r["size"]))
+    if r.get("size") is not None:
+        r.set("size", r.sizes(r["size"]))
 
 
-@operator("aten.zeros", "aten.ones", "aten.full", "aten.new_zeros", "aten.new_ones", "aten.new_full",
-          "aten.rand", "aten.randn", rewrite=_rewrite_full)  # fmt: skip
+@operator("aten.zeros", "aten.ones", "aten.full", "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.rand",
+          "aten.randn", "aten.randint", "aten.empty", "aten.new_empty",
+          rewrite=_rewrite_full)  # fmt: skip
 def _full(call: Call) -> Labels:
-    """A constant of any size: fresh labels that belong to no parameter."""
+    """A constant or random numbers of any size: fresh labels that belong to no parameter."""
     return Labels(call.shape, {d: (call.c.fresh(n),) for d, n in enumerate(call.shape)})
+
+
+@operator("aten.normal", rewrite=_rewrite_full)
+def _normal(call: Call) -> Labels:
+    """Of a given size, around the entries of a tensor, or into one."""
+    return _full(call) if call.get("size") is not None else join(call.c, call.tensors, call.shape)
+
+
+@operator("aten.native_dropout")
+def _native_dropout(call: Call) -> list[Labels]:
+    """The values and which of them were left."""
+    return [call["input"], call["input"]]
 
 
 @operator("aten.arange", "aten.linspace", "aten.scalar_tensor", "aten.eye", "aten.lift_fresh", "aten.tensor")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from secateur.graph.flow import Call
+from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
 from secateur.ops.elementwise import join
@@ -15,17 +16,41 @@ from secateur.ops.pieces import without
 def _index_select(call: Call) -> Labels:
     x: Labels = call["self"]
     dim = call["dim"] % x.ndim
-    call.c.pin(*x.at(dim))
+    _hold(call, x, [dim])
+    call.c.pin_all(call["index"])
     return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim})
+
+
+def _hold(call: Call, x: Labels, dims: Sequence[int]) -> None:
+    """Pins the dimensions that numbers point into, and reports it: which entries they name depends on their values."""
+    call.hold("entries are picked by their numbers", [x.with_dims({d: x.at(d) for d in dims})])
 
 
 @operator("aten.embedding")
 def _embedding(call: Call) -> Labels:
-    """Rows of a table (V, C) by number: the rows stay, the width passes."""
+    """Rows of a table (V, C) by number: the rows stay, the width passes.
+
+    The rows of a parameter are a vocabulary and are kept without a word, as inputs are; what was computed is reported.
+    """
     weight, shape = call["weight"], call.shape
-    call.c.pin(*weight.at(0))
+    if call.nodes["weight"].op == "get_attr":
+        call.c.pin(*weight.at(0))
+    else:
+        _hold(call, weight, [0])
     call.c.pin_all(call["indices"])
     return Labels(shape).with_dims({len(shape) - 1: weight.at(1)})
+
+
+@operator("aten.embedding_bag", "aten._embedding_bag")
+def _embedding_bag(call: Call) -> list[Any]:
+    """Sums, means or maxima of rows of a table (V, C): the rows stay, the width passes."""
+    weight = call["weight"]
+    call.c.pin(*weight.at(0))
+    for name in ("indices", "offsets", "per_sample_weights"):
+        if isinstance(call.get(name), Labels):
+            call.c.pin_all(call[name])
+    found = unlabelled(call.node)
+    return [found[0].with_dims({1: weight.at(1)}), *found[1:]]
 
 
 @operator("aten.index")
@@ -35,11 +60,11 @@ def _index(call: Call) -> Any:
     picks = [p if isinstance(p, Labels) else None for p in call["indices"]]
     picks += [None] * (x.ndim - len(picks))
     picked = [d for d, p in enumerate(picks) if p is not None]
-    for d in picked:
-        call.c.pin(*x.at(d))
-        call.c.pin_all(picks[d])  # type: ignore[arg-type]
     if not picked or any(p is not None and _boolean(call, d) for d, p in enumerate(picks)):
         return call.pin("indexing with a mask")
+    _hold(call, x, picked)
+    for d in picked:
+        call.c.pin_all(picks[d])  # type: ignore[arg-type]
     width = max(p.ndim for p in picks if p is not None)
     together = picked == list(range(picked[0], picked[-1] + 1))
     start = picked[0] if together else 0
@@ -58,16 +83,15 @@ def _boolean(call: Call, place: int) -> bool:
 
 
 @operator("aten.gather", "aten.take_along_dim")
-def _gather(call: Call) -> Labels:
+def _gather(call: Call) -> Any:
     """Picks along one dimension, position by position on the others."""
     x, index = call["self"], call["index"] if "index" in call.values else call["indices"]
     dim = (call.get("dim") or 0) % x.ndim
-    call.c.pin(*x.at(dim), *index.at(dim))
+    _hold(call, x, [dim])
+    call.c.pin(*index.at(dim))
     left = [without(t, dim) for t in (x, index)]
     if any(a != b for a, b in zip(left[0].shape, left[1].shape, strict=True)):
-        call.c.pin_all(x)
-        call.c.pin_all(index)
-        return Labels(call.shape)
+        return call.pin("the index is smaller than what it picks from")
     joined = join(call.c, left, left[0].shape)
     return Labels(call.shape).with_dims({d + (d >= dim): v for d, v in joined.dims.items()})
 

@@ -93,8 +93,8 @@ def _flip(call: Call) -> Labels:
 def _roll(call: Call) -> Labels:
     """A rolled dimension keeps all its entries (the shift counts dense positions)."""
     x: Labels = call["self"]
-    for d in call.dims("dims"):
-        call.c.pin(*x.at(d))
+    rolled = call.dims("dims")
+    call.hold("a shift counts positions", [x.with_dims({d: x.at(d) for d in rolled})])
     return x
 
 
@@ -118,7 +118,7 @@ def _rewrite_pad(r: Rewriter) -> None:
 @operator("aten.pad", "aten.constant_pad_nd", rewrite=_rewrite_pad)
 def _pad(call: Call) -> Labels:
     """Constant padding adds fresh labels that belong to no parameter; other modes and cropping pin."""
-    x, amounts, c = call["self"], call["pad"], call.c
+    x, amounts, c = call["self"], call.nodes["pad"], call.c
     constant = call.get("mode", "constant") == "constant"
     dims = dict(x.dims)
     for k in range(0, len(amounts), 2):
@@ -183,7 +183,7 @@ def _channel_shuffle(call: Call) -> Labels:
 
 def _windows(call: Call, x: Labels, dims: Sequence[int]) -> None:
     """Dimensions over which windows slide keep all their entries."""
-    call.c.pin(*(v for d in dims for v in x.at(d)))
+    call.hold("windows slide over this dimension", [x.with_dims({d % x.ndim: x.at(d) for d in dims})])
 
 
 @operator("aten.unfold")

@@ -115,6 +115,36 @@ def _group_norm(call: Call) -> Labels:
     return x
 
 
-@operator("aten.local_response_norm")
-def _local_response_norm(call: Call) -> Any:
-    return call.pin("local response normalisation mixes neighbouring channels")
+# -------------------------------------------------------------------------------------------- norms of weights
+
+
+@operator("aten._weight_norm")
+def _weight_norm(call: Call) -> Labels:
+    """w = g · v/‖v‖ with norms over all dimensions but ``dim``: removed entries are zero and count nothing.
+
+    g has the size of v in ``dim`` and 1 elsewhere; with ``dim`` −1 it is one number.
+    """
+    v, g = call["v"], call["g"]
+    _scaled_by(call, v, g, call.get("dim", 0))
+    return v  # type: ignore[no-any-return]
+
+
+@operator("aten._weight_norm_interface")
+def _weight_norm_interface(call: Call) -> list[Labels]:
+    v, g, dim = call["v"], call["g"], call.get("dim", 0)
+    _scaled_by(call, v, g, dim)
+    return [v, Labels(g.shape).with_dims({dim: v.at(dim)} if dim >= 0 else {})]
+
+
+def _scaled_by(call: Call, v: Labels, g: Labels, dim: int) -> None:
+    for d in range(g.ndim):
+        if d == dim:
+            call.c.tie(v.at(d), g.at(d))
+        else:
+            call.c.pin(*g.at(d))
+
+
+@operator("aten.norm_except_dim")
+def _norm_except_dim(call: Call) -> Labels:
+    v, dim = call["v"], call.get("dim", 0)
+    return Labels(call.shape).with_dims({dim: v.at(dim)} if dim >= 0 else {})

@@ -107,7 +107,7 @@ def _rewrite_select(r: Rewriter) -> None:
 def _select(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
-    if isinstance(call["index"], int):
+    if isinstance(call.nodes["index"], int):
         call.c.pin(*(v[[call["index"]]] for v in x.at(dim)))
     else:
         call.c.pin(*x.at(dim))
@@ -115,7 +115,12 @@ def _select(call: Call) -> Labels:
 
 
 def _rewrite_slice(r: Rewriter) -> None:
-    """A strided or ragged slice of a cut dimension becomes a selection of the entries that are left."""
+    """A strided slice of a cut dimension becomes the slices that hold what is left of it, one after the other.
+
+    Slices rather than an index: a graph that is traced, saved or cut again knows how labels flow through them.
+    """
+    import torch
+
     source = r.node_of("self")
     size = r.labels(source).shape[r["dim"]]
     dim = r["dim"] % len(r.labels(source).shape)
@@ -125,15 +130,41 @@ def _rewrite_slice(r: Rewriter) -> None:
     if step == 1:
         r.set("start", r.before(source, dim, start))
         r.set("end", r.before(source, dim, stop))
-    else:
-        r.select(source, dim, list(range(start, stop, step)))
+        return
+    mask = r.mask(source, dim)
+    runs = _runs([r.before(source, dim, i) for i in range(start, stop, step) if mask[i]])
+    slices = [(source, dim, run.start, run.stop, run.step) for run in runs] or [(source, dim, 0, 0, 1)]
+    if len(slices) == 1:
+        r.node.args, r.node.kwargs = slices[0], {}
+        return
+    with r.node.graph.inserting_before(r.node):
+        parts = [r.node.graph.call_function(torch.ops.aten.slice.Tensor, part) for part in slices]
+    r.node.target, r.node.args, r.node.kwargs = torch.ops.aten.cat.default, (parts, dim), {}
+
+
+def _runs(places: Sequence[int]) -> list[range]:
+    """Ascending places as ranges with steps, each as long as it can be.
+
+    >>> _runs([0, 2, 4, 5, 6, 9])
+    [range(0, 5, 2), range(5, 7, 1), range(9, 10, 1)]
+    """
+    runs: list[range] = []
+    for place in places:
+        last = runs[-1] if runs else range(0)
+        if len(last) == 1:
+            runs[-1] = range(last[0], place + 1, place - last[0])
+        elif last and place == last[-1] + last.step:
+            runs[-1] = range(last.start, place + 1, last.step)
+        else:
+            runs.append(range(place, place + 1))
+    return runs
 
 
 @operator("aten.slice", rewrite=_rewrite_slice)
 def _slice(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
-    if not all(isinstance(call.get(n), (int, type(None))) for n in ("start", "end", "step")):
+    if not all(isinstance(call.nodes.get(n), (int, type(None))) for n in ("start", "end", "step")):
         call.c.pin(*x.at(dim))
         return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim})
     return _sliced(x, dim, slice(call.get("start"), call.get("end"), call.get("step", 1)))
@@ -149,5 +180,9 @@ def _rewrite_narrow(r: Rewriter) -> None:
 
 @operator("aten.narrow", rewrite=_rewrite_narrow)
 def _narrow(call: Call) -> Labels:
-    x, start = call["self"], call["start"]
-    return _sliced(x, call["dim"] % x.ndim, slice(start, start + call["length"]))
+    x, dim = call["self"], call["dim"] % call["self"].ndim
+    start = call["start"]
+    if not all(isinstance(call.nodes[n], int) for n in ("start", "length")):  # sizes of the batch
+        call.c.pin(*x.at(dim))
+        return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim})
+    return _sliced(x, dim, slice(start, start + call["length"]))

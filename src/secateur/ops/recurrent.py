@@ -8,6 +8,8 @@ from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels
 from secateur.ops import operator
 
+_COUPLED = "hidden units are coupled over time and stay; inputs are pruned"
+
 
 def _first_layer(call: Call) -> list[Labels]:
     """Input weights (gates × hidden, input) of the first layer, one per direction."""
@@ -29,7 +31,7 @@ def _recurrent(call: Call) -> Any:
         return call.pin("a packed sequence")
     c, x, first = call.c, call["input"], _first_layer(call)
     gates = [Labels(w.shape).with_dims({0: w.at(0)}) if any(w is f for f in first) else w for w in call["params"]]
-    call.hold("hidden units are coupled over time and stay; inputs are pruned", gates)
+    call.hold(_COUPLED, gates)
     for weight in first:
         c.tie(x.at(-1), weight.at(1))
         call.flow.consume(weight, 1)
@@ -39,4 +41,24 @@ def _recurrent(call: Call) -> Any:
     for state in hidden if isinstance(hidden, list) else [hidden]:
         if isinstance(state, Labels):
             c.pin_all(state)
+    return unlabelled(call.node)
+
+
+def _cell_macs(call: Call) -> MacTerm:
+    x, w = call["input"], call["w_ih"]
+    return MacTerm(float(x.shape[0] if x.ndim > 1 else 1), ((w, 0), (w, 1)))
+
+
+@operator("aten.lstm_cell", "aten.gru_cell", "aten.rnn_tanh_cell", "aten.rnn_relu_cell", macs=_cell_macs)
+def _cell(call: Call) -> Any:
+    """One step: x (N, I) meets the input weights (gates × hidden, I); gates and hidden state stay."""
+    c, x, w = call.c, call["input"], call["w_ih"]
+    rest = [t for name, t in call.values.items() if name not in ("input", "w_ih", "hx") and isinstance(t, Labels)]
+    call.hold(_COUPLED, [w.with_dims({0: w.at(0)}), *rest])
+    c.tie(x.at(-1), w.at(1))
+    call.flow.consume(w, 1)
+    c.pin(*(x.at(0) if x.ndim > 1 else ()))
+    hidden = call["hx"]
+    for state in hidden if isinstance(hidden, list) else [hidden]:
+        c.pin_all(state)
     return unlabelled(call.node)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator as operator_of
 from typing import TYPE_CHECKING, Any
 
-from secateur.graph.flow import Call
-from secateur.graph.labels import Labels
+from secateur.graph.flow import Call, unlabelled
+from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
+from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 def _on_kept(m: Masked) -> Tensor:
     """Gathers the kept entries of the reduced dimensions first: mean, variance and extrema count those alone."""
+    if "other" in m.names:  # the larger of two tensors, entry by entry
+        return m.call()
     x = m["self"]
     dims = m.dims("dim") if "dim" in m.names else list(range(x.ndim))
     return m.call(self=m.gather(x, {d: m.mask("self", d) for d in dims}))
@@ -30,17 +34,39 @@ def _scattered(m: Masked) -> Tensor:
 
 @operator("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.var", "aten.std", "aten.logsumexp", "aten.prod",
           "aten.norm", "aten.linalg_vector_norm", "aten.any", "aten.all", "aten.count_nonzero", "aten.nansum",
+          "aten.nanmean",
           reference=_on_kept)  # fmt: skip
 def _reduce(call: Call) -> Labels | Any:
+    return Labels(call.shape).with_dims(_left(call))
+
+
+def _left(call: Call) -> dict[int, tuple[Vector, ...]]:
+    """Labels of the dimensions that are not reduced, where they stand in the result."""
     x: Labels = call["self"]
-    dims = set(call.dims() if "dim" in call.values else range(x.ndim))
-    if "dim" in call.values and call.get("dim") is None:
-        dims = set(range(x.ndim))
-    keepdim = bool(call.get("keepdim", False))
+    dims = set(call.dims())
     left = {d: v for d, v in x.dims.items() if d not in dims}
-    if not keepdim:
+    if not call.get("keepdim", False):
         left = {d - sum(r < d for r in dims): v for d, v in left.items()}
-    return Labels(call.shape).with_dims(left)
+    return left
+
+
+@operator("aten.var_mean", "aten.std_mean", "aten.aminmax", reference=_on_kept)
+def _two_reductions(call: Call) -> list[Labels]:
+    return [found.with_dims(_left(call)) for found in unlabelled(call.node)]
+
+
+@operator("aten.max", "aten.min", "aten.median", "aten.nanmedian", reference=_on_kept)
+def _extremum(call: Call) -> Any:
+    """Of two tensors, of all entries, or along a dimension; positions along a cut dimension change their meaning."""
+    if isinstance(call.get("other"), Labels):
+        return join(call.c, call.tensors, call.shape)
+    if "dim" not in call.values:
+        return Labels(call.shape)
+    if any(user.target is not operator_of.getitem or user.args[1] != 0 for user in call.node.users):
+        x = call["self"]
+        dim = call.dims()[0] if x.ndim else 0
+        call.hold("the position of an extremum changes when entries go", [x.with_dims({dim: x.at(dim)})])
+    return [found.with_dims(_left(call)) for found in unlabelled(call.node)]
 
 
 @operator("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten.softmin",

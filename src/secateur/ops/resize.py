@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.graph.flow import Call
-from secateur.graph.labels import Labels
+from secateur.graph.flow import Call, unlabelled
+from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
+from secateur.ops.elementwise import join
 
 
 @operator("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.avg_pool1d", "aten.avg_pool2d",
@@ -20,25 +21,39 @@ from secateur.ops import operator
 def _resize(call: Call) -> Labels:
     """Positions are the trailing dimensions whose number the operator's name ends with."""
     x: Labels = call["self"] if "self" in call.values else call["input"]
-    name = str(call.node.target)
-    spatial = next(n for n in (1, 2, 3) if f"{n}d" in name)
-    first = x.ndim - spatial
-    for d in range(first, x.ndim):
-        call.c.pin(*x.at(d))
-    return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d < first})
+    return Labels(call.shape).with_dims(_channels(call, x))
+
+
+def _channels(call: Call, x: Labels) -> dict[int, tuple[Vector, ...]]:
+    """Labels of what no window slides over; the rest is pinned and reported."""
+    name = str(call.node.target.overloadpacket)  # type: ignore[union-attr]
+    first = x.ndim - next(n for n in (1, 2, 3) if f"{n}d" in name)
+    reason = "windows slide over this dimension (over channels: local_response_norm)"
+    call.hold(reason, [x.with_dims({d: x.at(d) for d in range(first, x.ndim)})])
+    return {d: v for d, v in x.dims.items() if d < first}
 
 
 @operator("aten.max_pool2d_with_indices", "aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d",
-          "aten.max_pool1d_with_indices")  # fmt: skip
+          "aten.adaptive_max_pool3d", "aten.max_pool1d_with_indices", "aten.max_pool3d_with_indices")  # fmt: skip
 def _pool_with_positions(call: Call) -> list[Any]:
     """The positions are per channel, so both results carry the channels' labels."""
-    values = call.node.meta["val"]
-    x: Labels = call["self"]
-    first = x.ndim - (1 if "1d" in str(call.node.target) else 2)
-    for d in range(first, x.ndim):
-        call.c.pin(*x.at(d))
-    dims = {d: v for d, v in x.dims.items() if d < first}
-    return [
-        Labels(tuple(int(getattr(getattr(s, "node", None), "hint", s)) for s in v.shape)).with_dims(dims)
-        for v in values
-    ]
+    dims = _channels(call, call["self"])
+    return [found.with_dims(dims) for found in unlabelled(call.node)]
+
+
+@operator("aten.max_unpool2d", "aten.max_unpool3d")
+def _unpool(call: Call) -> Labels:
+    """Positions are per channel: values and positions lose the same channels."""
+    x, where = call["self"], call["indices"]
+    shape = x.shape[: x.ndim - 2]
+    lead = [Labels(shape).with_dims(_channels(call, t)) for t in (x, where)]
+    return Labels(call.shape).with_dims(join(call.c, lead, shape).dims)
+
+
+@operator("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
+def _grid_sampler(call: Call) -> Labels:
+    """x (N, C, …) read at places (N, …, 2 or 3): channels pass, places stay."""
+    x, grid = call["input"], call["grid"]
+    call.c.pin(*(v for d in range(2, x.ndim) for v in x.at(d)), *(v for d in range(1, grid.ndim) for v in grid.at(d)))
+    call.c.tie(x.at(0), grid.at(0))
+    return Labels(call.shape).with_dims({d: x.at(d) for d in (0, 1)})
