@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur import arguments
 from secateur.checks import check_network
-from secateur.graph.copies import unwrapped
+from secateur.graph.copies import plain_network
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import clusters
@@ -65,7 +65,7 @@ def analyse(
         UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
     """
     check_network(model, example_inputs)
-    model = unwrapped(model)
+    model = plain_network(model)
     found, notes = labelled(model, example_inputs, also)
     groups = solve(found, pinned_by_selection(found, model, only, ignore), granularity)
     return Analysis(groups, Costs(groups), unsupported(groups), notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,7 @@ from secateur.errors import (
     PlanError,
     UnknownNameError,
 )
-from secateur.graph.copies import unwrapped
+from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.solve import GRANULARITIES
@@ -37,6 +38,7 @@ from secateur.pruned import Cut, Pruned
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
+from secateur.surgery.graph import new_indices
 from secateur.types import ExampleInputs, Target, Verification
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -133,7 +135,7 @@ def prune(
     if target is not None and target.measured:
         setting_of(target)  # before anything that takes time
     step = step_of(round_to, target)
-    model = unwrapped(model)
+    model = plain_network(model)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
     if not scores.values:
@@ -179,7 +181,7 @@ def apply(
     Raises:
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
-    model = unwrapped(model)
+    model = plain_network(model)
     if plan.parts:
         return _apply_parts(model, plan, example_inputs, backend, verify, also)
     if plan.removed:
@@ -252,7 +254,7 @@ def _operate(
     name: str, model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, check: bool
 ) -> tuple[nn.Module, Verification | None]:
     if name == "module":
-        pruned = prune_module(model, plan.keep)
+        pruned = prune_module(model, plan.keep, indices=new_indices(groups, label_keep))
     else:
         pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
     if not check or _without_values(model):
@@ -272,6 +274,8 @@ def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
         if masks:
             keep[name] = {d: tuple(np.flatnonzero(m).tolist()) for d, m in sorted(masks.items())}
             shapes[name] = labels.shape
+    with contextlib.suppress(PlanError):  # no module can hold them then, only a graph
+        return Plan(keep, shapes, provenance, indices=new_indices(groups, label_keep))
     return Plan(keep, shapes, provenance)
 
 

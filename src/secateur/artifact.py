@@ -166,7 +166,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
         plan = Plan.from_dict(record["plan"])
         _same_shapes(model, plan)
-        pruned = prune_module(model, plan.keep, plan.replaced)
+        pruned = prune_module(model, plan.keep, plan.replaced, plan.indices)
     else:
         from secateur.api import apply
 

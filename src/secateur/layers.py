@@ -19,7 +19,7 @@ from secateur.checks import check_network
 from secateur.criteria.branches import ranked
 from secateur.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
 from secateur.graph.branches import Branch, find_branches
-from secateur.graph.copies import unwrapped
+from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
 from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
@@ -94,7 +94,7 @@ def removable(
     >>> [b.name for b in removable(create("resnet20"), torch.zeros(1, 3, 32, 32)) if b.reason]
     ['layer2.0', 'layer3.0']
     """
-    model = unwrapped(model)
+    model = plain_network(model)
     network = _network(model, example_inputs)
     scores = dict(ranked(network.groups, network.free, criterion, seed))
     macs = dict(zip(network.costs.macs, network.counts().layers, strict=True))
@@ -160,7 +160,7 @@ def remove_layers(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
-    model = unwrapped(model)
+    model = plain_network(model)
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))
@@ -184,7 +184,7 @@ def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend:
     Raises:
         PlanError: The network has no such branch, or cannot lose it.
     """
-    model = unwrapped(model)
+    model = plain_network(model)
     network = _network(model, example_inputs)
     free = {branch.name: branch for branch in network.free}
     for name in plan.removed:

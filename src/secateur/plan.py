@@ -17,8 +17,9 @@ from secateur.errors import PlanError
 
 __all__ = ["Plan", "remember", "remembered"]
 
-FORMATS = (1, 2)
-"""1: kept indices; 2: residual branches may be removed as well. A plan is written in the lowest that holds it."""
+FORMATS = (1, 2, 3)
+"""1: kept indices; 2: residual branches may be removed as well; 3: buffers of numbers that point at channels are
+renumbered. A plan is written in the lowest that holds it."""
 
 
 @arguments.checked
@@ -35,6 +36,7 @@ class Plan:
         removed: Names of the residual branches that go whole, in the order of execution.
         replaced: Modules that stand for removed branches, and what takes their place (``identity``, ``relu``);
             empty where the branches have no modules of their own.
+        indices: New values of buffers of whole numbers that point at channels of which some go.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -49,6 +51,7 @@ class Plan:
     parts: tuple[Plan, ...] = ()
     removed: tuple[str, ...] = ()
     replaced: Mapping[str, str] = field(default_factory=dict)
+    indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -71,12 +74,14 @@ class Plan:
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
         plain = {
-            "format": 2 if self.removed else 1,
+            "format": 3 if self.indices else 2 if self.removed else 1,
             "keep": keep,
             "dense_shapes": shapes,
             "provenance": dict(self.provenance),
         }
         gone: dict[str, Any] = {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
+        if self.indices:
+            gone["indices"] = {name: list(numbers) for name, numbers in self.indices.items()}
         return plain | gone | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
 
     def to_json(self) -> str:
@@ -88,14 +93,15 @@ class Plan:
         """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
         if not isinstance(data, dict) or data.get("format") not in FORMATS:
             got = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"This is not a plan of format 1 or 2 (got {got!r}); newer plans need a newer Secateur.")
+            raise PlanError(f"This is not a plan of format 1 to 3 (got {got!r}); newer plans need a newer Secateur.")
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
             parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
             removed = tuple(map(str, data.get("removed", ())))
             replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
-            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced)
+            indices = {str(n): tuple(map(int, v)) for n, v in dict(data.get("indices", {})).items()}
+            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -124,7 +130,8 @@ class Plan:
                 shapes[name] = self.dense_shapes[name]
         parts = (*(first.parts or (first,)), *(self.parts or (self,)))
         removed, replaced = (*first.removed, *self.removed), {**first.replaced, **self.replaced}
-        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced)
+        indices = {**first.indices, **self.indices}
+        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices)
 
 
 def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:

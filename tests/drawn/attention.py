@@ -207,7 +207,9 @@ def attention_normed_queries(d: Draw) -> Step:
         left = kept(s.q.weight).view(h, e).any(0)
         return x + attend(s, normed(q, s.nq, left), normed(k, s.nk, left), v), keep
 
-    norms: dict[str, nn.Module] = {name: nn.RMSNorm(e, eps=1e-6) if way == "rms" else nn.LayerNorm(e) for name in ("nq", "nk")}
+    norms: dict[str, nn.Module] = {
+        name: nn.RMSNorm(e, eps=1e-6) if way == "rms" else nn.LayerNorm(e) for name in ("nq", "nk")
+    }
     return d.step(run, meaning, **_projections(d, h * e), **norms, scale=weight())
 
 

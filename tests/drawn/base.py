@@ -19,7 +19,7 @@ CHANNEL = {"signal": 1, "image": 1, "volume": 1, "tokens": 2, "features": 1}
 """Where the channels of every kind of tensor stand."""
 
 
-class Skip(Exception):  # noqa: N818 (not an error: the construction does not fit the width that it was drawn for)
+class Skip(Exception):
     """The construction does not fit what comes before it."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,13 +124,20 @@ def linear_by_matmul(d: Draw) -> Step:
 @kind(*ALL)
 def mlp(d: Draw) -> Step:
     act = d.pick(F.relu, F.gelu, F.silu, F.sigmoid, torch.cos)
-    return d.step(lambda s, x: s.b(act(s.a(x))), made_by("b.weight"), a=d.layer(d.width, wide := d.out()), b=d.layer(wide, d.out()))
+    return d.step(
+        lambda s, x: s.b(act(s.a(x))),
+        made_by("b.weight"),
+        a=d.layer(d.width, wide := d.out()),
+        b=d.layer(wide, d.out()),
+    )
 
 
 @kind(*ALL)
 def mlp_residual(d: Draw) -> Step:
     act = d.pick(F.relu, F.gelu, F.tanh, F.softplus)
-    return d.step(lambda s, x: x + s.b(act(s.a(x))), same, a=d.layer(d.width, wide := 2 * d.width), b=d.layer(wide, d.width))
+    return d.step(
+        lambda s, x: x + s.b(act(s.a(x))), same, a=d.layer(d.width, wide := 2 * d.width), b=d.layer(wide, d.width)
+    )
 
 
 @kind(*ALL)
@@ -173,7 +178,9 @@ def weight_norm(d: Draw) -> Step:
     new = d.chance(0.7)
     axis = d.pick(0, 0, 1, None) if d.domain not in SPATIAL else d.pick(0, 0, 1, 2)
     made = (parametrizations.weight_norm if new else nn.utils.weight_norm)(layer, dim=axis)
-    g, v = ("parametrizations.weight.original0", "parametrizations.weight.original1") if new else ("weight_g", "weight_v")
+    g, v = (
+        ("parametrizations.weight.original0", "parametrizations.weight.original1") if new else ("weight_g", "weight_v")
+    )
 
     def meaning(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
         scale, direction = part(s, f"layer.{g}"), part(s, f"layer.{v}")

@@ -198,7 +198,9 @@ def outer_product(d: Draw) -> Step:
     d.need(d.width <= 8)
     way = d.pick(lambda x: torch.einsum("bi,bj->bij", x, x), lambda x: x.unsqueeze(2) * x.unsqueeze(1),
                  lambda x: torch.bmm(x.unsqueeze(2), x.unsqueeze(1)))  # fmt: skip
-    return d.step(lambda s, x: s.layer(way(x).flatten(1)), made_by("layer.weight"), layer=nn.Linear(d.width**2, d.out()))
+    return d.step(
+        lambda s, x: s.layer(way(x).flatten(1)), made_by("layer.weight"), layer=nn.Linear(d.width**2, d.out())
+    )
 
 
 @kind("image", "tokens")

@@ -218,7 +218,9 @@ def flatten_to_features(d: Draw) -> Step:
     for n in d.shape[1:]:
         count *= n
     d.need(count <= 300)
-    way = d.pick(lambda x: x.flatten(1), lambda x: x.reshape(x.shape[0], -1), lambda x: x.contiguous().view(len(x), count))
+    way = d.pick(
+        lambda x: x.flatten(1), lambda x: x.reshape(x.shape[0], -1), lambda x: x.contiguous().view(len(x), count)
+    )
     return d.step(lambda s, x: s.layer(way(x)), made_by("layer.weight"), "features", layer=nn.Linear(count, d.out()))
 
 
@@ -485,6 +487,7 @@ def whole_layer(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, T
 @kind("image", "signal")
 def view_flat(d: Draw) -> Step:
     """All places of all samples as one row, and back."""
+
     def run(s: Step, x: Tensor) -> Tensor:
         t = x.movedim(1, -1)
         return s.layer(t.reshape(-1, t.shape[-1])).reshape(*t.shape[:-1], -1).movedim(-1, 1)

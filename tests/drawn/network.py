@@ -68,7 +68,9 @@ class Network(nn.Module):
         for step in self.steps:
             y, left = step.masked(y, left, kept)  # type: ignore[operator]
         found = self._ended(y)
-        return list(found.values()) if isinstance(found, dict) else [found] if isinstance(found, Tensor) else list(found)
+        return (
+            list(found.values()) if isinstance(found, dict) else [found] if isinstance(found, Tensor) else list(found)
+        )
 
 
 @dataclass(frozen=True)

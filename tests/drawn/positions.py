@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drawn.base import ALL, Draw, Kept, Step, buffer, gather, kind, made_by, move, same, weight, whole
+from drawn.base import ALL, Draw, Kept, Step, buffer, gather, kind, made_by, move, same, weight
 
 INDEXABLE = ("signal", "image", "volume", "tokens", "features")
 
@@ -62,6 +61,7 @@ def gather_channels(d: Draw) -> Step:
 @kind("tokens")
 def gather_tokens(d: Draw) -> Step:
     """The tokens with the highest score, all channels of them."""
+
     def run(s: Step, x: Tensor) -> Tensor:
         best = s.score(x).squeeze(-1).topk(2, dim=1).indices
         return x.gather(1, best.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
@@ -223,5 +223,3 @@ def index_add(d: Draw) -> Step:
         return x.scatter_add(dim, s.where.view(shape).expand(two.shape), two)
 
     return d.step(run, same, where=torch.tensor([3, 1]))
-
-

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.utils import parametrize
 
-__all__ = ["copy_network", "deep_copy", "shallow_copy", "unwrapped"]
+__all__ = ["copy_network", "deep_copy", "plain_network", "shallow_copy", "unwrapped"]
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type, types.FunctionType, types.BuiltinFunctionType,
           types.ModuleType, weakref.ReferenceType, Enum, torch.dtype, torch.device, torch.Size,
@@ -74,6 +74,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]
         else:
             return model
+
+
+def plain_network(model: nn.Module) -> nn.Module:
+    """The bare network, with tensors that can be traced and trained; a copy where inference mode made some of them."""
+    bare = unwrapped(model)
+    made_in_inference_mode = any(t.is_inference() for t in (*bare.parameters(), *bare.buffers()))
+    return deep_copy(bare) if made_in_inference_mode else bare
 
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)

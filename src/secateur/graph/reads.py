@@ -54,7 +54,9 @@ def read_components(flow: Flow, component: NDArray[np.int64]) -> NDArray[np.bool
 def unused_parameters(flow: Flow) -> tuple[str, ...]:
     """Parameters that no traced way through the network reaches."""
     used = {str(s.target) for view in flow.views for n in live(view) for s in n.all_input_nodes if s.op == "get_attr"}
-    return tuple(n for n, _ in flow.traced.module.named_parameters() if n not in used)
+    named = list(flow.traced.module.named_parameters(remove_duplicate=False))
+    reached = {id(p) for n, p in named if n in used}  # a tied parameter has another name where it is used
+    return tuple(n for n, p in flow.traced.module.named_parameters() if id(p) not in reached)
 
 
 def live(view: Traced) -> list[Node]:

@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, TraceError
-from secateur.graph.copies import shallow_copy, unwrapped
+from secateur.graph.copies import shallow_copy, plain_network
 from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
 from secateur.types import ExampleInputs, call
@@ -155,7 +155,7 @@ def trace(
     found = export_program(model, inputs, strict=False, method=method, training=training)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)
-    _remember_averages(module, unwrapped(model))
+    _remember_averages(module, plain_network(model))
     given = to_args(inputs)
     sizes = Sizes.of(found.program)
     return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic, given, sizes, method,
@@ -184,7 +184,7 @@ def export_program(
         TraceError: It runs but cannot be traced; names the line of the user's code.
     """
     notes: list[str] = []
-    twin = _as_traced(shallow_copy(unwrapped(model)), method, training)
+    twin = _as_traced(shallow_copy(plain_network(model)), method, training)
     _plain_forward(twin, notes)
     for module in twin.modules() if training else ():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:

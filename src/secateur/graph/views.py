@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.errors import InputError, SecateurError, UnknownNameError
-from secateur.graph.copies import copy_network, unwrapped
+from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.flow import Flow, flow
 from secateur.graph.reads import live, unused_parameters
 from secateur.graph.trace import Traced, preserved_rng, trace
@@ -44,7 +44,7 @@ def labelled(model: nn.Module, inputs: ExampleInputs, also: Also | None = None) 
         InputError: A method does not run on its inputs.
         TraceError: The network, or a method of it, cannot be traced.
     """
-    model = unwrapped(model)
+    model = plain_network(model)
     main = trace(model, inputs)
     notes = list(main.notes)
     further = [_method(model, name, given) for name, given in (also or {}).items()]

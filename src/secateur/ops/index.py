@@ -3,17 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
-from secateur.graph.flow import Call, unlabelled
+import numpy as np
+import torch
+from torch.fx import Node
+
+from secateur.graph.flow import Call, shape_of, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
 from secateur.ops.elementwise import join
 from secateur.ops.pieces import without
 
+if TYPE_CHECKING:
+    from secateur.surgery.graph import Rewriter
 
-@operator("aten.index_select")
+__all__ = ["Pointer", "pointer"]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """An operator that picks entries of one dimension by numbers that are a constant or buffer of the network.
+
+    Attributes:
+        source: What is picked from.
+        dim: Along which dimension.
+        name: Name of the tensor of numbers.
+        numbers: The numbers, none negative.
+    """
+
+    source: Node
+    dim: int
+    name: str
+    numbers: tuple[int, ...]
+
+
+def pointer(node: Node) -> Pointer | None:
+    """What ``node`` points at, ``None`` where it is another operator or its numbers are not known.
+
+    Rows that are picked from a parameter (a table of position biases) are left as they are.
+    """
+    name, args = str(getattr(node.target, "overloadpacket", "")), node.args
+    dim: Any
+    index: Any
+    if name == "aten.index_select":
+        source, dim, index = args[:3]
+    elif name == "aten.index":
+        given: Any = args[1]
+        picks = [(d, p) for d, p in enumerate(given) if p is not None]
+        if len(picks) != 1:
+            return None
+        source, (dim, index) = args[0], picks[0]
+    else:
+        return None
+    if not isinstance(source, Node) or not isinstance(index, Node) or index.op != "get_attr":
+        return None
+    value = attrgetter(str(index.target))(node.graph.owning_module)
+    if source.op == "get_attr" or value.ndim != 1 or value.dtype not in (torch.int64, torch.int32):
+        return None
+    shape = shape_of(source)
+    size = shape[dim]
+    return Pointer(source, dim % len(shape), str(index.target), tuple(int(i) % size for i in value))
+
+
+def _rewrite_pointer(r: Rewriter) -> None:
+    found = pointer(r.dense)
+    if found is not None and r.changes(r.copy(found.source), found.dim):
+        r.select(r.copy(found.source), found.dim, found.numbers)
+
+
+def _pointed(call: Call, found: Pointer) -> Labels:
+    """Labels move with the numbers; the numbers themselves are rewritten when what they point at goes."""
+    x: Labels = call.flow.labels[found.source]
+    numbers = np.array(found.numbers, dtype=np.int64)
+    dims = {d: tuple(v[numbers] for v in vs) if d == found.dim else vs for d, vs in x.dims.items()}
+    return Labels(call.shape).with_dims(dims)
+
+
+@operator("aten.index_select", rewrite=_rewrite_pointer)
 def _index_select(call: Call) -> Labels:
+    found = pointer(call.node)
+    if found is not None:
+        return _pointed(call, found)
     x: Labels = call["self"]
     dim = call["dim"] % x.ndim
     _hold(call, x, [dim])
@@ -53,9 +126,12 @@ def _embedding_bag(call: Call) -> list[Any]:
     return [found[0].with_dims({1: weight.at(1)}), *found[1:]]
 
 
-@operator("aten.index")
+@operator("aten.index", rewrite=_rewrite_pointer)
 def _index(call: Call) -> Any:
     """x[i, :, j]: entries that tensors pick stay; the other dimensions keep their labels."""
+    found = pointer(call.node)
+    if found is not None:
+        return _pointed(call, found)
     x: Labels = call["self"]
     picks = [p if isinstance(p, Labels) else None for p in call["indices"]]
     picks += [None] * (x.ndim - len(picks))
@@ -76,8 +152,6 @@ def _index(call: Call) -> Any:
 
 
 def _boolean(call: Call, place: int) -> bool:
-    import torch
-
     value = call.nodes["indices"][place].meta.get("val")
     return value is not None and value.dtype in (torch.bool, torch.uint8)
 

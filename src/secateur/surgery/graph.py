@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from secateur.errors import PlanError
 from secateur.graph.groups import Groups
 from secateur.graph.guard import Sizes, guarded
 from secateur.graph.labels import Labels
 from secateur.graph.trace import CUMULATIVE
 from secateur.ops import find
+from secateur.ops.index import pointer
 
 __all__ = ["Rewriter", "finished", "prune_graph", "slice_tensor", "twin_graph"]
 
@@ -60,7 +62,7 @@ class Rewriter:
 
     def __init__(self, surgeon: _Surgeon, dense: Node, node: Node) -> None:
         """``dense`` is the node in the dense graph, ``node`` its copy that may be changed."""
-        self._surgeon, self._dense, self.node = surgeon, dense, node
+        self._surgeon, self.dense, self.node = surgeon, dense, node
         schema = dense.target._schema.arguments  # type: ignore[union-attr]
         self._names = [a.name for a in schema]
         self._values: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
@@ -77,6 +79,12 @@ class Rewriter:
     def node_of(self, name: str) -> Node:
         """The node that an argument comes from, in the new graph."""
         found = self._surgeon.copies[self._values[name]]
+        assert isinstance(found, Node)
+        return found
+
+    def copy(self, dense: Node) -> Node:
+        """The new graph's copy of a node of the dense graph."""
+        found = self._surgeon.copies[dense]
         assert isinstance(found, Node)
         return found
 
@@ -176,6 +184,27 @@ class _Surgeon:
         graph._codegen = self.dense.graph._codegen
         self.result.graph = graph
         return self.result
+
+
+def new_indices(groups: Groups, keep: Mask) -> dict[str, tuple[int, ...]]:
+    """New values of the buffers of numbers that point at entries of which some go.
+
+    Raises:
+        PlanError: One buffer would need other values in another place.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for node in (n for view in groups.flow.views for n in view.nodes if n.op == "call_function"):
+        points = pointer(node)
+        labels = None if points is None else groups.flow.labels.get(points.source)
+        if points is None or not isinstance(labels, Labels):
+            continue
+        mask = groups.masks(labels, keep).get(points.dim, np.ones(labels.shape[points.dim], dtype=bool))
+        places = np.cumsum(mask) - 1
+        numbers = tuple(int(places[i]) for i in points.numbers if mask[i])
+        if found.setdefault(points.name, numbers) != numbers:
+            raise PlanError(f"the numbers in {points.name!r} point at two things that are cut differently")
+    own = dict(groups.flow.traced.module.named_buffers(remove_duplicate=False))
+    return {n: v for n, v in found.items() if n in own and v != tuple(own[n].tolist())}
 
 
 def twin_graph(

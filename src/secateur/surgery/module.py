@@ -17,7 +17,10 @@ __all__ = ["prune_module"]
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
 
-def prune_module(model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None) -> nn.Module:
+def prune_module(
+    model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None,
+    indices: Mapping[str, Sequence[int]] | None = None,
+) -> nn.Module:  # fmt: skip
     """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
 
     Dense weights are never copied: slices take their place while the module tree is being copied.
@@ -26,16 +29,21 @@ def prune_module(model: nn.Module, keep: Keep, replaced: Mapping[str, str] | Non
         model: The dense network (not touched).
         keep: Kept indices by parameter or buffer name and dimension.
         replaced: Modules that something without weights takes the place of (a removed residual branch).
+        indices: New values of buffers of whole numbers that point at channels.
 
     Raises:
         PlanError: ``keep`` or ``replaced`` names something that ``model`` does not have, or indices out of range.
     """
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     _check(tensors, keep)
+    if strange := set(indices or {}) - set(tensors):
+        raise PlanError(f"The plan renumbers {sorted(strange)[0]!r}, which this network does not have.")
     sliced: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
         if id(tensor) not in sliced:
             sliced[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
+        if name in (indices or {}):
+            sliced[id(tensor)] = tensor.new_tensor(indices[name])  # type: ignore[index]
     pruned = copy_network(model, sliced, lambda t: t.detach().clone())
     for path, module in pruned.named_modules():
         for kind, update in _UPDATES.items():

@@ -29,7 +29,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.trace import Traced, plain_outputs, preserved_rng
 from secateur.graph.writes import written_names
-from secateur.surgery.graph import slice_tensor
+from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
 from secateur.surgery.reference import MaskedInterpreter, OtherShape
 from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
@@ -445,8 +445,9 @@ def written(graph: GraphModule) -> dict[str, Tensor]:
 def _same_weights(pruned: nn.Module, trial: _Trial, keep: Keep) -> None:
     """Every tensor of the pruned network is exactly the part of the dense one that the plan names."""
     dense = dict(_named(trial.dense))
+    renumbered = new_indices(trial.groups, trial.label_keep)
     for name, small in _named(pruned):
-        if name not in dense or small.device.type == "meta":
+        if name not in dense or small.device.type == "meta" or name in renumbered:
             continue
         want = slice_tensor(dense[name], keep.get(name, {})) if name in keep else dense[name].detach()
         if small.shape != want.shape or not torch.equal(small.detach(), want):
