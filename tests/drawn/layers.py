@@ -299,7 +299,13 @@ def expert_conv(d: Draw) -> Step:
         mix = s.a.softmax(0)
         return F.conv2d(x, (mix[:, None, None, None, None] * s.w).sum(0), padding=1)
 
-    return d.step(run, made_by("w", 1), w=weight(3, d.out(), d.width, 3, 3), a=weight(3))
+    def meaning(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+        experts = kept(s.a)  # some may go; the weights of the others sum to one
+        mix = s.a[experts].softmax(0)
+        w = (mix[:, None, None, None, None] * s.w[experts]).sum(0)
+        return F.conv2d(x, w, padding=1), kept(s.w, 1)
+
+    return d.step(run, meaning, w=weight(3, d.out(), d.width, 3, 3), a=weight(3))
 
 
 @kind("tokens", "features")

@@ -382,7 +382,7 @@ def write_slice(d: Draw) -> Step:
         elif way == "add":
             y[first] += y[rest]
         elif way == "scalar":
-            y[first] = 0.7
+            y[first] = 0.75
         else:
             y[first].relu_()
         return y
@@ -453,13 +453,10 @@ def features_to_image(d: Draw) -> Step:
 
     def run(s: Step, x: Tensor) -> Tensor:
         y = s.layer(x)
-        return y.view(-1, c, 4, 4) if order else y.view(-1, 4, 4, c).permute(0, 3, 1, 2)
+        return s.conv(y.view(-1, c, 4, 4) if order else y.view(-1, 4, 4, c).permute(0, 3, 1, 2))
 
-    def meaning(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
-        left = kept(s.layer.weight)
-        return s.run(s, x), left.view(c, 16).all(1) if order else left.view(16, c).all(0)
-
-    return d.step(run, meaning, "image", layer=nn.Linear(d.width, 16 * c))
+    return d.step(run, made_by("conv.weight"), "image", layer=nn.Linear(d.width, 16 * c),
+                  conv=nn.Conv2d(c, d.out(), 3, padding=1))  # fmt: skip
 
 
 @kind("features", "image")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from secateur.graph.flow import Call, MacTerm
 from secateur.graph.labels import Labels, Vector
 from secateur.ops import operator
@@ -42,13 +44,24 @@ def _sdpa(call: Call) -> Labels:
     for t in (q, k, v):
         c.pin(*t.at(-2))
     mask = call.get("attn_mask")
-    lead = [_leading(t) for t in (q, k, v)]
+    lead = [_leading(t) for t in ((q, k, v) if not call.get("enable_gqa") else _grouped_heads(call, q, k, v))]
     if isinstance(mask, Labels):
         c.pin(*mask.at(-1), *(mask.at(-2) if mask.ndim > 1 else ()))
         lead += [_leading(mask)] if mask.ndim > 2 else []
     batch = join(c, lead, call.shape[:-2])
     dims: dict[int, tuple[Vector, ...]] = {**batch.dims, len(call.shape) - 1: v.at(-1)}
     return Labels(call.shape).with_dims(dims)
+
+
+def _grouped_heads(call: Call, q: Labels, *several: Labels) -> list[Labels]:
+    """Keys and values with a label per query head: a key head goes with all the query heads that share it."""
+    heads = q.shape[-3]
+    found = [q]
+    for t in several:
+        repeated = {d: v for d, v in t.dims.items() if d != t.ndim - 3}
+        repeated[t.ndim - 3] = tuple(np.repeat(v, heads // t.shape[-3]) for v in t.at(-3))
+        found.append(Labels((*t.shape[:-3], heads, *t.shape[-2:])).with_dims(repeated))
+    return found
 
 
 def _leading(t: Labels) -> Labels:

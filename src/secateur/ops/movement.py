@@ -89,13 +89,29 @@ def _flip(call: Call) -> Labels:
     return x.with_dims({d: tuple(v[::-1] for v in x.at(d)) if d in flipped else x.at(d) for d in range(x.ndim)})
 
 
-@operator("aten.roll")
+def _rewrite_roll(r: Rewriter) -> None:
+    """As many entries come round as are left of those that came round before."""
+    source = r.node_of("self")
+    shape, shifts = r.labels(source).shape, list(r["shifts"])
+    for k, d in enumerate(r.get("dims") or ()):
+        size = shape[d]
+        if r.changes(source, d % len(shape)):
+            shifts[k] = r.new_size(source, d % len(shape)) - r.before(source, d % len(shape), size - shifts[k] % size)
+    r.set("shifts", shifts)
+
+
+@operator("aten.roll", rewrite=_rewrite_roll)
 def _roll(call: Call) -> Labels:
-    """A rolled dimension keeps all its entries (the shift counts dense positions)."""
+    """The labels come round as the entries do; without dimensions the tensor is rolled as one row, which pins."""
     x: Labels = call["self"]
-    rolled = call.dims("dims")
-    call.hold("a shift counts positions", [x.with_dims({d: x.at(d) for d in rolled})])
-    return x
+    shifts, dims = call.nodes["shifts"], call.get("dims") or []
+    if not dims or len(shifts) != len(dims) or not all(isinstance(s, int) for s in shifts):
+        call.hold("the shift moves entries from one dimension to another or is unknown", [x])
+        return x
+    rolled = dict(x.dims)
+    for shift, d in zip(shifts, dims, strict=True):
+        rolled[d % x.ndim] = tuple(np.roll(v, shift) for v in rolled.get(d % x.ndim, ()))
+    return x.with_dims(rolled)
 
 
 # -------------------------------------------------------------------------------------------- pad and shuffle

@@ -76,6 +76,12 @@ def _softmax(call: Call) -> Labels:
     return call["self"]  # type: ignore[no-any-return]
 
 
+@operator("aten.cumprod", "aten.logcumsumexp", reference=_scattered)
+def _cumulative(call: Call) -> Labels:
+    """Products and exponential sums over what comes before, of the kept entries."""
+    return call["self"]  # type: ignore[no-any-return]
+
+
 @operator("aten.cumsum")
 def _cumsum(call: Call) -> Labels:
     """Σ over what comes before: removed entries count nothing, so every kept entry keeps its value."""
