@@ -102,6 +102,10 @@ def prune(
     ignore: Ignore = None,
     granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto",
     backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Further method that has to work too, called as forward is; repeat it.", metavar="METHOD"),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
     input_shape: Shape = None,
@@ -121,6 +125,7 @@ def prune(
         "ignore": ignore or (),
         "granularity": granularity,
         "backend": backend,
+        "also": {name: opened.inputs for name in also or ()},
         "data": pruning.calibration(opened, data, images),
     }
     pruning.prune(opened, out, **options)

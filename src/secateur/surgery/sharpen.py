@@ -50,10 +50,10 @@ class Sharpening:
         value = tensor.detach()
         if not (value.is_floating_point() or value.is_complex()) or not value.numel():
             return cls()
-        size = float(value.abs().double().square().mean().sqrt())
+        size = float(torch.linalg.vector_norm(value, dtype=double(value.dtype))) / value.numel() ** 0.5
         if not 0 <= size < float("inf"):  # a mask of minus infinity
             return cls()
-        constant = bool((value == value.flatten()[0]).all()) and (value.numel() > 1 or (parameter and size < FAINT))
+        constant = _constant(value) and (value.numel() > 1 or (parameter and size < FAINT))
         if value.ndim < 2:
             faint = constant or (parameter and size < FAINT)
             return cls(1.0, _noise(name, value, NOISE * max(1.0, size))) if faint else cls()
@@ -72,6 +72,12 @@ class Sharpening:
         for dim, kept in (keep or {}).items():
             noise = noise.index_select(dim, torch.as_tensor(kept, device=noise.device))
         return value + noise.to(value.device)
+
+
+def _constant(value: Tensor) -> bool:
+    """Whether all entries are the same; the last one alone tells most that are not."""
+    first = value[(0,) * value.ndim]
+    return bool(value[(-1,) * value.ndim] == first) and bool((value == first).all())
 
 
 def _noise(name: str, like: Tensor, size: float) -> Tensor:
@@ -108,7 +114,7 @@ def _changed(tree: Any, change: Any) -> Any:
 
 
 def _telling(value: Tensor, generator: torch.Generator) -> Tensor:
-    if not value.is_floating_point() or value.numel() < 2 or not bool((value == value.flatten()[0]).all()):
+    if not value.is_floating_point() or value.numel() < 2 or not _constant(value):
         return value
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
     return value + noise
