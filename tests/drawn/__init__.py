@@ -15,5 +15,19 @@ from drawn import attention, branches, layers, mixing, moves, norms, positions
 from drawn.base import KINDS, Draw, Kept, Skip, Step
 from drawn.network import Network, draw
 
-__all__ = ["KINDS", "Draw", "Kept", "Network", "Skip", "Step", "attention", "branches", "draw", "layers", "mixing",
-           "moves", "norms", "positions"]  # fmt: skip
+__all__ = [
+    "KINDS",
+    "Draw",
+    "Kept",
+    "Network",
+    "Skip",
+    "Step",
+    "attention",
+    "branches",
+    "draw",
+    "layers",
+    "mixing",
+    "moves",
+    "norms",
+    "positions",
+]

@@ -83,8 +83,14 @@ def attention_manual(d: Draw) -> Step:
         y = torch.einsum("bhqk,bkhd->bqhd", w, v) if way == "einsum" else (w @ v.transpose(1, 2)).transpose(1, 2)
         return x + s.o(y.reshape(b, m, -1))
 
-    return d.step(run, same, **_projections(d, h * e), causal=torch.ones(n, n).triu(1).bool(), bias=weight(2 * n, h),
-                  where=(torch.arange(n)[:, None] - torch.arange(n)).abs())  # fmt: skip
+    return d.step(
+        run,
+        same,
+        **_projections(d, h * e),
+        causal=torch.ones(n, n).triu(1).bool(),
+        bias=weight(2 * n, h),
+        where=(torch.arange(n)[:, None] - torch.arange(n)).abs(),
+    )
 
 
 @kind("tokens")
@@ -104,8 +110,14 @@ def attention_grouped_queries(d: Draw) -> Step:
         y = F.scaled_dot_product_attention(q, k, v, enable_gqa=way == "enable")
         return x + s.o(y.transpose(1, 2).flatten(-2))
 
-    return d.step(run, same, q=nn.Linear(d.width, h * e), k=nn.Linear(d.width, 2 * e), v=nn.Linear(d.width, 2 * e),
-                  o=nn.Linear(h * e, d.width))  # fmt: skip
+    return d.step(
+        run,
+        same,
+        q=nn.Linear(d.width, h * e),
+        k=nn.Linear(d.width, 2 * e),
+        v=nn.Linear(d.width, 2 * e),
+        o=nn.Linear(h * e, d.width),
+    )
 
 
 @kind("tokens")
@@ -250,8 +262,15 @@ def attention_on_maps(d: Draw) -> Step:
         y = torch.bmm(v, w.permute(0, 2, 1)).view(x.shape[0], -1, *x.shape[2:])
         return x + s.gamma * s.o(y)
 
-    return d.step(run, same, q=d.conv(d.width, e, 1), k=d.conv(d.width, e, 1), v=d.conv(d.width, 5, 1),
-                  o=d.conv(5, d.width, 1), gamma=weight(1))  # fmt: skip
+    return d.step(
+        run,
+        same,
+        q=d.conv(d.width, e, 1),
+        k=d.conv(d.width, e, 1),
+        v=d.conv(d.width, 5, 1),
+        o=d.conv(5, d.width, 1),
+        gamma=weight(1),
+    )
 
 
 @kind("tokens")
@@ -295,15 +314,28 @@ def query_pooling(d: Draw) -> Step:
         left = kept(s.queries, 1)
         return s.o(attend(s, x, s.queries[:, left])), kept(s.o.weight)
 
-    return d.step(lambda s, x: s.o(attend(s, x, s.queries)), meaning, "features", queries=weight(1, n, e),
-                  k=nn.Linear(d.width, e), v=nn.Linear(d.width, 5), o=nn.Linear(5, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: s.o(attend(s, x, s.queries)),
+        meaning,
+        "features",
+        queries=weight(1, n, e),
+        k=nn.Linear(d.width, e),
+        v=nn.Linear(d.width, 5),
+        o=nn.Linear(5, d.out()),
+    )
 
 
 @kind("tokens")
 def attention_pooling(d: Draw) -> Step:
     """One score per token and head."""
-    return d.step(lambda s, x: s.o((s.score(x).softmax(1).transpose(1, 2) @ s.v(x)).flatten(1)), made_by("o.weight"),
-                  "features", score=nn.Linear(d.width, 2), v=nn.Linear(d.width, 5), o=nn.Linear(10, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: s.o((s.score(x).softmax(1).transpose(1, 2) @ s.v(x)).flatten(1)),
+        made_by("o.weight"),
+        "features",
+        score=nn.Linear(d.width, 2),
+        v=nn.Linear(d.width, 5),
+        o=nn.Linear(10, d.out()),
+    )
 
 
 @kind("image")

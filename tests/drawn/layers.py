@@ -24,8 +24,12 @@ def conv(d: Draw) -> Step:
 
 @kind(*SPATIAL)
 def conv_padding_modes(d: Draw) -> Step:
-    layer = d.conv(d.width, d.out(), 3, padding_mode=d.pick("circular", "reflect", "replicate")
-                   if d.domain != "volume" else "replicate")  # fmt: skip
+    layer = d.conv(
+        d.width,
+        d.out(),
+        3,
+        padding_mode=d.pick("circular", "reflect", "replicate") if d.domain != "volume" else "replicate",
+    )
     return d.step(plain, made_by("layer.weight"), layer=layer)
 
 
@@ -54,15 +58,24 @@ def conv_depthwise(d: Draw) -> Step:
 
 @kind(*SPATIAL)
 def depthwise_separable(d: Draw) -> Step:
-    return d.step(lambda s, x: F.relu6(s.point(F.relu6(s.deep(x)))), made_by("point.weight"),
-                  deep=d.conv(d.width, d.width, 3, groups=d.width), point=d.conv(d.width, d.out(), 1))  # fmt: skip
+    return d.step(
+        lambda s, x: F.relu6(s.point(F.relu6(s.deep(x)))),
+        made_by("point.weight"),
+        deep=d.conv(d.width, d.width, 3, groups=d.width),
+        point=d.conv(d.width, d.out(), 1),
+    )
 
 
 @kind(*SPATIAL)
 def inverted_bottleneck(d: Draw) -> Step:
     wide = 2 * d.width
-    return d.step(lambda s, x: x + s.c(F.hardswish(s.b(F.hardswish(s.a(x))))), same, a=d.conv(d.width, wide, 1),
-                  b=d.conv(wide, wide, 3, groups=wide), c=d.conv(wide, d.width, 1))  # fmt: skip
+    return d.step(
+        lambda s, x: x + s.c(F.hardswish(s.b(F.hardswish(s.a(x))))),
+        same,
+        a=d.conv(d.width, wide, 1),
+        b=d.conv(wide, wide, 3, groups=wide),
+        c=d.conv(wide, d.width, 1),
+    )
 
 
 @kind(*SPATIAL)
@@ -92,8 +105,12 @@ def conv_uneven(d: Draw) -> Step:
 def conv_bn_relu(d: Draw) -> Step:
     out = d.out()
     norm = {"signal": nn.BatchNorm1d, "image": nn.BatchNorm2d, "volume": nn.BatchNorm3d}[d.domain](out)
-    return d.step(lambda s, x: F.relu(s.bn(s.layer(x))), made_by("layer.weight"),
-                  layer=d.conv(d.width, out, 3, bias=False), bn=norm)  # fmt: skip
+    return d.step(
+        lambda s, x: F.relu(s.bn(s.layer(x))),
+        made_by("layer.weight"),
+        layer=d.conv(d.width, out, 3, bias=False),
+        bn=norm,
+    )
 
 
 @kind("tokens", "features")
@@ -103,8 +120,11 @@ def linear(d: Draw) -> Step:
 
 @kind("image")
 def linear_channels_last(d: Draw) -> Step:
-    return d.step(lambda s, x: s.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), made_by("layer.weight"),
-                  layer=nn.Linear(d.width, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: s.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+        made_by("layer.weight"),
+        layer=nn.Linear(d.width, d.out()),
+    )
 
 
 @kind(*ALL)
@@ -115,9 +135,16 @@ def linear_by_matmul(d: Draw) -> Step:
         b = weight(w.shape[1])
         return d.step(lambda s, x: torch.addmm(s.b, x, s.w), made_by("w", 1), w=w, b=b)
     if d.domain == "tokens":
-        return d.step(d.pick(lambda s, x: x @ s.w, lambda s, x: torch.einsum("blc,cd->bld", x, s.w),
-                             lambda s, x: torch.bmm(x, s.w.unsqueeze(0).expand(x.shape[0], -1, -1)),
-                             lambda s, x: torch.tensordot(x, s.w, dims=1)), made_by("w", 1), w=w)  # fmt: skip
+        return d.step(
+            d.pick(
+                lambda s, x: x @ s.w,
+                lambda s, x: torch.einsum("blc,cd->bld", x, s.w),
+                lambda s, x: torch.bmm(x, s.w.unsqueeze(0).expand(x.shape[0], -1, -1)),
+                lambda s, x: torch.tensordot(x, s.w, dims=1),
+            ),
+            made_by("w", 1),
+            w=w,
+        )
     return d.step(lambda s, x: torch.einsum("bc...,cd->bd...", x, s.w), made_by("w", 1), w=w)
 
 
@@ -150,13 +177,21 @@ def bottleneck_normed(d: Draw) -> Step:
         left, dim = kept(s.a.weight), s.dim
         small = s.a(x).index_select(dim, left.nonzero().ravel())
         g, b = s.norm.weight[left], s.norm.bias[left]
-        hidden = F.layer_norm(small, (int(left.sum()),), g, b, s.norm.eps) if dim == 2 else F.group_norm(
-            small, 1, g, b, s.norm.eps)  # fmt: skip
+        hidden = (
+            F.layer_norm(small, (int(left.sum()),), g, b, s.norm.eps)
+            if dim == 2
+            else F.group_norm(small, 1, g, b, s.norm.eps)
+        )
         hidden = torch.zeros_like(s.a(x)).index_copy(dim, left.nonzero().ravel(), F.gelu(hidden))
         return x + s.b(hidden), keep
 
-    return d.step(lambda s, x: x + s.b(F.gelu(s.norm(s.a(x)))), meaning, a=d.layer(d.width, wide), norm=norm,
-                  b=d.layer(wide, d.width))  # fmt: skip
+    return d.step(
+        lambda s, x: x + s.b(F.gelu(s.norm(s.a(x)))),
+        meaning,
+        a=d.layer(d.width, wide),
+        norm=norm,
+        b=d.layer(wide, d.width),
+    )
 
 
 # ------------------------------------------------------------------------------------------- parametrised weights
@@ -250,8 +285,12 @@ def weight_standardised(d: Draw) -> Step:
 @kind("tokens", "features")
 def tied_transpose(d: Draw) -> Step:
     """An autoencoder with one weight: y = W·f(Wᵀ·x)."""
-    return d.step(lambda s, x: F.linear(F.relu(s.layer(x)), s.layer.weight.t(), s.b), same, b=weight(d.width),
-                  layer=nn.Linear(d.width, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: F.linear(F.relu(s.layer(x)), s.layer.weight.t(), s.b),
+        same,
+        b=weight(d.width),
+        layer=nn.Linear(d.width, d.out()),
+    )
 
 
 @kind(*ALL)
@@ -272,8 +311,9 @@ def tied_parameters(d: Draw) -> Step:
 def generated_weight(d: Draw) -> Step:
     """A weight that is the product of two small ones (low rank)."""
     d.need(d.domain in ("tokens", "features"))
-    return d.step(lambda s, x: F.linear(x, s.u @ s.v, s.b), made_by("u"), u=weight(d.out(), 3), v=weight(3, d.width),
-                  b=None)  # fmt: skip
+    return d.step(
+        lambda s, x: F.linear(x, s.u @ s.v, s.b), made_by("u"), u=weight(d.out(), 3), v=weight(3, d.width), b=None
+    )
 
 
 @kind("image")
@@ -310,8 +350,12 @@ def expert_conv(d: Draw) -> Step:
 
 @kind("tokens", "features")
 def bilinear(d: Draw) -> Step:
-    return d.step(lambda s, x: s.layer(x, F.relu(s.a(x))), made_by("layer.weight"), a=nn.Linear(d.width, 5),
-                  layer=nn.Bilinear(d.width, 5, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: s.layer(x, F.relu(s.a(x))),
+        made_by("layer.weight"),
+        a=nn.Linear(d.width, 5),
+        layer=nn.Bilinear(d.width, 5, d.out()),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- recurrent

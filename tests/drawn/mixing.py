@@ -12,8 +12,12 @@ from drawn.base import ALL, Draw, Kept, Step, gather, kind, made_by, over, part,
 @kind(*ALL)
 def softmax_channels(d: Draw) -> Step:
     dim = d.pick(d.dim, d.dim - len(d.shape))
-    way = d.pick(lambda x: x.softmax(dim), lambda x: F.log_softmax(x, dim), lambda x: F.softmin(x, dim),
-                 lambda x: x * torch.softmax(2 * x, dim))  # fmt: skip
+    way = d.pick(
+        lambda x: x.softmax(dim),
+        lambda x: F.log_softmax(x, dim),
+        lambda x: F.softmin(x, dim),
+        lambda x: x * torch.softmax(2 * x, dim),
+    )
     return d.step(lambda s, x: way(x), over)
 
 
@@ -196,8 +200,11 @@ def prototypes(d: Draw) -> Step:
 def outer_product(d: Draw) -> Step:
     """All products of pairs of channels, flattened (factorisation machines, bilinear pooling)."""
     d.need(d.width <= 8)
-    way = d.pick(lambda x: torch.einsum("bi,bj->bij", x, x), lambda x: x.unsqueeze(2) * x.unsqueeze(1),
-                 lambda x: torch.bmm(x.unsqueeze(2), x.unsqueeze(1)))  # fmt: skip
+    way = d.pick(
+        lambda x: torch.einsum("bi,bj->bij", x, x),
+        lambda x: x.unsqueeze(2) * x.unsqueeze(1),
+        lambda x: torch.bmm(x.unsqueeze(2), x.unsqueeze(1)),
+    )
     return d.step(
         lambda s, x: s.layer(way(x).flatten(1)), made_by("layer.weight"), layer=nn.Linear(d.width**2, d.out())
     )
@@ -262,8 +269,12 @@ def softmax_hidden(d: Draw) -> Step:
 @kind("features", "tokens")
 def fourier_features(d: Draw) -> Step:
     """Sines and cosines of random projections."""
-    return d.step(lambda s, x: s.b(torch.cat([torch.sin(z := s.a(x)), torch.cos(z)], -1)), made_by("b.weight"),
-                  a=nn.Linear(d.width, 5, bias=False), b=nn.Linear(10, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: s.b(torch.cat([torch.sin(z := s.a(x)), torch.cos(z)], -1)),
+        made_by("b.weight"),
+        a=nn.Linear(d.width, 5, bias=False),
+        b=nn.Linear(10, d.out()),
+    )
 
 
 @kind(*ALL)

@@ -45,8 +45,12 @@ def slice_then_layer(d: Draw) -> Step:
     def meaning(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
         return s.run(s, x), torch.cat([kept(s.b.weight), kept(s.a.weight)])
 
-    return d.step(lambda s, x: torch.cat([s.b(x[rest]), s.a(x[first])], dim), meaning, a=d.layer(half, 4),
-                  b=d.layer(d.width - half, d.out()))  # fmt: skip
+    return d.step(
+        lambda s, x: torch.cat([s.b(x[rest]), s.a(x[first])], dim),
+        meaning,
+        a=d.layer(half, 4),
+        b=d.layer(d.width - half, d.out()),
+    )
 
 
 @kind(*ALL)
@@ -165,14 +169,15 @@ def pixel_unshuffle(d: Draw) -> Step:
 def focus(d: Draw) -> Step:
     """Space to depth by four strided slices."""
     d.need(d.width <= 6 and min(d.shape[2:]) % 2 == 0)
-    return d.step(lambda s, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1),
-                  move)  # fmt: skip
+    return d.step(
+        lambda s, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1), move
+    )
 
 
 @kind("image")
 def windows(d: Draw) -> Step:
     """Window partition and back, with a layer between (Swin)."""
-    n, c, h, w = d.shape
+    _, c, h, w = d.shape
     d.need(h % 2 == 0 and w % 2 == 0)
 
     def run(s: Step, x: Tensor) -> Tensor:
@@ -186,7 +191,7 @@ def windows(d: Draw) -> Step:
 
 @kind("image")
 def patch_merging(d: Draw) -> Step:
-    n, c, h, w = d.shape
+    _, c, h, w = d.shape
     d.need(h % 2 == 0 and w % 2 == 0)
 
     def run(s: Step, x: Tensor) -> Tensor:
@@ -208,8 +213,11 @@ def _same_channels(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor
 
 @kind("tokens")
 def to_signal(d: Draw) -> Step:
-    return d.step(d.pick(lambda s, x: x.transpose(1, 2), lambda s, x: x.movedim(-1, 1), lambda s, x: x.mT),
-                  _same_channels, "signal")  # fmt: skip
+    return d.step(
+        d.pick(lambda s, x: x.transpose(1, 2), lambda s, x: x.movedim(-1, 1), lambda s, x: x.mT),
+        _same_channels,
+        "signal",
+    )
 
 
 @kind("image", "signal", "tokens")
@@ -241,8 +249,11 @@ def pad_channels(d: Draw) -> Step:
     """Channels of a constant in front and behind, then a layer."""
     value, before = d.pick(0.0, 0.0, 1.5), d.pick(0, 2)
     layer = d.layer(d.width + before + 3, d.out())
-    return d.step(lambda s, x: s.layer(F.relu(F.pad(x, (0, 0) * d.spatial + (before, 3), value=value))),
-                  made_by("layer.weight"), layer=layer)  # fmt: skip
+    return d.step(
+        lambda s, x: s.layer(F.relu(F.pad(x, (0, 0) * d.spatial + (before, 3), value=value))),
+        made_by("layer.weight"),
+        layer=layer,
+    )
 
 
 @kind(*ALL)
@@ -257,8 +268,11 @@ def pad_negative(d: Draw) -> Step:
 def shortcut_padded(d: Draw) -> Step:
     """A residual block with more channels, whose shortcut is padded with zeros (ResNet, option A)."""
     out = d.width + 4
-    return d.step(lambda s, x: F.relu(s.layer(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))), made_by("layer.weight"),
-                  layer=d.conv(d.width, out, 3, stride=2))  # fmt: skip
+    return d.step(
+        lambda s, x: F.relu(s.layer(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))),
+        made_by("layer.weight"),
+        layer=d.conv(d.width, out, 3, stride=2),
+    )
 
 
 @kind(*ALL)
@@ -268,9 +282,17 @@ def concat_constant(d: Draw) -> Step:
 
     def run(s: Step, x: Tensor) -> Tensor:
         one = x.narrow(dim, 0, 1)
-        more = {"zeros": torch.zeros_like, "ones": torch.ones_like, "full": lambda t: torch.full_like(t, 0.5),
-                "linspace": lambda t: torch.linspace(-1, 1, 2).reshape(-1, *[1] * (t.ndim - dim - 1)).expand(
-                    *t.shape[:dim], 2, *t.shape[dim + 1 :]).to(t)}[kind_of](one)  # fmt: skip
+        more = {
+            "zeros": torch.zeros_like,
+            "ones": torch.ones_like,
+            "full": lambda t: torch.full_like(t, 0.5),
+            "linspace": lambda t: (
+                torch.linspace(-1, 1, 2)
+                .reshape(-1, *[1] * (t.ndim - dim - 1))
+                .expand(*t.shape[:dim], 2, *t.shape[dim + 1 :])
+                .to(t)
+            ),
+        }[kind_of](one)
         return s.layer(torch.cat([x, more], dim))
 
     layer = d.layer(d.width + (2 if kind_of == "linspace" else 1), d.out())
@@ -442,8 +464,9 @@ def register_tokens(d: Draw) -> Step:
 def mixer(d: Draw) -> Step:
     """A layer over the tokens (MLP-Mixer)."""
     n = d.shape[1]
-    return d.step(lambda s, x: x + s.b(F.gelu(s.a(x.transpose(1, 2)))).transpose(1, 2), same, a=nn.Linear(n, 8),
-                  b=nn.Linear(8, n))  # fmt: skip
+    return d.step(
+        lambda s, x: x + s.b(F.gelu(s.a(x.transpose(1, 2)))).transpose(1, 2), same, a=nn.Linear(n, 8), b=nn.Linear(8, n)
+    )
 
 
 @kind("features")
@@ -455,8 +478,9 @@ def features_to_image(d: Draw) -> Step:
         y = s.layer(x)
         return s.conv(y.view(-1, c, 4, 4) if order else y.view(-1, 4, 4, c).permute(0, 3, 1, 2))
 
-    return d.step(run, made_by("conv.weight"), "image", layer=nn.Linear(d.width, 16 * c),
-                  conv=nn.Conv2d(c, d.out(), 3, padding=1))  # fmt: skip
+    return d.step(
+        run, made_by("conv.weight"), "image", layer=nn.Linear(d.width, 16 * c), conv=nn.Conv2d(c, d.out(), 3, padding=1)
+    )
 
 
 @kind("features", "image")

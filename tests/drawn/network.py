@@ -138,8 +138,16 @@ def draw(seed: int, only: str | None = None) -> Drawn:
     pool = here not in ("features",) and rng.random() < 0.7
     heads: list[nn.Module] = [_head(here, shape, pool, rng) for _ in range(rng.choice((1, 1, 2)))]
     form = rng.choice(("tuple", "dict")) if len(heads) > 1 else rng.choice(("one", "one", "one", "dict"))
-    settings = {"domain": domain, "width": width, "ids": ids, "second": second, "pool": pool, "last": here, "form": form,
-                "call": rng.choice(("named", "tuple")) if second else rng.choice(("named", "plain", "plain"))}  # fmt: skip
+    settings = {
+        "domain": domain,
+        "width": width,
+        "ids": ids,
+        "second": second,
+        "pool": pool,
+        "last": here,
+        "form": form,
+        "call": rng.choice(("named", "tuple")) if second else rng.choice(("named", "plain", "plain")),
+    }
     model = Network(stem, steps, heads, settings).eval()
     _weights(model, rng.choice(("plain", "plain", "plain", "zero biases", "small")))
     return Drawn(seed, model, tuple(kinds), any(getattr(m, "single", False) for m in model.modules()))

@@ -155,20 +155,53 @@ def adaptive_norm(d: Draw) -> Step:
 @kind(*ALL)
 def activation_zero(d: Draw) -> Step:
     """f(0) = 0."""
-    act = d.pick(F.relu, F.gelu, F.silu, F.elu, F.selu, F.leaky_relu, F.hardswish, F.mish, F.softsign, F.tanhshrink,
-                 torch.tanh, torch.sin, torch.square, torch.atan, torch.erf, F.hardtanh, F.softshrink, torch.sign)  # fmt: skip
+    act = d.pick(
+        F.relu,
+        F.gelu,
+        F.silu,
+        F.elu,
+        F.selu,
+        F.leaky_relu,
+        F.hardswish,
+        F.mish,
+        F.softsign,
+        F.tanhshrink,
+        torch.tanh,
+        torch.sin,
+        torch.square,
+        torch.atan,
+        torch.erf,
+        F.hardtanh,
+        F.softshrink,
+        torch.sign,
+    )
     return d.step(lambda s, x: act(x) + 0.1 * x, same)
 
 
 @kind(*ALL)
 def activation_not_zero(d: Draw) -> Step:
     """f(0) ≠ 0."""
-    act = d.pick(torch.sigmoid, torch.cos, F.softplus, F.hardsigmoid, F.logsigmoid, lambda x: F.elu(x) + 1,
-                 lambda x: torch.exp(-x.abs()), lambda x: torch.clamp(x, 0.2, 2), lambda x: 1 - x, lambda x: x + 0.5,
-                 lambda x: torch.reciprocal(1 + x * x), lambda x: torch.maximum(x, torch.tensor(0.3)),
-                 lambda x: torch.where(x > 0, x, 0.5), lambda x: torch.lerp(x, torch.ones_like(x), 0.3),
-                 lambda x: F.threshold(x, 0.1, 0.6), lambda x: torch.rsub(x, 2), lambda x: torch.addcmul(x, x, x),
-                 lambda x: torch.logaddexp(x, -x), lambda x: torch.pow(2.0, -x.abs()))  # fmt: skip
+    act = d.pick(
+        torch.sigmoid,
+        torch.cos,
+        F.softplus,
+        F.hardsigmoid,
+        F.logsigmoid,
+        lambda x: F.elu(x) + 1,
+        lambda x: torch.exp(-x.abs()),
+        lambda x: torch.clamp(x, 0.2, 2),
+        lambda x: 1 - x,
+        lambda x: x + 0.5,
+        lambda x: torch.reciprocal(1 + x * x),
+        lambda x: torch.maximum(x, torch.tensor(0.3)),
+        lambda x: torch.where(x > 0, x, 0.5),
+        lambda x: torch.lerp(x, torch.ones_like(x), 0.3),
+        lambda x: F.threshold(x, 0.1, 0.6),
+        lambda x: torch.rsub(x, 2),
+        lambda x: torch.addcmul(x, x, x),
+        lambda x: torch.logaddexp(x, -x),
+        lambda x: torch.pow(2.0, -x.abs()),
+    )
     return d.step(lambda s, x: act(x), same)
 
 
@@ -234,13 +267,14 @@ def pool(d: Draw) -> Step:
     n = d.spatial
     d.need(min(d.shape[2:]) >= 4)
     layer = d.pick(
-        (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[n - 1](2), (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[n - 1](2),
+        (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[n - 1](2),
+        (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[n - 1](2),
         (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[n - 1](3, 2, 1, ceil_mode=True),
         (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)[n - 1](3, 1, 1),
         (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[n - 1](3),
         (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)[n - 1](3),
         (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)[n - 1](2, 2),
-    )  # fmt: skip
+    )
     return d.step(lambda s, x: s.layer(x), _pooled, layer=layer)
 
 
@@ -259,9 +293,16 @@ def pool_with_positions(d: Draw) -> Step:
 @kind(*SPATIAL)
 def pool_to_features(d: Draw) -> Step:
     dims = list(range(2, 2 + d.spatial))
-    way = d.pick(lambda x: x.mean(dims), lambda x: x.amax(dims), lambda x: x.flatten(2).logsumexp(-1),
-                 lambda x: x.std(dims), lambda x: x.flatten(2).max(-1).values, lambda x: x.flatten(2).norm(dim=2),
-                 lambda x: x.sum(dims).squeeze(), lambda x: x.flatten(2).median(-1)[0])  # fmt: skip
+    way = d.pick(
+        lambda x: x.mean(dims),
+        lambda x: x.amax(dims),
+        lambda x: x.flatten(2).logsumexp(-1),
+        lambda x: x.std(dims),
+        lambda x: x.flatten(2).max(-1).values,
+        lambda x: x.flatten(2).norm(dim=2),
+        lambda x: x.sum(dims).squeeze(),
+        lambda x: x.flatten(2).median(-1)[0],
+    )
     return d.step(lambda s, x: way(x), _pooled, "features")
 
 
@@ -274,8 +315,13 @@ def pool_tokens(d: Draw) -> Step:
 @kind(*SPATIAL)
 def interpolate(d: Draw) -> Step:
     d.need(max(d.shape[2:]) < 7)
-    mode = d.pick("nearest", "nearest-exact", "area", ("linear", "bilinear", "trilinear")[d.spatial - 1],
-                  *(["bicubic"] if d.domain == "image" else []))  # fmt: skip
+    mode = d.pick(
+        "nearest",
+        "nearest-exact",
+        "area",
+        ("linear", "bilinear", "trilinear")[d.spatial - 1],
+        *(["bicubic"] if d.domain == "image" else []),
+    )
     how = d.pick({"scale_factor": 2}, {"scale_factor": 1.5}, {"size": 6})
     return d.step(lambda s, x: F.interpolate(x, mode=mode, **how), _pooled)
 
@@ -283,8 +329,11 @@ def interpolate(d: Draw) -> Step:
 @kind("image")
 def spatial_transformer(d: Draw) -> Step:
     """grid_sample with places that a layer makes."""
-    return d.step(lambda s, x: F.grid_sample(x, s.layer(x).permute(0, 2, 3, 1).tanh(), align_corners=False), _pooled,
-                  layer=nn.Conv2d(d.width, 2, 1))  # fmt: skip
+    return d.step(
+        lambda s, x: F.grid_sample(x, s.layer(x).permute(0, 2, 3, 1).tanh(), align_corners=False),
+        _pooled,
+        layer=nn.Conv2d(d.width, 2, 1),
+    )
 
 
 @kind("image")
@@ -300,8 +349,9 @@ def blur(d: Draw) -> Step:
 @kind("image")
 def blur_repeated(d: Draw) -> Step:
     c = d.width
-    return d.step(lambda s, x: F.conv2d(x, s.kernel, padding=1, groups=c), same,
-                  kernel=torch.rand(1, 1, 3, 3).repeat(c, 1, 1, 1))  # fmt: skip
+    return d.step(
+        lambda s, x: F.conv2d(x, s.kernel, padding=1, groups=c), same, kernel=torch.rand(1, 1, 3, 3).repeat(c, 1, 1, 1)
+    )
 
 
 __all__ = ["spread"]

@@ -33,8 +33,12 @@ def permute_and_back(d: Draw) -> Step:
     """A fixed permutation of the channels, a map, and its inverse."""
     order = torch.tensor(d.rng.sample(range(d.width), k=d.width))
     dim = d.dim
-    return d.step(lambda s, x: torch.tanh(x.index_select(dim, s.order)).index_select(dim, s.back), same, order=order,
-                  back=order.argsort())  # fmt: skip
+    return d.step(
+        lambda s, x: torch.tanh(x.index_select(dim, s.order)).index_select(dim, s.back),
+        same,
+        order=order,
+        back=order.argsort(),
+    )
 
 
 @kind("image")
@@ -84,9 +88,13 @@ def position_table(d: Draw) -> Step:
             return x + s.embed(torch.arange(n, device=x.device))
         return x + (s.fixed[:n] if way == "buffer" else s.own)
 
-    parts = {"slice": {"table": weight(1, n + 3, d.width)}, "ids": {"embed": nn.Embedding(n + 3, d.width),
-             "ids": torch.arange(n + 3)[None]}, "arange": {"embed": nn.Embedding(n + 4, d.width)},
-             "buffer": {"fixed": buffer(n + 3, d.width)}, "exact": {"own": weight(1, n, d.width)}}[way]  # fmt: skip
+    parts = {
+        "slice": {"table": weight(1, n + 3, d.width)},
+        "ids": {"embed": nn.Embedding(n + 3, d.width), "ids": torch.arange(n + 3)[None]},
+        "arange": {"embed": nn.Embedding(n + 4, d.width)},
+        "buffer": {"fixed": buffer(n + 3, d.width)},
+        "exact": {"own": weight(1, n, d.width)},
+    }[way]
     return d.step(run, same, **parts)
 
 
@@ -94,8 +102,9 @@ def position_table(d: Draw) -> Step:
 def channel_embedding(d: Draw) -> Step:
     """One number per channel, looked up by number."""
     shape = [d.width] + [1] * (len(d.shape) - d.dim - 1)
-    return d.step(lambda s, x: x + s.embed(s.ids).view(shape), same, embed=nn.Embedding(d.width + 2, 1),
-                  ids=torch.arange(d.width))  # fmt: skip
+    return d.step(
+        lambda s, x: x + s.embed(s.ids).view(shape), same, embed=nn.Embedding(d.width + 2, 1), ids=torch.arange(d.width)
+    )
 
 
 @kind(*ALL)

@@ -93,11 +93,12 @@ def _rewrite_roll(r: Rewriter) -> None:
     """As many entries come round as are left of those that came round before."""
     source = r.node_of("self")
     shape, shifts = r.labels(source).shape, list(r["shifts"])
-    for k, d in enumerate(r.get("dims") or ()):
-        size = shape[d]
-        if r.changes(source, d % len(shape)):
-            shifts[k] = r.new_size(source, d % len(shape)) - r.before(source, d % len(shape), size - shifts[k] % size)
-    r.set("shifts", shifts)
+    moved = [k for k, d in enumerate(r.get("dims") or ()) if r.changes(source, d % len(shape))]
+    for k in moved:
+        dim = r["dims"][k] % len(shape)
+        shifts[k] = r.new_size(source, dim) - r.before(source, dim, shape[dim] - shifts[k] % shape[dim])
+    if moved:
+        r.set("shifts", shifts)
 
 
 @operator("aten.roll", rewrite=_rewrite_roll)
@@ -120,15 +121,17 @@ def _roll(call: Call) -> Labels:
 def _rewrite_pad(r: Rewriter) -> None:
     """Amounts on a labelled dimension become the padded entries that are left."""
     source = r.node_of("self")
-    shape, amounts = r.labels(source).shape, list(r["pad"])
+    shape, amounts, changed = r.labels(source).shape, list(r["pad"]), False
     for k in range(0, len(amounts), 2):
         dim = len(shape) - 1 - k // 2
         if r.changes(r.node, dim) and isinstance(amounts[k], int):
             before, after = amounts[k], amounts[k + 1]
             total = r.labels(r.node).shape[dim]
+            changed = True
             amounts[k] = r.before(r.node, dim, before)
             amounts[k + 1] = r.new_size(r.node, dim) - r.before(r.node, dim, total - after)
-    r.set("pad", amounts)
+    if changed:
+        r.set("pad", amounts)
 
 
 @operator("aten.pad", "aten.constant_pad_nd", rewrite=_rewrite_pad)
