@@ -91,15 +91,17 @@ def _regrouped(cut: Cut, rng: random.Random) -> Mistake | None:
     found = set()
     for node in cut.graph:
         at = sizes_of(node)
-        for h, s in zip(at[1], at[1][1:], strict=False) if at else ():
-            if isinstance(h, int) and isinstance(s, int) and s > 1 and h != 1:
-                found |= {(h, s, 0.5)} if s % 2 == 0 else set()
-                found |= {(h, s, 2)} if h == -1 or h % 2 == 0 else set()
+        few_dims = 3 if op(node) != "unflatten" else 1
+        if at is None or len(at[1]) <= few_dims or not all(isinstance(size, int) for size in at[1][-2:]):
+            continue
+        h, s = at[1][-2:]
+        found |= {(h, s, 0.5)} if s % 2 == 0 and h != 1 else set()
+        found |= {(h, s, 2)} if s > 1 and (h == -1 or (h % 2 == 0 and h > 1)) else set()
     if (choice := some(rng, sorted(found))) is None:
         return None
     h, s, factor = choice
     new = (h if h == -1 else int(h / factor), int(s * factor))
-    few = rng.random() < 0.3  # one view alone, a size gone stale
+    few = rng.random() < 0.2  # one view alone, a size gone stale
     first = next(n.name for n in cut.graph if (at := sizes_of(n)) and (h, s) in zip(at[1], at[1][1:], strict=False))
 
     def change(model: Any, dense: Tensors) -> None:
