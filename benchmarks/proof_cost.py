@@ -4,8 +4,8 @@ Run: python benchmarks/proof_cost.py [--proof PATH] [--rounds 3] [NETWORK ...]
 
 Each measurement is a process of its own (one thread, a cut of the same network before it as a warm-up); the proofs
 take turns, network by network. Share = seconds in ``verify`` ÷ seconds of ``prune``; the median over the rounds, with
-the smallest and largest. PATH is the ``src`` folder of the other checkout. Writes results/proof_cost.json and a table in
-docs/coverage.md.
+the smallest and largest. PATH is the ``src`` folder of the other checkout. Writes results/proof_cost.json and the
+table in docs/coverage.md.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def prune(
         "ignore": ignore or (),
         "granularity": granularity,
         "backend": backend,
-        "also": {name: opened.inputs for name in also or ()},
+        "also": dict.fromkeys(also or (), opened.inputs),
         "data": pruning.calibration(opened, data, images),
     }
     pruning.prune(opened, out, **options)

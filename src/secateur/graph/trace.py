@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, TraceError
-from secateur.graph.copies import shallow_copy, plain_network
+from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
 from secateur.types import ExampleInputs, call
