@@ -101,7 +101,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     ),
     "measure.measurement": (
         measure.measurement,
-        {"model": net, "inputs": lambda: X, "counts": lambda: secateur.count(net(), X)},
+        {"model": net, "inputs": lambda: X, "counts": lambda: PRUNED.before},
     ),
     "measure.peak_memory": (measure.peak_memory, {"model": net, "inputs": lambda: X}),
     "measure.size_on_disk": (measure.size_on_disk, {"target": net}),
@@ -115,15 +115,17 @@ SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.se
         "deploy.export": "export"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
-           "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse", "AnySplit",
-           "DataEntry", "DataSet", "StreamedSplit", "ModelEntry", "Energy", "Machine", "Measurement", "Speedup",
-           "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck", "machine"}  # fmt: skip
+           "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse",
+           "AnySplit", "DataEntry", "DataSet", "StreamedSplit", "ModelEntry", "Energy", "Machine", "Measurement",
+           "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
+           "machine"}  # fmt: skip
 """Errors, results and entries of registries: Secateur makes them, users read them (and a function of no argument)."""
 
-WORDS = {"name_or_path": "data set|file or folder", "folder": "artifact", "path": "file|write|read",
-         "weights": "state dict|network", "model": "network|pruned", "name": "model", "early": "weights",
-         "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan", "data": "plan",
-         "example_inputs": "inputs"}  # fmt: skip
+WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact", "path": "file|writ|read|does not fit",
+         "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
+         "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
+         "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family", "backend": "back end",
+         "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 PRUNED = secateur.prune(net(), X, ratio=0.5)
@@ -132,13 +134,13 @@ SPLIT = data.Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 
 
 
 @pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an artifact and a compressed network in it, to work in."""
     monkeypatch.chdir(tmp_path)
     PRUNED.save("artifact")
     secateur.compress(net(), "there.sdc")
     (tmp_path / "artifact/model.pt2").touch()
-    yield tmp_path
+    return tmp_path
 
 
 def parameters(function: Callable[..., Any], valid: Iterable[str]) -> list[str]:

@@ -219,10 +219,15 @@ def _nothing_free(analysis: Analysis) -> str:
 
 def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
     """Names of the groups that may be pruned, ``None`` for all; checks that they exist."""
+    if names is None:
+        return None
     known = {group.name for group in groups.items}
-    for name in set(names or ()) - known:
-        raise UnknownNameError("group", name, known)
-    return None if names is None else set(names)
+    wanted = {names} if isinstance(names, str) else set(names)
+    for name in wanted - known:
+        raise UnknownNameError("group", name, known, argument="groups")
+    if not wanted:
+        raise BudgetError("groups is empty: name the groups that may be cut, or leave it out for all of them.")
+    return wanted
 
 
 def _cut(

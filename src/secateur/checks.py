@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, WeightsError
-from secateur.types import ExampleInputs
+from secateur.errors import InputError, SecateurError, WeightsError
+from secateur.types import ExampleInputs, call
 
-__all__ = ["check_inputs", "check_kind", "check_network", "check_weights"]
+__all__ = ["check_inputs", "check_kind", "check_network", "check_weights", "run"]
 
 
 def check_network(model: nn.Module, inputs: ExampleInputs) -> None:
@@ -101,6 +102,25 @@ def check_inputs(inputs: ExampleInputs, name: str = "example_inputs") -> None:
             )
         if _holds_numbers(tensor) and (bad := _unsound(tensor, lowest=True)):
             raise InputError(f"{where} holds {bad} NaN or infinite values of {tensor.numel()}: give finite ones.")
+
+
+def run(model: nn.Module, inputs: ExampleInputs, name: str = "example_inputs") -> Any:
+    """Calls ``model``; what the network itself raises becomes one sentence that names the argument.
+
+    Raises:
+        InputError: The network does not run on ``inputs``.
+    """
+    try:
+        return call(model, inputs)
+    except SecateurError:
+        raise
+    except Exception as error:  # a network may raise anything
+        shapes = [tuple(tensor.shape) for _, tensor in _named(inputs)]
+        lines = str(error).strip().splitlines() or [""]
+        raise InputError(
+            f"{type(model).__name__} does not run on {name} (shapes {shapes}): {type(error).__name__}: "
+            f"{lines[0][:300]}. Give inputs of the shape and type that it expects."
+        ) from error
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:

@@ -31,15 +31,25 @@ class InputError(SecateurError, ValueError):
     """An argument or option has a value that cannot be used."""
 
 
+_SHORT = 200
+"""A file's whole text given in place of a name is not repeated."""
+
+
+_SHORT = 200
+"""A file's whole text given in place of a name is not repeated."""
+
+
 class UnknownNameError(InputError):
     """A name was not found where it was looked up; the message offers the nearest ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "", *, argument: str = "") -> None:
         """Words the message: ``kind`` is what was looked up, ``known`` are the valid names."""
         known = sorted(known)
         close = nearest(name, known)
         offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."
-        super().__init__(f"There is no {kind} named {name!r}. {offer}{' ' + hint if hint else ''}")
+        where = f"{argument}=…: " if argument else ""
+        shown = repr(name if len(name) <= _SHORT else f"{name[:_SHORT]}…")
+        super().__init__(f"{where}There is no {kind} named {shown}. {offer}{' ' + hint if hint else ''}")
 
 
 class TraceError(SecateurError):

@@ -37,6 +37,8 @@ def accepted(value: Any, hint: Any) -> Any:
     if hint is Any or isinstance(hint, TypeVar):
         return value
     options = members(hint)
+    if isinstance(value, str) and Path in map(_kind, options):
+        return _path(value)
     if len(options) > 1:
         fits = [found for option in options if (found := accepted(value, option)) is not NO]
         return next((found for found in fits if found is value), fits[0] if fits else NO)
@@ -56,6 +58,11 @@ def accepted(value: Any, hint: Any) -> Any:
 def members(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a union; the annotation itself where there is but one."""
     return get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+
+
+def _kind(hint: Any) -> Any:
+    """``Path`` for whatever stands for one."""
+    return Path if get_origin(hint) is os.PathLike or hint is Path else hint
 
 
 # -------------------------------------------------------------------------------------------------- plain ones

@@ -72,7 +72,7 @@ def advice(name: str, value: Any, hint: Any) -> str:
 
 
 def _has_path(text: str, wanted: tuple[Any, ...]) -> bool:
-    return str in wanted and ("\0" in text or len(text) > 255)
+    return str in wanted and ("\0" in text or len(text.encode(errors="replace")) > 255)
 
 
 def _number(name: str, value: Any) -> str:

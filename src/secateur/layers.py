@@ -164,8 +164,8 @@ def remove_layers(
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))
-    ignore = list(ignore)
-    stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches)}
+    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+    stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches, "ignore")}
     if names is not None:
         if count is not None or ratio is not None:
             raise InputError("Give one of count, ratio and names; got names and another one.")
@@ -211,11 +211,11 @@ def _nothing_free(branches: Sequence[Branch]) -> str:
     return f"The network has no residual branch that could be removed.{found} Prune channels instead."
 
 
-def _matching(pattern: str, branches: Sequence[Branch]) -> list[Branch]:
+def _matching(pattern: str, branches: Sequence[Branch], argument: str = "names") -> list[Branch]:
     """Branches that a name or pattern stands for: their own name, their last layer, or a module around them."""
     found = [b for b in branches if _covers(pattern, b.name) or pattern == b.layers[-1]]
     if not found:
-        raise UnknownNameError("residual branch", pattern, (b.name for b in branches))
+        raise UnknownNameError("residual branch", pattern, (b.name for b in branches), argument=argument)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from secateur.errors import UnknownNameError
+from secateur.errors import InputError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Registry(Generic[T]):
     def add(self, name: str, item: T) -> T:
         """Registers ``item`` under ``name`` and returns it; a name is given only once."""
         if name in self._items:
-            raise ValueError(f"the {self.kind} {name!r} is registered twice")
+            raise InputError(f"The {self.kind} {name!r} is registered twice (name={name!r}); give it another name.")
         self._items[name] = item
         return item
 

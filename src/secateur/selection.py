@@ -27,8 +27,8 @@ def pinned_by_selection(
     """
     names = [n for n, _ in model.named_modules() if n] + list(flow.tensors)
     if only is not None:
-        only = checked(only, names)
-    ignore = checked(ignore, names)
+        only = checked(only, names, "only")
+    ignore = checked(ignore, names, "ignore")
     pinned: list[Vector] = []
     for name, labels in flow.tensors.items():
         kept = covered(name, ignore) or (only is not None and not covered(name, only) and labels.ndim > 1)
@@ -37,12 +37,12 @@ def pinned_by_selection(
     return pinned
 
 
-def checked(patterns: Iterable[str], names: list[str]) -> list[str]:
-    """The patterns as a list; raises :class:`UnknownNameError` for one that fits no name."""
+def checked(patterns: Iterable[str], names: list[str], argument: str = "") -> list[str]:
+    """The patterns as a list; raises :class:`UnknownNameError`, which names the argument, for one that fits no name."""
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownNameError("module or parameter", pattern, names)
+            raise UnknownNameError("module or parameter", pattern, names, argument=argument)
     return patterns
 
 

@@ -187,7 +187,9 @@ def criterion(
     """
 
     def decorate(score: Score) -> Score:
-        summary = (score.__doc__ or "").strip().splitlines()[0]
+        if not callable(score):
+            raise InputError(f"@criterion({name!r}, …) goes above a function of a group's view; got {score!r}.")
+        summary = next(iter((score.__doc__ or "").strip().splitlines()), "")
         CRITERIA.add(name, Criterion(name, score, summary, paper, needs, absolute))
         return score
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable
 from secateur.criteria.data import Data
 from secateur.criteria.statistics import Loss, Setting, collect
-from secateur.errors import InputError
+from secateur.errors import InputError, SecateurError
 from secateur.graph.groups import Group, Groups
 
 __all__ = ["Scores", "chosen", "score"]
@@ -92,21 +92,37 @@ def score(
 
 
 def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
-    try:
-        values = criterion.score(view).detach().double().cpu().numpy()
-    except NotImplementedError as error:  # what PyTorch says of tensors without values
-        if not any(p.is_meta for p in view.groups.flow.traced.module.parameters()):
-            raise
-        raise InputError(
-            f"The weights are on the meta device and have no values, which criterion={criterion.name!r} looks at. Take "
-            "criterion='random', or load the weights first."
-        ) from error
+    values = _called(criterion, view).detach().double().cpu().numpy()
     if values.shape != (len(view),) or not np.isfinite(values).all():
         raise InputError(
             f"The criterion gave {values.shape} scores ({np.count_nonzero(~np.isfinite(values))} not finite) for "
             f"group {view.group.name!r}; it has to give one finite score for each of its {len(view)} units."
         )
     return np.asarray(values)
+
+
+def _called(criterion: Criterion, view: GroupView) -> Tensor:
+    """What the criterion says; what a user's own function raises becomes a sentence that names it."""
+    try:
+        found = criterion.score(view)
+    except SecateurError:
+        raise
+    except Exception as error:
+        if any(p.is_meta for p in view.groups.flow.traced.module.parameters()):
+            raise InputError(
+                f"The weights are on the meta device and have no values, which criterion={criterion.name!r} looks at. "
+                "Take criterion='random', or load the weights first."
+            ) from error
+        raise InputError(
+            f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: {error}. "
+            "A criterion is a function of the group's view that gives one score per unit."
+        ) from error
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"The criterion {criterion.name!r} gave a {type(found).__name__} for group {view.group.name!r}; it has to "
+            "give a tensor with one score per unit."
+        )
+    return found
 
 
 def _left_whole(name: str, left: Sequence[tuple[Group, Any]]) -> list[str]:

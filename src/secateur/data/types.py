@@ -68,10 +68,10 @@ class Split:
         """Checks types and shapes."""
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             got = f"{self.images.dtype} {tuple(self.images.shape)}"
-            raise InputError(f"A split wants uint8 images of shape (N, C, H, W); got {got}.")
+            raise InputError(f"Split(images=…) wants uint8 images of shape (N, C, H, W); got {got}.")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             got = f"{self.labels.dtype} {tuple(self.labels.shape)} for {len(self.images)} images"
-            raise InputError(f"A split wants one int64 label per image; got {got}.")
+            raise InputError(f"Split(labels=…) wants one int64 label per image; got {got}.")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -170,6 +170,8 @@ class DataSet:
 @arguments.checked
 def statistics(split: AnySplit, limit: int = 50_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (up to ``limit``) images scaled to [0, 1]."""
+    if limit < 1:
+        raise InputError(f"statistics(limit=…) is how many images are looked at, at least 1; got {limit}.")
     order = torch.arange(len(split))[:: max(1, -(-len(split) // limit))]
     channels = split.shape[0]
     total, squares, pixels = torch.zeros(channels).double(), torch.zeros(channels).double(), 0

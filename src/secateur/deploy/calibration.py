@@ -31,7 +31,10 @@ def check_calibration(to: str, calibration: ExampleInputs, example_inputs: Examp
     """
     offered = [name for name in FORMATS if FORMATS[name].quantise]
     if to not in offered:
-        raise InputError(f"There are no int8 files of the format {to!r}; there are of {', '.join(offered)}.")
+        raise InputError(
+            f"calibration=… asks for int8, and there are no int8 files of the format {to!r}; there are of "
+            f"{', '.join(offered)}."
+        )
     wanted = [tuple(tensor.shape[1:]) for tensor in tensors(example_inputs)]
     found = [tuple(tensor.shape[1:]) for tensor in tensors(calibration)]
     if wanted != found:

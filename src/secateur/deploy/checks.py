@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.batches import batch_size, chunks, resize, tensors
+from secateur.checks import run as run_network
 from secateur.deploy.formats import Runner
 from secateur.errors import ExportError
 from secateur.measure.records import Record
-from secateur.types import ExampleInputs, call
+from secateur.types import ExampleInputs
 
 __all__ = ["Agreement", "ExportCheck", "agreement", "noise"]
 
 _CHUNK = 32
+_CHECKED_ON = "the inputs that the file is checked on (check_inputs, or noise like example_inputs)"
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ def agreement(model: nn.Module, run: Runner, inputs: ExampleInputs, batch: int |
     powers = torch.zeros(2, dtype=torch.float64)
     for part in parts:
         with torch.no_grad():
-            wanted = tensors(call(model, part))
+            wanted = tensors(
+                run_network(
+                    model, part, "the inputs that the file is checked on (check_inputs, or noise like example_inputs)"
+                )
+            )
         found = run(part)
         _same_shapes(wanted, found)
         for index, (a, b) in enumerate(zip(wanted, found, strict=True)):

@@ -11,12 +11,14 @@ from torch import nn
 
 from secateur import arguments
 from secateur.batches import batch_size
+from secateur.checks import check_inputs as sound_inputs
+from secateur.checks import check_kind
 from secateur.deploy.calibration import check_calibration, judge_int8, write_int8
 from secateur.deploy.checks import Agreement, ExportCheck, agreement, noise
 from secateur.deploy.formats import FORMATS, Format
 from secateur.deploy.publish import publish, scratch, target
 from secateur.deploy.tracing import quiet, trace
-from secateur.errors import ExportError
+from secateur.errors import ExportError, InputError
 from secateur.graph.trace import Exported
 from secateur.measure.modes import evaluating
 from secateur.runtimes import RUNTIMES
@@ -66,10 +68,15 @@ def export(
     """
     format_, path = FORMATS[to], target(path)
     format_.need(f"Export to {to!r}", int8=calibration is not None)
+    if tolerance < 0:
+        raise InputError(f"export(tolerance=…) is the allowed difference, 0 or more; got {tolerance!r}.")
+    check_kind(model)
+    sound_inputs(example_inputs)
     if calibration is not None:
         check_calibration(to, calibration, example_inputs)
     if check_inputs is None:
         check_inputs = noise(example_inputs) if calibration is None else calibration
+    sound_inputs(check_inputs, "check_inputs")
     with evaluating(model), quiet(), scratch(path) as folder:
         traced = trace(model, example_inputs, free=not format_.fixed_batch)
         file = Path(folder) / path.name

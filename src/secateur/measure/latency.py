@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from time import perf_counter
 
+import torch
 from torch import nn
 
 from secateur import arguments
 from secateur.batches import resize
+from secateur.checks import check_inputs, check_kind, run
 from secateur.errors import InputError
 from secateur.measure.children import Job, ModuleFiles, children
 from secateur.measure.contenders import backward_contenders, copies, forward_contenders
 from secateur.measure.entrants import Entrant, as_entrants
-from secateur.measure.modes import switchable
+from secateur.measure.modes import evaluating, switchable
 from secateur.measure.rounds import no_gc, thread_count
 from secateur.measure.rounds import rounds as run_rounds
 from secateur.measure.timings import Timing
@@ -85,8 +87,15 @@ def latency(
     [('forward', 3), ('backward', 3)]
     """
     entered = as_entrants(models, runtimes)
-    _check(entered, batches=batches, processes=processes, threads=threads, rounds=rounds, budget_s=budget_s)
+    _check(
+        entered, batches=batches, processes=processes, warmup=warmup, threads=threads, rounds=rounds, budget_s=budget_s
+    )
+    check_inputs(inputs, "inputs")
     modules = {e.name: e.network for e in entered if isinstance(e.network, nn.Module)}
+    for model in modules.values():
+        check_kind(model)
+        with evaluating(model), torch.no_grad():
+            run(model, resize(inputs, batches[0]), "inputs")
     # Asked of the originals: a copy of a traced network forgets that it cannot be switched.
     train = all(switchable(model) for model in modules.values())
     copied = copies(modules)
@@ -186,11 +195,15 @@ def _apart(
     return setting.timings(plan.threads, "eval", calls, samples, processes), seconds
 
 
-def _check(entrants: Sequence[Entrant], *, batches: Sequence[int], processes: int, **numbers: float) -> None:
+def _check(entrants: Sequence[Entrant], batches: Sequence[int], processes: int, warmup: int, **numbers: float) -> None:
     if not entrants or not batches:
-        raise InputError("latency() needs at least one network and one batch size.")
+        raise InputError("latency() needs at least one network (models, and runtimes for them) and one of batches.")
+    if min(batches) < 1:
+        raise InputError(f"latency(batches=…) are sizes of at least 1; got {min(batches)}.")
     for name, value in numbers.items():
         if not value > 0:
             raise InputError(f"latency({name}=…) must be positive; got {value!r}.")
+    if warmup < 0:
+        raise InputError(f"latency(warmup=…) is how many calls are not counted, 0 or more; got {warmup!r}.")
     if processes < 0:
         raise InputError(f"latency(processes=…) is 0 (this process) or how many fresh ones; got {processes!r}.")

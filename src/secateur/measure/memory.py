@@ -14,9 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur import arguments
 from secateur.batches import tensors
+from secateur.checks import check_inputs, check_kind, run
 from secateur.errors import InputError
 from secateur.measure.modes import evaluating
-from secateur.types import ExampleInputs, call
+from secateur.types import ExampleInputs
 
 __all__ = ["peak_memory", "size_on_disk"]
 
@@ -54,10 +55,12 @@ def peak_memory(model: nn.Module, inputs: ExampleInputs) -> int:
     >>> peak_memory(net, torch.zeros(1, 4))  # + input 16, both activations 32
     208
     """
+    check_kind(model)
+    check_inputs(inputs, "inputs")
     watch = _LiveBytes()
     watch.hold([*model.parameters(), *model.buffers(), *tensors(inputs)])
     with evaluating(model), torch.no_grad(), watch:
-        call(model, inputs)
+        run(model, inputs, "inputs")
     return watch.peak
 
 

@@ -110,7 +110,7 @@ def spread(samples: Sequence[float]) -> Spread:
     Spread(median=3.0, q05=1.2, q25=2.0, q75=4.0, q95=4.8, count=5)
     """
     if not len(samples):
-        raise InputError("A spread needs at least one sample; got none.")
+        raise InputError("spread(samples=…) needs at least one sample; got none.")
     values = np.quantile(np.asarray(samples, dtype=np.float64), [0.5, 0.05, 0.25, 0.75, 0.95])
     median, q05, q25, q75, q95 = (round(float(value), 9) for value in values)
     return Spread(median, q05, q25, q75, q95, len(samples))
@@ -136,7 +136,7 @@ def speedups(timings: Iterable[Timing], reference: str = "dense") -> tuple[Speed
     references = {timing.setting: timing for timing in timings if timing.model == reference}
     if not references:
         names = ", ".join(sorted({timing.model for timing in timings})) or "nothing"
-        raise InputError(f"No timing of the reference {reference!r}; measured were: {names}.")
+        raise InputError(f"There is no timing of the reference {reference!r} in timings; measured were: {names}.")
     return tuple(
         _speedup(references[timing.setting], timing)
         for timing in timings

@@ -149,6 +149,8 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     >>> sum(p.numel() for p in create("resnet56").parameters())
     853018
     """
+    if classes is not None and classes < 1:
+        raise InputError(f"create(classes=…) is at least 1; got {classes}.")
     if name.endswith(".cfg"):
         return _from_file(_from_cfg(name, classes, options), weights, name)
     library, colon, rest = name.partition(":")

@@ -41,7 +41,9 @@ def replace_head(
     Linear(in_features=64, out_features=4, bias=True)
     """
     if classes < 1 or (hidden is not None and hidden < 1):
-        raise InputError(f"A head wants at least 1 class and 1 hidden unit; got {classes} and {hidden}.")
+        raise InputError(
+            f"replace_head wants classes, and hidden where it is given, of at least 1; got {classes} and {hidden}."
+        )
     model = deep_copy(model)
     if pool:
         return _replace_classifier(model, classes, hidden, seed)

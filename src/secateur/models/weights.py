@@ -99,11 +99,12 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -
 def _without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Takes off prefixes that all given names have and no wanted one; there may be several, nested."""
     foreign = [p for p in _PREFIXES if not any(name.startswith(p) for name in wanted)]
-    while True:
+    while given:
         prefix = next((p for p in foreign if all(name.startswith(p) for name in given)), None)
         if prefix is None:
-            return given
+            break
         given = {name.removeprefix(prefix): value for name, value in given.items()}
+    return given
 
 
 def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:

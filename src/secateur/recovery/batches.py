@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.checks import check_inputs
 from secateur.errors import InputError
 from secateur.graph.trace import Traced, to_args
 
@@ -29,7 +30,7 @@ def batches(calibration: Calibration, traced: Traced, batch_size: int) -> Iterat
     size = batch_size if traced.dynamic else traced.batch
     seen = 0
     for part in _parts(calibration):
-        args, kwargs = to_args(part)
+        args, kwargs = _taken(part)
         _check(args, kwargs, traced)
         whole = next(t.shape[0] for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor))
         for start in range(0, whole if traced.dynamic else whole - size + 1, size):
@@ -49,13 +50,27 @@ def first_batch(calibration: Calibration) -> tuple[Any, Calibration]:
     part = next(iter(parts), None)
     if part is None:
         raise InputError("calibration holds no batch.")
-    return pytree.tree_map(lambda v: v[:2] if isinstance(v, Tensor) and v.ndim else v, part), calibration
+    _taken(part)
+    example = pytree.tree_map(lambda v: v[:2] if isinstance(v, Tensor) and v.ndim else v, part)
+    check_inputs(example, "calibration")
+    return example, calibration
+
+
+def _taken(part: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as positional and keyword inputs."""
+    if isinstance(part, Mapping) and not all(isinstance(name, str) for name in part):
+        raise InputError("calibration holds a dict whose keys are no names of inputs (strings).")
+    if not isinstance(part, (Tensor, tuple, list, Mapping)):
+        raise InputError(
+            f"Every batch of calibration is a tensor, a tuple or a dict of inputs; got one of {type(part).__name__}."
+        )
+    return to_args(tuple(part) if isinstance(part, list) else part)
 
 
 def _parts(calibration: Calibration) -> Iterable[Any]:
     if isinstance(calibration, (Tensor, tuple, Mapping)):
         return [calibration]
-    if isinstance(calibration, Iterable):
+    if isinstance(calibration, Iterable) and not isinstance(calibration, (str, bytes)):
         return calibration
     raise InputError(
         "calibration is a tensor, tuple or dict of inputs, or an iterable of batches; got "

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -14,10 +15,12 @@ from secateur import arguments
 from secateur.analysis import Analysis, analyse
 from secateur.api import apply, plan_of
 from secateur.budget import AUTO, LATENCY, choose, step_of
+from secateur.checks import check_weights, run
 from secateur.criteria.scoring import Scores
-from secateur.errors import BudgetError
+from secateur.errors import BudgetError, InputError
 from secateur.graph.trace import preserved_rng
 from secateur.latency import Rules, setting_of, to_latency
+from secateur.measure.modes import evaluating
 from secateur.plan import Plan
 from secateur.recovery.affine import Options
 from secateur.recovery.batches import Calibration, batches, first_batch
@@ -84,12 +87,18 @@ def select(
         ExportError: The network cannot be exported to the runtime of a latency.
     """
     example, calibration = first_batch(calibration)
+    for word, number in (("probes", probes), ("batch_size", batch_size)):
+        if number < 1:
+            raise InputError(f"select({word}=…) is a number of samples, at least 1; got {number!r}.")
     step = step_of(round_to, target)
     if target is not None and target.measured:
         setting_of(target)  # before anything that takes time
+    check_weights(model)
+    with evaluating(model), torch.no_grad(), preserved_rng():
+        run(model, example, "calibration")
     analysis = analyse(model, example, only=only, ignore=ignore, granularity=granularity)
     if not analysis.groups.items:
-        raise BudgetError("Nothing can be selected: the network has no free group.")
+        raise BudgetError("Nothing can be selected: the network has no free group, or only/ignore keep all of it.")
     with preserved_rng():
         curves = _curves(analysis, calibration, batch_size, probes, seed)
     provenance: dict[str, Any] = {"criterion": "reconstruction", "ratio": ratio, "scope": scope, "seed": seed,

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from secateur.analysis import Analysis, analyse
 from secateur.api import apply, plan_of
 from secateur.arguments import checked
+from secateur.checks import check_network
 from secateur.errors import VerificationError
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
@@ -68,6 +69,7 @@ def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     >>> purify(net, torch.zeros(1, 2)).model[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
+    check_network(model, example_inputs)
     clean = deep_copy(model)
     analysis = analyse(clean, example_inputs)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur import arguments
+from secateur.checks import check_weights
 from secateur.errors import InputError
 from secateur.selection import checked, covered
 from secateur.sparsify.masks import copied, weights_of
@@ -86,7 +87,7 @@ def bits_of(model: nn.Module, bits: Bits, weights: Iterable[str]) -> dict[str, i
     for name, number in table.items():
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 8:
             raise InputError(f"bits are whole numbers from 1 to 8; got {number!r} for {name!r}.")
-    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()])
+    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()], "bits")
     found = {n: [number for name, number in table.items() if covered(n, [name])] for n in weights}
     return {n: numbers[-1] for n, numbers in found.items() if numbers}
 
@@ -110,6 +111,7 @@ def share_weights(
         InputError: Bits out of range, whole-number weights.
         UnknownNameError: A name that fits nothing.
     """
+    check_weights(model)
     shared = copied(model)
     weights = weights_of(shared, only=only, ignore=ignore)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur import arguments
 from secateur.batches import batch_size, tensors
-from secateur.checks import check_network
+from secateur.checks import check_network, run
 from secateur.errors import InputError, VerificationError, WeightsError
 from secateur.graph.copies import deep_copy
 from secateur.measure.modes import evaluating
@@ -198,16 +198,17 @@ def _read(own: dict[str, Tensor], layer: Any) -> Gathered | RowWise:
 
 def _candidates(model: nn.Module, only: Iterable[str] | None, ignore: Iterable[str]) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
-    only, ignore = None if only is None else checked(only, names), checked(ignore, names)
+    only, ignore = None if only is None else checked(only, names, "only"), checked(ignore, names, "ignore")
     found = [
         name
         for name, module in model.named_modules()
         if name and supported(module) and (only is None or covered(name, only)) and not covered(name, ignore)
     ]
     if not found:
+        left = " that only and ignore leave" if only is not None or ignore else ""
         raise InputError(
             "convert_sparse works on nn.Linear and on nn.Conv2d with a kernel of 1×1, float32 on the CPU; "
-            f"this network ({type(model).__name__}) has none{' that only and ignore leave' if only or ignore else ''}."
+            f"this network ({type(model).__name__}) has none{left}."
         )
     return found
 
@@ -224,7 +225,7 @@ def _inputs_of(model: nn.Module, names: Iterable[str], inputs: ExampleInputs) ->
 
     hooks = [model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in names]
     try:
-        call(model, inputs)
+        run(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -65,7 +65,7 @@ def weights_of(
     """
     named = dict(model.named_parameters())
     names = [n for n, _ in model.named_modules() if n] + list(named)
-    only, ignore = None if only is None else checked(only, names), checked(ignore, names)
+    only, ignore = None if only is None else checked(only, names, "only"), checked(ignore, names, "ignore")
     others = {id(m.weight) for m in model.modules() if isinstance(m, _NOT_PRUNED)}
     found = {}
     for name, weight in named.items():

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from secateur import arguments
 from secateur.checks import check_weights
-from secateur.errors import InputError, UnknownNameError
+from secateur.errors import InputError, SecateurError, UnknownNameError
 from secateur.selection import checked, covered
 from secateur.sparsify.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsify.patterns import Pattern, parse_pattern
@@ -237,7 +237,7 @@ def _amounts(word: str, given: Amount | None, model: nn.Module, weights: Iterabl
             wanted = "the share of weights to remove, in [0, 1)" if word == "ratio" else "a number, at least 0"
             where = f" for {name!r}" if isinstance(given, Mapping) else ""
             raise InputError(f"{word} is {wanted}; got {value!r}{where}.")
-    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()])
+    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()], word)
     found = {n: [value for name, value in table.items() if covered(n, [name])] for n in weights}
     found = {n: values for n, values in found.items() if values}
     if not found:
@@ -247,7 +247,7 @@ def _amounts(word: str, given: Amount | None, model: nn.Module, weights: Iterabl
 
 def _layer(name: str, weight: Tensor, criterion: str | Score, masks: Masks, seed: int) -> Layer:
     if callable(criterion):
-        scores = criterion(name, weight)
+        scores = _scored(criterion, name, weight)
     else:
         generator = torch.Generator().manual_seed(seed)
         scores = WEIGHT_CRITERIA[criterion].score(weight.cpu(), generator)
@@ -261,6 +261,25 @@ def _layer(name: str, weight: Tensor, criterion: str | Score, masks: Masks, seed
     if alive.shape != weight.shape:
         raise InputError(f"The mask of {name!r} has shape {tuple(alive.shape)}; its weights {tuple(weight.shape)}.")
     return Layer(name, scores, alive)
+
+
+def _scored(criterion: Score, name: str, weight: Tensor) -> Tensor:
+    """What a user's own criterion says; what it raises becomes a sentence that names it."""
+    try:
+        found = criterion(name, weight)
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The criterion failed on {name!r}: {type(error).__name__}: {error}. It is a function of a "
+            "parameter's name and value that gives one score per weight."
+        ) from error
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"The criterion gave a {type(found).__name__} for {name!r}; it has to give a tensor of scores, one for "
+            "each weight."
+        )
+    return found
 
 
 def _guarded(layers: list[Layer], masks: Masks, form: Pattern) -> tuple[str, ...]:

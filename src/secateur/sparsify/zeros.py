@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from secateur import arguments
+from secateur.checks import check_network
 from secateur.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.pruned import Pruned
@@ -57,6 +58,7 @@ def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: floa
     from secateur.layers import remove_layers
     from secateur.recovery import purify
 
+    check_network(model, example_inputs)
     sparse = zeroed(model, below)
     gone = _branches(model, sparse, example_inputs)
     layers = remove_layers(sparse, example_inputs, names=gone) if gone else None
