@@ -124,8 +124,8 @@ RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "Verificat
 WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact", "path": "file|writ|read|does not fit",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
          "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
-         "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family", "backend": "back end",
-         "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
+         "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family",
+         "backend": "back end", "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 PRUNED = secateur.prune(net(), X, ratio=0.5)
