@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 __all__ = ["copy_network", "deep_copy", "plain_network", "shallow_copy", "unwrapped"]
@@ -79,8 +80,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def plain_network(model: nn.Module) -> nn.Module:
     """The bare network, with tensors that can be traced and trained; a copy where inference mode made some of them."""
     bare = unwrapped(model)
-    made_in_inference_mode = any(t.is_inference() for t in (*bare.parameters(), *bare.buffers()))
-    return deep_copy(bare) if made_in_inference_mode else bare
+    made_so = any(not is_lazy(t) and t.is_inference() for t in (*bare.parameters(), *bare.buffers()))
+    return deep_copy(bare) if made_so else bare
 
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)

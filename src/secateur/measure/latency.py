@@ -94,21 +94,32 @@ def latency(
     modules = {e.name: e.network for e in entered if isinstance(e.network, nn.Module)}
     for model in modules.values():
         check_kind(model)
-        with evaluating(model), torch.no_grad():
-            run(model, resize(inputs, batches[0]), "inputs")
     # Asked of the originals: a copy of a traced network forgets that it cannot be switched.
     train = all(switchable(model) for model in modules.values())
     copied = copies(modules)
     entered = tuple(replace(e, network=copied[e.name]) if isinstance(e.network, nn.Module) else e for e in entered)
     settings = _settings(entered, batches, backward=backward)
     plan = _Plan(threads, rounds, warmup, seed, train)
+    try:
+        return _timed(settings, inputs, plan, budget_s, processes)
+    except (RuntimeError, TypeError, ValueError):
+        for model in modules.values():  # a network that does not run says so in one sentence
+            with evaluating(model), torch.no_grad():
+                run(model, resize(inputs, batches[0]), "inputs")
+        raise
+
+
+def _timed(
+    settings: Sequence[_Setting], inputs: ExampleInputs, plan: _Plan, budget_s: float, processes: int
+) -> tuple[Timing, ...]:
+    """Times one setting after the other, each with its share of the time that is left."""
     found: list[Timing] = []
     left = budget_s
-    with thread_count(threads), no_gc(), ModuleFiles() as files:
+    with thread_count(plan.threads), no_gc(), ModuleFiles() as files:
         for index, setting in enumerate(settings):
             given = resize(inputs, setting.batch)
             share_s = left / (len(settings) - index)
-            jobs = files.jobs(setting.entrants, given, threads) if processes and setting.forward else None
+            jobs = files.jobs(setting.entrants, given, plan.threads) if processes and setting.forward else None
             timings, seconds = (
                 _apart(setting, given, plan, share_s, jobs=jobs, processes=processes)
                 if jobs

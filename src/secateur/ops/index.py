@@ -138,7 +138,10 @@ def _index(call: Call) -> Any:
     picked = [d for d, p in enumerate(picks) if p is not None]
     if not picked or any(p is not None and _boolean(call, d) for d, p in enumerate(picks)):
         return call.pin("indexing with a mask")
-    _hold(call, x, picked)
+    if isinstance(source := call.nodes["self"], Node) and source.op == "get_attr":  # a table, as a vocabulary is
+        call.c.pin(*(v for d in picked for v in x.at(d)))
+    else:
+        _hold(call, x, picked)
     for d in picked:
         call.c.pin_all(picks[d])  # type: ignore[arg-type]
     width = max(p.ndim for p in picks if p is not None)
