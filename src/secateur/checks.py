@@ -57,16 +57,16 @@ def check_weights(model: nn.Module) -> None:
 
     Raises:
         InputError: See :func:`check_kind`.
-        WeightsError: NaN anywhere; infinity in parameters and statistics; plus infinity in other buffers (minus
-            infinity is what masks are made of); a negative running variance.
+        WeightsError: NaN anywhere; infinity in parameters and statistics (in other buffers it is what masks and
+            limits are made of); a negative running variance.
     """
     check_kind(model)
     for name, tensor, kind in _tensors(model):
         if not _holds_numbers(tensor):
             continue
         leaf = name.rpartition(".")[2]
-        may_be_low = kind == "buffer" and not leaf.startswith("running_")
-        if bad := _unsound(tensor, lowest=may_be_low):
+        bound = kind == "buffer" and not leaf.startswith("running_")  # masks and limits may be infinite
+        if bad := _unsound(tensor, infinite=(-1, 1) if bound else ()):
             raise WeightsError(
                 f"The {kind} {name!r} holds {bad} NaN or infinite values of {tensor.numel()}; scores would mean "
                 "nothing. Load sound weights first."
@@ -100,7 +100,7 @@ def check_inputs(inputs: ExampleInputs, name: str = "example_inputs") -> None:
             raise InputError(
                 f"{where} has no sample (shape {tuple(tensor.shape)}, whose first size is the batch): give one or more."
             )
-        if _holds_numbers(tensor) and (bad := _unsound(tensor, lowest=True)):
+        if _holds_numbers(tensor) and (bad := _unsound(tensor, infinite=(-1,))):
             raise InputError(f"{where} holds {bad} NaN or infinite values of {tensor.numel()}: give finite ones.")
 
 
@@ -144,15 +144,17 @@ def _holds_numbers(tensor: Tensor) -> bool:
     return (tensor.is_floating_point() or tensor.is_complex()) and tensor.device.type != "meta" and tensor.numel() > 0
 
 
-def _unsound(tensor: Tensor, *, lowest: bool) -> int:
-    """How many values are NaN or infinite; with ``lowest``, minus infinity is sound."""
+def _unsound(tensor: Tensor, *, infinite: tuple[int, ...]) -> int:
+    """How many values are NaN or infinite; infinity of a sign that is in ``infinite`` is sound."""
     values = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
     if values.element_size() < 2:  # the types of 8 bits have no such operators of their own
         values = values.float()
     sound = torch.isfinite(values)
     if sound.all():
         return 0
-    return int((~(sound | torch.isneginf(values) if lowest else sound)).sum())
+    for sign in infinite:
+        sound = sound | (values == sign * torch.inf)
+    return int((~sound).sum())
 
 
 def _same_device(model: nn.Module, inputs: ExampleInputs) -> None:
