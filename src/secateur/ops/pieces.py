@@ -146,7 +146,7 @@ def _runs(places: Sequence[int]) -> list[range]:
     """Ascending places as ranges with steps, each as long as it can be.
 
     >>> _runs([0, 2, 4, 5, 6, 9])
-    [range(0, 5, 2), range(5, 7, 1), range(9, 10, 1)]
+    [range(0, 5, 2), range(5, 7), range(9, 10)]
     """
     runs: list[range] = []
     for place in places:
