@@ -96,6 +96,10 @@ def check_inputs(inputs: ExampleInputs, name: str = "example_inputs") -> None:
         )
     for which, tensor in found:
         where = f"{name}{f', {which},' if which else ''}"
+        if tensor.layout is not torch.strided:
+            raise InputError(
+                f"{where} is sparse ({tensor.layout}), and networks are traced with dense ones: to_dense()."
+            )
         if tensor.ndim and not tensor.shape[0]:
             raise InputError(
                 f"{where} has no sample (shape {tuple(tensor.shape)}, whose first size is the batch): give one or more."

@@ -51,9 +51,8 @@ def first_batch(calibration: Calibration) -> tuple[Any, Calibration]:
     if part is None:
         raise InputError("calibration holds no batch.")
     _taken(part)
-    example = pytree.tree_map(lambda v: v[:2] if isinstance(v, Tensor) and v.ndim else v, part)
-    check_inputs(example, "calibration")
-    return example, calibration
+    check_inputs(tuple(part) if isinstance(part, list) else part, "calibration")
+    return pytree.tree_map(lambda v: v[:2] if isinstance(v, Tensor) and v.ndim else v, part), calibration
 
 
 def _taken(part: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
