@@ -365,3 +365,14 @@ def test_a_graph_that_is_not_the_network_is_noticed() -> None:
     with pytest.raises(VerificationError, match="traced graph differs"):
         secateur.prune(model, torch.randn(1, 4), ratio=0.5, backend="graph")
     assert secateur.prune(model, torch.randn(2, 4), ratio=0.5, backend="graph").verification
+
+
+def test_statistics_of_the_batch_need_a_batch() -> None:
+    """A batch norm that takes the batch's own statistics in eval mode too cannot run on one sample."""
+    model = settle(
+        Lambda(lambda m, x: m.b(m.norm(m.a(x)).relu()), a=nn.Linear(4, 8),
+               norm=nn.BatchNorm1d(8, track_running_stats=False), b=nn.Linear(8, 2))
+    )  # fmt: skip
+    proof = secateur.prune(model, torch.randn(4, 4), ratio=0.5).verification
+    assert proof is not None
+    assert proof.proven

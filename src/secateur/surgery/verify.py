@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, VerificationError
+from secateur.errors import InputError, SecateurError, VerificationError
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
@@ -158,8 +158,12 @@ class _Trial:
         one = self.own if self.traced.training else _first_sample(self.traced, *self.own)
         try:
             sharp = self._run(*telling_inputs(one), sharp=True)
-        except OtherShape:
-            sharp = self._run(*telling_inputs(traced), sharp=True)
+        except (SecateurError, Unlike):
+            raise
+        except (
+            Exception
+        ):  # one sample is too little for it (statistics of a batch), or what was traced is another batch
+            sharp = self._run(*telling_inputs(self.own), sharp=True)
         touched = _touched(self.dense, self.groups, self.label_keep, self.removed)
         names = [
             f"output {i} of {self.traced.name}"
