@@ -16,6 +16,7 @@ __all__ = [
     "UnknownNameError",
     "VerificationError",
     "WeightsError",
+    "first_line",
     "nearest",
 ]
 
@@ -78,6 +79,16 @@ class DataError(SecateurError, ValueError):
 
 class ExportError(SecateurError):
     """A network could not be exported, or the exported file failed its check."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing.
+
+    >>> first_line(EOFError()), first_line(ValueError("one\\ntwo"))
+    ('EOFError', 'one')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

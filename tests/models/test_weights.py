@@ -80,6 +80,13 @@ def test_damaged_files(tmp_path: Path, state: dict[str, Tensor], name: str) -> N
         read_weights(path)
 
 
+@pytest.mark.parametrize("content", [b"", b"a: [1, 2\nb", b"\xff" * 40, b"."])
+def test_files_that_are_something_else(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.pt"):
+        read_weights(tmp_path / "w.pt")
+
+
 def test_a_file_without_tensors(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="no state dict"):

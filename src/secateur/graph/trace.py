@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, TraceError
+from secateur.errors import InputError, TraceError, first_line
 from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
@@ -298,19 +298,14 @@ def _raise(model: nn.Module, inputs: ExampleInputs, error: Exception | None) -> 
         shapes = [tuple(t.shape) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
         raise InputError(
             f"{name} does not run on the example inputs (shapes {shapes}): {type(caught).__name__}: "
-            f"{_first_line(caught)} (at {_users_line(caught)}). Give inputs of the shape that it expects."
+            f"{first_line(caught)} (at {_users_line(caught)}). Give inputs of the shape that it expects."
         ) from caught
     assert error is not None
     raise TraceError(
         f"{name} runs but torch.export cannot trace it, at {_users_line(error)}: {type(error).__name__}: "
-        f"{_first_line(error)} Control flow that depends on tensor values has to be rewritten with tensor "
+        f"{first_line(error)} Control flow that depends on tensor values has to be rewritten with tensor "
         "operators (torch.where, torch.cond) or moved out of forward."
     ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else ""
 
 
 def _users_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.errors import InputError, SecateurError, UnknownNameError
+from secateur.errors import InputError, SecateurError, UnknownNameError, first_line
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.flow import Flow, flow
 from secateur.graph.reads import live, unused_parameters
@@ -53,7 +53,7 @@ def labelled(model: nn.Module, inputs: ExampleInputs, also: Also | None = None) 
             train = trace(model, _tree(main), training=True)
             further += [train] if _uses_of(train) != _uses_of(main) else []
         except (SecateurError, RuntimeError) as error:
-            notes.append(f"train mode could not be traced, so the cut fits eval mode alone: {_first_line(error)}")
+            notes.append(f"train mode could not be traced, so the cut fits eval mode alone: {first_line(error)}")
     result = flow(main, further)
     unused = unused_parameters(result)
     if unused:
@@ -84,11 +84,6 @@ def _tree(traced: Traced) -> Any:
     if traced.args and traced.kwargs:
         raise InputError("train mode is traced with positional or keyword inputs, not both")
     return dict(traced.kwargs) if traced.kwargs else traced.args
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 # ---------------------------------------------------------------------------------------------------- differences

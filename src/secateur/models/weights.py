@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur import arguments
-from secateur.errors import WeightsError
+from secateur.errors import WeightsError, first_line
 
 __all__ = ["load_weights", "read_weights"]
 
@@ -48,13 +48,12 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
         raise WeightsError(
             f"{path} is no plain state dict: reading it would run code that the file brings along, or it is "
-            f"damaged ({reason}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
+            f"damaged ({first_line(error)}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged or no PyTorch file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of a damaged file the unpickler raises whatever it trips over
+        raise WeightsError(f"{path} is damaged or no PyTorch file: {first_line(error)}") from error
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

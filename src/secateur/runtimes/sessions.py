@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from secateur.batches import batch_size
-from secateur.errors import InputError
+from secateur.errors import InputError, first_line
 from secateur.runtimes.base import need
 from secateur.runtimes.files import feed_in_order, network_file
 from secateur.types import ExampleInputs
@@ -37,7 +37,7 @@ def session(path: str | PathLike[str], threads: int = 1) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a class of its own per status code
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"ONNX Runtime cannot open {str(path)!r}: {reason}") from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateur import arguments
 from secateur.batches import batch_size, tensors
 from secateur.checks import check_network, run
-from secateur.errors import InputError, VerificationError, WeightsError
+from secateur.errors import InputError, VerificationError, WeightsError, first_line
 from secateur.graph.copies import deep_copy
 from secateur.measure.modes import evaluating
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
@@ -180,7 +180,7 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
             result.set_submodule(name, _standing_for(layer, made))
         result.load_state_dict(state)
     except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} does not fit the network: {str(error).splitlines()[0]}.") from error
+        raise WeightsError(f"{path} does not fit the network: {first_line(error)}.") from error
     return result.requires_grad_(False)
 
 

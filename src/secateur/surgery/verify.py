@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, SecateurError, VerificationError
+from secateur.errors import InputError, SecateurError, VerificationError, first_line
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
@@ -377,7 +377,7 @@ class _Trial:
             with torch.inference_mode(), Lifted(draws, again=True):
                 recorder.run(*_leaves(args, kwargs), enable_io_processing=False)
         except Exception as error:
-            return f", its graph fails with {type(error).__name__}: {str(error).splitlines()[0]}"
+            return f", its graph fails with {type(error).__name__}: {first_line(error)}"
         for node, value in masked.env.items():
             if self._differs(node, value, recorder.seen.get(node.name)):
                 return f", first at {_where(node)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from secateur.errors import InputError, SecateurError, WeightsError
+from secateur.errors import InputError, SecateurError, WeightsError, first_line
 
 __all__ = ["FORMAT", "read", "same_run", "write"]
 
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version = content["format"]
     except Exception as error:  # damage shows in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise WeightsError(
             f"{path} is damaged or no checkpoint of Secateur ({reason}). Remove it to train anew."
         ) from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.data.types import DataSet
-from secateur.errors import InputError
+from secateur.errors import InputError, first_line
 
 __all__ = ["choose_layout", "device_of", "first_look", "in_mode", "logits_of"]
 
@@ -96,7 +96,7 @@ def first_look(model: nn.Module, data: DataSet, *, layout: torch.memory_format =
         try:
             output = model(inputs)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"The network does not take {data.name}'s images of shape {data.shape}: {reason}"
             ) from error
