@@ -49,8 +49,8 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is no plain state dict: reading it would run code that the file brings along, or it is "
-            f"damaged ({first_line(error)}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
+            f"{path} is no plain state dict: reading it would run code that the file brings along, or it is damaged "
+            f"({first_line(error)}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
         ) from error
     except Exception as error:  # of a damaged file the unpickler raises whatever it trips over
         raise WeightsError(f"{path} is damaged or no PyTorch file: {first_line(error)}") from error
