@@ -255,7 +255,7 @@ def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
             return leaf
         if notes is not None:
             notes.append(f"its outputs of class {type(leaf).__name__} are dictionaries in a graph")
-        return held
+        return pytree.tree_map(lambda v: v if isinstance(v, (Tensor, int, float, str, type(None))) else None, held)
 
     return pytree.tree_map(plain, tree)
 
