@@ -29,7 +29,7 @@ from secateur.measure.memory import peak_memory
 from secateur.models._torchvision import import_torchvision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"
-LIMIT_S, LIMIT_BYTES = 120, 12 << 30
+LIMIT_S, LIMIT_BYTES = 300, 12 << 30
 RATIO = 0.5
 LARGE = 20 << 20  # below it, what Python and the tracing hold outweighs the network
 ENOUGH = 0.6  # share of parameters left that still counts as "cut to half"
