@@ -138,6 +138,8 @@ class Constraints:
         Returns:
             Axis → vector. An array that varies along one axis alone is that axis' vector.
         """
+        if not array.size:  # a piece of nothing
+            return {}
         varying = [k for k in range(array.ndim) if np.any(array != array.take([0], axis=k))]
         if not varying:
             return {0: array.reshape(array.shape[0], -1)[:, 0]} if array.size and array.flat[0] else {}

@@ -65,6 +65,8 @@ def pointer(node: Node) -> Pointer | None:
         return None
     shape = shape_of(source)
     size = shape[dim]
+    if not size:  # it depends on the data
+        return None
     return Pointer(source, dim % len(shape), str(index.target), tuple(int(i) % size for i in value))
 
 
