@@ -109,13 +109,20 @@ def _pool_module(cut: Cut, rng: random.Random) -> Mistake | None:
     return Mistake(f"{place[0]}: mean", lambda model, dense: model.set_submodule(place[0], pool))
 
 
+def _differ(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether tensors have the same shapes and not all the same values: exchanged, equal ones leave all as it was."""
+    if not one or [t.shape for t in one] != [t.shape for t in other]:
+        return False
+    return not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 @kind("two branches exchanged")
 def _modules_exchanged(cut: Cut, rng: random.Random) -> Mistake | None:
     """Two children of one module with the same shapes: q and k, a block and the next."""
     pairs = []
     for path, module in modules(cut, lambda m: len(list(m.children())) > 1):
-        shapes = [(n, [p.shape for p in c.parameters()]) for n, c in module.named_children()]
-        pairs += [(path, a, b) for k, (a, s) in enumerate(shapes) for b, t in shapes[k + 1 :] if s and s == t]
+        held = [(n, [*c.parameters(), *c.buffers()]) for n, c in module.named_children()]
+        pairs += [(path, a, b) for k, (a, s) in enumerate(held) for b, t in held[k + 1 :] if _differ(s, t)]
     if (pair := some(rng, pairs)) is None:
         return None
     path, a, b = pair

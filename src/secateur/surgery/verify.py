@@ -155,7 +155,8 @@ class _Trial:
         except OtherShape:  # a batch of one is squeezed away, say: what was traced is what can be compared
             self.own = traced
             plain = self._run(*traced, sharp=False) or []
-        one = self.own if self.traced.training else _first_sample(self.traced, *self.own)
+        whole = self.traced.training or not _all_floating(self.own)  # one sample of tokens may have nothing masked
+        one = self.own if whole else _first_sample(self.traced, *self.own)
         try:
             sharp = self._run(*telling_inputs(one), sharp=True)
         except (SecateurError, Unlike):
@@ -546,6 +547,10 @@ def _first_sample(traced: Traced, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return args, kwargs
     one: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, batch, 1), (args, kwargs))
     return one
+
+
+def _all_floating(tree: Any) -> bool:
+    return all(t.is_floating_point() or t.is_complex() for t in _tensors(tree))
 
 
 def _cut_batch(value: Any, batch: int | None, count: int) -> Any:
