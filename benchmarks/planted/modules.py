@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from planted.base import Cut, Mistake, Tensors, half_of_the_groups, kind, some, with_attributes
