@@ -51,6 +51,7 @@ MORE = frozenset(
     sym_storage_offset sym_stride take tensordot trace trapezoid trapz triangular_solve tril tril_indices
     triplet_margin_loss triu triu_indices unique_consecutive unique_dim unsafe_chunk unsafe_split
     unsafe_split_with_sizes vander view_as_complex view_as_real vsplit vstack
+    __and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ __ixor__
     """.split()
 )
 """Operators of ``aten`` that have no rule of their own and that a graph may hold all the same."""
@@ -124,7 +125,7 @@ def named(name: str) -> Any:
     if not (f"{library}.{packet}" in OPERATORS or f"{library}.{plain}" in OPERATORS or _more(library, packet, plain)):
         return None
     found = getattr(getattr(getattr(torch.ops, library, None), packet, None), overload, None)
-    return found if isinstance(found, OpOverload) else None
+    return found if overload and isinstance(found, OpOverload) else None
 
 
 def _more(library: str, packet: str, plain: str) -> bool:

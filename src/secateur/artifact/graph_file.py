@@ -210,7 +210,11 @@ class _Reader:
         self.graph.output(tuple(self._values(self.data["output"])))
         self._outside()
         self.graph.lint()
-        return GraphModule(self.root, self.graph, class_name="PrunedGraph").eval()
+        module = GraphModule(self.root, self.graph, class_name="PrunedGraph")
+        for name in (n for n, kind in self.data["tensors"].items() if kind == "constant"):  # it makes them weights
+            home, _, leaf = name.rpartition(".")
+            module.get_submodule(home).register_buffer(leaf, self.tensors[name], persistent=False)
+        return module.eval()
 
     def _outside(self) -> None:
         """How the network is called, and the structure of what comes out."""

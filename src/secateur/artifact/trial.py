@@ -35,6 +35,7 @@ class _Trial(Interpreter):
 
     def __init__(self, module: GraphModule, limit: int | None) -> None:
         super().__init__(module, garbage_collect_values=True)
+        self.extra_traceback = False  # it would be written into our own errors
         self.limit = limit
         self.meta: dict[int, Tensor] = {}
 
