@@ -32,7 +32,7 @@ from secateur.types import ExampleInputs
 if TYPE_CHECKING:
     from secateur.pruned import Pruned
 
-__all__ = ["atomically", "load", "read_plan", "save"]
+__all__ = ["atomically", "load", "read_inputs", "read_plan", "save"]
 
 FORMAT = 2
 """2: the graph is ``graph.json``, no longer a ``.pt2`` archive."""
@@ -216,6 +216,11 @@ def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any]) -> nn.Module:
 def read_plan(folder: str | Path) -> Plan:
     """Reads the plan of an artifact alone."""
     return Plan.from_dict(_read(Path(folder))["plan"])
+
+
+def read_inputs(folder: str | Path) -> ExampleInputs:
+    """What an artifact's network is called with: tensors of the recorded shapes and types that hold no numbers."""
+    return _inputs(_read(Path(folder)), "meta")
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
-from secateur.recipe.files import read_json
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
 
 IMAGENET_SHAPE = (3, 224, 224)
+_LARGEST_SAMPLE = 2**26
+"""Numbers in a sample that an artifact may ask for; its record may come from anybody."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,19 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Op
 
 
 def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
-    """Shape of one sample, from an artifact that was made with one tensor as its input."""
-    shape = read_json(folder / "plan.json").get("inputs", {}).get("shape")
-    return tuple(shape[1:]) if shape else None
+    """Shape of one sample, from an artifact that was made with one tensor as its input.
+
+    Raises:
+        InputError: The record claims a size that no sample has.
+    """
+    from secateur.artifact import read_inputs
+
+    found = read_inputs(folder)
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        return None
+    if found[0].numel() > _LARGEST_SAMPLE:
+        raise InputError(f"{folder} was made for samples of shape {tuple(found.shape[1:])}; give a smaller --input-shape.")
+    return tuple(found.shape[1:])
 
 
 def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:
