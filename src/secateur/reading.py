@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from secateur.errors import SecateurError, first_line
 
@@ -73,7 +73,7 @@ def plain(path: str | PathLike[str], fault: Fault, *, largest: int | None = None
 
 
 @contextmanager
-def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = None) -> Iterator[BinaryIO]:
+def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = None) -> Iterator[io.BufferedReader]:
     """Opens a plain file for reading bytes; errors while it is read are of the class ``fault`` too.
 
     Raises:

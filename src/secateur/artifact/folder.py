@@ -278,7 +278,9 @@ def _load_graph(folder: Path, record: Mapping[str, Any], weights: Mapping[str, T
     tensors = {**_weights(folder, CONSTANTS, record["sha256"]), **weights}
     for name, first in record["shared"].items():
         if first not in tensors:
-            raise PlanError(f"{folder / PLAN} is damaged: {str(name)[:80]!r} shares {first[:80]!r}, which is not there.")
+            raise PlanError(
+                f"{folder / PLAN} is damaged: {str(name)[:80]!r} shares {first[:80]!r}, which is not there."
+            )
         tensors[name] = tensors[first]
     try:
         module = graph_file.from_json(data, tensors)

@@ -154,9 +154,9 @@ def _write_tree(spec: Any, where: str, *, free: bool = False) -> Any:
     if spec.type in (list, tuple):
         return {spec.type.__name__: children}
     keys = spec.context
-    if (spec.type is dict or free) and isinstance(keys, list) and len(keys) == len(children):
-        if all(isinstance(key, (str, int)) for key in keys):
-            return {"dict": [list(pair) for pair in zip(keys, children, strict=True)]}
+    named = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
+    if (spec.type is dict or free) and named and len(keys) == len(children):
+        return {"dict": [list(pair) for pair in zip(keys, children, strict=True)]}
     if free:
         return {"tuple": children}
     raise ExportError(f"{where} of the network is a {spec.type.__name__}, which no artifact can hold.")
@@ -284,7 +284,9 @@ class _Reader:
         made: nn.Module
         if kind == "batch_norm":
             momentum = line["momentum"]
-            made = BatchNormMode(None if momentum is None else float(momentum), float(line["eps"]), bool(line["always"]))
+            made = BatchNormMode(
+                None if momentum is None else float(momentum), float(line["eps"]), bool(line["always"])
+            )
         elif kind in _DROPOUTS:
             made = _DROPOUTS[kind](float(line["p"]))
         else:

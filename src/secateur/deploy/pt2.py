@@ -30,7 +30,9 @@ def read_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
         WeightsError: It cannot be read.
     """
     if not trust:
-        raise InputError(f"{str(path)!r} is a .pt2 archive, which can run any code when it is opened; it needs trust=True.")
+        raise InputError(
+            f"{str(path)!r} is a .pt2 archive, which can run any code when it is opened; it needs trust=True."
+        )
     try:
         return torch.export.load(path)
     except Exception as error:  # the archive's reader raises what it likes

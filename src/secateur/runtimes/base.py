@@ -80,8 +80,8 @@ class Runtime:
         """
         if self.code and not trust and not isinstance(network, nn.Module):
             raise InputError(
-                f"{str(network)!r} is a .pt2 archive, which can run any code when it is opened; it was not. If you know "
-                "where it is from, open it with trust=True. Folders of Pruned.save() and .onnx files are safe to open."
+                f"{str(network)!r} is a .pt2 archive, which can run any code when it is opened; it was not. If you "
+                "know where it is from, use trust=True (--trust). Folders of Pruned.save() and .onnx files are safe."
             )
         return self.opener(network, threads)
 

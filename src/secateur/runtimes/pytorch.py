@@ -57,9 +57,21 @@ def _program(model: Any) -> Program:
 
 RUNTIMES.add(
     "pytorch",
-    Runtime("pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager, modules=True, code=True),
+    Runtime(
+        "pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager, modules=True, code=True
+    ),
 )
 RUNTIMES.add(
     "compiled",
-    Runtime("compiled", "PyTorch through torch.compile", None, ("torch",), "train", 16, open_compiled, modules=True, code=True),
+    Runtime(
+        "compiled",
+        "PyTorch through torch.compile",
+        None,
+        ("torch",),
+        "train",
+        16,
+        open_compiled,
+        modules=True,
+        code=True,
+    ),
 )
