@@ -148,7 +148,7 @@ def test_a_folder_of_somebody_else_needs_trust(
 ) -> None:
     folder = stranger(project, tmp_path / "given")
     for way in WAYS.values():
-        with pytest.raises(InputError, match="was not started here by you.*--trust"):
+        with pytest.raises(InputError, match=r"was not started here by you.*--trust"):
             way(folder)
     for command in COMMANDS:
         assert "was not started here" in refused([part.format(folder) for part in command], capsys)
