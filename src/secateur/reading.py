@@ -65,11 +65,13 @@ def plain(path: str | PathLike[str], fault: Fault, *, largest: int | None = None
     Raises:
         SecateurError: Of the class ``fault``: nothing there, a folder, a pipe, a device, links in a circle, too large.
     """
+    place = Path(path)
     try:
-        _check(Path(path), Path(path).stat(), fault, largest)
-    except (OSError, ValueError) as error:
+        state = place.stat()
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         raise fault(f"Cannot read {path}: {_reason(error)}.") from error
-    return Path(path)
+    _check(place, state, fault, largest)
+    return place
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _check(path: Path, state: os.stat_result, fault: Fault, largest: int | None)
     if kind := kind_of(state.st_mode):
         raise fault(f"Cannot read {path}: it is {kind}, not a plain file.")
     if largest is not None and state.st_size > largest:
-        raise fault(f"Cannot read {path}: it has {state.st_size:,} bytes; a file of this kind has {largest:,} at most.")
+        raise fault(f"{path} is too large: {state.st_size:,} bytes; a file of this kind has {largest:,} at most.")
 
 
 def _reason(error: Exception) -> str:
