@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from secateur.errors import SecateurError, first_line
 
@@ -18,6 +19,7 @@ __all__ = ["allowance", "kind_of", "opened", "parse_json", "plain", "read_bytes"
 
 Fault = type[SecateurError]
 
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GENEROUS, _TIMES = 128 * 2**20, 100
 _MOST_PARTS = 500_000  # lists and objects of one JSON text; each takes some hundred bytes, and two characters
 _LARGEST_JSON = 64 * 2**20
@@ -75,7 +77,7 @@ def plain(path: str | PathLike[str], fault: Fault, *, largest: int | None = None
 
 
 @contextmanager
-def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = None) -> Iterator[BinaryIO]:
+def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = None) -> Iterator[io.BufferedReader]:
     """Opens a plain file for reading bytes; errors while it is read are of the class ``fault`` too.
 
     Raises:
@@ -85,10 +87,16 @@ def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = Non
     # A pipe that took the file's place since is not waited for either.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        with os.fdopen(os.open(place, flags), "rb") as file:
+        file = os.fdopen(os.open(place, flags), "rb")
+    except OSError as error:
+        raise fault(f"Cannot read {path}: {_reason(error)}.") from error
+    try:
+        with file:
             _check(place, os.fstat(file.fileno()), fault, largest)
             yield file
     except OSError as error:
+        if error.filename is not None or error.errno in _OF_WRITING:  # of another file that is written meanwhile
+            raise
         raise fault(f"Cannot read {path}: {_reason(error)}.") from error
 
 

@@ -38,7 +38,7 @@ _WORDS = {"FloorDiv", "Mod", "PythonMod", "ModularIndexing", "CleanDiv", "CeilDi
 
 
 def write_program(traced: Exported, path: Path) -> None:
-    """Writes the traced network as it is."""
+    """Writes the traced network; the inputs that come with it are zeros (:mod:`secateur.deploy.private`)."""
     torch.export.save(traced.program, path)
 
 
