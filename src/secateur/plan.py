@@ -13,7 +13,8 @@ from torch.fx import GraphModule
 from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
 from secateur import arguments
-from secateur.errors import PlanError
+from secateur.errors import PlanError, first_line
+from secateur.reading import parse_json
 
 __all__ = ["Plan", "remember", "remembered"]
 
@@ -97,25 +98,23 @@ class Plan:
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
+            if any(isinstance(part, dict) and part.get("parts") for part in data.get("parts", ())):
+                raise PlanError("The plan is damaged: its parts have parts of their own.")  # `after` lists all in one
             parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
             removed = tuple(map(str, data.get("removed", ())))
             replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
             indices = {str(n): tuple(map(int, v)) for n, v in dict(data.get("indices", {})).items()}
             return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
-            raise PlanError(f"The plan is damaged: {type(error).__name__}: {error}.") from error
+            raise PlanError(f"The plan is damaged: {type(error).__name__}: {first_line(error)}.") from error
 
     @classmethod
     @arguments.checked
     def from_json(cls, text: str) -> Plan:
         """Reads JSON text; raises :class:`PlanError` where it is damaged."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise PlanError(f"The plan is not JSON: {error}.") from error
-        return cls.from_dict(data)
+        return cls.from_dict(parse_json(text, "The plan", PlanError))
 
     def after(self, first: Plan) -> Plan:
         """The single plan that equals ``first`` and then this one (which counts in the cut network's indices)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ __all__ = ["allowance", "kind_of", "opened", "parse_json", "plain", "read_bytes"
 
 Fault = type[SecateurError]
 
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GENEROUS, _TIMES = 128 * 2**20, 100
 _MOST_PARTS = 500_000  # lists and objects of one JSON text; each takes some hundred bytes, and two characters
 _LARGEST_JSON = 64 * 2**20
@@ -65,11 +67,13 @@ def plain(path: str | PathLike[str], fault: Fault, *, largest: int | None = None
     Raises:
         SecateurError: Of the class ``fault``: nothing there, a folder, a pipe, a device, links in a circle, too large.
     """
+    place = Path(path)
     try:
-        _check(Path(path), Path(path).stat(), fault, largest)
-    except (OSError, ValueError) as error:
+        state = place.stat()
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         raise fault(f"Cannot read {path}: {_reason(error)}.") from error
-    return Path(path)
+    _check(place, state, fault, largest)
+    return place
 
 
 @contextmanager
@@ -83,10 +87,16 @@ def opened(path: str | PathLike[str], fault: Fault, *, largest: int | None = Non
     # A pipe that took the file's place since is not waited for either.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        with os.fdopen(os.open(place, flags), "rb") as file:
+        file = os.fdopen(os.open(place, flags), "rb")
+    except OSError as error:
+        raise fault(f"Cannot read {path}: {_reason(error)}.") from error
+    try:
+        with file:
             _check(place, os.fstat(file.fileno()), fault, largest)
             yield file
     except OSError as error:
+        if error.filename is not None or error.errno in _OF_WRITING:  # of another file that is written meanwhile
+            raise
         raise fault(f"Cannot read {path}: {_reason(error)}.") from error
 
 
@@ -94,7 +104,7 @@ def _check(path: Path, state: os.stat_result, fault: Fault, largest: int | None)
     if kind := kind_of(state.st_mode):
         raise fault(f"Cannot read {path}: it is {kind}, not a plain file.")
     if largest is not None and state.st_size > largest:
-        raise fault(f"Cannot read {path}: it has {state.st_size:,} bytes; a file of this kind has {largest:,} at most.")
+        raise fault(f"{path} is too large: {state.st_size:,} bytes; a file of this kind has {largest:,} at most.")
 
 
 def _reason(error: Exception) -> str:

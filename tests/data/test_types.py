@@ -52,7 +52,9 @@ def test_sample_is_seeded_and_normalised() -> None:
 
 def test_wrong_shapes_and_types_are_refused() -> None:
     with pytest.raises(InputError, match="uint8"):
-        Split(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64))
+        Split(torch.zeros(2, 3, 4, 4, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(InputError, match="finite"):
+        Split(torch.full((2, 3, 4, 4), float("nan")), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(InputError, match="one int64 label per image"):
         Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(InputError, match="1 channels"):

@@ -140,7 +140,7 @@ def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         for to in FORMAT_NAMES:
             export(small_cnn().train(), torch.zeros(1, 3, 8, 8), tmp_path / "net", to)
         with pytest.raises(ExportError):
-            export(Branching(), torch.zeros(2, 3), tmp_path / "branching")
+            export(Branching(), torch.zeros(2, 3), tmp_path / "branching.onnx")
     assert capfd.readouterr() == ("", "")
 
 

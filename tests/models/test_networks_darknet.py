@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_files_of_another_size_are_refused_and_nothing_is_loaded(cfg: Path, extr
 
 def test_other_wrong_weights(cfg: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.weights"
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="Cannot read"):
         load_darknet(from_cfg(cfg), path)
     path.write_bytes(b"PK\x03\x04" * 50)
     with pytest.raises(WeightsError, match="version numbers"):
@@ -197,10 +198,10 @@ def test_wrong_cfg_files_name_the_line(cfg: Path, old: str, new: str, words: str
 
 
 def test_a_cfg_that_is_none(tmp_path: Path, cfg: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="Cannot read"):
         create(str(tmp_path / "nowhere.cfg"))
     (tmp_path / "binary.cfg").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not a text file"):
         create(str(tmp_path / "binary.cfg"))
     with pytest.raises(InputError, match="leave classes"):
         create(str(cfg), classes=3)
@@ -258,3 +259,42 @@ def test_channels_of_a_darknet_are_pruned_exactly(cfg: Path) -> None:
     pruned = secateur.prune(model, torch.randn(2, 2, 32, 32), ratio=0.5)
     assert pruned.backend == "module"
     assert pruned.model.layers["3"].branch[0].conv.out_channels == 3
+
+
+GREEDY = {
+    "many weights": "[net]\nchannels=3\n[convolutional]\nfilters=1000000\nsize=9\n",
+    "a wide image": "[net]\nchannels=3\nwidth=1000000\nheight=1000000\n[avgpool]\n",
+    "many layers": "[net]\nchannels=3\n" + "[avgpool]\n" * 5000,
+    "doubled widths": "[net]\nchannels=3\n" + "[route]\nlayers=-1,-1\n" * 60 + "[convolutional]\nfilters=1\n",
+    "negative channels": "[net]\nchannels=-3\n[avgpool]\n",
+    "no groups": "[net]\nchannels=3\n[convolutional]\nfilters=4\ngroups=0\n",
+    "negative size": "[net]\nchannels=3\n[convolutional]\nfilters=4\nsize=-3\n",
+    "no stride": "[net]\nchannels=3\n[convolutional]\nfilters=4\nstride=0\n",
+    "wide padding": "[net]\nchannels=3\n[convolutional]\nfilters=4\npadding=99999999\n",
+    "an option twice": "[net]\nchannels=3\n[convolutional]\nfilters=4\nfilters=5\n",
+    "a number of many digits": "[net]\nchannels=" + "9" * 6000 + "\n[avgpool]\n",
+    "large upsampling": "[net]\nchannels=3\n[upsample]\nstride=100000\n",
+    "large pooling": "[net]\nchannels=3\n[maxpool]\nsize=99999\nstride=1\n",
+    "NUL": "[net]\nchannels=3\0\n[avgpool]\n",
+}
+
+
+@pytest.mark.parametrize("text", GREEDY.values(), ids=GREEDY)
+def test_files_that_want_too_much_are_refused_before_anything_is_built(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn, "Conv2d", lambda *_, **__: pytest.fail("memory was taken"))
+    (tmp_path / "net.cfg").write_text(text)
+    with pytest.raises(InputError) as error:
+        create(str(tmp_path / "net.cfg"))
+    assert len(str(error.value)) < 400
+    assert "\n" not in str(error.value)
+
+
+def test_pipes_in_place_of_files(tmp_path: Path, cfg: Path) -> None:
+    os.mkfifo(tmp_path / "net2.cfg")
+    os.mkfifo(tmp_path / "net2.weights")
+    with pytest.raises(InputError, match="named pipe"):
+        from_cfg(tmp_path / "net2.cfg")
+    with pytest.raises(WeightsError, match="named pipe"):
+        load_darknet(create(str(cfg)), tmp_path / "net2.weights")

@@ -108,3 +108,18 @@ def test_masks_are_read_off_zeros() -> None:
     with torch.no_grad():
         model[0].weight[0, 1] = 0
     assert masks_of(model)["0.weight"].logical_not().nonzero().tolist() == [[0, 1]]
+
+
+def test_masks_from_a_stranger(tmp_path: Path) -> None:
+    import os
+
+    from safetensors.torch import save_file
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="named pipe"):
+        load_masks(tmp_path / "pipe")
+    for shapes in ('{"w": [-2, -4]}', '{"w": [1099511627776]}', '{"w": "ab"}', "[" * 5000, "[1]", '{"v": [8]}'):
+        save_file({"w": torch.ones(1, dtype=torch.uint8)}, tmp_path / "m", metadata={"shapes": shapes})
+        with pytest.raises(WeightsError, match="/m ") as error:
+            load_masks(tmp_path / "m")
+        assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,77 @@ def test_forged_headers_are_refused(file: Path, change: Any, known: bool) -> Non
     forged(file, change)
     with pytest.raises(WeightsError, match=r"net\.sdc"):
         decompress(file, create("lenet300") if known else None)
+
+
+def made_of(path: Path, entries: Any, body: bytes = b"") -> Path:
+    """A file whose header says what it likes, with the digest that belongs to it."""
+    text = json.dumps(entries).encode()
+    coded = deflate(text)
+    made = MAGIC + struct.pack("<II", len(coded), len(text)) + coded + body
+    path.write_bytes(made + hashlib.sha256(made).digest())
+    return path
+
+
+LAYER = {"name": "weight", "dtype": "float32"}
+GREEDY: dict[str, Any] = {
+    "zeros": [LAYER | {"shape": [2**31], "zero": True}],
+    "gaps": [LAYER | {"shape": [2**31], "values": [0.5], "symbols": [1, 1], "bytes": [3, 3]}],
+    "many": [LAYER | {"name": str(i), "shape": [2**20], "zero": True} for i in range(2000)],
+    "overflow": [LAYER | {"shape": [2**61, 2**61], "zero": True}],
+}
+
+
+@pytest.mark.parametrize("entries", GREEDY.values(), ids=GREEDY)
+def test_small_files_cannot_ask_for_much_memory(tmp_path: Path, entries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made_of(tmp_path / "net.sdc", entries)
+    monkeypatch.setattr("secateur.sparsify.storage._tensor", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(WeightsError, match=r"net\.sdc wants .* bytes of memory"):
+        decompress(path)
+    with pytest.raises(WeightsError, match="does not fit the network"):
+        decompress(path, nn.Linear(4, 4))
+
+
+def test_a_network_of_zeros_alone_comes_back(tmp_path: Path) -> None:
+    model = nn.Linear(7000, 7000, bias=False)
+    nn.init.zeros_(model.weight)
+    small = compress(model, tmp_path / "net.sdc")
+    assert small.bytes < 300
+    with pytest.raises(WeightsError, match="wants 196,000,000 bytes"):
+        decompress(small.path)
+    assert not decompress(small.path, model).weight.any()
+    assert not decompress(small.path, largest=196_000_000)["weight"].any()
+
+
+ODD: dict[str, Any] = {
+    "one name twice": [LAYER | {"shape": [2], "zero": True}] * 2,
+    "no list": {"a": 1},
+    "a list of texts": ["x"],
+    "half a size": [LAYER | {"shape": [2.5], "zero": True}],
+    "sizes in words": [LAYER | {"shape": "22", "zero": True}],
+    "many dimensions": [LAYER | {"shape": [1] * 100, "zero": True}],
+    "nested": json.loads("[" * 400 + "]" * 400),
+    "a type in a list": [LAYER | {"shape": [2], "dtype": ["float32"], "zero": True}],
+}
+
+
+@pytest.mark.parametrize("entries", ODD.values(), ids=ODD)
+def test_odd_headers(tmp_path: Path, entries: Any) -> None:
+    with pytest.raises(WeightsError, match=r"net\.sdc is damaged") as error:
+        decompress(made_of(tmp_path / "net.sdc", entries))
+    assert "\n" not in str(error.value)
+
+
+def test_truth_values_are_0_or_1(tmp_path: Path) -> None:
+    body = deflate(b"\x07")
+    entry = {"name": "b", "dtype": "bool", "shape": [1], "bytes": [len(body)]}
+    with pytest.raises(WeightsError, match="truth values"):
+        decompress(made_of(tmp_path / "net.sdc", [entry], body))
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "net.sdc")
+    with pytest.raises(WeightsError, match="named pipe"):
+        decompress(tmp_path / "net.sdc")
 
 
 def test_files_with_the_values_in_the_header_are_still_read(tmp_path: Path) -> None:

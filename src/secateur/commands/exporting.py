@@ -49,9 +49,10 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
         SecateurError: What exporting raises.
     """
     from secateur.deploy import export as write
+    from secateur.deploy.formats import format_of
     from secateur.deploy.scored import scored
 
-    to = wish.to or _format_of(path)
+    to = format_of(path, wish.to)
     data = labelled([opened], wish.data or wish.calibration, opened.inputs)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
@@ -67,14 +68,6 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
     if data is not None and wish.images != 0:
         check = scored(check, data, images=wish.images)
         say(f"In {check.runtime}: {check.top1:.2f} % of {check.scored:,} test images right, loss {check.loss:.4f}.")
-
-
-def _format_of(path: Path) -> str:
-    """The format that the ending stands for; an unknown ending is passed on, to be refused with the nearest names."""
-    from secateur.deploy.formats import FORMATS
-
-    endings = {FORMATS[name].suffix: name for name in FORMATS}
-    return endings.get(path.suffix, path.suffix.removeprefix(".") or "onnx")
 
 
 def _calibration(opened: Opened, wish: Wish) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.data.load import DATASETS, DataEntry, load
 from secateur.data.streamed import StreamedSplit
-from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, statistics
+from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, scale_of, statistics
 
 __all__ = [
     "DATASETS",
@@ -15,5 +15,6 @@ __all__ = [
     "Split",
     "StreamedSplit",
     "load",
+    "scale_of",
     "statistics",
 ]

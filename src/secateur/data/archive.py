@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from secateur.data.cache import disk_errors
-from secateur.errors import DataError
+from secateur.errors import DataError, first_line
+from secateur.reading import allowance, opened
+from secateur.zips import opened_zip
 
 __all__ = ["SUFFIXES", "digest_of", "is_archive", "unpack"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".zip")
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, UnicodeDecodeError)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, ValueError,
+           NotImplementedError, RuntimeError, struct.error, OverflowError, IndexError)  # fmt: skip
+
+_FEWEST, _BYTES_EACH = 10_000, 100
+"""Members that an archive may have: so many, or one for so many of its bytes."""
+_LARGEST_READ = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ def is_archive(path: Path) -> bool:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with opened(path, DataError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -63,19 +73,17 @@ def unpack(path: Path, cache: Path, digest: str) -> Path:
             _unpack_checked(path, partial)
             with contextlib.suppress(FileExistsError):
                 partial.rename(folder)
+        except DataError:
+            raise
         except _DAMAGE as error:
-            raise DataError(f"{path} is damaged or no archive: {error or type(error).__name__}") from error
+            raise DataError(f"{path} is damaged or no archive: {first_line(error)}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _unpack_checked(path: Path, target: Path) -> None:
-    with _opened(path) as archive:
-        members = _members(archive)
-        for member in members:
-            _check(member, path)
-    total = sum(member.size for member in members)
+    total = _checked_size(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if total > free:
@@ -87,23 +95,83 @@ def _unpack_checked(path: Path, target: Path) -> None:
         for name, source in _files(archive):
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            with source, file.open("wb") as out:
+            with source, file.open("xb") as out:
                 shutil.copyfileobj(source, out)
 
 
-def _opened(path: Path) -> tarfile.TarFile | zipfile.ZipFile:
-    if path.name.lower().endswith(".zip"):
-        return zipfile.ZipFile(path)
-    return tarfile.open(path)
+def _checked_size(path: Path) -> int:
+    """Bytes that an archive unpacks to, once every member has been looked at; stops at the first that is wrong."""
+    size = path.stat().st_size
+    total, most, seen = 0, max(_FEWEST, size // _BYTES_EACH), set()
+    with _opened(path) as archive:
+        for member in _members(archive):
+            _check(member, path)
+            place = PurePosixPath(member.name)
+            if member.kind == "file" and place in seen:
+                raise DataError(f"{path} is not unpacked: it has two members named {member.name[:80]!r}.")
+            seen.add(place)
+            total += member.size
+            if total > allowance(size) or len(seen) > most:
+                raise DataError(
+                    f"{path} is not unpacked: its {size:,} bytes become more than {allowance(size):,} bytes, or more "
+                    f"than {most:,} files, as no images do."
+                )
+    return total
 
 
-def _members(archive: tarfile.TarFile | zipfile.ZipFile) -> list[_Member]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
+    """The archive; nothing that it says of itself makes a single read large."""
+    with opened(path, DataError) as file:
+        size, lower = os.fstat(file.fileno()).st_size, path.name.lower()
+        if lower.endswith(".zip"):
+            with opened_zip(file, str(path), DataError, most=max(_FEWEST, size // _BYTES_EACH)) as archive:
+                yield archive
+            return
+        with _stream(file, lower) as content:
+            careful: Any = _Careful(content)
+            with tarfile.open(fileobj=careful, mode="r:") as packed:
+                yield packed
+
+
+def _stream(file: IO[bytes], name: str) -> Any:
+    if name.endswith((".gz", ".tgz")):
+        return gzip.open(file)
+    if name.endswith((".xz", ".txz")):
+        return lzma.open(file)
+    return bz2.open(file) if name.endswith(".bz2") else file
+
+
+class _Careful:
+    """A stream whose reads are small: a header that says it is gigabytes long would be read in one go."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= _LARGEST_READ:
+            raise tarfile.ReadError(f"a header of {count:,} bytes")
+        return self._stream.read(count)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _members(archive: tarfile.TarFile | zipfile.ZipFile) -> Iterator[_Member]:
     if isinstance(archive, zipfile.ZipFile):
-        return [_Member(m.filename, m.file_size, _zip_kind(m)) for m in archive.infolist()]
-    return [_Member(m.name, m.size, _tar_kind(m)) for m in archive]
+        yield from (_Member(m.filename, m.file_size, _zip_kind(m)) for m in archive.infolist())
+        return
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # else every one is kept
+        yield _Member(member.name, member.size, _tar_kind(member))
 
 
 def _tar_kind(member: tarfile.TarInfo) -> str:
+    if member.issparse():
+        return "file with holes"  # which says that it is larger than what it holds
     if member.isreg():
         return "file"
     if member.isdir():
@@ -126,7 +194,7 @@ def _check(member: _Member, path: Path) -> None:
     if outside or member.kind not in ("file", "folder"):
         what = "leads out of its folder" if outside else f"is a {member.kind}"
         raise DataError(
-            f"{path} is not unpacked: its member {member.name!r} {what}. "
+            f"{path} is not unpacked: its member {member.name[:80]!r} {what}. "
             f"An archive of images holds plain files and folders only; pack it anew."
         )
 
@@ -138,6 +206,7 @@ def _files(archive: tarfile.TarFile | zipfile.ZipFile) -> Iterator[tuple[str, IO
                 yield info.filename, archive.open(info)
         return
     for member in archive:
+        archive.members = []  # type: ignore[attr-defined]
         source = archive.extractfile(member) if member.isreg() else None
         if source is not None:
             yield member.name, source

@@ -7,9 +7,10 @@ counts, and images that most of them held to be unknown or no face are left out.
 from __future__ import annotations
 
 import csv
-import sys
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from secateur.data.cache import remember
 from secateur.data.raw import Raw, Request
 from secateur.data.types import AnySplit, Split
 from secateur.errors import DataError, InputError
+from secateur.reading import opened
 
 __all__ = ["read_fer", "read_ferplus"]
 
@@ -26,6 +28,7 @@ _FER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 _PARTS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 _SIDE = 48
+_LONGEST = 100_000  # characters of a line; an image has 4 · 48² and a few
 
 
 def read_fer(request: Request) -> Raw:
@@ -70,17 +73,25 @@ def _raw(name: str, classes: tuple[str, ...], splits: dict[str, Split]) -> Raw:
 
 def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row) of a CSV file that has the ``wanted`` columns."""
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+        with opened(path, DataError) as content, io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(_lines(file, path))
             missing = [name for name in wanted if name not in (reader.fieldnames or [])]
             if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it has {reader.fieldnames}.")
+                there = str(list(reader.fieldnames or ()))[:200]
+                raise DataError(f"{path} has no column {', '.join(missing)}; it has {there}.")
             for row in reader:
                 yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Lines of a table; a line without end would be read into memory whole."""
+    while line := file.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise DataError(f"{path} is damaged: it has a line of more than {_LONGEST:,} characters.")
+        yield line
 
 
 def _majorities(path: Path) -> list[int]:

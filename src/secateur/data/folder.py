@@ -18,6 +18,7 @@ from secateur.data.raw import Raw, Request
 from secateur.data.streamed import StreamedSplit
 from secateur.data.types import AnySplit, Split
 from secateur.errors import DataError, InputError
+from secateur.reading import plain
 
 __all__ = ["IN_MEMORY_BYTES", "opened", "read_folder"]
 
@@ -65,22 +66,26 @@ def read_folder(request: Request) -> Raw:
     name = request.name or _stem(request.path)
     layout = _scan(request.path, name)
     files = layout.all_files()
-    shape = probe(files, request.image_size)
-    if len(files) * shape[0] * shape[1] * shape[2] > IN_MEMORY_BYTES:
+    kind = probe(files, request.image_size)
+    if len(files) * kind.bytes > IN_MEMORY_BYTES:
         streams: dict[str, AnySplit] = {
-            part: StreamedSplit(paths, torch.tensor(labels), shape) for part, (paths, labels) in layout.files.items()
+            part: StreamedSplit(paths, torch.tensor(labels), kind.shape, deep=kind.deep)
+            for part, (paths, labels) in layout.files.items()
         }
         return _raw(name, layout.classes, streams, 0)
 
     def build() -> tuple[tuple[str, ...], dict[str, Split]]:
         return layout.classes, {
-            part: Split(decode_all(paths, shape), torch.tensor(labels))
-            for part, (paths, labels) in layout.files.items()
+            part: Split(decode_all(paths, kind), torch.tensor(labels)) for part, (paths, labels) in layout.files.items()
         }
 
-    key = f"{request.digest or _listing(request.path, files)}"[:24] + "-{}x{}x{}".format(*shape)
+    key = (
+        f"{request.digest or _listing(request.path, files)}"[:24]
+        + "-{}x{}x{}".format(*kind.shape)
+        + ("-deep" if kind.deep else "")
+    )
     classes, splits = remember(request.cache, key, build)
-    return _raw(name, classes, splits, shape[1] // 8)
+    return _raw(name, classes, splits, kind.shape[1] // 8)
 
 
 def _raw(name: str, classes: tuple[str, ...], parts: Mapping[str, AnySplit], pad: int) -> Raw:
@@ -146,6 +151,6 @@ def _listing(root: Path, files: Sequence[Path]) -> str:
     """A digest of names, sizes and times of change, standing in for the images' content."""
     digest = hashlib.sha256(str(root.resolve()).encode())
     for path in files:
-        state = path.stat()
+        state = plain(path, DataError).stat()
         digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
+from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -13,7 +16,8 @@ from torch import Tensor
 
 from secateur.data.raw import Raw, Request
 from secateur.data.types import Split
-from secateur.errors import DataError, InputError
+from secateur.errors import DataError, InputError, first_line
+from secateur.reading import allowance, opened
 
 __all__ = ["find_idx", "read_idx", "read_mnist"]
 
@@ -66,20 +70,31 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         DataError: The header or the length is wrong.
     """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    magic = content[:4]
+    with opened(path, DataError) as file:
+        packed = path.suffix == ".gz"
+        size = os.fstat(file.fileno()).st_size
+        try:
+            if packed:
+                with gzip.open(file) as unpacked:
+                    return _read(unpacked, path, allowance(size))
+            return _read(file, path, size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is damaged: {first_line(error)}") from error
+
+
+def _read(source: IO[bytes] | gzip.GzipFile, path: Path, most: int) -> Tensor:
+    magic = source.read(4)
     if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
         raise DataError(f"{path} is no IDX file of unsigned bytes: it starts with {magic.hex() or 'nothing'}.")
-    start = 4 + 4 * magic[3]
-    if len(content) < start:
+    sizes = source.read(4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
         raise DataError(f"{path} is damaged: it ends within its header.")
-    shape = struct.unpack(f">{magic[3]}I", content[4:start])
-    wanted = int(np.prod(shape, dtype=np.int64))
-    if len(content) - start != wanted:
-        raise DataError(
-            f"{path} is damaged: its header says shape {shape}, {wanted} bytes; {len(content) - start} follow."
-        )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+    shape = struct.unpack(f">{magic[3]}I", sizes)
+    wanted = prod(shape)
+    if wanted > most:
+        raise DataError(f"{path} is damaged: its header says shape {shape}, {wanted:,} bytes, more than it can hold.")
+    content = source.read(wanted + 1)  # never more than the header says
+    if len(content) != wanted:
+        follow = "more" if len(content) > wanted else len(content)
+        raise DataError(f"{path} is damaged: its header says shape {shape}, {wanted} bytes; {follow} follow.")
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())

@@ -19,7 +19,7 @@ from secateur.data.folder import opened, read_folder
 from secateur.data.idx import find_idx, read_mnist
 from secateur.data.raw import Raw, Request
 from secateur.data.sampling import draw, hold_out
-from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, statistics
+from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, scale_of, statistics
 from secateur.errors import DataError, InputError, UnknownNameError
 from secateur.registry import Registry
 
@@ -97,7 +97,9 @@ def load(
         raise UnknownNameError("normalisation", normalise, ("data", "imagenet"))
     read, path = _reader(str(name_or_path))
     raw = read(Request(path, cache_folder(cache_dir), image_size))
-    mean, std = statistics(raw.train, 50_000 if isinstance(raw.train, Split) else 2_000)
+    looked_at = 50_000 if isinstance(raw.train, Split) else 2_000
+    scale = scale_of(raw.train, looked_at)
+    mean, std = statistics(raw.train, looked_at, scale=scale)
     raw = _resized(_split(raw, validation, seed, limit), image_size)
     assert raw.test is not None
     assert raw.validation is not None
@@ -113,6 +115,7 @@ def load(
         pad=raw.pad,
         flip=raw.flip,
         source=str(path or "embedded"),
+        scale=scale,
     )
     return data if normalise == "data" else data.with_normalisation(*_imagenet(raw.train.shape[0]))
 
@@ -202,9 +205,9 @@ def _resized(raw: Raw, size: int | None) -> Raw:
 def _scaled(split: AnySplit, size: int) -> AnySplit:
     if not isinstance(split, Split):
         return split
-    images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
+    images = torch.empty(len(split), split.shape[0], size, size, dtype=split.images.dtype)
     for start in range(0, len(split), 1000):
         part = split.images[start : start + 1000].float()
         part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        images[start : start + 1000] = part.round().clamp(0, 255).to(torch.uint8)
+        images[start : start + 1000] = part.round().clamp(0, 255) if images.dtype == torch.uint8 else part
     return Split(images, split.labels)

@@ -29,12 +29,14 @@ class StreamedSplit:
         labels: int64, (N,).
         shape: (C, H, W) that every file is scaled and cropped to.
         workers: Processes that decode; 0 decodes in the calling process.
+        deep: Whether they have more than 8 bits, and are given as float32.
     """
 
     files: tuple[Path, ...]
     labels: Tensor
     shape: tuple[int, int, int]
     workers: int = _WORKERS
+    deep: bool = False
 
     def __len__(self) -> int:
         """Number of images."""
@@ -47,7 +49,7 @@ class StreamedSplit:
     def batches(
         self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (uint8 images, labels) in ``order``.
+        """Yields (uint8 or float32 images, labels) in ``order``.
 
         With ``crop_seed`` every image is a random crop that depends on the seed and the image alone, so
         that it is the same with any number of workers.
@@ -72,7 +74,7 @@ class StreamedSplit:
     def subset(self, indices: Tensor) -> StreamedSplit:
         """The images at ``indices``."""
         files = tuple(self.files[i] for i in indices.tolist())
-        return StreamedSplit(files, self.labels[indices], self.shape, self.workers)
+        return StreamedSplit(files, self.labels[indices], self.shape, self.workers, self.deep)
 
 
 _Item = tuple[Tensor, int] | str
@@ -90,7 +92,7 @@ class _Files(Dataset[_Item]):
     def __getitem__(self, index: int) -> _Item:
         seed = None if self.crop_seed is None else f"{self.crop_seed}/{index}"
         try:
-            image = decode(self.split.files[index], self.split.shape, crop_seed=seed)
+            image = decode(self.split.files[index], self.split.shape, deep=self.split.deep, crop_seed=seed)
         except DataError as error:
             return str(error)
         return image, int(self.split.labels[index])

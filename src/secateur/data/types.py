@@ -12,7 +12,7 @@ from torch import Tensor
 from secateur import arguments
 from secateur.errors import InputError
 
-__all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "statistics"]
+__all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "scale_of", "statistics"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of most ImageNet networks."""
@@ -39,7 +39,7 @@ class AnySplit(Protocol):
     def batches(
         self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (uint8 images (B, C, H, W), int64 labels (B,)), in ``order`` or as stored."""
+        """Yields (images (B, C, H, W): uint8 or float32, int64 labels (B,)), in ``order`` or as stored."""
         ...
 
     def subset(self, indices: Tensor) -> AnySplit:
@@ -53,7 +53,7 @@ class Split:
     """Labelled images in memory.
 
     Attributes:
-        images: uint8, (N, C, H, W).
+        images: uint8, or float32 for images of more than 8 bits; (N, C, H, W).
         labels: int64, (N,).
 
     >>> split = Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))
@@ -66,9 +66,11 @@ class Split:
 
     def __post_init__(self) -> None:
         """Checks types and shapes."""
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+        if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32):
             got = f"{self.images.dtype} {tuple(self.images.shape)}"
-            raise InputError(f"Split(images=…) wants uint8 images of shape (N, C, H, W); got {got}.")
+            raise InputError(f"Split(images=…) wants uint8 or float32 images of shape (N, C, H, W); got {got}.")
+        if self.images.is_floating_point() and not bool(self.images.isfinite().all()):
+            raise InputError("Split(images=…) wants finite numbers; got NaN or infinity among them.")
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
             got = f"{self.labels.dtype} {tuple(self.labels.shape)} for {len(self.images)} images"
             raise InputError(f"Split(labels=…) wants one int64 label per image; got {got}.")
@@ -90,7 +92,7 @@ class Split:
     def batches(
         self, batch_size: int, *, order: Tensor | None = None, crop_seed: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (uint8 images, labels) in ``order``; ``crop_seed`` is for streamed splits only."""
+        """Yields (images, labels) in ``order``; ``crop_seed`` is for streamed splits only."""
         for start in range(0, len(self if order is None else order), batch_size):
             stop = start + batch_size
             if order is None:
@@ -114,11 +116,13 @@ class DataSet:
         train: Images to train on (what ``validation`` holds out is not in it).
         validation: Images held out of the training images; may be empty.
         test: Images that no decision is based on.
-        mean: Per channel, of pixels scaled to [0, 1].
-        std: Per channel, of pixels scaled to [0, 1].
+        mean: Per channel, of pixels divided by ``scale``.
+        std: Per channel, of pixels divided by ``scale``.
         pad: Default augmentation: pixels of zero padding before the random crop; 0 for none.
         flip: Default augmentation: mirror half of the images.
         source: Where the images came from (a path as given, or ``embedded``).
+        scale: What pixels are divided by before anything else: 255, or for images of more than 8 bits the largest
+            number in the training images (:func:`scale_of`).
     """
 
     name: str
@@ -132,11 +136,12 @@ class DataSet:
     pad: int = 0
     flip: bool = False
     source: str = ""
+    scale: float = 255.0
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) → float32 ``(images / 255 − mean) / std``, same memory layout."""
+        """uint8 or float32 (B, C, H, W) → float32 ``(images / scale − mean) / std``, same memory layout."""
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        return images.to(torch.float32).sub_(mean * 255).mul_(1 / (std * 255))
+        return images.to(torch.float32, copy=True).sub_(mean * self.scale).mul_(1 / (std * self.scale))
 
     def sample(self, count: int, *, split: str = "train", seed: int = 0) -> Tensor:
         """``count`` normalised images (fewer if there are not so many), drawn with ``seed``.
@@ -167,16 +172,48 @@ class DataSet:
         return replace(self, mean=tuple(mean), std=tuple(std))
 
 
+def scale_of(split: AnySplit, limit: int = 50_000) -> float:
+    """What the pixels of a split are divided by: 255 for bytes, else the largest magnitude that occurs in it.
+
+    So images of 12 bits in files of 16, of 32 bits and of floating-point numbers all come to lie within [−1, 1].
+
+    Args:
+        split: The training images.
+        limit: How many of them are looked at.
+    """
+    largest = 0.0
+    for images, _ in split.batches(500, order=_spread(split, limit)):
+        if images.dtype == torch.uint8:
+            return 255.0
+        largest = max(largest, float(images.abs().max()))
+    return largest or 1.0
+
+
+def _spread(split: AnySplit, limit: int) -> Tensor:
+    return torch.arange(len(split))[:: max(1, -(-len(split) // limit))]
+
+
 @arguments.checked
-def statistics(split: AnySplit, limit: int = 50_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (up to ``limit``) images scaled to [0, 1]."""
+def statistics(
+    split: AnySplit, limit: int = 50_000, *, scale: float | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of (up to ``limit``) images divided by ``scale``.
+
+    Args:
+        split: The training images.
+        limit: How many of them are looked at.
+        scale: By default what :func:`scale_of` gives: 255 for bytes.
+    """
     if limit < 1:
         raise InputError(f"statistics(limit=…) is how many images are looked at, at least 1; got {limit}.")
-    order = torch.arange(len(split))[:: max(1, -(-len(split) // limit))]
+    if scale is None:
+        scale = scale_of(split, limit)
+    if scale <= 0:
+        raise InputError(f"statistics(scale=…) is what pixels are divided by, above 0; got {scale}.")
     channels = split.shape[0]
     total, squares, pixels = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
-    for images, _ in split.batches(500, order=order):
-        values = images.transpose(0, 1).reshape(channels, -1).float() / 255
+    for images, _ in split.batches(500, order=_spread(split, limit)):
+        values = images.transpose(0, 1).reshape(channels, -1).float() / scale
         total += values.sum(1).double()
         squares += values.square().sum(1).double()
         pixels += values.shape[1]

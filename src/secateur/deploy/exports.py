@@ -15,7 +15,8 @@ from secateur.checks import check_inputs as sound_inputs
 from secateur.checks import check_kind
 from secateur.deploy.calibration import check_calibration, judge_int8, write_int8
 from secateur.deploy.checks import Agreement, ExportCheck, agreement, noise
-from secateur.deploy.formats import FORMATS, Format
+from secateur.deploy.formats import FORMATS, Format, format_of
+from secateur.deploy.private import private
 from secateur.deploy.publish import publish, scratch, target
 from secateur.deploy.tracing import quiet, trace
 from secateur.errors import ExportError, InputError
@@ -32,7 +33,7 @@ def export(
     model: nn.Module,
     example_inputs: ExampleInputs,
     path: str | PathLike[str],
-    to: str = "onnx",
+    to: str | None = None,
     *,
     calibration: ExampleInputs | None = None,
     check_inputs: ExampleInputs | None = None,
@@ -46,9 +47,12 @@ def export(
     Args:
         model: A module, or a graph module such as ``ExportedProgram.module()`` gives.
         example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
-        path: Where to write; its folder must exist.
-        to: ``onnx`` (one file with all weights, up to 2 GB), ``openvino`` (``.xml``, with its ``.bin`` beside
-            it), ``litert``, ``executorch`` (both for the batch size of the example inputs) or ``pt2``.
+        path: Where to write; its folder must exist. Its ending says the format: ``.onnx`` (one file with all weights,
+            up to 2 GB), ``.xml`` (OpenVINO, with its ``.bin`` beside it), ``.tflite`` (LiteRT) and ``.pte``
+            (ExecuTorch; both for the batch size of the example inputs) or ``.pt2``. Nothing of the inputs' values
+            gets into the file.
+        to: The format (``onnx``, ``openvino``, ``litert``, ``executorch``, ``pt2``), for names without an ending; it
+            must not be another one than the ending says.
         calibration: Samples, best a few hundred real ones, prepared as for the network: weights and activations
             are quantised to 8 bits by the ranges that these give (``onnx``, ``openvino`` and ``litert``). Such a
             file is not held to ``tolerance``; how near it came is in the result.
@@ -63,10 +67,12 @@ def export(
         UnknownNameError: When ``to`` is not a known format.
         InputError: When a package that the format needs is missing (the message holds the install command), the
             format has no int8, or the calibration samples do not fit.
-        ExportError: When the network cannot be traced, an operator cannot be converted, the file cannot
-            be written, or it computes something else; no file is left then.
+        ExportError: When the file's name says no format or another one, the network cannot be traced, an operator
+            cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
-    format_, path = FORMATS[to], target(path)
+    path = target(path)
+    to = format_of(path, to)
+    format_ = FORMATS[to]
     format_.need(f"Export to {to!r}", int8=calibration is not None)
     if tolerance < 0:
         raise InputError(f"export(tolerance=…) is the allowed difference, 0 or more; got {tolerance!r}.")
@@ -78,7 +84,7 @@ def export(
         check_inputs = noise(example_inputs) if calibration is None else calibration
     sound_inputs(check_inputs, "check_inputs")
     with evaluating(model), quiet(), scratch(path) as folder:
-        traced = trace(model, example_inputs, free=not format_.fixed_batch)
+        traced = private(trace(model, example_inputs, free=not format_.fixed_batch))
         file = Path(folder) / path.name
         _write(format_, traced, calibration, file, path)
         found = agreement(model, format_.load(file), check_inputs, None if traced.dynamic else traced.batch)

@@ -16,7 +16,7 @@ from secateur.runtimes import RUNTIMES
 from secateur.runtimes.base import need
 from secateur.types import ExampleInputs
 
-__all__ = ["FORMATS", "Format", "Quantise", "Runner"]
+__all__ = ["FORMATS", "Format", "Quantise", "Runner", "format_of"]
 
 Runner = Callable[[ExampleInputs], list[Tensor]]
 """Runs an exported file on inputs and returns its output tensors in order."""
@@ -78,3 +78,34 @@ class Format:
 
 
 FORMATS: Registry[Format] = Registry("export format")
+
+
+def format_of(path: Path, to: str | None = None) -> str:
+    """The format that a file's name stands for: a name in :data:`FORMATS`.
+
+    Args:
+        path: The file to be written.
+        to: The format that was asked for; the name must not say another one. A name without an ending says nothing.
+
+    Raises:
+        UnknownNameError: There is no format ``to``.
+        ExportError: The name has no ending, an unknown one, or that of another format.
+
+    >>> format_of(Path("net.onnx"))
+    'onnx'
+    """
+    endings = {FORMATS[name].suffix: name for name in FORMATS}
+    known = ", ".join(f"{suffix} ({name})" for suffix, name in sorted(endings.items()))
+    ending = path.suffix.lower()
+    if to is not None:
+        own = FORMATS[to].suffix
+        if ending not in ("", own):
+            raise ExportError(
+                f"A file of the format {to!r} ends in {own}; got the name {path.name!r}. Leave the format "
+                f"out, or give the ending that belongs to it: {known}."
+            )
+        return to
+    if ending not in endings:
+        what = f"ends in {path.suffix!r}, which is none of a format" if ending else "has no ending that says its format"
+        raise ExportError(f"The name {path.name!r} {what}; there are {known}.")
+    return endings[ending]

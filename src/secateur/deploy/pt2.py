@@ -18,7 +18,7 @@ __all__ = ["read_program", "write_program"]
 
 
 def write_program(traced: Exported, path: Path) -> None:
-    """Writes the traced network as it is."""
+    """Writes the traced network; the inputs that come with it are zeros (:mod:`secateur.deploy.private`)."""
     torch.export.save(traced.program, path)
 
 

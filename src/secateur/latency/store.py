@@ -13,7 +13,8 @@ from typing import Any
 from secateur.data.cache import cache_folder
 from secateur.errors import DataError
 from secateur.measure.machine import machine
-from secateur.recipe.files import read_json, write_json
+from secateur.reading import read_json
+from secateur.recipe.files import write_json
 from secateur.runtimes import RUNTIMES, Runtime
 
 __all__ = ["Setting", "Times"]
@@ -81,7 +82,7 @@ class Times:
         if not path.exists():
             return cls(path, facts)
         try:
-            found = read_json(path)
+            found = read_json(path, DataError)
             layers = {str(k): {str(w): _positive(ms) for w, ms in v.items()} for k, v in found["layers"].items()}
             if found["format"] != _FORMAT or found["facts"] != facts:
                 raise ValueError("it was written for something else")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from secateur.errors import InputError, UnknownNameError
 from secateur.models.darknet_cfg import Section, darknet53_cfg, parse_cfg, yolov3_cfg
+from secateur.reading import read_text
 
 __all__ = ["Convolution", "Darknet", "Detection", "Residual", "darknet53", "from_cfg", "yolov3"]
+
+_LARGEST = 2**20  # bytes of a .cfg; YOLOv3's has 8,000
+_MOST_LAYERS, _MOST_WEIGHTS, _MOST_PIXELS = 2000, 200_000_000, 2**25  # YOLOv3 has 107, 62 million and 519,168
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
@@ -39,19 +44,26 @@ class Detection:
     classes: int
 
 
+_SIZES = (("filters", None), ("size", 1), ("groups", 1))
+"""Options of a convolution that say how many weights it has, with their defaults."""
+
+
 class Convolution(nn.Module):
     """Convolution, batch normalisation where the file has it (else a bias), activation."""
 
     def __init__(self, section: Section, inputs: int) -> None:
         """``inputs`` are the channels of the layer before."""
         super().__init__()
-        size, groups = section.number("size", 1), section.number("groups", 1)
+        filters, size, groups = (section.number(key, one) for key, one in _SIZES)
         padding = size // 2 if section.number("pad", 0) else section.number("padding", 0)
         norm = bool(section.number("batch_normalize", 0))
-        filters = section.number("filters")
-        if filters < 1 or inputs % groups or filters % groups:
+        if groups < 1 or filters < 1 or inputs % groups or filters % groups:
             raise InputError(f"{section.where}: {inputs} → {filters} channels in {groups} groups cannot be built.")
         stride = section.number("stride", 1)
+        if not (0 < size < 2**10 and 0 < stride < 2**10 and 0 <= padding < 2**10):
+            raise InputError(
+                f"{section.where}: a convolution of size {size}, stride {stride} and padding {padding} cannot be built."
+            )
         self.conv = nn.Conv2d(inputs, filters, size, stride, padding, groups=groups, bias=not norm)
         self.norm = nn.BatchNorm2d(filters) if norm else nn.Identity()
         self.activation = _activation(section)
@@ -115,10 +127,22 @@ class Darknet(nn.Module):
         net, *layers = sections
         channels = net.number("channels", 3)
         self.image = (channels, net.number("height", 416), net.number("width", 416))
+        if min(self.image) < 1 or prod(self.image) > _MOST_PIXELS or len(layers) > _MOST_LAYERS:
+            raise InputError(
+                f"{net.where}: {len(layers):,} layers for images of {' × '.join(map(str, self.image))}; built are "
+                f"{_MOST_LAYERS:,} layers at most, and images of {_MOST_PIXELS:,} values."
+            )
         self.layers = nn.ModuleDict()
         self.steps: list[tuple[int, tuple[int, ...]]] = []
         widths = {-1: channels}
+        weights = 0
         for index, section in enumerate(layers):
+            weights += _weights(section, widths[index - 1])
+            if weights > _MOST_WEIGHTS:  # before any memory is taken for them
+                raise InputError(
+                    f"{section.where}: up to here the network has {weights:,} weights; built are "
+                    f"{_MOST_WEIGHTS:,} at most."
+                )
             layer, inputs, widths[index] = _layer(section, index, widths)
             self.layers[str(index)] = layer
             self.steps.append((index, inputs))
@@ -156,6 +180,14 @@ class Darknet(nn.Module):
         return tuple(found) if found else x.flatten(1) if x.shape[2:] == (1, 1) else x
 
 
+def _weights(section: Section, inputs: int) -> int:
+    """How many weights a layer has."""
+    if section.kind != "convolutional":
+        return 0
+    filters, size, groups = (section.number(key, one) for key, one in _SIZES)
+    return abs(filters) * (inputs // max(groups, 1) + 4) * size * size
+
+
 def _last_uses(steps: Sequence[tuple[int, tuple[int, ...]]]) -> dict[int, int]:
     """By layer, the last one that takes its output."""
     return {source: index for index, inputs in steps for source in inputs}
@@ -177,7 +209,7 @@ def _layer(section: Section, index: int, widths: Mapping[int, int]) -> tuple[nn.
             inputs = _places(section, "layers", index)
             return _Route(), inputs, sum(widths[i] for i in inputs)
         case "upsample":
-            return nn.Upsample(scale_factor=section.number("stride", 2), mode="nearest"), one, before
+            return _upsample(section), one, before
         case "maxpool":
             return _maxpool(section), one, before
         case "avgpool":
@@ -203,10 +235,19 @@ def _activation(section: Section) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
+def _upsample(section: Section) -> nn.Module:
+    stride = section.number("stride", 2)
+    if not 0 < stride <= 32:
+        raise InputError(f"{section.where}: [upsample] by {stride} cannot be built.")
+    return nn.Upsample(scale_factor=stride, mode="nearest")
+
+
 def _maxpool(section: Section) -> nn.Module:
     """Darknet's pooling: it pads size − 1 pixels, the odd one at the end."""
     stride = section.number("stride", 1)
     size = section.number("size", stride)
+    if not 0 < size < 2**10:
+        raise InputError(f"{section.where}: [maxpool] of size {size} cannot be built.")
     if section.number("padding", size - 1) == size - 1:
         if size == stride == 2:
             return nn.MaxPool2d(2, ceil_mode=True)
@@ -243,11 +284,7 @@ def from_cfg(path: str | Path) -> Darknet:
         InputError: The file is missing or no text, or describes what cannot be built; names the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The network file {str(path)!r} cannot be read: {error}.") from error
-    return Darknet(parse_cfg(text, path.name))
+    return Darknet(parse_cfg(read_text(path, InputError, largest=_LARGEST), path.name))
 
 
 def darknet53(classes: int = 1000) -> Darknet:

@@ -43,7 +43,7 @@ class Section:
         """An option that is a whole number."""
         (value, *more) = self.numbers(key, None if default is None else (default,))
         if more:
-            raise InputError(f"{self.where}: {key} of [{self.kind}] wants one number; got {self.options[key]!r}.")
+            raise InputError(f"{self.where}: {key} of [{self.kind}] wants one number; got {self.options[key][:60]!r}.")
         return value
 
     def numbers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ class Section:
         try:
             return tuple(int(part) for part in text.split(",") if part.strip())
         except ValueError as error:
-            raise InputError(f"{self.where}: {key} of [{self.kind}] wants whole numbers; got {text!r}.") from error
+            raise InputError(f"{self.where}: {key} of [{self.kind}] wants whole numbers; got {text[:60]!r}.") from error
 
 
 def parse_cfg(text: str, source: str = "the .cfg") -> list[Section]:
@@ -98,14 +98,17 @@ def _option(line: str, sections: list[Section], where: str) -> None:
     if not equals or not sections:
         raise InputError(f"{where}: wanted [section] or key=value inside one; got {line[:60]!r}.")
     assert isinstance(sections[-1].options, dict)  # made above; nobody else has it yet
-    sections[-1].options[key.strip()] = value.strip()
+    options, key, value = sections[-1].options, key.strip(), value.strip()
+    if options.get(key, value) != value:  # Darknet takes the first, others the last
+        raise InputError(f"{where}: {key[:60]} is given twice in one section, with different values.")
+    options[key] = value
 
 
 def _check(section: Section) -> None:
     for key, only in _REFUSED.get(section.kind, {}).items():
         if section.options.get(key, only) != only:
             raise InputError(
-                f"{section.where}: {key}={section.options[key]} of [{section.kind}] is not built here "
+                f"{section.where}: {key}={section.options[key][:60]} of [{section.kind}] is not built here "
                 f"(understood: {only or 'without it'})."
             )
 

@@ -6,6 +6,7 @@ has to fit to the byte.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from secateur.errors import WeightsError
 from secateur.models.darknet import Convolution, Darknet
 from secateur.models.weights import load_weights
+from secateur.reading import opened
 
 __all__ = ["load_darknet"]
 
@@ -66,12 +68,9 @@ def _tensors(model: Darknet, convolutions: int | None) -> Iterator[tuple[str, Te
 
 def _read(path: Path, wanted: int) -> NDArray[np.float32]:
     """The values behind the header; checks the size before anything is read."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header = np.frombuffer(file.read(12), dtype="<i4")
-    except OSError as error:
-        raise WeightsError(f"The weights file {str(path)!r} cannot be read: {error.strerror or error}.") from error
+    with opened(path, WeightsError) as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(12)
+    header = np.frombuffer(head[: len(head) // 4 * 4], dtype="<i4")
     if len(header) < 3 or not (0 <= header[0] < 1000 and 0 <= header[1] < 1000):
         raise WeightsError(
             f"{path.name} does not start with a Darknet header (version numbers): it is no .weights file."

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur import arguments
-from secateur.errors import WeightsError, first_line
+from secateur.errors import WeightsError
+from secateur.models.pth import Stored, read_pth
+from secateur.models.safetensors_file import read_safetensors
 
 __all__ = ["load_weights", "read_weights"]
+
+Held = TypeVar("Held")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -25,45 +27,30 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Reads a state dict from a ``.safetensors`` or PyTorch file; never runs code that the file holds.
 
+    PyTorch files are read by a reader of our own (:mod:`secateur.models.pth`) that knows tensors and plain values.
+
     Wrappers such as ``{"state_dict": …}`` are taken off.
 
     Raises:
         WeightsError: The file is missing, damaged, wants to unpickle code, or holds no tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise WeightsError(f"There is no weights file {str(path)!r}.")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return _unwrap(content, path)
+    if path.suffix == ".safetensors":
+        return _unwrap(read_safetensors(path), path, Tensor)
+    file = read_pth(path)
+    return file.tensors(_unwrap(file.content, path, Stored))
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is no plain state dict: reading it would run code that the file brings along, or it is damaged "
-            f"({first_line(error)}). Save the tensors alone: safetensors.torch.save_file(model.state_dict(), …)."
-        ) from error
-    except Exception as error:  # of a damaged file the unpickler raises whatever it trips over
-        raise WeightsError(f"{path} is damaged or no PyTorch file: {first_line(error)}") from error
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: Any, path: Path, kind: type[Held]) -> dict[str, Held]:
     for _ in range(3):
         inner = next((content[k] for k in _WRAPPERS if isinstance(content, Mapping) and _is_dict(content, k)), None)
         if inner is None:
             break
         content = inner
     tensors = content if isinstance(content, Mapping) else {}
-    found = {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
+    found = {str(name): value for name, value in tensors.items() if isinstance(value, kind)}
     if not found:
         raise WeightsError(f"{path} holds no state dict (a mapping from parameter names to tensors).")
     return found

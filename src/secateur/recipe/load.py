@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import DataError, InputError, UnknownNameError
+from secateur.reading import read_text
 from secateur.recipe.iterate import IterateSettings, inner_steps
 from secateur.recipe.schema import ITERATE, Recipe, StepEntry, split_step
 from secateur.recipe.validation import validate
@@ -16,7 +18,7 @@ from secateur.recipe.yamltree import Place, YamlTree, parse
 
 __all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 
-_LARGEST = 1_000_000  # bytes; a recipe has a dozen lines
+_LARGEST = 200_000  # bytes; a recipe has a dozen lines
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,8 @@ def _text(source: str | Path) -> str:
     builtin, path = _builtin(), Path(source)
     if str(source) in builtin:
         return builtin[str(source)]
-    if not path.is_file():
+    if not os.path.lexists(path):
         if path.suffix in (".yaml", ".yml"):
             raise DataError(f"There is no recipe file {path}.")
         raise UnknownNameError("recipe", str(source), builtin, "A recipe of your own is a .yaml file.")
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError(f"{path} is too large to be a recipe ({path.stat().st_size:,} bytes).")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file: {error}.") from error
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+    return read_text(path, DataError, largest=_LARGEST)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from secateur.errors import InputError
+from secateur.errors import InputError, first_line
 
 __all__ = ["Place", "YamlTree", "parse"]
 
@@ -42,6 +42,34 @@ class YamlTree:
         return self.source
 
 
+_DEEPEST = 40  # levels; a recipe has six
+_LARGEST_NUMBER = 2**63
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, without references and without deep nesting, both of which small files can harm with."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise _Refused(line, "recipes cannot use anchors and aliases")
+        if self.depth >= _DEEPEST:
+            raise _Refused(line, f"nested more than {_DEEPEST} levels deep, which no recipe is")
+        self.depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _Refused(yaml.YAMLError):
+    def __init__(self, line: int, words: str) -> None:
+        super().__init__(words)
+        self.line, self.words = line, words
+
+
 def parse(text: str, source: str) -> YamlTree:
     """Parses one YAML mapping.
 
@@ -50,7 +78,8 @@ def parse(text: str, source: str) -> YamlTree:
         source: File name, for messages.
 
     Raises:
-        InputError: Not YAML, not a mapping, a key given twice, or anchors (which can blow up in memory).
+        InputError: Not YAML, not a mapping, a key given twice, deep nesting, anchors (which can blow up in memory), or
+            values that no recipe has: numbers beyond 64 bits, bytes, dates, sets.
 
     >>> tree = parse("name: a\\nsteps:\\n- prune:\\n    ratio: 0.1\\n", "my.yaml")
     >>> tree.data
@@ -58,25 +87,42 @@ def parse(text: str, source: str) -> YamlTree:
     >>> tree.where(("steps", 0, "prune", "ratio"))
     'my.yaml, line 4'
     """
+    lines: dict[Place, int | str] = {}
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise InputError(f"{source}, line {line}: recipes cannot use anchors and aliases.")
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
-        lines: dict[Place, int | str] = {}
         _collect(node, (), lines, source)
         data = loader.construct_document(node) if node is not None else None
+    except _Refused as error:
+        raise InputError(f"{source}, line {error.line}: {error.words}.") from error
     except yaml.YAMLError as error:
         raise InputError(f"{source} cannot be read: {_problem(error)}.") from error
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{source} is not a usable YAML file: {error}.") from error
+        raise InputError(f"{source} is not a usable YAML file: {first_line(error)}.") from error
     if not isinstance(data, dict):
-        raise InputError(f"{source}: a recipe is a mapping with name, model, data and steps; got {data!r:.60}.")
-    return YamlTree(data, source, lines)
+        raise InputError(f"{source}: a recipe is a mapping with name, model, data and steps; got {str(data)[:60]!r}.")
+    tree = YamlTree(data, source, lines)
+    _check_values(data, (), tree)
+    return tree
+
+
+def _check_values(value: Any, place: Place, tree: YamlTree) -> None:
+    """Refuses what YAML can write and no recipe holds; later messages would print it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_values(inner, (*place, str(key)[:80]), tree)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_values(inner, (*place, index), tree)
+    elif isinstance(value, int) and not -_LARGEST_NUMBER <= value < _LARGEST_NUMBER:
+        raise InputError(f"{tree.where(place)}: a number of {value.bit_length()} bits; the largest are of 64.")
+    elif value is not None and not isinstance(value, (str, int, float)):
+        raise InputError(
+            f"{tree.where(place)}: a recipe holds text, numbers, lists and mappings; got a {type(value).__name__}. "
+            "Put text in quotes."
+        )
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -98,6 +144,6 @@ def _collect(node: yaml.Node | None, place: Place, lines: dict[Place, int | str]
             inner = (*place, str(key.value))
             line = key.start_mark.line + 1
             if inner in lines:
-                raise InputError(f"{source}, line {line}: the key {key.value!r} is given twice.")
+                raise InputError(f"{source}, line {line}: the key {str(key.value)[:80]!r} is given twice.")
             lines[inner] = line
             _collect(value, inner, lines, source)

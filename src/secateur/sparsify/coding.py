@@ -21,6 +21,8 @@ GAP = 255
 
 Codes = NDArray[np.uint8]
 
+_PIECE = 2**20  # symbols that are looked at together; each takes some 20 bytes meanwhile
+
 
 @dataclass(frozen=True)
 class Coded:
@@ -88,8 +90,8 @@ def _with_gaps(codes: NDArray[np.int64], stays: NDArray[np.bool_]) -> Coded:
     return Coded(deflate(symbols.tobytes()), deflate(values.tobytes()), (len(symbols), len(values)))
 
 
-def decode(coded: Coded, count: int, values: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Takes back what :func:`encode` was given.
+def decode(coded: Coded, count: int, values: int, what: str) -> tuple[Codes, NDArray[np.bool_]]:
+    """Takes back what :func:`encode` was given; codes stay bytes, as a file may hold as many as the memory takes.
 
     Args:
         coded: The two streams.
@@ -103,7 +105,7 @@ def decode(coded: Coded, count: int, values: int, what: str) -> tuple[NDArray[np
     gap_count, code_count = coded.symbols
     if not (0 <= code_count <= count and 0 <= gap_count <= code_count + count // GAP + 1):
         raise WeightsError(f"{what} is damaged: {code_count:,} codes and {gap_count:,} gaps for {count:,} weights.")
-    codes = np.frombuffer(inflate(coded.codes, code_count, what), np.uint8).astype(np.int64)
+    codes = np.frombuffer(inflate(coded.codes, code_count, what), np.uint8)
     if not coded.gaps:
         if code_count != count:
             raise WeightsError(f"{what} is damaged: {code_count:,} codes for {count:,} weights.")
@@ -111,17 +113,23 @@ def decode(coded: Coded, count: int, values: int, what: str) -> tuple[NDArray[np
         codes = codes[stays] - 1
     else:
         stays = _places(np.frombuffer(inflate(coded.gaps, gap_count, what), np.uint8), count, code_count, what)
-    if codes.max(initial=-1) >= values:
+    if codes.max(initial=0) >= max(values, 1) or (len(codes) and not values):
         raise WeightsError(f"{what} is damaged: a code above its {values} values.")
     return codes, stays
 
 
 def _places(symbols: Codes, count: int, wanted: int, what: str) -> NDArray[np.bool_]:
-    filler = symbols == GAP
-    ends = np.cumsum(symbols.astype(np.int64) + ~filler)  # a filler is zeros alone
-    places = ends[~filler] - 1
-    if len(places) != wanted or (len(places) and places[-1] >= count):
+    stays, found, end = np.zeros(count, dtype=bool), 0, 0
+    for start in range(0, len(symbols), _PIECE):
+        piece = symbols[start : start + _PIECE]
+        filler = piece == GAP
+        ends = end + np.cumsum(piece.astype(np.int64) + ~filler)  # a filler is zeros alone
+        places = ends[~filler] - 1
+        found, end = found + len(places), int(ends[-1])
+        if len(places) and places[-1] >= count:
+            found = -1
+            break
+        stays[places] = True
+    if found != wanted:
         raise WeightsError(f"{what} is damaged: its gaps do not lead to {wanted:,} places within {count:,}.")
-    stays = np.zeros(count, dtype=bool)
-    stays[places] = True
     return stays

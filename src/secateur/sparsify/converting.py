@@ -20,6 +20,7 @@ from secateur.graph.copies import deep_copy
 from secateur.measure.modes import evaluating
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.measure.timings import Spread, spread
+from secateur.reading import plain
 from secateur.selection import checked, covered
 from secateur.sparsify.kernels import (
     PRODUCTS,
@@ -172,7 +173,7 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     """
     result = deep_copy(model).eval()
     try:
-        state = load_file(path)
+        state = load_file(plain(path, WeightsError))
         for name in [key.removesuffix(".product.values") for key in state if key.endswith(".product.values")]:
             own = {key.rpartition(".")[2]: t for key, t in state.items() if key.startswith(f"{name}.")}
             layer = result.get_submodule(name)

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur import arguments
-from secateur.errors import InputError, UnknownNameError, WeightsError
+from secateur.errors import InputError, UnknownNameError, WeightsError, first_line
 from secateur.graph.copies import deep_copy
 from secateur.plan import Plan, remember, remembered
+from secateur.reading import parse_json, plain
 from secateur.selection import checked, covered
 from secateur.train.extras import Extra
 
@@ -213,7 +214,7 @@ def _packed(mask: Tensor) -> Tensor:
 
 def _unpacked(packed: NDArray[np.uint8], shape: list[int]) -> Tensor:
     count = prod(shape)
-    if len(packed) != -(-count // 8):
+    if min(shape, default=0) < 0 or packed.ndim != 1 or packed.dtype != np.uint8 or len(packed) != -(-count // 8):
         raise ValueError(f"{len(packed)} bytes for {count} weights")
     return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
 
@@ -234,8 +235,9 @@ def load_masks(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is missing or damaged.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = json.loads(file.metadata()["shapes"])
+        with safe_open(plain(path, WeightsError), framework="numpy") as file:
+            shapes = parse_json(file.metadata()["shapes"], str(path), WeightsError)
             return {name: _unpacked(file.get_tensor(name), shape) for name, shape in shapes.items()}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} holds no masks, or is damaged ({error}). Make the network sparse anew.") from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        words = first_line(error)
+        raise WeightsError(f"{path} holds no masks, or is damaged ({words}). Make the network sparse anew.") from error

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from secateur import arguments
 from secateur.checks import check_weights
-from secateur.errors import InputError, WeightsError
+from secateur.errors import InputError, WeightsError, first_line
+from secateur.reading import allowance, opened, parse_json
 from secateur.sparsify.cluster import Bits, assign, bits_of, codebook, share_weights
 from secateur.sparsify.coding import Coded, decode, deflate, encode, inflate
 from secateur.sparsify.masks import copied, weights_of
@@ -30,7 +31,8 @@ from secateur.sparsify.masks import copied, weights_of
 __all__ = ["Compressed", "CompressedLayer", "compress", "decompress"]
 
 MAGIC = b"SECATDC1"
-_LARGEST_HEADER, _LARGEST = 64 * 2**20, 2**32  # bytes; entries of one tensor
+_LARGEST_HEADER = 8 * 2**20  # bytes; some hundred a tensor
+_MOST_DIMENSIONS = 64
 _DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16, torch.float64,
            torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
 
@@ -178,42 +180,72 @@ def _plain(tensor: Tensor) -> tuple[dict[str, Any], list[bytes]]:
 
 
 @overload
-def decompress(path: str | Path, model: None = None) -> dict[str, Tensor]: ...
+def decompress(path: str | Path, model: None = None, *, largest: int | None = None) -> dict[str, Tensor]: ...
 
 
 @overload
-def decompress(path: str | Path, model: nn.Module) -> nn.Module: ...
+def decompress(path: str | Path, model: nn.Module, *, largest: int | None = None) -> nn.Module: ...
 
 
 @arguments.checked
-def decompress(path: str | Path, model: nn.Module | None = None) -> nn.Module | dict[str, Tensor]:
+def decompress(
+    path: str | Path, model: nn.Module | None = None, *, largest: int | None = None
+) -> nn.Module | dict[str, Tensor]:
     """Reads what :func:`compress` wrote, bit for bit.
+
+    What the file says of its own size is not believed. With a network, the tensors have to be those of the network
+    before any memory is taken; without one, they may take ``largest`` bytes together.
 
     Args:
         path: The file.
         model: A network of the same shapes (of a channel-pruned one: what `secateur.load` gives); it is not
             touched.
+        largest: Bytes that the tensors may take where no network is given; by default a hundred times the file's
+            size, and 128 MiB for small files.
 
     Returns:
         A copy of ``model`` with the file's weights; without it, the tensors by name.
 
     Raises:
-        WeightsError: The file is missing, damaged or no such file, or its weights do not fit the network.
+        WeightsError: The file is missing, damaged or no such file, its weights do not fit the network, or they
+            would take more than ``largest``.
     """
     path = Path(path)
-    entries, body = _read(path)
+    entries, body, size = _read(path)
     try:
+        announced = {str(e["name"]): (_shape(e), _DTYPES[e["dtype"]]) for e in entries}
+        if len(announced) != len(entries):
+            raise WeightsError(f"{path} is damaged: it holds two tensors of one name.")
         if model is None:
+            _small_enough(announced, allowance(size) if largest is None else largest, path)
             return _tensors(entries, body, path)
         filled = copied(model)
-        _same_shapes({str(e["name"]): tuple(e["shape"]) for e in entries}, _stored(filled), path)
+        _same_shapes({name: shape for name, (shape, _) in announced.items()}, _stored(filled), path)
         tensors = _tensors(entries, body, path)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
+        raise WeightsError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}.") from error
     filled.load_state_dict(tensors, strict=False)  # a tensor with two names is filled through one of them
     return filled
+
+
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    sizes = entry["shape"]
+    sound = isinstance(sizes, list) and all(type(size) is int and 0 <= size < 2**62 for size in sizes)
+    if not sound or len(sizes) > _MOST_DIMENSIONS:
+        raise ValueError(f"{str(entry['name'])[:80]!r} has the shape {str(sizes)[:80]}")
+    return tuple(sizes)
+
+
+def _small_enough(announced: Mapping[str, tuple[tuple[int, ...], torch.dtype]], largest: int, path: Path) -> None:
+    wanted = sum(prod(shape) * dtype.itemsize for shape, dtype in announced.values())
+    if wanted > largest:
+        raise WeightsError(
+            f"{path} wants {wanted:,} bytes of memory, more than the {largest:,} that are given to a file of its size; "
+            "give the network that it belongs to, decompress(path, model), or the limit, "
+            "decompress(path, largest=BYTES)."
+        )
 
 
 def _same_shapes(there: Mapping[str, tuple[int, ...]], own: Mapping[str, Tensor], path: Path) -> None:
@@ -227,25 +259,24 @@ def _same_shapes(there: Mapping[str, tuple[int, ...]], own: Mapping[str, Tensor]
         )
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], bytes]:
-    """The header's entries and the streams, once the digest has been checked."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"Cannot read {path}: {error.strerror or error}.") from error
+def _read(path: Path) -> tuple[list[dict[str, Any]], bytes, int]:
+    """The header's entries, the streams and the file's size, once the digest has been checked."""
     start = len(MAGIC) + 8
-    if content[: len(MAGIC)] != MAGIC or len(content) < start + 32:
-        raise WeightsError(f"{path} is no compressed network: secateur.compress(model, path) writes one.")
-    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+    with opened(path, WeightsError) as file:
+        head = file.read(start)  # a large file of another kind is not read whole
+        if head[: len(MAGIC)] != MAGIC or len(head) < start:
+            raise WeightsError(f"{path} is no compressed network: secateur.compress(model, path) writes one.")
+        content = head + file.read()
+    if len(content) < start + 32 or hashlib.sha256(memoryview(content)[:-32]).digest() != content[-32:]:
         raise WeightsError(f"{path} is damaged: it does not have the digest that it ends with.")
     packed, plain = struct.unpack("<II", content[len(MAGIC) : start])
     if plain > _LARGEST_HEADER or start + packed + 32 > len(content):
         raise WeightsError(f"{path} is damaged: its header does not fit into it.")
-    try:
-        entries = json.loads(inflate(content[start : start + packed], plain, f"The header of {path}"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise WeightsError(f"{path} is damaged: its header is not JSON ({error}).") from error
-    return entries, content[start + packed : -32]
+    header = f"The header of {path}"
+    entries = parse_json(inflate(content[start : start + packed], plain, header), header, WeightsError)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise WeightsError(f"{path} is damaged: its header is no list of tensors.")
+    return entries, content[start + packed : -32], len(content)
 
 
 def _tensors(entries: list[dict[str, Any]], body: bytes, path: Path) -> dict[str, Tensor]:
@@ -265,15 +296,14 @@ def _tensors(entries: list[dict[str, Any]], body: bytes, path: Path) -> dict[str
 
 
 def _tensor(entry: Mapping[str, Any], parts: list[bytes], what: str) -> Tensor:
-    shape, dtype = [int(size) for size in entry["shape"]], _DTYPES[entry["dtype"]]
+    shape, dtype = _shape(entry), _DTYPES[entry["dtype"]]
     count = prod(shape)
-    if min(shape, default=0) < 0 or count > _LARGEST:
-        raise WeightsError(f"{what} is damaged: its shape is {shape}.")
     if entry.get("zero"):
         return torch.zeros(shape, dtype=dtype)
     if "values" not in entry:
-        size = count * torch.empty((), dtype=dtype).element_size()
-        data = bytearray(inflate(parts[0], size, what))
+        data = bytearray(inflate(parts[0], count * dtype.itemsize, what))
+        if dtype == torch.bool and max(data, default=0) > 1:
+            raise WeightsError(f"{what} is damaged: it holds truth values other than 0 and 1.")
         return torch.frombuffer(data, dtype=dtype).reshape(shape) if count else torch.zeros(shape, dtype=dtype)
     values, gaps, coded = _codebook(entry["values"], parts)
     symbols = int(entry["symbols"][0]), int(entry["symbols"][1])

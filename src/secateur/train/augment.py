@@ -47,7 +47,7 @@ def crop_and_flip(images: Tensor, draws: Draws) -> Tensor:
     """Pads, crops back to the same size and mirrors, each image in its own way.
 
     Args:
-        images: (B, C, H, W), uint8.
+        images: (B, C, H, W), uint8 or float32.
         draws: One number of each kind per image.
 
     Returns:

@@ -160,7 +160,7 @@ def train_epoch(loop: Loop, plan: EpochPlan, *, epoch: int, progress: TrainProgr
 
 
 def _inputs(loop: Loop, images: Tensor, draws: Draws | None) -> Tensor:
-    """uint8 images as decoded → augmented and normalised, on the device."""
+    """Images as decoded → augmented and normalised, on the device."""
     images = images.to(loop.fabric.device)
     if draws is not None:
         images = crop_and_flip(images, draws)
