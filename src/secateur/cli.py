@@ -29,6 +29,7 @@ from secateur.options import (
     Shape,
     Size,
     Source,
+    Trust,
     Weights,
     examples,
 )
@@ -109,6 +110,7 @@ def prune(
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
     from secateur.commands import pruning
@@ -116,7 +118,7 @@ def prune(
 
     where = {"runtime": runtime, "batch": batch, "threads": threads}
     goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     options: dict[str, Any] = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope}
     options |= {
         "round_to": pruning.parse_step(round_to),
@@ -158,6 +160,7 @@ def recover(
     only: Only = None,
     ignore: Ignore = None,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
     from secateur.commands import pruning, recovering
@@ -165,7 +168,7 @@ def recover(
 
     where = {"runtime": runtime, "batch": batch, "threads": threads}
     goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     recovering.recover(opened, out, data=data, images=images, method=method, criterion=criterion, ratio=ratio,
                        target=goal, only=only, ignore=ignore or ())  # fmt: skip
 
@@ -185,12 +188,13 @@ def layers(
     criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2 or random.")] = "auto",
     backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Lists a network's residual branches, or removes whole ones (their skips stay)."""
     from secateur.commands import layers as command
     from secateur.commands.networks import open_network, parse_shape
 
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     amount = {"count": count, "ratio": ratio, "names": names or None}
     command.layers(opened, out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
 
@@ -202,12 +206,13 @@ def inspect(
     only: Only = None,
     ignore: Ignore = None,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Shows what of a network can be cut together, its size, and what is pinned and why."""
     from secateur.commands import pruning
     from secateur.commands.networks import open_network, parse_shape
 
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     pruning.inspect(opened, only=only, ignore=ignore or ())
 
 
@@ -241,6 +246,7 @@ def measure(
     ] = 1,
     backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
     from secateur.commands import measuring
@@ -248,7 +254,7 @@ def measure(
 
     plan = measuring.Plan(measuring.choose(runtimes or ()), tuple(batch or (1, 32)), threads, rounds, seconds,
                           backward=backward, processes=processes, int8=int8, images=images)  # fmt: skip
-    measuring.measure(networks, plan, weights=weights, shape=parse_shape(input_shape), data=data)
+    measuring.measure(networks, plan, weights=weights, shape=parse_shape(input_shape), data=data, trust=trust)
 
 
 cli_export.register(app)

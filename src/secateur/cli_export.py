@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.options import Data, Pattern, Shape, Source, Weights, examples
+from secateur.options import Data, Pattern, Shape, Source, Trust, Weights, examples
 
 __all__ = ["register"]
 
@@ -38,12 +38,13 @@ def export(
     images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
     weights: Weights = None,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
     from secateur.commands import exporting
     from secateur.commands.networks import open_network, parse_shape
 
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     exporting.export(opened, path, exporting.Wish(to, int8, calibration, data, images))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.options import Data, Epochs, Model, Quiet, Seed, Sets, Weights, examples
+from secateur.options import Data, Epochs, Model, Quiet, Seed, Sets, Trust, Weights, examples
 
 __all__ = ["register"]
 
@@ -54,6 +54,7 @@ def run(
     seed: Seed = None,
     set_: Sets = None,
     quiet: Quiet = False,
+    trust: Trust = False,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
     from secateur.commands.running import run_recipe
@@ -66,17 +67,18 @@ def run(
         "epochs": epochs,
         "seed": seed,
     }
-    run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=_command())
+    run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=_command(), trust=trust)
 
 
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run or comparison that was stopped.")],
     quiet: Quiet = False,
+    trust: Trust = False,
 ) -> None:
     """Goes on with a run that was stopped; it ends with the same numbers."""
     from secateur.commands.running import resume_run
 
-    resume_run(folder, quiet=quiet)
+    resume_run(folder, quiet=quiet, trust=trust)
 
 
 def report(
@@ -104,6 +106,7 @@ def compare(
     set_: Sets = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
+    trust: Trust = False,
 ) -> None:
     """Runs several recipes from one dense network, in parallel, and ends in one table and a Pareto chart."""
     from secateur.commands import comparing
@@ -111,7 +114,15 @@ def compare(
     options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed}
     budget = {"params": params, "macs": macs}
     comparing.compare(
-        recipes, out, budget=budget, options=options, sets=set_ or [], jobs=jobs, quiet=quiet, command=_command()
+        recipes,
+        out,
+        budget=budget,
+        options=options,
+        sets=set_ or [],
+        jobs=jobs,
+        quiet=quiet,
+        command=_command(),
+        trust=trust,
     )
 
 
@@ -129,6 +140,7 @@ def sweep(
     set_: Sets = None,
     jobs: Jobs = None,
     quiet: Quiet = False,
+    trust: Trust = False,
 ) -> None:
     """Runs one recipe at several ratios from one dense network, and ends in one table and a Pareto chart."""
     from secateur.commands import comparing
@@ -136,7 +148,15 @@ def sweep(
     options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed}
     points = {"ratio": ratios, "params": params, "macs": macs}
     comparing.sweep(
-        recipe, out, points=points, options=options, sets=set_ or [], jobs=jobs, quiet=quiet, command=_command()
+        recipe,
+        out,
+        points=points,
+        options=options,
+        sets=set_ or [],
+        jobs=jobs,
+        quiet=quiet,
+        command=_command(),
+        trust=trust,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.options import Ignore, Only, Shape, Source, Weights, examples
+from secateur.options import Ignore, Only, Shape, Source, Trust, Weights, examples
 
 __all__ = ["register"]
 
@@ -46,12 +46,13 @@ def sparsify(
         bool, typer.Option("--convert", help="Also time sparse products, and save a network with those that win.")
     ] = False,
     input_shape: Shape = None,
+    trust: Trust = False,
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
     from secateur.commands import sparsifying
     from secateur.commands.networks import open_network, parse_shape
 
     amount = {"ratio": sparsifying.amounts("--ratio", ratio), "std": sparsifying.amounts("--std", std)}
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape))
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
     sparsifying.sparsify(opened, out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options)

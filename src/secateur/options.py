@@ -8,7 +8,8 @@ import typer
 
 __all__ = [
     "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
-    "Params", "Pattern", "Quiet", "Ratio", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Weights", "examples",
+    "Params", "Pattern", "Quiet", "Ratio", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Trust",
+    "Weights", "examples",
 ]  # fmt: skip
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
@@ -35,6 +36,7 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, like steps.prune.ratio=0.3.", metavar="KEY=VALUE")
 ]
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that the file or folder names: you know its source.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 

@@ -59,11 +59,14 @@ class Pruned:
 
     @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
-        """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``model.pt2``).
+        """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``graph.json``).
+
+        Nothing of the example inputs but their shapes and types is written.
 
         Args:
             folder: Made if it is not there; an artifact that lies in it is replaced.
-            graph: Whether to write ``model.pt2`` too; by default for the graph back end.
+            graph: Whether to write ``graph.json`` too, from which the network is loaded without your code; by
+                default for the graph back end.
 
         Returns:
             The folder.

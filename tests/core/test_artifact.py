@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur import artifact
+from secateur.artifact import folder
 from secateur.errors import InputError, PlanError, SecateurError, WeightsError
 from secateur.plan import Plan
 from zoo import ZOO, settle
@@ -125,14 +126,14 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
     saved(tmp_path)
     record = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "model.pt2").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(SecateurError, match=r"model\.pt2"):
-        secateur.load(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
-    record["sha256"]["model.safetensors"] = artifact._digest(tmp_path / "model.safetensors")
-    (tmp_path / "plan.json").write_text(json.dumps(record))
-    with pytest.raises(WeightsError, match="cannot be read"):
-        secateur.load(tmp_path, model=ZOO["plain"]()[0])
+    for name in ("graph.safetensors", "model.safetensors", "graph.json"):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+        digest = folder._digest(tmp_path / name)
+        (tmp_path / "plan.json").write_text(json.dumps(record | {"sha256": record["sha256"] | {name: digest}}))
+        with pytest.raises(SecateurError, match=rf"{re.escape(name)}( cannot be read| is not)"):
+            secateur.load(tmp_path)
+        (tmp_path / name).write_bytes(before)
     assert not (tmp_path / "ran").exists()
 
 
@@ -143,7 +144,7 @@ def test_a_failed_save_leaves_the_old_artifact_whole(tmp_path: Path, monkeypatch
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "save_file", full)
+    monkeypatch.setattr(folder, "save_file", full)
     model, x = ZOO["plain"]()
     with pytest.raises(InputError, match="No space left"):
         secateur.prune(settle(model), x, ratio=0.25).save(tmp_path)

@@ -33,6 +33,7 @@ def compare(
     jobs: int | None,
     quiet: bool,
     command: str,
+    trust: bool = False,
 ) -> None:
     """Runs several recipes and shows their table."""
     from secateur.recipe.comparison import at_budget
@@ -40,7 +41,9 @@ def compare(
     shares = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
     recipes = at_budget(sources, sets=sets, **shares, **options)
     words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
-    _run(recipes, out or free(Path("runs") / "comparison"), jobs, quiet, command=command, budget=words)
+    _run(
+        recipes, out or free(Path("runs") / "comparison"), jobs, quiet=quiet, command=command, budget=words, trust=trust
+    )
 
 
 def sweep(
@@ -53,6 +56,7 @@ def sweep(
     jobs: int | None,
     quiet: bool,
     command: str,
+    trust: bool = False,
 ) -> None:
     """Runs one recipe at several points and shows their table."""
     from secateur.recipe.comparison import at_ratios
@@ -66,15 +70,23 @@ def sweep(
     key, text = next(iter(given.items()))
     values = [_point(f"--{_OPTIONS[key]}", part) for part in text.split(",") if part.strip()]
     recipes = at_ratios(source, values, key=key, sets=sets, **options)
-    _run(recipes, out or free(Path("runs") / f"{Path(source).stem}-sweep"), jobs, quiet, command=command, budget="")
+    _run(
+        recipes,
+        out or free(Path("runs") / f"{Path(source).stem}-sweep"),
+        jobs,
+        quiet=quiet,
+        command=command,
+        budget="",
+        trust=trust,
+    )
 
 
-def resume(folder: Path, *, quiet: bool) -> None:
+def resume(folder: Path, *, quiet: bool, trust: bool = False) -> None:
     """Goes on with a comparison or sweep."""
     from secateur.recipe.comparison import resume_comparison
 
     with interruptible(folder, "."), _Progress(quiet) as progress:
-        result = resume_comparison(folder, on_event=progress)
+        result = resume_comparison(folder, on_event=progress, trust=trust)
     _show(result)
 
 
@@ -90,11 +102,15 @@ def _point(option: str, text: str) -> float:
         raise InputError(f"{option} wants numbers with commas between them, like 0.2,0.4; got {text!r}.") from None
 
 
-def _run(recipes: Mapping[str, Recipe], out: Path, jobs: int | None, quiet: bool, **facts: str) -> None:
+def _run(
+    recipes: Mapping[str, Recipe], out: Path, jobs: int | None, *, quiet: bool, command: str, budget: str, trust: bool
+) -> None:
     from secateur.recipe.comparison import compare_recipes
 
     with interruptible(out, "."), _Progress(quiet) as progress:
-        result = compare_recipes(recipes, out, jobs=jobs, on_event=progress, **facts)
+        result = compare_recipes(
+            recipes, out, jobs=jobs, command=command, on_event=progress, budget=budget, trust=trust
+        )
     _show(result)
 
 

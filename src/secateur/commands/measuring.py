@@ -81,10 +81,11 @@ def measure(
     weights: str | None = None,
     shape: tuple[int, ...] | None = None,
     data: str | None = None,
+    trust: bool = False,
 ) -> None:
     """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
     files = [source for source in sources if runtimes_of(source)]
-    networks = _open(sources, weights, shape)
+    networks = _open(sources, weights, shape, trust)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
     images = labelled(networks, data, inputs)
@@ -96,7 +97,7 @@ def measure(
     show.print()
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder, busy("Writing networks …") as now:
         found = []
-        for one in _ready(networks, files, inputs, plan, Path(folder), images):
+        for one in _ready(networks, files, inputs, plan, Path(folder), images, trust):
             found.append(one)
             now(f"Writing networks: {one.name} for {one.runtime} is done …")
         now(f"Timing {len(found)} networks in shuffled rounds …")
@@ -127,12 +128,12 @@ def _tell(
     measured.foot(timings, [line.runtime for line in lines], plan.threads, [line for line in lines if line.problem])
 
 
-def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None) -> list[Opened]:
+def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None, trust: bool) -> list[Opened]:
     """Opens all but the files; a run's folder alone stands for its dense and its pruned network."""
     if len(sources) == 1 and (Path(sources[0]) / "recipe.yaml").is_file():
-        return open_run(Path(sources[0]))
+        return open_run(Path(sources[0]), trust=trust)
     names = [source for source in sources if not runtimes_of(source)]
-    return [open_network(n, weights=None if Path(n).is_dir() else weights, shape=shape) for n in names]
+    return [open_network(n, weights=None if Path(n).is_dir() else weights, shape=shape, trust=trust) for n in names]
 
 
 def _inputs_of(shape: tuple[int, ...] | None) -> Tensor:
@@ -171,6 +172,7 @@ def _ready(
     plan: Plan,
     folder: Path,
     images: DataSet | None,
+    trust: bool,
 ) -> Iterator[Candidate]:
     """Writes the networks for every runtime, and asks the files which batch sizes they take."""
     calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
@@ -181,18 +183,18 @@ def _ready(
         yield _tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one
     for file in files:
         for runtime in runtimes_of(file)[:1]:
-            yield _given(file, runtime, inputs, plan)
+            yield _given(file, runtime, inputs, plan, trust)
 
 
-def _given(file: str, runtime: str, inputs: Tensor, plan: Plan) -> Candidate:
+def _given(file: str, runtime: str, inputs: Tensor, plan: Plan, trust: bool) -> Candidate:
     """A file as a candidate for the batch sizes that it takes."""
     name = stem(file)
-    program = RUNTIMES[runtime].open(Path(file), plan.threads)
+    program = RUNTIMES[runtime].open(Path(file), plan.threads, trust=trust)
     entrants, refusal = [], ""
     for batch in sorted({1, *plan.batches}):
         try:
             program.prepare(resize(inputs, batch))
-            entrants.append(Entrant(name, Path(file), runtime, batch))
+            entrants.append(Entrant(name, Path(file), runtime, batch, trust))
         except SecateurError as error:
             refusal = refusal or str(error)
     if not entrants:

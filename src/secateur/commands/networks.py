@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
-from secateur.recipe.files import read_json
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
 
 IMAGENET_SHAPE = (3, 224, 224)
+_LARGEST_SAMPLE = 2**26
+"""Numbers in a sample that an artifact may ask for; its record may come from anybody."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def open_network(
-    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0
+    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0, trust: bool = False
 ) -> Opened:
     """Opens what ``source`` names.
 
@@ -68,6 +69,7 @@ def open_network(
         weights: A weights file, for a model name.
         shape: Shape of one sample; by default what the network is known to take.
         seed: Of random weights and inputs.
+        trust: Whether a run's folder may name any code, and an artifact take any memory.
 
     Raises:
         InputError: ``weights`` together with a folder.
@@ -78,8 +80,8 @@ def open_network(
         if weights is not None:
             raise InputError(f"--weights goes with a model name; {source} is a folder with weights of its own.")
         if (folder / "recipe.yaml").is_file():
-            return open_run(folder)[-1]
-        return _from_artifact(folder, shape, seed)
+            return open_run(folder, trust=trust)[-1]
+        return _from_artifact(folder, shape, seed, trust)
     from secateur.models import create
 
     with torch.random.fork_rng(devices=[]):
@@ -88,11 +90,11 @@ def open_network(
     return Opened(source, model, _random(shape or _known_shape(source, model), seed))
 
 
-def open_run(folder: Path) -> list[Opened]:
+def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
     """Opens the dense network of a run and, if it has got so far, the pruned one (with that order)."""
     from secateur.recipe.runner import reopen
 
-    run = reopen(folder)
+    run = reopen(folder, trust=trust)
     images = run.data.sample(64, split="test")
     roles = [role for role in ("dense", "pruned") if role in run.state.models]
     return [Opened(role, run.state.models[role].eval(), images[:2], images, run.data) for role in roles]
@@ -116,7 +118,7 @@ def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> Da
     return found.with_normalisation(*known) if known else found
 
 
-def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Opened:
+def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int, trust: bool) -> Opened:
     import secateur
 
     if not (folder / "plan.json").is_file():
@@ -124,7 +126,7 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Op
             f"The folder {folder} holds neither a run (recipe.yaml) nor an artifact (plan.json). Give a "
             "model name, or a folder made by `secateur run` or `secateur prune`."
         )
-    model = secateur.load(folder)
+    model = secateur.load(folder, trust=trust)
     shape = shape or _recorded_shape(folder)
     if shape is None:
         raise InputError(f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32.")
@@ -132,9 +134,21 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int) -> Op
 
 
 def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
-    """Shape of one sample, from an artifact that was made with one tensor as its input."""
-    shape = read_json(folder / "plan.json").get("inputs", {}).get("shape")
-    return tuple(shape[1:]) if shape else None
+    """Shape of one sample, from an artifact that was made with one tensor as its input.
+
+    Raises:
+        InputError: The record claims a size that no sample has.
+    """
+    from secateur.artifact import read_inputs
+
+    found = read_inputs(folder)
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        return None
+    if found[0].numel() > _LARGEST_SAMPLE:
+        raise InputError(
+            f"{folder} was made for samples of shape {tuple(found.shape[1:])}; give a smaller --input-shape."
+        )
+    return tuple(found.shape[1:])
 
 
 def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ def run_recipe(
     sets: Sequence[str],
     quiet: bool,
     command: str,
+    trust: bool = False,
 ) -> None:
     """Runs a recipe with the command line's settings laid over it."""
     from secateur.recipe import load_recipe, override, run, shortcuts
@@ -34,10 +35,11 @@ def run_recipe(
     recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
     out = out or free(Path("runs") / recipe.name)
     with interruptible(out):
-        show_result(run(recipe, out, command=command, on_event=show_event, progress=False if quiet else None))
+        shown = None if not quiet else False
+        show_result(run(recipe, out, command=command, on_event=show_event, progress=shown, trust=trust))
 
 
-def resume_run(folder: Path, *, quiet: bool) -> None:
+def resume_run(folder: Path, *, quiet: bool, trust: bool = False) -> None:
     """Goes on with a run, or with a comparison."""
     from secateur.recipe import resume
     from secateur.recipe.comparison import is_comparison
@@ -45,9 +47,9 @@ def resume_run(folder: Path, *, quiet: bool) -> None:
     if is_comparison(folder):
         from secateur.commands import comparing
 
-        return comparing.resume(folder, quiet=quiet)
+        return comparing.resume(folder, quiet=quiet, trust=trust)
     with interruptible(folder):
-        show_result(resume(folder, on_event=show_event, progress=False if quiet else None))
+        show_result(resume(folder, on_event=show_event, progress=False if quiet else None, trust=trust))
 
 
 def free(path: Path) -> Path:

@@ -58,13 +58,13 @@ class Format:
         need((*runtime.packages, *(self.quantise_needs if int8 else ())), runtime.extra, what)
 
     def load(self, path: Path) -> Runner:
-        """Opens a written file in its runtime.
+        """Opens a file that was just written in its runtime.
 
         Raises:
             ExportError: The runtime cannot open it, or (when it is called) cannot run it.
         """
         try:
-            program = RUNTIMES[self.runtime].open(path, torch.get_num_threads())
+            program = RUNTIMES[self.runtime].open(path, torch.get_num_threads(), trust=True)
         except InputError as error:
             raise ExportError(f"The exported file cannot be opened: {error}") from error
 

@@ -31,7 +31,7 @@ def scored(check: ExportCheck, data: DataSet, *, images: int | None = None) -> E
     from secateur.measure.quality import scores
 
     runtime = FORMATS[check.format].runtime
-    entrant = Entrant("file", Path(check.path), runtime, None if check.dynamic_batch else check.batches[0])
+    entrant = Entrant("file", Path(check.path), runtime, None if check.dynamic_batch else check.batches[0], trust=True)
     found = scores([Candidate("file", runtime, entrants=(entrant,))], data, images=images)
     if not found:
         return check

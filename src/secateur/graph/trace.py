@@ -189,7 +189,7 @@ def export_program(
     for module in twin.modules() if training else ():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
             module.momentum = 0.1  # export cannot divide by a counter; what is cut does not depend on it
-    args, kwargs = to_args(inputs)
+    args, kwargs = pytree.tree_map_only(Tensor, _alone, to_args(inputs))
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
@@ -267,6 +267,13 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fre
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         shapes = pytree.tree_map(lambda v: {0: free} if _has_batch(v) and v.shape[0] > 1 else None, dict(bound))
     return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """An input in memory of its own: export remembers of a slice what it was sliced from."""
+    if type(tensor) is not Tensor or tensor.is_meta or not tensor._is_view():
+        return tensor
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def _has_batch(value: Any) -> bool:

@@ -59,7 +59,7 @@ def _open(what: dict[str, Any]) -> Callable[[int], float]:
 
     torch.set_num_threads(what["threads"])
     inputs = torch.load(what["inputs"], weights_only=True)
-    program = RUNTIMES[what["runtime"]].open(Path(what["file"]), what["threads"])
+    program = RUNTIMES[what["runtime"]].open(Path(what["file"]), what["threads"], trust=what["trust"])
     gc.disable()  # as with timeit: a collection would be charged to whoever ran then
     return program_contender(program, inputs)
 

@@ -33,11 +33,12 @@ _ANSWER_S = 600.0  # importing a runtime takes seconds, and minutes where many o
 
 @dataclass(frozen=True)
 class Job:
-    """What a child opens: a file, the runtime that runs it, and the threads inside an operator."""
+    """What a child opens: a file, the runtime that runs it, the threads inside an operator, whether it is trusted."""
 
     file: Path
     runtime: str
     threads: int
+    trust: bool = False
 
 
 class ModuleFiles:
@@ -65,7 +66,7 @@ class ModuleFiles:
             file = self._file(network, inputs) if isinstance(network, nn.Module) else network
             if file is None:
                 return None
-            found[entrant.name] = Job(file, entrant.runtime, threads)
+            found[entrant.name] = Job(file, entrant.runtime, threads, file is not network or entrant.trust)
         return found
 
     def _file(self, model: nn.Module, inputs: ExampleInputs) -> Path | None:
@@ -206,6 +207,7 @@ def children(
             child = Child(f"{name} in {job.runtime}", timeout_s=timeout_s, threads=job.threads)
             held[name] = stack.enter_context(child)
             request = {"file": str(job.file.resolve()), "runtime": job.runtime, "threads": job.threads}
+            request["trust"] = job.trust
             held[name].send(request | {"inputs": str(folder / "inputs.pt")})
         for child in held.values():  # they opened their networks at the same time
             child.answer()

@@ -44,7 +44,7 @@ def forward_contenders(entrants: Sequence[Entrant], inputs: ExampleInputs, threa
     for entrant in entrants:
         if isinstance(entrant.network, nn.Module):
             switch(entrant.network, False)
-    opened = {e.name: RUNTIMES[e.runtime].open(e.network, threads) for e in entrants}
+    opened = {e.name: RUNTIMES[e.runtime].open(e.network, threads, trust=e.trust) for e in entrants}
     return {name: program_contender(program, inputs) for name, program in opened.items()}
 
 

@@ -25,12 +25,14 @@ class Entrant:
         network: A module, or a file that the runtime reads.
         runtime: A name in :data:`~secateur.runtimes.RUNTIMES`.
         batch: The only batch size that it takes; ``None`` for any.
+        trust: Whether the file may run code when it is opened (a ``.pt2`` archive can).
     """
 
     name: str
     network: nn.Module | Path
     runtime: str
     batch: int | None = None
+    trust: bool = False
 
 
 def as_entrants(

@@ -43,6 +43,7 @@ def latency(
     budget_s: float = 10.0,
     seed: int = 0,
     processes: int = 0,
+    trust: bool = False,
 ) -> tuple[Timing, ...]:
     """Times networks (forward in any runtime, backward in PyTorch), interleaved in shuffled rounds.
 
@@ -72,6 +73,7 @@ def latency(
             warm-up call per setting may exceed it, and the start of processes is not counted.
         seed: Seed of the order within the rounds.
         processes: 0 to measure in this process, else how many fresh ones per network and setting.
+        trust: Whether ``.pt2`` files are opened, which can run any code.
 
     Returns:
         One :class:`Timing` per network, runtime, direction and batch size.
@@ -86,7 +88,7 @@ def latency(
     >>> [(timing.direction, len(timing.samples_ms)) for timing in timings]
     [('forward', 3), ('backward', 3)]
     """
-    entered = as_entrants(models, runtimes)
+    entered = tuple(replace(e, trust=e.trust or trust) for e in as_entrants(models, runtimes))
     _check(
         entered, batches=batches, processes=processes, warmup=warmup, threads=threads, rounds=rounds, budget_s=budget_s
     )

@@ -45,7 +45,7 @@ def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: in
 
     entrant = max(candidate.entrants, key=lambda e: e.batch or _BATCH)
     size, seconds = entrant.batch or _BATCH, 0.0
-    program = RUNTIMES[entrant.runtime].open(entrant.network, threads)
+    program = RUNTIMES[entrant.runtime].open(entrant.network, threads, trust=entrant.trust)
 
     def forward(images: Tensor) -> Tensor:
         nonlocal seconds

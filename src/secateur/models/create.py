@@ -248,14 +248,23 @@ def _timm(name: str, classes: int | None, weights: str | Path | None, options: d
 
 def _user_factory(module_name: str, attribute: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
     """Calls ``attribute`` of the user's module; the current folder is searched too."""
+    _refuse_standard(module_name, f"{module_name}:{attribute}")
     module = _import(module_name)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
         raise UnknownNameError(f"factory in {module_name}", attribute, known)
+    inner = factory.func if isinstance(factory, partial) else factory
+    _refuse_standard(str(getattr(inner, "__module__", "")), f"{module_name}:{attribute}")
     if classes is not None:
         options = {_classes_argument(factory, f"{module_name}:{attribute}"): classes, **options}
     return _call(factory, f"{module_name}:{attribute}", options)
+
+
+def _refuse_standard(module_name: str, name: str) -> None:
+    """Python's own functions make no networks; a recipe that names one is up to something else."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        raise InputError(f"{name} is part of Python's standard library and makes no network; it was not called.")
 
 
 def _classes_argument(factory: Callable[..., Any], name: str) -> str:

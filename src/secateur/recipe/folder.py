@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur import trust
 from secateur.errors import DataError, InputError
 from secateur.recipe.files import read_json, write_json, write_text
 from secateur.recipe.load import load_recipe
@@ -30,12 +31,15 @@ class RunFolder:
     Attributes:
         path: The folder.
         about: Contents of ``environment.json``: command, data, machine and versions, seeds, creation time.
-        home: Working directory in which the run was started; relative paths of the recipe start there.
+        home: Working directory from which relative paths of the recipe start: that in which the run was started, if it
+            is known or trusted; else the present one.
+        own: Whether this user started the run here.
     """
 
     path: Path
     about: dict[str, Any]
     home: Path
+    own: bool = True
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, data: DataSet, command: str | None) -> RunFolder:
@@ -62,11 +66,12 @@ class RunFolder:
         except OSError:
             refuse_used(path)
             raise
+        trust.record(path, digest)
         return cls(path, about, Path.cwd())
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Reads the folder of a run.
+    def open(cls, path: Path, *, trusted: bool = False) -> RunFolder:
+        """Reads the folder of a run; ``trusted`` believes what it says of its working directory.
 
         Raises:
             DataError: There is no run, or its files are damaged or of another version.
@@ -89,7 +94,9 @@ class RunFolder:
                 f"{path / 'recipe.yaml'} was changed after its run began. Undo the change, or start a new "
                 f"run with `secateur run {path / 'recipe.yaml'} --out ANOTHER_FOLDER`."
             )
-        return cls(path, read_json(path / "environment.json"), Path(state["home"]))
+        known = trust.home_of(path, digest)
+        home = known or (Path(str(state.get("home"))) if trusted else Path.cwd())
+        return cls(path, read_json(path / "environment.json"), home, known is not None)
 
     def recipe(self) -> Recipe:
         """The recipe of the run."""

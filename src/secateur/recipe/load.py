@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ def load_recipe(
     if edit is not None:
         tree = edit(tree)
     recipe = validate(tree, {kind: STEPS[kind].config for kind in STEPS})
+    if str(source) not in _builtin() and not isinstance(tree.lines.get(("model", "name")), str):
+        recipe = replace(recipe, origin=Path(source).absolute())
     _check_order(recipe, tree)
     return recipe
 

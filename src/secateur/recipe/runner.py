@@ -15,6 +15,7 @@ from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
+from secateur.trust import permit_folder, permit_recipe
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -75,6 +76,7 @@ def run(
     command: str | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
+    trust: bool = False,
 ) -> RunResult:
     """Runs ``recipe`` into the new folder ``out``.
 
@@ -86,9 +88,11 @@ def run(
         command: What a reader can type to repeat the run, for the report.
         on_event: Called when a step begins and ends.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
+        trust: Whether the recipe may name any code (that of your own project it may anyway, see ``secateur.trust``).
 
     Raises:
-        InputError: ``out`` holds something already, or another process works in it.
+        InputError: ``out`` holds something already, another process works in it, or the recipe names code that is
+            not trusted.
         DataError: The disk is full; `resume` goes on once there is space.
         SecateurError: What the steps raise.
     """
@@ -96,6 +100,7 @@ def run(
     from secateur.recipe.unroll import unroll
 
     out = Path(out)
+    permit_recipe(recipe, trust=trust)
     refuse_used(out)
     _check(recipe)
     data = load_data(recipe)
@@ -107,26 +112,29 @@ def run(
     return _Runner(folder, recipe, data, on_event, progress).go(state)
 
 
-def resume(folder: str | Path, *, on_event: OnEvent | None = None, progress: bool | None = None) -> RunResult:
+def resume(
+    folder: str | Path, *, on_event: OnEvent | None = None, progress: bool | None = None, trust: bool = False
+) -> RunResult:
     """Goes on with the run in ``folder``; of a finished run only the networks are loaded.
 
     The end is the same as that of a run that was never stopped, on the same machine; as many threads are
-    used as at the start, because sums depend on how they are split.
+    used as at the start, because sums depend on how they are split. A run whose recipe names code goes on without
+    ``trust`` only if you started it here.
 
     Raises:
         DataError: There is no run in ``folder``, or its files are damaged.
-        InputError: Its recipe was changed, or another process works in it.
+        InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
     from secateur.measure.rounds import thread_count
 
-    with _opened(folder) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
+    with _opened(folder, trust) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)
         return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
 
-def reopen(folder: str | Path) -> RunResult:
-    """Loads what the finished steps of a run made, and does nothing more."""
-    with _opened(folder) as (found, recipe, data):
+def reopen(folder: str | Path, *, trust: bool = False) -> RunResult:
+    """Loads what the finished steps of a run made, and does nothing more; ``trust`` is that of :func:`resume`."""
+    with _opened(folder, trust) as (found, recipe, data):
         return _Runner(found, recipe, data).restore(_begin(recipe, data))
 
 
@@ -146,11 +154,12 @@ def _begin(recipe: Recipe, data: DataSet) -> State:
 
 
 @contextlib.contextmanager
-def _opened(folder: str | Path) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
+def _opened(folder: str | Path, trust: bool) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
     """Opens a run's folder, in the working directory that the paths of its recipe start from."""
     from secateur.recipe.prepare import load_data
 
-    found = RunFolder.open(Path(folder).absolute())
+    found = RunFolder.open(Path(folder).absolute(), trusted=trust)
+    permit_folder(found.path, found.recipe(), found.home if found.own else None, trust=trust)
     with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
         recipe = found.recipe()
         yield found, recipe, load_data(recipe)

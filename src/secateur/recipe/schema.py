@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
@@ -129,6 +130,7 @@ class Recipe:
         model: The network.
         data: The data set.
         steps: What is done, in order.
+        origin: The file that says which network it is; ``None`` where the user said so, or Secateur.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Recipe:
     model: ModelConfig
     data: DataConfig
     steps: tuple[StepEntry, ...]
+    origin: Path | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data with every default written out."""

@@ -52,8 +52,9 @@ class Runtime:
         packages: What must be importable, by import name; the first one's version is the runtime's.
         extra: The extra of this package that installs them.
         step: Widths in multiples of this run at full speed on x86 (measured, see docs/runtimes.md).
-        open: Makes a program of a module or file, for a number of threads inside an operator.
+        opener: Makes a program of a module or file, for a number of threads inside an operator; see :meth:`open`.
         modules: Whether it runs modules as they are, without a file.
+        code: Whether its files can hold code: one that is not the user's own is opened only if it is trusted.
     """
 
     name: str
@@ -62,8 +63,27 @@ class Runtime:
     packages: tuple[str, ...]
     extra: str
     step: int
-    open: Callable[[nn.Module | str | PathLike[str], int], Program]
+    opener: Callable[[nn.Module | str | PathLike[str], int], Program]
     modules: bool = False
+    code: bool = False
+
+    def open(self, network: nn.Module | str | PathLike[str], threads: int, *, trust: bool = False) -> Program:
+        """Makes a program of a module or file.
+
+        Args:
+            network: A module, or a file of the runtime's format.
+            threads: Threads inside an operator.
+            trust: Whether the file may run code when it is opened (a ``.pt2`` archive can).
+
+        Raises:
+            InputError: A file that can hold code and is not trusted, or what the runtime refuses.
+        """
+        if self.code and not trust and not isinstance(network, nn.Module):
+            raise InputError(
+                f"{str(network)!r} is a .pt2 archive, which can run any code when it is opened; it was not. If you "
+                "know where it is from, use trust=True (--trust). Folders of Pruned.save() and .onnx files are safe."
+            )
+        return self.opener(network, threads)
 
     def version(self) -> str:
         """Name and version, for records: ``onnxruntime 1.31.1``."""

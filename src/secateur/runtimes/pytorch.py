@@ -35,7 +35,7 @@ def _module(network: nn.Module | str | PathLike[str]) -> nn.Module:
         return network
     from secateur.deploy.pt2 import read_program
 
-    return read_program(Path(network)).module()
+    return read_program(Path(network), trust=True).module()  # Runtime.open has asked
 
 
 def _program(model: Any) -> Program:
@@ -57,9 +57,21 @@ def _program(model: Any) -> Program:
 
 RUNTIMES.add(
     "pytorch",
-    Runtime("pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager, modules=True),
+    Runtime(
+        "pytorch", "PyTorch, operator by operator", "pt2", ("torch",), "train", 16, open_eager, modules=True, code=True
+    ),
 )
 RUNTIMES.add(
     "compiled",
-    Runtime("compiled", "PyTorch through torch.compile", None, ("torch",), "train", 16, open_compiled, modules=True),
+    Runtime(
+        "compiled",
+        "PyTorch through torch.compile",
+        None,
+        ("torch",),
+        "train",
+        16,
+        open_compiled,
+        modules=True,
+        code=True,
+    ),
 )

@@ -265,7 +265,7 @@ def _submodule(module: nn.Module, path: str) -> nn.Module:
 # ------------------------------------------------------------------------------------- train and eval modes
 
 
-class _BatchNormMode(nn.Module):
+class BatchNormMode(nn.Module):
     """Batch normalisation that follows ``train()`` and ``eval()``; parameters and the counter come as arguments.
 
     Args:
@@ -333,7 +333,7 @@ def _batch_norm_mode(node: Node, tensors: Mapping[Any, Node]) -> tuple[nn.Module
     home = str(mean.target).rpartition(".")[0] if isinstance(mean, Node) else ""
     batches = tensors.get(f"{home}.num_batches_tracked".removeprefix("."))
     cumulative = node.meta.get(CUMULATIVE, batches is not None and not momentum)  # a file does not say; export wrote 0
-    made = _BatchNormMode(None if cumulative else momentum, eps, bool(always))  # type: ignore[arg-type]
+    made = BatchNormMode(None if cumulative else momentum, eps, bool(always))  # type: ignore[arg-type]
     return made, (x, weight, bias, mean, var, batches)
 
 

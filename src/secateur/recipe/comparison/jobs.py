@@ -81,7 +81,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], *, parallel: int, home: Path, on_event: OnJobEvent) -> dict[str, str]:
+def run_jobs(
+    jobs: Sequence[Job], *, parallel: int, home: Path, on_event: OnJobEvent, trust: bool = False
+) -> dict[str, str]:
     """Runs jobs, ``parallel`` at a time, each with its share of the cores.
 
     Args:
@@ -89,11 +91,12 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, home: Path, on_event: OnJobE
         parallel: How many processes at a time.
         home: Working directory, from which the recipes' relative paths start.
         on_event: Called with every event, one at a time.
+        trust: Whether runs that were begun elsewhere may name code; the recipes of the jobs may.
 
     Returns:
         Why each job that failed did.
     """
-    crew = _Crew(max(1, cores() // min(parallel, max(1, len(jobs)))), home, on_event)
+    crew = _Crew(max(1, cores() // min(parallel, max(1, len(jobs)))), home, on_event, trust=trust)
     with ThreadPoolExecutor(parallel) as pool:
         futures = {job.name: pool.submit(crew.work, job) for job in jobs}
         try:
@@ -108,8 +111,8 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, home: Path, on_event: OnJobE
 class _Crew:
     """The processes at work."""
 
-    def __init__(self, threads: int, home: Path, on_event: OnJobEvent) -> None:
-        self._threads, self._home, self._on_event = threads, home, on_event
+    def __init__(self, threads: int, home: Path, on_event: OnJobEvent, *, trust: bool) -> None:
+        self._threads, self._home, self._on_event, self._trust = threads, home, on_event, trust
         self._lock, self._processes, self._stopped = threading.Lock(), set[subprocess.Popen[str]](), False
 
     def work(self, job: Job) -> str:
@@ -118,6 +121,7 @@ class _Crew:
             self._tell(JobEvent(job.name, "done"))
             return ""
         command = [sys.executable, "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
+        command += ["trust"] if self._trust else []
         environment = {"OMP_NUM_THREADS": str(self._threads), **os.environ}
         with job.log.open("w") as log:
             process = subprocess.Popen(

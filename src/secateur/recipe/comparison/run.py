@@ -14,7 +14,9 @@ from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shar
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
 from secateur.recipe.files import disk_errors, lock, read_json, write_json, write_text
 from secateur.recipe.folder import refuse_used
+from secateur.recipe.load import load_recipe
 from secateur.recipe.schema import Recipe
+from secateur.trust import digest_of, home_of, permit_folder, permit_recipe, record
 
 __all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
 
@@ -30,6 +32,7 @@ def compare_recipes(
     command: str | None = None,
     on_event: Callable[[JobEvent], None] | None = None,
     budget: str = "",
+    trust: bool = False,
 ) -> Comparison:
     """Runs several recipes from one dense network, in parallel processes, and measures what they end with.
 
@@ -45,6 +48,7 @@ def compare_recipes(
         command: What a reader can type to repeat it, for the page.
         on_event: Called with every event of every job.
         budget: What was made equal, in words, for the page.
+        trust: Whether the recipes may name any code, see `secateur.recipe.run`.
 
     Returns:
         The table; ``results.json``, ``comparison.csv`` and ``comparison.html`` hold it too.
@@ -61,6 +65,8 @@ def compare_recipes(
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is the number of processes, at least 1; got {jobs}.")
     out = Path(out)
+    for recipe in recipes.values():
+        permit_recipe(recipe, trust=trust)
     refuse_used(out)
     check_alike(recipes)
     first = next(iter(recipes.values()))
@@ -74,6 +80,7 @@ def compare_recipes(
     }
     with disk_errors(out):
         _create(out, recipes, facts, jobs)
+    record(out, _content(out))
     return resume_comparison(out, on_event=on_event)
 
 
@@ -82,24 +89,40 @@ def is_comparison(folder: str | Path) -> bool:
     return (Path(folder) / PLAN).is_file()
 
 
-def resume_comparison(folder: str | Path, *, on_event: Callable[[JobEvent], None] | None = None) -> Comparison:
+def resume_comparison(
+    folder: str | Path, *, on_event: Callable[[JobEvent], None] | None = None, trust: bool = False
+) -> Comparison:
     """Goes on with a comparison: what is finished is kept, what failed is tried again.
 
     Raises:
-        InputError: Another process works in the folder.
+        InputError: Another process works in the folder, or its recipes name code, you did not start it here, and it is
+            not trusted.
         DataError: Its files are damaged.
     """
     folder = Path(folder).absolute()
     plan = read_json(folder / PLAN)
-    home = Path(plan["home"]) if Path(plan["home"]).is_dir() else Path.cwd()
+    known = home_of(folder, _content(folder))
+    for file in _recipes(folder):
+        permit_folder(folder, load_recipe(file), known, trust=trust)
+    home = known or (Path(plan["home"]) if trust else Path.cwd())
+    home = home if home.is_dir() else Path.cwd()
     jobs = {name: Job(name, folder / "recipes" / f"{name}.yaml", folder / "runs" / name) for name in plan["jobs"]}
     tell = on_event or (lambda event: None)
     with lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
             return Comparison.read(folder)
-        failed = _run_all(jobs, int(plan["parallel"]), home, tell)
+        failed = _run_all(jobs, int(plan["parallel"]), home, tell, trust=trust)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
-        return _result(folder, jobs, failed, plan["facts"])
+        return _result(folder, jobs, failed, plan["facts"], trust=trust)
+
+
+def _recipes(folder: Path) -> list[Path]:
+    return sorted((folder / "recipes").glob("*.yaml"))
+
+
+def _content(folder: Path) -> str:
+    """Digest of what a comparison does."""
+    return digest_of(*(file.read_bytes() for file in (folder / PLAN, *_recipes(folder))))
 
 
 def _create(out: Path, recipes: Mapping[str, Recipe], facts: Mapping[str, Any], parallel: int | None) -> None:
@@ -129,21 +152,25 @@ def _create(out: Path, recipes: Mapping[str, Recipe], facts: Mapping[str, Any], 
         new.rename(out)
 
 
-def _run_all(jobs: Mapping[str, Job], parallel: int, home: Path, tell: Callable[[JobEvent], None]) -> dict[str, str]:
+def _run_all(
+    jobs: Mapping[str, Job], parallel: int, home: Path, tell: Callable[[JobEvent], None], *, trust: bool
+) -> dict[str, str]:
     """The dense network first, then all recipes; returns why those that failed did."""
     start: Sequence[Job] = [jobs[DENSE]] if DENSE in jobs else []
-    failed = run_jobs(start, parallel=1, home=home, on_event=tell) if start else {}
+    failed = run_jobs(start, parallel=1, home=home, on_event=tell, trust=trust) if start else {}
     if failed:
         return dict.fromkeys(jobs, f"the dense network could not be adapted: {failed[DENSE]}")
     rest = [job for name, job in jobs.items() if name != DENSE]
-    return run_jobs(rest, parallel=parallel, home=home, on_event=tell)
+    return run_jobs(rest, parallel=parallel, home=home, on_event=tell, trust=trust)
 
 
-def _result(folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any]) -> Comparison:
+def _result(
+    folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any], *, trust: bool
+) -> Comparison:
     from secateur.measure import machine
     from secateur.report.comparison import write_comparison
 
-    rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed)
+    rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed, trust=trust)
     result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})
     write_text(folder / "comparison.csv", result.to_csv())
     write_comparison(result, folder / "comparison.html")

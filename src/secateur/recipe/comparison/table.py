@@ -105,17 +105,20 @@ class Comparison:
         return cls(folder, rows, data)
 
 
-def measure_runs(runs: Mapping[str, Path], failed: Mapping[str, str], *, budget_s: float = 20.0) -> tuple[Row, ...]:
+def measure_runs(
+    runs: Mapping[str, Path], failed: Mapping[str, str], *, budget_s: float = 20.0, trust: bool = False
+) -> tuple[Row, ...]:
     """Measures the finished runs and the dense network that they started from.
 
     Args:
         runs: Folder of every run by name, failed ones included.
         failed: Why the failed ones did.
         budget_s: Seconds for all timing together.
+        trust: Whether the runs may name code that was not started here.
     """
     from secateur.recipe.runner import reopen
 
-    finished = {name: reopen(folder) for name, folder in runs.items() if name not in failed}
+    finished = {name: reopen(folder, trust=trust) for name, folder in runs.items() if name not in failed}
     if not finished:
         return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE)
     first = next(iter(finished.values()))

@@ -1,6 +1,7 @@
 """One job of a comparison, in a process of its own: begins or goes on with a run, and tells its parent about it.
 
-Started as ``python -m secateur.recipe.comparison.worker RECIPE FOLDER``. Every event is one JSON line on standard
+Started as ``python -m secateur.recipe.comparison.worker RECIPE FOLDER [trust]``. Its parent has seen to it that the
+recipe may name what it names; a run that was begun elsewhere needs ``trust``. Every event is one JSON line on standard
 output. Standard input stays open as long as the parent lives; when it closes, however the parent died, the job stops
 at once, and what it was writing is made good by the next start.
 """
@@ -19,7 +20,7 @@ from typing import Any
 __all__ = ["main"]
 
 
-def main(recipe: str, folder: str) -> int:
+def main(recipe: str, folder: str, trust: str = "") -> int:
     """Runs the job; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -31,9 +32,9 @@ def main(recipe: str, folder: str) -> int:
 
     try:
         if (Path(folder) / "recipe.yaml").exists():
-            resume(folder, on_event=tell, progress=False)
+            resume(folder, on_event=tell, progress=False, trust=bool(trust))
         else:
-            run(load_recipe(Path(recipe)), folder, on_event=tell, progress=False)
+            run(load_recipe(Path(recipe)), folder, on_event=tell, progress=False, trust=True)
     except SecateurError as error:
         _say(what="failed", reason=str(error))
         return 2
