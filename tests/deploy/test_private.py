@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def written(folder: Path, name: str, rows: int, images: int) -> dict[str, bytes]
     folder.mkdir()
     data = torch.full((images, 12), MARK)
     export(network(rows), data[:2], folder / f"net{FORMATS[name].suffix}", check_inputs=torch.ones(2, 12))
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    # OpenVINO numbers nodes by all that it ever made in the process.
+    return {path.name: re.sub(rb'_\d+"', b'"', path.read_bytes()) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", HERE)
