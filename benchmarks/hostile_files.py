@@ -151,7 +151,8 @@ def rows_of(kind: str) -> Iterator[dict[str, Any]]:
             start = last.get("number", start) + 1
             yield {"kind": kind, "number": start - 1, "case": f"number {start - 1}",
                    "way": last.get("begins", "start"),
-                   "outcome": HANG, "seconds": SILENT_S, "grown_mb": 0, "modules": [], "words": "hung or died"}  # fmt: skip
+                   "outcome": HANG, "seconds": SILENT_S, "grown_mb": 0, "modules": [],
+                   "words": "hung or died"}  # fmt: skip
 
 
 def alone(case: Crafted, line: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Artifacts: graphs with hostile names, operators, arguments and sizes, and folders of which a file is not what it says."""
+"""Artifacts: graphs with hostile names, operators, arguments and sizes, and folders with a file that is no such."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import secateur
+import torch
 from tests.core.test_graph_file import ATTACKS, CODE, forged
 from tests.recipe.test_damage import DAMAGE
-from tests.zoo import ZOO, settle
+from tests.zoo import settle
+from torch import Tensor, nn
+
+import secateur
 
 from . import MARK, Crafted, no_files
 
@@ -48,9 +51,22 @@ BY_RECORD: dict[str, dict[str, Any]] = {
 @functools.cache
 def saved() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="crafted-"))
-    model, x = ZOO["zero_padded_shortcut"]()
-    secateur.prune(settle(model), x, ratio=0.5, backend="graph").save(folder)
+    torch.manual_seed(0)
+    secateur.prune(settle(Scaled()), torch.randn(2, 3, 8, 8), ratio=0.5, backend="graph").save(folder)
     return folder
+
+
+class Scaled(nn.Module):
+    """A network with a constant that is no weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.out = nn.Linear(8, 4)
+        self.register_buffer("scale", torch.full((8, 1, 1), 2.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((self.stem(x) * self.scale).relu().mean((2, 3)))
 
 
 def opens(path: Path) -> Any:
@@ -89,18 +105,22 @@ def replaced(name: str, make: Callable[[Path], Path]) -> Callable[[Path], Path]:
 
 
 def crafted() -> Iterator[Crafted]:
-    yield Crafted("a good one", copied, opens, COMMANDS, fine=True)
+    yield Crafted("a good one", copied, opens, COMMANDS[:2], fine=True)
     for name, (change, _) in ATTACKS.items():
         yield Crafted(f"graph: {name}", changed(_marked(change)), opens, COMMANDS)
     for name, record in BY_RECORD.items():
         fine = name in ("a sample of a terabyte", "inputs of no size", "back end is code")  # a network all the same
         yield Crafted(f"record: {name}", changed(lambda g: None, **record), opens, COMMANDS, fine)
     for file in FILES:
-        for name, (change, _) in DAMAGE.items():
+        for name, (change, _) in (DAMAGE | {"cut": (_cut, "")}).items():
             if name != "a link":
                 yield Crafted(f"{file}: {name}", damaged(file, change), opens, COMMANDS, fine="link" in name)
         for name, make in no_files(file).items():
             yield Crafted(f"{file}: {name}", replaced(file, make), opens, COMMANDS)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
 
 
 def _marked(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:

@@ -131,7 +131,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
         digest = folder._digest(tmp_path / name)
         (tmp_path / "plan.json").write_text(json.dumps(record | {"sha256": record["sha256"] | {name: digest}}))
-        with pytest.raises(SecateurError, match=rf"{re.escape(name)}( cannot be read| is not)"):
+        with pytest.raises(SecateurError, match=rf"{re.escape(name)}( cannot be read| is damaged| is not)"):
             secateur.load(tmp_path)
         (tmp_path / name).write_bytes(before)
     assert not (tmp_path / "ran").exists()

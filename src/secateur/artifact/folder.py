@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -25,8 +25,9 @@ from secateur import arguments
 from secateur.artifact import graph_file
 from secateur.artifact.trial import try_out
 from secateur.errors import InputError, PlanError, WeightsError, first_line
+from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.plan import Plan, remember
-from secateur.reading import opened, plain, read_json
+from secateur.reading import opened, read_json
 from secateur.types import ExampleInputs
 
 if TYPE_CHECKING:
@@ -254,11 +255,9 @@ def _weights(folder: Path, name: str, digests: Mapping[str, Any]) -> dict[str, T
     path = folder / name
     if not path.exists():
         raise WeightsError(f"{path} is missing; the artifact is not complete.")
+    check_header(path)
     _same_digest(path, digests)
-    try:
-        return load_file(plain(path, WeightsError))
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path} cannot be read: {first_line(error)}.") from error
+    return read_safetensors(path)
 
 
 def _same_digest(path: Path, digests: Mapping[str, Any]) -> None:

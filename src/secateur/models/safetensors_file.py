@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.errors import WeightsError, first_line
 from secateur.reading import opened, parse_json
 
-__all__ = ["read_safetensors"]
+__all__ = ["check_header", "read_safetensors"]
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; some hundred a tensor
 _MOST_DIMENSIONS = 64
@@ -29,14 +29,19 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         WeightsError: Missing, damaged, or no such file.
     """
     path = Path(path)
-    _check_header(path)
+    check_header(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {first_line(error)}") from error
 
 
-def _check_header(path: Path) -> None:
+def check_header(path: Path) -> None:
+    """Looks at a file's header, which says in a moment what many gigabytes of nothing are.
+
+    Raises:
+        WeightsError: It is no safetensors file, or its header was made to harm.
+    """
     with opened(path, WeightsError) as file:
         size, head = os.fstat(file.fileno()).st_size, file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
