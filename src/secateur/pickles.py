@@ -33,7 +33,7 @@ class Source(Protocol):
 Calls = Mapping[tuple[str, str], Callable[..., Any]]
 """By module and name: what stands for a function or class of that name."""
 
-_MOST = 1_500_000  # operations: CIFAR-100 takes a third of it; each may take 64 bytes
+_MOST = 1_000_000  # operations; CIFAR-100's training images, written by Python 3, take 500,000
 _MARK = object()
 
 
