@@ -33,6 +33,7 @@ from secateur.options import (
     Weights,
     examples,
 )
+from secateur.together import TERMINATED, Terminated, end_on_sigterm, forks_follow
 
 __all__ = ["app", "main"]
 
@@ -262,7 +263,9 @@ cli_lists.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM."""
+    end_on_sigterm()
+    forks_follow()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if not debug:  # PyTorch's words about its own future say nothing to whoever runs a command
@@ -277,8 +280,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe, like `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
+        sys.exit(TERMINATED if terminated else 130)
     except Exception as error:
         words = getattr(error, "format_message", None)  # a mistake in the arguments, as Typer words it
         if words is None or debug:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -135,22 +136,23 @@ def read_text(path: str | PathLike[str], fault: Fault, *, largest: int | None = 
         raise fault(f"{path} is not a text file: {error}.") from error
 
 
-def read_json(path: str | PathLike[str], fault: Fault, *, largest: int = _LARGEST_JSON) -> Any:
-    """The value of a plain file of JSON.
+def read_json(path: str | PathLike[str], fault: Fault, *, largest: int = _LARGEST_JSON, finite: bool = False) -> Any:
+    """The value of a plain file of JSON; with ``finite`` its numbers are neither NaN nor infinite.
 
     Raises:
         SecateurError: Of the class ``fault``: see :func:`read_text` and :func:`parse_json`.
     """
-    return parse_json(read_text(path, fault, largest=largest), str(path), fault)
+    return parse_json(read_text(path, fault, largest=largest), str(path), fault, finite=finite)
 
 
-def parse_json(text: str | bytes, what: str, fault: Fault) -> Any:
+def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = False) -> Any:
     """Reads JSON in which every key stands once, without deep nesting and without a crowd of tiny parts.
 
     Args:
         text: The JSON.
         what: Name for messages.
         fault: The class of the error.
+        finite: Whether NaN and infinity, which are no JSON but which Python reads, are refused.
 
     Raises:
         SecateurError: Of the class ``fault``: no JSON, a key given twice, nested too deeply, or too many parts.
@@ -162,11 +164,18 @@ def parse_json(text: str | bytes, what: str, fault: Fault) -> Any:
     if sum(map(text.count, brackets)) > _MOST_PARTS:
         raise fault(f"{what} is damaged: it holds more than {_MOST_PARTS:,} lists and objects.")
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        numbers: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
+        return json.loads(text, object_pairs_hook=_once, **numbers)
     except RecursionError as error:
         raise fault(f"{what} is damaged: it is nested too deeply.") from error
     except ValueError as error:
         raise fault(f"{what} is not JSON: {first_line(error)}.") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:80]} is no finite number")
+    return number
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

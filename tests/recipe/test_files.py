@@ -47,7 +47,7 @@ def test_json_refuses_nan_and_names_damaged_files(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
     (tmp_path / "a.json").write_text('{"half": ')
-    with pytest.raises(DataError, match=r"a\.json is damaged"):
+    with pytest.raises(DataError, match=r"a\.json is not JSON"):
         read_json(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"Cannot read .*b\.json"):
         read_json(tmp_path / "b.json")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.commands.show import change, console, error, integer, ratio, say, share, size, table
+from secateur.together import TERMINATED, Terminated
 
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
@@ -60,15 +61,15 @@ def free(path: Path) -> Path:
 
 @contextlib.contextmanager
 def interruptible(folder: Path, begun: str = "recipe.yaml") -> Iterator[None]:
-    """Says how to go on after Ctrl-C; ``begun`` is what lies in ``folder`` once there is something to go on with."""
+    """Says how to go on after Ctrl-C or SIGTERM; ``begun`` lies in ``folder`` once there is a run to go on with."""
     import typer
 
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         go_on = f"Go on with: secateur resume {shlex.quote(str(folder))}"
         error(go_on if (folder / begun).exists() else "Nothing was written yet.", label="Stopped")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 
 def show_event(event: Event) -> None:
@@ -90,7 +91,14 @@ def _proof_words(summary: Mapping[str, Any]) -> str:
 
 
 def words_of(kind: str, summary: Mapping[str, Any]) -> str:
-    """What came of a step, in a few words."""
+    """What came of a step, in a few words; none where the numbers are not those that a step of its kind has."""
+    try:
+        return _words_of(kind, summary)
+    except (KeyError, TypeError, ValueError):  # of a folder that somebody changed
+        return ""
+
+
+def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
     if kind == "prune":
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from secateur.together import follow_parent
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Answers requests until the input ends: what to open, what to run it on, how many calls to time."""
+    follow_parent()  # it may not look at its input for long
     answers = _own_output()
     try:
         for answer in _serve(_requests(sys.stdin)):

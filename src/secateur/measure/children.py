@@ -22,6 +22,7 @@ from secateur.batches import batch_size
 from secateur.errors import InputError, SecateurError
 from secateur.measure.entrants import Entrant
 from secateur.measure.rounds import Contender
+from secateur.together import with_scratch
 from secateur.types import ExampleInputs
 
 __all__ = ["Child", "Job", "ModuleFiles", "children"]
@@ -108,7 +109,7 @@ class Child:
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            list(command), stdin=pipe, stdout=pipe, stderr=self._errors, env=os.environ | limits, bufsize=0
+            list(command), stdin=pipe, stdout=pipe, stderr=self._errors, env=with_scratch() | limits, bufsize=0
         )
         self._pending = b""
 

@@ -7,14 +7,29 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import DataError, InputError
+from secateur import reading
+from secateur.errors import DataError, InputError, SecateurError
 
-__all__ = ["disk_errors", "lock", "read_json", "sweep", "write_json", "write_text"]
+__all__ = [
+    "LARGEST_JSON",
+    "disk_errors",
+    "lock",
+    "new_folder",
+    "read_json",
+    "refuse_links",
+    "sweep",
+    "worker_errors",
+    "write_json",
+    "write_text",
+]
+
+LARGEST_JSON = 64 * 2**20
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch and safetensors report a full disk as errors of their own, without an errno.
@@ -41,17 +56,35 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one JSON object; raises :class:`DataError` that names a missing or damaged file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}. Delete its folder and start the run again.") from error
+def read_json(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, Any]:
+    """Reads one JSON object of finite numbers.
+
+    Raises:
+        DataError: Names a file that is missing, no plain file, too large or damaged.
+    """
+    value = reading.read_json(path, DataError, largest=largest, finite=True)
     if not isinstance(value, Mapping):
         raise DataError(f"{path} is damaged: it holds a {type(value).__name__}, not an object.")
     return dict(value)
+
+
+def refuse_links(folder: Path) -> None:
+    """Checks that a run's folder holds files and folders only: what is written into it shall not land elsewhere.
+
+    Raises:
+        DataError: Names a link, named pipe, socket or device.
+    """
+    for where, folders, files in os.walk(folder):
+        for path in (Path(where, name) for name in (*folders, *files)):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # another process works in it
+                continue
+            kind = "a link" if stat.S_ISLNK(mode) else "" if stat.S_ISDIR(mode) else reading.kind_of(mode)
+            if kind:
+                raise DataError(
+                    f"{path} is {kind}; a run holds files and folders only. Remove it, or put a copy there."
+                )
 
 
 def sweep(folder: Path) -> None:
@@ -60,10 +93,37 @@ def sweep(folder: Path) -> None:
     Every part of Secateur writes a file under a hidden name first and gives it its own name when it is whole.
     """
     for path in sorted(folder.rglob(".*")):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != ".lock":
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which gets the name ``path`` when the block ends: whole, or not at all.
+
+    Until then it lies beside, under a name of its own. What a killed process leaves there, the next start deletes.
+
+    Raises:
+        InputError: The folder cannot be made, is not empty, or another process is making it.
+    """
+    path = path.absolute()
+    waiting = path.with_name(f".{path.name}.begin")
+    try:
+        waiting.mkdir(parents=True, exist_ok=True)
+        with lock(waiting):
+            try:
+                shutil.rmtree(waiting / "new", ignore_errors=True)
+                (waiting / "new").mkdir()
+                yield waiting / "new"
+                (waiting / "new").rename(path)  # onto nothing or an empty folder
+            finally:
+                shutil.rmtree(waiting, ignore_errors=True)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise InputError(f"Cannot make the folder {path}: {error.strerror}. Choose another.") from error
 
 
 @contextlib.contextmanager
@@ -71,24 +131,40 @@ def lock(folder: Path) -> Iterator[None]:
     """Holds ``folder`` for this process; the system frees it when the process ends, however it ends.
 
     Raises:
-        InputError: Another process works in the folder.
+        InputError: Another process works in the folder, or it cannot be written.
     """
     try:
         import fcntl
     except ImportError:  # Windows: no advisory locks, and two runs in one folder are the user's to avoid
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    handle = _open_lock(folder / ".lock")
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                yield  # a file system without locks
-                return
-            raise InputError(
-                f"Another process is working in {folder}. Wait for it, or choose another --out folder."
-            ) from error
+            if error.errno in (errno.EAGAIN, errno.EACCES):  # else: a file system without locks
+                raise InputError(
+                    f"Another process is working in {folder}. Wait for it, or choose another --out folder."
+                ) from error
         yield
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: Path) -> int:
+    """Opens the lock's file, and nothing else that somebody put in its place."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"Cannot lock {path.parent}: {path} cannot be opened ({reason}).") from error
+    if kind := reading.kind_of(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"Cannot lock {path.parent}: {path} is {kind}, not a plain file.")
+    return handle
 
 
 def _is_full(error: BaseException) -> bool:
@@ -113,3 +189,16 @@ def disk_errors(folder: Path, then: str = "try again") -> Iterator[None]:
         if any(_is_full(cause) for cause in _causes(error)):
             raise DataError(f"The disk is full: cannot write in {folder}. Free some space, then {then}.") from error
         raise
+
+
+@contextlib.contextmanager
+def worker_errors(folder: Path) -> Iterator[None]:
+    """Turns the death of a process that decodes images into one clear :class:`SecateurError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise SecateurError(
+            f"A process that decodes images was killed. Go on with `secateur resume {folder}`."
+        ) from error

@@ -5,23 +5,33 @@ from __future__ import annotations
 import datetime
 import hashlib
 import shlex
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur import trust
-from secateur.errors import DataError, InputError
-from secateur.recipe.files import read_json, write_json, write_text
+from secateur.errors import DataError, InputError, WeightsError
+from secateur.reading import read_bytes
+from secateur.recipe.files import new_folder, read_json, refuse_links, write_json, write_text
+from secateur.recipe.fingerprint import (
+    compare_data,
+    compare_inputs,
+    data_print,
+    file_digest,
+    input_digests,
+    step_files,
+)
 from secateur.recipe.load import load_recipe
+from secateur.recipe.records import REMEDY, Environment, RunState, read_record
 from secateur.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
 
-__all__ = ["RunFolder", "refuse_used"]
+__all__ = ["RunFolder", "read_state", "refuse_used", "step_names"]
 
 FORMAT = 1
+_LARGEST_RECIPE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -51,21 +61,19 @@ class RunFolder:
         text = recipe.to_yaml()
         about = _about(path, recipe, data, command)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        state = {"format": FORMAT, "recipe_sha256": digest, "home": str(Path.cwd()), "done": []}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-                new = Path(temporary) / "new"
-                new.mkdir()
-                write_text(new / "recipe.yaml", text)
-                write_json(new / "environment.json", about)
-                write_json(new / "state.json", state)
-                new.rename(path)  # onto nothing or an empty folder; another process may have been quicker
-        except (PermissionError, NotADirectoryError, FileNotFoundError, FileExistsError) as error:
-            raise InputError(f"Cannot make the folder {path}: {error.strerror}. Choose another.") from error
-        except OSError:
-            refuse_used(path)
-            raise
+        state = {
+            "format": FORMAT,
+            "recipe_sha256": digest,
+            "home": str(Path.cwd()),
+            "done": [],
+            "data": data_print(data).model_dump(),
+            "inputs": input_digests(recipe),
+            "files": {},
+        }
+        with new_folder(path) as new:
+            write_text(new / "recipe.yaml", text)
+            write_json(new / "environment.json", about)
+            write_json(new / "state.json", state)
         trust.record(path, digest)
         return cls(path, about, Path.cwd())
 
@@ -82,34 +90,91 @@ class RunFolder:
                 f"There is no run in {path} (no recipe.yaml). Start one with "
                 f"`secateur run transfer-channel --out {path}`."
             )
-        state = read_json(path / "state.json")
-        if state.get("format") != FORMAT:
+        refuse_links(path)
+        state, _ = read_record(path / "state.json", RunState)
+        if state.format != FORMAT:
             raise DataError(
-                f"{path / 'state.json'} has format {state.get('format')!r}; this version of Secateur reads "
+                f"{path / 'state.json'} has format {state.format!r}; this version of Secateur reads "
                 f"format {FORMAT}. Start the run again."
             )
-        digest = hashlib.sha256((path / "recipe.yaml").read_bytes()).hexdigest()
-        if digest != state.get("recipe_sha256"):
+        digest = hashlib.sha256(read_bytes(path / "recipe.yaml", DataError, largest=_LARGEST_RECIPE)).hexdigest()
+        if digest != state.recipe_sha256:
             raise InputError(
                 f"{path / 'recipe.yaml'} was changed after its run began. Undo the change, or start a new "
                 f"run with `secateur run {path / 'recipe.yaml'} --out ANOTHER_FOLDER`."
             )
         known = trust.home_of(path, digest)
-        home = known or (Path(str(state.get("home"))) if trusted else Path.cwd())
-        return cls(path, read_json(path / "environment.json"), home, known is not None)
+        home = known or (Path(state.home) if trusted else Path.cwd())
+        _, about = read_record(path / "environment.json", Environment)
+        return cls(path, about, home, known is not None)
 
     def recipe(self) -> Recipe:
         """The recipe of the run."""
         return load_recipe(self.path / "recipe.yaml")
 
+    def state(self) -> RunState:
+        """How far the run is.
+
+        Raises:
+            DataError: ``state.json`` is damaged, or names steps as done that its recipe does not begin with.
+        """
+        return read_state(self.path, self.recipe())
+
     def done(self) -> list[str]:
         """Names of the finished steps, in order."""
-        return list(read_json(self.path / "state.json")["done"])
+        return self.state().done
 
     def finish(self, step: str) -> None:
-        """Notes ``step`` as done."""
+        """Notes ``step`` as done, and what it wrote."""
         state = read_json(self.path / "state.json")
-        write_json(self.path / "state.json", {**state, "done": [*state["done"], step]})
+        files = {**state.get("files", {}), step: step_files(self.path / "steps" / step)}
+        write_json(self.path / "state.json", {**state, "done": [*state["done"], step], "files": files})
+
+    def compare(self, recipe: Recipe, data: DataSet) -> None:
+        """Compares what the run began with, and what its steps wrote, with what is there now.
+
+        Raises:
+            DataError: The data set has changed since the run began, or files of a finished step.
+            WeightsError: Weights have.
+        """
+        state = self.state()
+        compare_data(self.path, state.data, data)
+        compare_inputs(self.path, state.inputs, recipe)
+        self.compare_files()
+
+    def compare_files(self) -> None:
+        """Compares what the finished steps wrote with their digests, before any of it is loaded.
+
+        Raises:
+            WeightsError: Names a file that has changed or is gone.
+        """
+        for step, files in self.state().files.items():
+            for name, digest in files.items():
+                path = self.path / "steps" / step / name
+                if not path.is_file() or file_digest(path) != digest:
+                    what = "has changed since its step ended" if path.is_file() else "is gone"
+                    raise WeightsError(f"{path} {what}. {REMEDY}")
+
+
+def read_state(path: Path, recipe: Recipe) -> RunState:
+    """Reads the state of the run in ``path``.
+
+    Raises:
+        DataError: It is damaged, or names steps as done that the recipe does not begin with.
+    """
+    state, _ = read_record(path / "state.json", RunState)
+    names = step_names(recipe)
+    if state.done != names[: len(state.done)] or not set(state.files) <= set(state.done):
+        raise DataError(
+            f"{path / 'state.json'} is damaged: the steps that it names as done are not those that the recipe begins "
+            f"with. {REMEDY}"
+        )
+    return state
+
+
+def step_names(recipe: Recipe) -> list[str]:
+    """What the steps are called in a run, for instance ``03-prune``."""
+    return [f"{number:02d}-{step.kind}" for number, step in enumerate(recipe.steps, start=1)]
 
 
 def refuse_used(path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from secateur.errors import DataError
+from secateur.reading import parse_json, read_text
 from secateur.recipe.files import write_text
 
 __all__ = ["Metrics"]
 
 Line = Mapping[str, Any]
+
+_LARGEST = 64 * 2**20
 
 
 class Metrics:
@@ -25,14 +29,20 @@ class Metrics:
     def __init__(self, path: Path) -> None:
         """Reads the lines that are there; ``path`` need not exist."""
         self.path = path
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
         self._lines: dict[tuple[str, int | None], Line] = {}
-        try:
-            for line in text.splitlines():
-                record = json.loads(line)
-                self._lines[_key(record)] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} was changed by hand or damaged: {error}. Start the run again.") from error
+        text = read_text(path, DataError, largest=_LARGEST) if os.path.lexists(path) else ""
+        for number, line in enumerate(text.splitlines(), start=1):
+            record = parse_json(line, f"Line {number} of {path}", DataError)
+            if not _is_line(record):
+                raise DataError(
+                    f"{path} is damaged: line {number} is not an object with a step and an epoch. Delete the file and "
+                    "resume: it is written again from the results of the steps."
+                )
+            self._lines[_key(record)] = record
+
+    def __contains__(self, step: str) -> bool:
+        """Whether a step's closing line is there."""
+        return (step, None) in self._lines
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -59,6 +69,12 @@ class Metrics:
         if list(self._lines.items()) != before:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines.values())
             write_text(self.path, text)
+
+
+def _is_line(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("step"), str):
+        return False
+    return type(record.get("epoch")) in (int, type(None))
 
 
 def _key(line: Line) -> tuple[str, int | None]:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.recipe.files import read_json
+from pydantic import ValidationError
+
+from secateur.errors import DataError
+from secateur.recipe.records import REMEDY, StepRecord, problem, read_record
 from secateur.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -28,8 +31,11 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
 
     Returns:
         Fields of `secateur.report.Results`, as plain data.
+
+    Raises:
+        DataError: A step's ``result.json`` is damaged.
     """
-    files = [read_json(folder / "steps" / name / "result.json") for name in steps]
+    files = [read_record(folder / "steps" / name / "result.json", StepRecord)[1] for name in steps]
     joined: dict[str, Any] = {
         "recipe": recipe.name,
         "description": " ".join(recipe.description.split()),
@@ -40,8 +46,27 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
     }
     for file in files:
         for key, value in file["result"]["report"].items():
-            joined[key] = [*joined.get(key, []), *value] if key in _APPENDED else value
-    return joined
+            joined[key] = [*joined.get(key, []), *_listed(value)] if key in _APPENDED else value
+    return _shown(joined, folder)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _shown(results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The results, once the report is known to take them.
+
+    Raises:
+        DataError: It does not: a file of the run is damaged.
+    """
+    from secateur.report import Results
+
+    try:
+        Results.model_validate(results)
+    except ValidationError as error:
+        raise DataError(f"The results of the steps in {folder} are damaged: {problem(error)}. {REMEDY}") from error
+    return results
 
 
 def describe(data: DataSet) -> str:

@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.recipe.files import disk_errors, lock, read_json, sweep, write_json
+from secateur.recipe.files import disk_errors, lock, sweep, worker_errors, write_json
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
+from secateur.recipe.records import StepRecord, read_record
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
+from secateur.together import scratch
 from secateur.trust import permit_folder, permit_recipe
 
 if TYPE_CHECKING:
@@ -122,20 +124,23 @@ def resume(
     ``trust`` only if you started it here.
 
     Raises:
-        DataError: There is no run in ``folder``, or its files are damaged.
+        DataError: There is no run in ``folder``, its files are damaged, or its data have changed since it began.
+        WeightsError: Weights that it began with, or that a step wrote, have changed.
         InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
     from secateur.measure.rounds import thread_count
 
     with _opened(folder, trust) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)
+        found.compare(recipe, data)
         return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
 
 
 def reopen(folder: str | Path, *, trust: bool = False) -> RunResult:
     """Loads what the finished steps of a run made, and does nothing more; ``trust`` is that of :func:`resume`."""
     with _opened(folder, trust) as (found, recipe, data):
-        return _Runner(found, recipe, data).restore(_begin(recipe, data))
+        found.compare_files()
+        return _Runner(found, recipe, data, write=False).restore(_begin(recipe, data))
 
 
 def _check(recipe: Recipe) -> None:
@@ -172,6 +177,7 @@ class _Runner:
     data: DataSet
     on_event: OnEvent | None = None
     progress: bool | None = None
+    write: bool = True
 
     @property
     def path(self) -> Path:
@@ -179,7 +185,8 @@ class _Runner:
 
     def go(self, state: State) -> RunResult:
         """Does the steps that are not done, in order, and notes each as done when it is."""
-        with lock(self.path), disk_errors(self.path, f"go on with `secateur resume {self.path}`"):
+        go_on = f"go on with `secateur resume {self.path}`"
+        with scratch(), lock(self.path), disk_errors(self.path, go_on), worker_errors(self.path):
             sweep(self.path)
             metrics = Metrics(self.path / "metrics.jsonl")
             results: dict[str, StepResult] = {}
@@ -193,7 +200,7 @@ class _Runner:
         results: dict[str, StepResult] = {}
         for position in range(len(self.folder.done())):
             state = self._step(position, state, metrics, results)
-        return self._result(state, results, write=False)
+        return self._result(state, results)
 
     def _step(self, position: int, state: State, metrics: Metrics, results: dict[str, StepResult]) -> State:
         from secateur.recipe.steps import STEPS, Context, StepResult
@@ -206,7 +213,10 @@ class _Runner:
         event = partial(Event, step=name, kind=kind, index=position + 1, total=len(self.recipe.steps))
         file = self.path / "steps" / name / "result.json"
         if name in self.folder.done():
-            results[name] = StepResult.from_dict(read_json(file)["result"])
+            _, found = read_record(file, StepRecord)
+            results[name] = result = StepResult.from_dict(found["result"])
+            if self.write and name not in metrics:
+                metrics.finish(name, result.epochs, {"step": name, **result.summary, "seconds": found["seconds"]})
             state = STEPS[kind].restore(context, state, config)
             self._tell(event("kept", summary=results[name].summary))
             return state
@@ -221,9 +231,9 @@ class _Runner:
         self._tell(event("end", summary=result.summary, seconds=seconds))
         return state
 
-    def _result(self, state: State, results: Mapping[str, StepResult], *, write: bool = True) -> RunResult:
+    def _result(self, state: State, results: Mapping[str, StepResult]) -> RunResult:
         collected = collect(self.recipe, self.folder.about, self.path, results)
-        if write:
+        if self.write:
             write_json(self.path / "results.json", collected)
         return RunResult(self.path, self.recipe, self.data, state, collected)
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.recipe.files import read_json
+from secateur.recipe.folder import read_state
 from secateur.recipe.load import load_recipe
+from secateur.together import TERMINATED, with_scratch
 
 __all__ = ["Job", "JobEvent", "cores", "run_jobs"]
 
@@ -44,8 +45,8 @@ class Job:
         """Whether all steps of its run are done; a run has the steps that it wrote down when it began."""
         if not (self.folder / "state.json").is_file():
             return False
-        steps = load_recipe(self.folder / "recipe.yaml").steps
-        return len(read_json(self.folder / "state.json")["done"]) == len(steps)
+        recipe = load_recipe(self.folder / "recipe.yaml")
+        return len(read_state(self.folder, recipe).done) == len(recipe.steps)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class JobEvent:
     seconds: float = 0.0
     reason: str = ""
 
+
+_STOP_S = 10.0  # a process that computes hears of it when its operator is done
 
 OnJobEvent = Callable[[JobEvent], None]
 
@@ -122,7 +125,7 @@ class _Crew:
             return ""
         command = [sys.executable, "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
         command += ["trust"] if self._trust else []
-        environment = {"OMP_NUM_THREADS": str(self._threads), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(self._threads), **with_scratch()}
         with job.log.open("w") as log:
             process = subprocess.Popen(
                 command, cwd=self._home, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
@@ -139,15 +142,23 @@ class _Crew:
         if last.get("what") == "done" and code == 0:
             self._tell(JobEvent(job.name, "done"))
             return ""
+        if self._stopped:
+            return "it was stopped"
         reason = last["reason"] if last.get("what") == "failed" else _ending(code, job.log)
         self._tell(JobEvent(job.name, "failed", reason=reason))
         return str(reason)
 
     def stop(self) -> None:
-        """Ends all processes; their runs can be gone on with."""
+        """Ends all processes: asks first, then insists; their runs can be gone on with."""
         with self._lock:
             self._stopped = True
-            for process in self._processes:
+            processes = tuple(self._processes)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
                 process.kill()
 
     def _listen(self, job: Job, process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -172,6 +183,6 @@ def _ending(code: int, log: Path) -> str:
     """Words for a process that ended without a word."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     said = f": {lines[-1]}" if lines else ""
-    if code < 0:
-        return f"its process was killed ({signal.Signals(-code).name}){said}"
+    if code < 0 or code == TERMINATED:
+        return f"its process was killed ({signal.Signals(-code if code < 0 else signal.SIGTERM).name}){said}"
     return f"its process ended with status {code}{said}"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import InputError
+from secateur.errors import DataError, InputError
+from secateur.reading import read_bytes
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
-from secateur.recipe.files import disk_errors, lock, read_json, write_json, write_text
-from secateur.recipe.folder import refuse_used
+from secateur.recipe.files import disk_errors, lock, new_folder, refuse_links, sweep, write_json, write_text
+from secateur.recipe.fingerprint import compare_data, data_print
+from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe
+from secateur.recipe.records import LARGEST, ComparisonPlan, read_record
 from secateur.recipe.schema import Recipe
+from secateur.together import scratch
 from secateur.trust import digest_of, home_of, permit_folder, permit_recipe, record
 
 __all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
@@ -79,9 +84,9 @@ def compare_recipes(
         "command": command or f"secateur compare {shlex.join(recipes)}",
     }
     with disk_errors(out):
-        _create(out, recipes, facts, jobs)
+        _create(out, recipes, {"facts": facts, "data": data_print(data).model_dump()}, jobs)
     record(out, _content(out))
-    return resume_comparison(out, on_event=on_event)
+    return _go_on(_Folder.open(out.absolute(), trust=trust), on_event)
 
 
 def is_comparison(folder: str | Path) -> bool:
@@ -97,23 +102,70 @@ def resume_comparison(
     Raises:
         InputError: Another process works in the folder, or its recipes name code, you did not start it here, and it is
             not trusted.
-        DataError: Its files are damaged.
+        DataError: Its files are damaged, or the data set has changed since it began.
+        WeightsError: Weights that a step wrote have changed.
     """
-    folder = Path(folder).absolute()
-    plan = read_json(folder / PLAN)
-    known = home_of(folder, _content(folder))
-    for file in _recipes(folder):
-        permit_folder(folder, load_recipe(file), known, trust=trust)
-    home = known or (Path(plan["home"]) if trust else Path.cwd())
-    home = home if home.is_dir() else Path.cwd()
-    jobs = {name: Job(name, folder / "recipes" / f"{name}.yaml", folder / "runs" / name) for name in plan["jobs"]}
-    tell = on_event or (lambda event: None)
-    with lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
+    found = _Folder.open(Path(folder).absolute(), trust=trust)
+    found.compare()
+    return _go_on(found, on_event)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A comparison's folder, checked."""
+
+    path: Path
+    plan: ComparisonPlan
+    home: Path
+    trust: bool
+
+    @classmethod
+    def open(cls, path: Path, *, trust: bool) -> _Folder:
+        refuse_links(path)
+        plan, _ = read_record(path / PLAN, ComparisonPlan)
+        if plan.format != FORMAT:
+            raise DataError(
+                f"{path / PLAN} has format {plan.format!r}; this version of Secateur reads format {FORMAT}. Start the "
+                "comparison again."
+            )
+        known = home_of(path, _content(path))
+        for file in _recipes(path):
+            permit_folder(path, load_recipe(file), known, trust=trust)
+        home = known or (Path(plan.home) if trust else Path.cwd())
+        return cls(path, plan, home if home.is_dir() else Path.cwd(), trust)
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Its jobs by name."""
+        recipes, runs = self.path / "recipes", self.path / "runs"
+        return {name: Job(name, recipes / f"{name}.yaml", runs / name) for name in self.plan.jobs}
+
+    def compare(self) -> None:
+        """Compares the data set, and what finished steps of all jobs wrote, with what was noted of them.
+
+        Raises:
+            DataError: The data set has changed since the comparison began, or a file of a run is damaged.
+            WeightsError: Weights have changed.
+        """
+        from secateur.recipe.prepare import load_data
+
+        for job in self.jobs.values():
+            if (job.folder / "recipe.yaml").exists():
+                RunFolder.open(job.folder).compare_files()
+        with contextlib.chdir(self.home):
+            recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml")
+            compare_data(self.path, self.plan.data, load_data(recipe))
+
+
+def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:
+    folder, jobs, tell = found.path, found.jobs, on_event or (lambda event: None)
+    with scratch(), lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
+        sweep(folder)
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
             return Comparison.read(folder)
-        failed = _run_all(jobs, int(plan["parallel"]), home, tell, trust=trust)
+        failed = _run_all(jobs, found.plan.parallel, found.home, tell, trust=found.trust)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
-        return _result(folder, jobs, failed, plan["facts"], trust=trust)
+        return _result(folder, jobs, failed, found.plan.facts, trust=found.trust)
 
 
 def _recipes(folder: Path) -> list[Path]:
@@ -122,10 +174,10 @@ def _recipes(folder: Path) -> list[Path]:
 
 def _content(folder: Path) -> str:
     """Digest of what a comparison does."""
-    return digest_of(*(file.read_bytes() for file in (folder / PLAN, *_recipes(folder))))
+    return digest_of(*(read_bytes(file, DataError, largest=LARGEST) for file in (folder / PLAN, *_recipes(folder))))
 
 
-def _create(out: Path, recipes: Mapping[str, Recipe], facts: Mapping[str, Any], parallel: int | None) -> None:
+def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], parallel: int | None) -> None:
     """Makes the folder, whole or not at all: the plan, and a recipe per job."""
     start = shared_start(recipes)
     adapted = str(out / "runs" / DENSE / "steps" / "01-adapt" / "model.safetensors") if start else None
@@ -139,17 +191,14 @@ def _create(out: Path, recipes: Mapping[str, Recipe], facts: Mapping[str, Any], 
         "jobs": list(every),
         "parallel": cores() if parallel is None else parallel,
         "home": str(Path.cwd()),
-        "facts": facts,
+        **known,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        new = Path(temporary) / "new"
-        (new / "recipes").mkdir(parents=True)
+    with new_folder(out) as new:
+        (new / "recipes").mkdir()
         (new / "runs").mkdir()
         for name, recipe in every.items():
             write_text(new / "recipes" / f"{name}.yaml", recipe.to_yaml())
         write_json(new / PLAN, plan)
-        new.rename(out)
 
 
 def _run_all(

@@ -9,8 +9,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from secateur.errors import DataError
 from secateur.recipe.comparison.plan import DENSE
 from secateur.recipe.files import read_json
+from secateur.recipe.records import StepRecord, problem, read_record
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,9 +103,18 @@ class Comparison:
 
     @classmethod
     def read(cls, folder: Path) -> Comparison:
-        """Reads ``results.json`` of a folder."""
+        """Reads ``results.json`` of a folder.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
         data = read_json(folder / RESULTS)
-        rows = tuple(Row(**row) for row in data.pop("rows"))
+        try:
+            rows = TypeAdapter(tuple[Row, ...]).validate_python(data.pop("rows", None))
+        except ValidationError as error:
+            raise DataError(
+                f"{folder / RESULTS} is damaged: {problem(error)}. Delete it and resume: the table is measured again."
+            ) from error
         return cls(folder, rows, data)
 
 
@@ -186,11 +199,11 @@ def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing],
 def _story(run: RunResult) -> tuple[Mapping[str, Any] | None, int, int | None]:
     """Quality when the last fine-tuning began, epochs of all training, and bytes of a compressed file."""
     files = sorted((run.folder / "steps").glob("*/result.json"))
-    results = {file.parent.name: read_json(file)["result"] for file in files}
+    results = {file.parent.name: read_record(file, StepRecord)[1]["result"] for file in files}
     kinds = [name.partition("-")[2] for name in results]
     last = max((i for i, kind in enumerate(kinds) if kind == "finetune"), default=None)
     scored = [result["evaluations"].get("pruned") for result in list(results.values())[: last or 0]]
     before = next((quality for quality in reversed(scored) if quality), None)
     sizes = [result["summary"].get("compressed_bytes") for result in results.values()]
-    stored = next((size for size in reversed(sizes) if size), None)
+    stored = next((size for size in reversed(sizes) if isinstance(size, int) and size > 0), None)
     return before, sum(len(result["epochs"]) for result in results.values()), stored

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from secateur.together import TERMINATED, Terminated, end_on_sigterm, forks_follow
+
 __all__ = ["main"]
 
 
@@ -24,6 +26,15 @@ def main(recipe: str, folder: str, trust: str = "") -> int:
     """Runs the job; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        end_on_sigterm()
+        forks_follow()
+        return _work(recipe, folder, trust=bool(trust))
+    except Terminated:
+        return TERMINATED
+
+
+def _work(recipe: str, folder: str, *, trust: bool) -> int:
     from secateur.errors import SecateurError
     from secateur.recipe import load_recipe, resume, run
 
@@ -32,7 +43,7 @@ def main(recipe: str, folder: str, trust: str = "") -> int:
 
     try:
         if (Path(folder) / "recipe.yaml").exists():
-            resume(folder, on_event=tell, progress=False, trust=bool(trust))
+            resume(folder, on_event=tell, progress=False, trust=trust)
         else:
             run(load_recipe(Path(recipe)), folder, on_event=tell, progress=False, trust=True)
     except SecateurError as error:

@@ -120,7 +120,7 @@ def _time(
         "backward": config.backward,
     }
     # The files are large, and only here to be timed; the network to ship is the export step's.
-    with tempfile.TemporaryDirectory(dir=context.work) as folder:
+    with tempfile.TemporaryDirectory(dir=context.work, prefix=".measured-") as folder:
         wanted: dict[str, Any] = {"runtimes": config.runtimes, "batches": config.batches, "calibration": calibration}
         found = list(candidates(models, images, Path(folder), **wanted))
         entrants = [entrant for one in found for entrant in one.entrants]

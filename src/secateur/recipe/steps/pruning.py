@@ -11,7 +11,8 @@ from torch import Tensor
 
 from secateur.errors import InputError
 from secateur.measure.counts import MEASURES
-from secateur.recipe.files import read_json, write_json
+from secateur.recipe.files import LARGEST_JSON, write_json
+from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.sparsify.masks import follow
@@ -259,10 +260,10 @@ def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     from secateur.api import apply
     from secateur.plan import Plan
 
-    cut = read_json(context.work / "cut.json")
-    plan = Plan.from_dict(cut["plan"])
+    cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
+    plan = Plan.from_dict(cut.plan)
     part = plan.parts[-1] if plan.parts else plan
-    return after_cut(state, apply(state.models[state.current], part, inputs, backend=cut["backend"]))
+    return after_cut(state, apply(state.models[state.current], part, inputs, backend=cut.backend))
 
 
 def after_cut(state: State, pruned: Pruned) -> State:

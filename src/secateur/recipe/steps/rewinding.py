@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.errors import InputError
@@ -13,7 +12,7 @@ from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
-from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.recipe.steps.weights import load_weights_into, read_weights, save_weights
 from secateur.sparsify.masks import apply_masks
 from secateur.sparsify.rewinding import fresh, rewind
 
@@ -76,7 +75,7 @@ def _early(context: Context, epoch: int) -> dict[str, Tensor]:
             f"{context.step} wants the weights after epoch {epoch}, and no adapt step of this recipe kept them. Put "
             "an adapt step of at least that many epochs before the cut, or rewind to epoch 0 (as the run began)."
         )
-    return load_file(file)
+    return read_weights(file)
 
 
 class ScratchSettings(TrainSettings):

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import WeightsError
+from secateur.reading import plain
+from secateur.recipe.records import REMEDY
 
-__all__ = ["load_weights_into", "save_weights"]
+__all__ = ["load_weights_into", "read_weights", "save_weights"]
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -33,10 +35,27 @@ def load_weights_into(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: The file is missing or damaged, or belongs to another network.
     """
+    state = read_weights(path)
     try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise WeightsError(
-            f"Cannot go on from {path}: {reason}. Delete the run's folder and start it again."
-        ) from error
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise WeightsError(f"Cannot go on from {path}: {_reason(error)}. {REMEDY}") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads what :func:`save_weights` wrote.
+
+    Raises:
+        WeightsError: The file is missing, no plain file or damaged.
+    """
+    try:
+        return load_file(plain(path, WeightsError))
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"Cannot go on from {path}: {_reason(error)}. {REMEDY}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()
