@@ -91,6 +91,7 @@ def format_of(path: Path, to: str | None = None) -> str:
         UnknownNameError: There is no format ``to``.
         ExportError: The name has no ending, an unknown one, or that of another format.
 
+    >>> import secateur.deploy  # each format adds itself
     >>> format_of(Path("net.onnx"))
     'onnx'
     """
