@@ -91,8 +91,8 @@ def format_of(path: Path, to: str | None = None) -> str:
         UnknownNameError: There is no format ``to``.
         ExportError: The name has no ending, an unknown one, or that of another format.
 
-    >>> import secateur.deploy  # each format adds itself
-    >>> format_of(Path("net.onnx"))
+    >>> from secateur.deploy import formats
+    >>> formats.format_of(Path("net.onnx"))
     'onnx'
     """
     endings = {FORMATS[name].suffix: name for name in FORMATS}
