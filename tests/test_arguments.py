@@ -82,6 +82,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "sparsify.HoldMasks": (sparsify.HoldMasks, {"masks": dict}),
     "sparsify.HoldShared": (sparsify.HoldShared, {}),
     "data.load": (data.load, {"name_or_path": lambda: "digits", "limit": lambda: 20}),
+    "data.scale_of": (data.scale_of, {"split": lambda: SPLIT}),
     "data.statistics": (data.statistics, {"split": lambda: SPLIT}),
     "data.Split": (data.Split, {"images": lambda: SPLIT.images, "labels": lambda: SPLIT.labels}),
     "models.create": (models.create, {"name": lambda: "lenet5"}),

@@ -33,7 +33,7 @@ class Source(Protocol):
 Calls = Mapping[tuple[str, str], Callable[..., Any]]
 """By module and name: what stands for a function or class of that name."""
 
-_MOST = 1_500_000  # operations: CIFAR-100 takes a third of it; each may take 64 bytes
+_MOST = 1_000_000  # operations; CIFAR-100's training images, written by Python 3, take 500,000
 _MARK = object()
 
 
@@ -80,21 +80,25 @@ class _Machine:
 
     def do(self, name: str, argument: Any) -> None:
         """One operation."""
-        if name in _VALUES:
-            self.stack.append(argument)
-        elif name in _OLD_TEXTS:
-            self.stack.append(argument.encode("latin1") if self.bytes_texts else argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _PUT:
-            self.memo[int(argument)] = self.stack[-1]
-        elif name in _GET:
-            self.stack.append(self.memo[int(argument)])
-        elif name not in _NOTHING:
-            operation = _OPERATIONS.get(name)
-            if operation is None:
-                raise UnsafePickle(f"the operation {name}, which plain data do not need")
-            operation(self, argument)
+        operation = _OPERATIONS.get(name)
+        if operation is None:
+            raise UnsafePickle(f"the operation {name}, which plain data do not need")
+        operation(self, argument)
+
+    def nothing(self, _: Any) -> None:
+        """What says something of the pickle alone."""
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def old_text(self, text: str) -> None:
+        self.stack.append(text.encode("latin1") if self.bytes_texts else text)
+
+    def put(self, place: Any) -> None:
+        self.memo[int(place)] = self.stack[-1]
+
+    def get(self, place: Any) -> None:
+        self.stack.append(self.memo[int(place)])
 
     def _marked(self) -> list[Any]:
         """What lies above the last mark, which goes too."""
@@ -188,21 +192,21 @@ class _Machine:
 
 _KEYS = (str, bytes, int, float, bool, type(None))
 
-_VALUES = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE",
-           "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}  # fmt: skip
-_OLD_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "MARK": lambda: _MARK,
-}
-_PUT, _GET = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
-_NOTHING = {"PROTO", "FRAME", "STOP"}
+_VALUES = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE",
+           "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8")  # fmt: skip
 _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), _Machine.nothing),
+    **dict.fromkeys(_VALUES, _Machine.push),
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _Machine.old_text),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "MARK": lambda machine, _: machine.push(_MARK),
     "MEMOIZE": _Machine.memoize,
     "POP": _Machine.pop,
     "POP_MARK": _Machine.pop_mark,

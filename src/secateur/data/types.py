@@ -172,6 +172,7 @@ class DataSet:
         return replace(self, mean=tuple(mean), std=tuple(std))
 
 
+@arguments.checked
 def scale_of(split: AnySplit, limit: int = 50_000) -> float:
     """What the pixels of a split are divided by: 255 for bytes, else the largest magnitude that occurs in it.
 
@@ -181,6 +182,8 @@ def scale_of(split: AnySplit, limit: int = 50_000) -> float:
         split: The training images.
         limit: How many of them are looked at.
     """
+    if limit < 1:
+        raise InputError(f"scale_of(limit=…) is how many images are looked at, at least 1; got {limit}.")
     largest = 0.0
     for images, _ in split.batches(500, order=_spread(split, limit)):
         if images.dtype == torch.uint8:

@@ -90,9 +90,6 @@ def format_of(path: Path, to: str | None = None) -> str:
     Raises:
         UnknownNameError: There is no format ``to``.
         ExportError: The name has no ending, an unknown one, or that of another format.
-
-    >>> format_of(Path("net.onnx"))
-    'onnx'
     """
     endings = {FORMATS[name].suffix: name for name in FORMATS}
     known = ", ".join(f"{suffix} ({name})" for suffix, name in sorted(endings.items()))

@@ -7,6 +7,7 @@ every tensor's size, strides and place are held against what the file really has
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -28,7 +29,7 @@ __all__ = ["PthFile", "Stored", "read_pth"]
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older form
 _MOST_MEMBERS = 200_000
-_LARGEST_PICKLE = 64 * 2**20
+_LARGEST_PICKLE = 64 * 2**20  # bytes; a tensor's description has some hundred
 _MOST_DIMENSIONS = 64
 
 _STORAGES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
@@ -142,25 +143,9 @@ def _of_zip(file: BinaryIO, path: Path) -> PthFile:
     if length > _LARGEST_PICKLE:
         raise WeightsError(f"{path} is damaged: its list of tensors has {length:,} bytes.")
     file.seek(start)
-    content = read_pickle(_Part(file, start + length), _CALLS, persistent=_storage)
+    content = read_pickle(io.BytesIO(file.read(length)), _CALLS, persistent=_storage)
     places = {name.removeprefix(f"{root}data/"): place for name, place in members.items() if f"{root}data/" in name}
     return PthFile(content, places, path)
-
-
-class _Part:
-    """A file that ends at ``end``, as far as :mod:`pickletools` reads it."""
-
-    def __init__(self, file: BinaryIO, end: int) -> None:
-        self._file, self._end = file, end
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(min(count, self._end - self._file.tell()))
-
-    def readline(self) -> bytes:
-        return self._file.readline(self._end - self._file.tell())
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def _place(file: BinaryIO, info: zipfile.ZipInfo, size: int, path: Path) -> tuple[int, int]:
