@@ -42,7 +42,7 @@ from secateur.recipe.sameness import differences, numbers
 
 RESULT = Path(__file__).parent / "results" / "kill_resume.json"
 PAGE = Path(__file__).parents[1] / "docs" / "resume.md"
-AT_MOST = 8  # kills of one run: then it may end
+AT_MOST = 12  # kills of one run: then it may end
 SIGNALS = ("KILL", "TERM", "INT")
 TARGETS = ("group", "command", "worker")
 CLOCK = {"forward_ms", "backward_ms", "seconds", "command"}
@@ -207,7 +207,7 @@ def killed(scene: Scene, chance: random.Random, total: int, at_most: int) -> lis
     kills: list[dict] = []
     while True:
         process = scene.launch()
-        at = chance.randint(0, max(1, total // 2)) if len(kills) < at_most else None
+        at = chance.randint(0, max(1, total // 6)) if len(kills) < at_most else None
         name, target = chance.choice(SIGNALS), chance.choice(TARGETS if scene.workers else TARGETS[:2])
         for count in changes(scene, process):
             if at is not None and count >= at and (kill := _kill(scene, process, name, target)):

@@ -120,9 +120,13 @@ def test_a_killed_decoder_is_told_and_other_errors_pass(tmp_path: Path) -> None:
 
 
 def test_a_new_folder_is_whole_or_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a") as new:
-        (new / "half").touch()
-        raise KeyboardInterrupt
+    def stopped() -> None:
+        with new_folder(tmp_path / "a") as new:
+            (new / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert not list(tmp_path.iterdir())
     with new_folder(tmp_path / "a") as new:
         (new / "whole").touch()
