@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from secateur.errors import DataError, InputError
-from secateur.recipe.files import disk_errors, lock, read_json, sweep, write_json, write_text
+from secateur.errors import DataError, InputError, SecateurError
+from secateur.recipe.files import disk_errors, lock, new_folder, read_json, sweep, worker_errors, write_json, write_text
 from secateur.recipe.metrics import Metrics
 
 
@@ -108,5 +108,45 @@ def test_metrics_drop_epochs_that_a_step_turned_out_not_to_have(tmp_path: Path) 
 
 def test_damaged_metrics_are_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": "a"}\n{"ste')
-    with pytest.raises(DataError, match=r"metrics\.jsonl was changed"):
+    with pytest.raises(DataError, match=r"Line 2 of .*metrics\.jsonl is not JSON.*Delete the file and resume"):
         Metrics(tmp_path / "metrics.jsonl")
+
+
+def test_a_killed_decoder_is_told_and_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match=r"decodes images was killed.*secateur resume"), worker_errors(tmp_path):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    with pytest.raises(RuntimeError, match="something else"), worker_errors(tmp_path):
+        raise RuntimeError("something else")
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with new_folder(tmp_path / "a") as new:
+            (new / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "a") as new:
+        (new / "whole").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "whole"]
+    with pytest.raises(InputError, match="Cannot make the folder"), new_folder(tmp_path / "a") as new:
+        (new / "other").touch()
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "whole"]
+
+
+def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with new_folder(tmp_path / "a"), pytest.raises(InputError, match="Another process"), new_folder(tmp_path / "a"):
+        pass
+
+
+def test_sweep_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "letter").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".link").symlink_to(tmp_path / "outside")
+    sweep(tmp_path / "run")
+    assert (tmp_path / "outside" / "letter").exists()
+    assert not list((tmp_path / "run").iterdir())

@@ -164,6 +164,15 @@ def test_another_network_is_refused(data: DataSet, tmp_path: Path) -> None:
         fit(other, data, CONFIG, folder=tmp_path, seed=1)
 
 
+def test_a_checkpoint_with_another_weight_is_refused(data: DataSet, tmp_path: Path) -> None:
+    run(data, tmp_path)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    next(iter(content["model"].values())).view(-1)[0] += 1
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(WeightsError, match=r"last\.pt was changed after it was written"):
+        run(data, tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "noise", "code"])
 def test_damaged_checkpoints_say_what_to_do(data: DataSet, tmp_path: Path, damage: str) -> None:
     run(data, tmp_path)
@@ -193,5 +202,5 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(
 def test_checkpoints_hold_nothing_but_state(data: DataSet, tmp_path: Path) -> None:
     run(data, tmp_path)
     content = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert set(content) == {"format", "settings", "model", "optimizer", "records"}
+    assert set(content) == {"digest", "format", "settings", "model", "optimizer", "records"}
     assert len(content["records"]) == 4

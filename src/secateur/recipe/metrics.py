@@ -32,13 +32,18 @@ class Metrics:
         self._lines: dict[tuple[str, int | None], Line] = {}
         text = read_text(path, DataError, largest=_LARGEST) if os.path.lexists(path) else ""
         for number, line in enumerate(text.splitlines(), start=1):
-            record = parse_json(line, f"Line {number} of {path}", DataError)
+            self._add(line, f"Line {number} of {path}")
+
+    def _add(self, line: str, what: str) -> None:
+        try:
+            record = parse_json(line, what, DataError)
             if not _is_line(record):
-                raise DataError(
-                    f"{path} is damaged: line {number} is not an object with a step and an epoch. Delete the file and "
-                    "resume: it is written again from the results of the steps."
-                )
-            self._lines[_key(record)] = record
+                raise DataError(f"{what} is damaged: it is not an object with a step and an epoch.")
+        except DataError as error:
+            raise DataError(
+                f"{error} Delete the file and resume: it is written again from the steps' results."
+            ) from error
+        self._lines[_key(record)] = record
 
     def __contains__(self, step: str) -> bool:
         """Whether a step's closing line is there."""

@@ -20,9 +20,11 @@ _CLOCK = frozenset(
         "duration_s",
         "images_per_second",
         "latency",
+        "ms",
         "notes",
         "seconds",
         "seconds_per_image",
+        "speedup",
         "test_seconds_per_image",
     }
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
         SecateurError: The disk is full or the folder cannot be written.
     """
     buffer = io.BytesIO()  # torch.save words a full disk as an internal error; a plain write does not
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save({"format": FORMAT, "digest": _digest(content), **content}, buffer)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def read(path: Path) -> dict[str, Any] | None:
     """Reads a checkpoint; ``None`` if there is none.
 
     Raises:
-        WeightsError: It is damaged or wants to run code.
+        WeightsError: It is damaged, was changed after it was written, or wants to run code.
     """
     if not path.is_file():
         return None
@@ -58,7 +60,35 @@ def read(path: Path) -> dict[str, Any] | None:
         ) from error
     if version != FORMAT:
         raise WeightsError(f"{path} has format {version}; this version of Secateur reads {FORMAT}.")
+    noted = content.pop("digest", None)  # earlier versions noted none
+    if noted is not None and noted != _digest({key: value for key, value in content.items() if key != "format"}):
+        raise WeightsError(f"{path} was changed after it was written. Remove it to train anew.")
     return content
+
+
+def _digest(content: Any) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(content):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
+    """Everything in nested dicts and lists, in order, with what tells one form from another."""
+    if isinstance(value, torch.Tensor):
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    elif isinstance(value, Mapping):
+        yield f"{{{len(value)}".encode()
+        for key, inner in value.items():
+            yield repr(key).encode()
+            yield from _parts(inner)
+    elif isinstance(value, (list, tuple)):
+        yield f"[{len(value)}".encode()
+        for inner in value:
+            yield from _parts(inner)
+    else:
+        yield repr(value).encode()
 
 
 def same_run(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
