@@ -1,0 +1,121 @@
+"""Artifacts: graphs with hostile names, operators, arguments and sizes, and folders of which a file is not what it says."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import secateur
+from tests.core.test_graph_file import ATTACKS, CODE, forged
+from tests.recipe.test_damage import DAMAGE
+from tests.zoo import ZOO, settle
+
+from . import MARK, Crafted, no_files
+
+COMMANDS = (
+    ("inspect", "{}"),
+    ("prune", "{}", "--ratio", "0.5", "--out", "out"),
+    ("export", "{}", "out.onnx"),
+)
+FILES = ("plan.json", "model.safetensors", "graph.json", "graph.safetensors")
+BY_RECORD: dict[str, dict[str, Any]] = {
+    "format 1": {"artifact_format": 1},
+    "format 10^400": {"artifact_format": 10**400},
+    "format None": {"artifact_format": None},
+    "no plan": {"plan": None},
+    "the plan is a list": {"plan": []},
+    "back end is code": {"backend": CODE},
+    "digests are none": {"sha256": {}},
+    "digests are numbers": {"sha256": {"model.safetensors": 1}},
+    "shared with nothing": {"shared": {"x": "y"}},
+    "shared with code": {"shared": {CODE: CODE}},
+    "shared is a list": {"shared": ["x"]},
+    "inputs are none": {"inputs": None},
+    "inputs of a dtype that is a function": {"inputs": {"shape": [1, 3, 8, 8], "dtype": "load"}},
+    "inputs of a dtype that is a dunder": {"inputs": {"shape": [1, 3, 8, 8], "dtype": "__class__"}},
+    "inputs of a negative size": {"inputs": {"shape": [-1, 3, 8, 8], "dtype": "float32"}},
+    "inputs without end": {"inputs": {"shape": [10**30, 3, 8, 8], "dtype": "float32"}},
+    "a sample of a terabyte": {"inputs": {"shape": [1, 10**9, 8, 8], "dtype": "float64"}},
+    "inputs of no size": {"inputs": {"shape": [0, 0, 0, 0], "dtype": "float32"}},
+    "inputs that are others": {"inputs": {"named": {"evil": {"shape": [1], "dtype": "float32"}}}},
+}
+
+
+@functools.cache
+def saved() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="crafted-"))
+    model, x = ZOO["zero_padded_shortcut"]()
+    secateur.prune(settle(model), x, ratio=0.5, backend="graph").save(folder)
+    return folder
+
+
+def opens(path: Path) -> Any:
+    return secateur.load(path)
+
+
+def copied(folder: Path) -> Path:
+    return Path(shutil.copytree(saved(), folder / "small"))
+
+
+def changed(change: Callable[[dict[str, Any]], Any], **record: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / "small").mkdir()
+        return forged(saved(), folder / "small", change, **record)
+
+    return make
+
+
+def damaged(name: str, change: Callable[[Path], object]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = copied(folder)
+        change(path / name)
+        return path
+
+    return make
+
+
+def replaced(name: str, make: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    def place(folder: Path) -> Path:
+        path = copied(folder)
+        (path / name).unlink()
+        make(path)
+        return path
+
+    return place
+
+
+def crafted() -> Iterator[Crafted]:
+    yield Crafted("a good one", copied, opens, COMMANDS, fine=True)
+    for name, (change, _) in ATTACKS.items():
+        yield Crafted(f"graph: {name}", changed(_marked(change)), opens, COMMANDS)
+    for name, record in BY_RECORD.items():
+        fine = name in ("a sample of a terabyte", "inputs of no size", "back end is code")  # a network all the same
+        yield Crafted(f"record: {name}", changed(lambda g: None, **record), opens, COMMANDS, fine)
+    for file in FILES:
+        for name, (change, _) in DAMAGE.items():
+            if name != "a link":
+                yield Crafted(f"{file}: {name}", damaged(file, change), opens, COMMANDS, fine="link" in name)
+        for name, make in no_files(file).items():
+            yield Crafted(f"{file}: {name}", replaced(file, make), opens, COMMANDS)
+
+
+def _marked(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """The attack, with the marker that is looked for."""
+
+    def change_marked(graph: dict[str, Any]) -> Any:
+        found = change(graph)
+        return found.replace("MARK", MARK) if isinstance(found, str) else _put(graph if found is None else found)
+
+    return change_marked
+
+
+def _put(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {_put(k) if isinstance(k, str) else k: _put(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [_put(v) for v in tree]
+    return tree.replace("MARK", MARK) if isinstance(tree, str) else tree
