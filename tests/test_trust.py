@@ -210,7 +210,7 @@ def test_a_state_folder_that_cannot_be_written_does_not_stop_a_run(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="it is not noted that you started"):
+    with pytest.warns(UserWarning, match="not noted that you started"):
         run(load_recipe(recipe(project)), "out")
 
 

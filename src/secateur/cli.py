@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,7 +33,7 @@ from secateur.options import (
     Weights,
     examples,
 )
-from secateur.together import TERMINATED, Terminated, end_on_sigterm, forks_follow
+from secateur.together import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
 
 __all__ = ["app", "main"]
 
@@ -266,7 +266,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM."""
     end_on_sigterm()
     forks_follow()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with imports_from_nowhere():
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> NoReturn:
     debug = "--debug" in arguments
     if not debug:  # PyTorch's words about its own future say nothing to whoever runs a command
         warnings.simplefilter("ignore", FutureWarning)

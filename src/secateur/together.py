@@ -15,7 +15,8 @@ from multiprocessing import process as multiprocessing_process
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TERMINATED", "Terminated", "end_on_sigterm", "follow_parent", "forks_follow", "scratch", "with_scratch"]
+__all__ = ["TERMINATED", "Terminated", "end_on_sigterm", "follow_parent", "forks_follow", "imports_from_nowhere",
+           "scratch", "with_scratch"]  # fmt: skip
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that SIGTERM ended."""
@@ -56,6 +57,23 @@ def forks_follow() -> None:
     if hasattr(os, "register_at_fork") and not _registered:
         os.register_at_fork(after_in_child=follow_parent)
         _registered = True
+
+
+@contextlib.contextmanager
+def imports_from_nowhere() -> Iterator[None]:
+    """Lets processes that are started in the block, multiprocessing's too, import nothing from where one stands.
+
+    Else Python looks there first, and whoever stands in a stranger's folder runs that folder's ``json.py``.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def with_scratch() -> dict[str, str]:

@@ -17,29 +17,39 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.errors import InputError, SecateurError
+from secateur.errors import InputError, SecateurError, first_line
+from secateur.project import in_project
 from secateur.reading import read_json
 
 if TYPE_CHECKING:
     from secateur.recipe.schema import Recipe
+    from secateur.recipe.yamltree import Place
 
-__all__ = ["code_of", "digest_of", "home_of", "permit_folder", "permit_recipe", "record"]
+__all__ = ["code_of", "digest_of", "home_of", "permit_folder", "permit_recipe", "places_of_code", "record"]
 
 _LIBRARIES = ("torchvision", "timm")
-_OPENING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights_backbone")
-"""Options of these libraries' factories that open files of other people, or fetch them."""
+_OPENING = ("cache", "checkpoint", "pretrained", "weights")
+"""What the options of these libraries' factories begin with that open files of other people, or fetch them."""
+
+
+def places_of_code(recipe: Recipe) -> tuple[Place, ...]:
+    """Where a recipe names code of the user's or of others: its network, or options that open files; mostly nowhere."""
+    name = recipe.model.name
+    library, colon, _ = name.partition(":")
+    if not colon or name.endswith(".cfg"):
+        return ()
+    if library not in _LIBRARIES:
+        return (("model", "name"),)
+    return tuple(("model", "options", option) for option in recipe.model.options if option.startswith(_OPENING))
 
 
 def code_of(recipe: Recipe) -> str | None:
     """What of the user's or others' code a recipe names, in words; ``None`` where it names none."""
-    name, options = recipe.model.name, recipe.model.options
-    library, colon, _ = name.partition(":")
-    if not colon or name.endswith(".cfg"):
+    first = next(iter(places_of_code(recipe)), None)
+    if first is None:
         return None
-    if library not in _LIBRARIES:
-        return f"model {name!r}"
-    opening = next((option for option in _OPENING if option in options), None)
-    return None if opening is None else f"the option {opening!r} of {name!r}"
+    name = recipe.model.name
+    return f"model {name!r}" if first[-1] == "name" and len(first) == 2 else f"the option {first[-1]!r} of {name!r}"
 
 
 def permit_recipe(recipe: Recipe, *, trust: bool) -> None:
@@ -53,8 +63,9 @@ def permit_recipe(recipe: Recipe, *, trust: bool) -> None:
         return
     raise InputError(
         f"{recipe.origin} names code: {code}. It was not run, for somebody else's recipe could so run anything. "
-        f"Code of your own project runs if it and the recipe lie below the working directory ({Path.cwd()}); if you "
-        "know the recipe, use --trust (in Python trust=True), or name the network yourself with --model."
+        "Code of your own project runs if the recipe and the file that defines it lie below the working directory "
+        f"({Path.cwd()}); if you know the recipe, use --trust (in Python trust=True), or name the network yourself "
+        "with --model."
     )
 
 
@@ -80,14 +91,9 @@ def permit_folder(folder: Path, recipe: Recipe, home: Path | None, *, trust: boo
 
 
 def _of_project(origin: Path, name: str) -> bool:
-    """Whether a recipe and the module that it names lie below the working directory."""
-    here, top = Path.cwd().resolve(), name.partition(":")[0].partition(".")[0]
-    if not origin.resolve().is_relative_to(here) or not top.isidentifier() or top in sys.stdlib_module_names:
-        return False
-    if (loaded := sys.modules.get(top)) is not None:
-        place = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
-        return place is not None and Path(place).resolve().is_relative_to(here) and "site-packages" not in place
-    return any(p.exists() and p.resolve().is_relative_to(here) for p in (here / f"{top}.py", here / top))
+    """Whether a recipe and the factory that it names lie below the working directory."""
+    here, (module, _, factory) = Path.cwd().resolve(), name.partition(":")
+    return origin.resolve().is_relative_to(here) and in_project(module, factory, here)
 
 
 # ------------------------------------------------------------------------------------------------------ records
@@ -109,32 +115,48 @@ def record(folder: Path, content: str) -> None:
     A state folder that cannot be written costs a warning: the run goes on, and will need ``--trust`` later if it names
     code.
     """
-    place = _place(folder)
     try:
+        place = _place(folder)
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = place.with_suffix(f".{os.getpid()}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"folder": str(folder.absolute()), "content": content, "home": str(Path.cwd())}, file)
+            json.dump({"folder": str(folder.resolve()), "content": content, "home": str(Path.cwd())}, file)
         temporary.replace(place)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a user without a home is a RuntimeError
+        reason = getattr(error, "strerror", None) or first_line(error)
         warnings.warn(
-            f"{place.parent} cannot be written ({error.strerror or error}), so it is not noted that you started "
-            f"{folder}; if its recipe names code of yours, going on with it will take --trust.",
+            f"It is not noted that you started {folder}, for your state folder cannot be written ({reason}); if its "
+            "recipe names code of yours, going on with it will take --trust.",
             stacklevel=2,
         )
 
 
 def home_of(folder: Path, content: str) -> Path | None:
     """The working directory in which this user started a run; ``None`` without a record of this folder and content."""
-    with contextlib.suppress(SecateurError):
+    with contextlib.suppress(SecateurError, OSError, RuntimeError):
         found = read_json(_place(folder), InputError, largest=100_000)
-        if isinstance(found, dict) and (found.get("folder"), found.get("content")) == (str(folder.absolute()), content):
+        if isinstance(found, dict) and (found.get("folder"), found.get("content")) == (str(folder.resolve()), content):
             return Path(str(found.get("home")))
     return None
 
 
 def _place(folder: Path) -> Path:
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state) / "secateur" / "runs" / f"{name}.json"
+    name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
+    return _state_folder() / "secateur" / "runs" / f"{name}.json"
+
+
+def _state_folder() -> Path:
+    """Where programs keep what they know of a user's work.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if given.is_absolute():  # any other is to be ignored, says the specification: it would depend on where one stands
+        return given
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    if sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
+        return Path(os.environ["LOCALAPPDATA"])
+    return Path.home() / ".local" / "state"

@@ -27,7 +27,7 @@ from secateur.types import ExampleInputs
 
 __all__ = ["Child", "Job", "ModuleFiles", "children"]
 
-_COMMAND = (sys.executable, "-m", "secateur.measure.child")
+_COMMAND = (sys.executable, "-P", "-m", "secateur.measure.child")  # -P: nothing is imported from where one stands
 _STOP_S = 2.0
 _ANSWER_S = 600.0  # importing a runtime takes seconds, and minutes where many others want the processor
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +16,7 @@ from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
 from secateur.models.darknet import darknet53, from_cfg, yolov3
 from secateur.models.darknet_weights import load_darknet
+from secateur.models.factories import building, call, user_factory
 from secateur.models.googlenet import GoogLeNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
@@ -124,7 +122,8 @@ def normalisation(name: str) -> Normalisation | None:
         import_torchvision()
         import timm
 
-        known = timm.get_pretrained_cfg(rest)
+        with building(name):
+            known = timm.get_pretrained_cfg(rest)
         return None if known is None else (tuple(known.mean), tuple(known.std))
     return IMAGENET if library == "torchvision" else None
 
@@ -160,7 +159,7 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
         return _torchvision(rest, classes, weights, options)
     if library == "timm":
         return _timm(rest, classes, weights, options)
-    return _from_file(_user_factory(library, rest, classes, options), weights, name)
+    return _from_file(user_factory(library, rest, classes, options), weights, name)
 
 
 def _from_file(model: nn.Module, weights: str | Path | None, name: str) -> nn.Module:
@@ -193,37 +192,25 @@ def _built_in(name: str, classes: int | None, options: dict[str, Any]) -> nn.Mod
         hint = "Other networks: torchvision:NAME, timm:NAME, package.module:factory."
         raise UnknownNameError("model", name, MODELS, hint)
     entry = MODELS[name]
-    return _call(entry.factory, name, {"classes": classes or entry.classes, **options})
-
-
-def _call(factory: Callable[..., Any], name: str, arguments: dict[str, Any]) -> nn.Module:
-    """Calls a factory, turning arguments it does not take into an error that lists those it does."""
-    try:
-        signature = inspect.signature(factory)
-        signature.bind(**arguments)
-    except TypeError as error:
-        takes = ", ".join(signature.parameters)
-        raise InputError(f"{name} cannot be built: {error}. It takes: {takes or 'nothing'}.") from error
-    except ValueError:
-        pass  # a built-in without a signature
-    model = factory(**arguments)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{name} returned {type(model).__name__}, wanted a torch.nn.Module.")
-    return model
+    return call(entry.factory, name, {"classes": classes or entry.classes, **options})
 
 
 def _torchvision(name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:
     models = import_torchvision().models
     if name not in models.list_models():
         raise UnknownNameError("torchvision model", name, models.list_models())
+    _refuse_weights(f"torchvision:{name}", options)
     if weights is None or _names_file(weights):
         if classes is not None:
             options = {"num_classes": classes, **options}
-        return _from_file(models.get_model(name, weights=None, **options), weights, f"torchvision:{name}")
+        with building(f"torchvision:{name}"):
+            made = models.get_model(name, weights=None, **options)
+        return _from_file(made, weights, f"torchvision:{name}")
     known = [w.name for w in models.get_model_weights(name)] + ["DEFAULT"]
     if str(weights) not in known:
         raise UnknownNameError(f"file or torchvision weights of {name}", str(weights), known)
-    model: nn.Module = models.get_model(name, weights=str(weights), **options)
+    with building(f"torchvision:{name}"):
+        model: nn.Module = models.get_model(name, weights=str(weights), **options)
     return model if classes is None else replace_head(model, classes)
 
 
@@ -240,54 +227,16 @@ def _timm(name: str, classes: int | None, weights: str | Path | None, options: d
             f"timm:{name} takes weights='pretrained' or a file; got {str(weights)!r}. "
             f"Other pretrained weights have a tag in the name: timm:{name}.TAG."
         )
+    _refuse_weights(f"timm:{name}", options)
     if classes is not None:
         options = {"num_classes": classes, **options}
-    model: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
+    with building(f"timm:{name}"):
+        model: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
     return _from_file(model, weights if _names_file(weights) else None, f"timm:{name}")
 
 
-def _user_factory(module_name: str, attribute: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
-    """Calls ``attribute`` of the user's module; the current folder is searched too."""
-    _refuse_standard(module_name, f"{module_name}:{attribute}")
-    module = _import(module_name)
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise UnknownNameError(f"factory in {module_name}", attribute, known)
-    inner = factory.func if isinstance(factory, partial) else factory
-    _refuse_standard(str(getattr(inner, "__module__", "")), f"{module_name}:{attribute}")
-    if classes is not None:
-        options = {_classes_argument(factory, f"{module_name}:{attribute}"): classes, **options}
-    return _call(factory, f"{module_name}:{attribute}", options)
-
-
-def _refuse_standard(module_name: str, name: str) -> None:
-    """Python's own functions make no networks; a recipe that names one is up to something else."""
-    if module_name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        raise InputError(f"{name} is part of Python's standard library and makes no network; it was not called.")
-
-
-def _classes_argument(factory: Callable[..., Any], name: str) -> str:
-    parameters = inspect.signature(factory).parameters
-    for argument in ("classes", "num_classes"):
-        if argument in parameters:
-            return argument
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return "num_classes"
-    raise InputError(f"{name} takes no argument 'classes' or 'num_classes', so leave the classes out.")
-
-
-def _import(name: str) -> Any:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UnknownNameError("library or Python module", name, ["torchvision", "timm"]) from error
-        raise InputError(f"{name} cannot be imported: {error}") from error
-    finally:
-        if added:
-            sys.path.remove(here)
+def _refuse_weights(name: str, options: dict[str, Any]) -> None:
+    """Weights come by one way, which unpickles nothing."""
+    for option in ("checkpoint_path", "pretrained", "weights"):
+        if option in options:
+            raise InputError(f"{name} takes weights as weights=…, a file or a name, and not by the option {option!r}.")

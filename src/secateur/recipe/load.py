@@ -15,6 +15,7 @@ from secateur.recipe.iterate import IterateSettings, inner_steps
 from secateur.recipe.schema import ITERATE, Recipe, StepEntry, split_step
 from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
+from secateur.trust import places_of_code
 
 __all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 
@@ -87,7 +88,7 @@ def load_recipe(
     if edit is not None:
         tree = edit(tree)
     recipe = validate(tree, {kind: STEPS[kind].config for kind in STEPS})
-    if str(source) not in _builtin() and not isinstance(tree.lines.get(("model", "name")), str):
+    if str(source) not in _builtin() and not all(tree.typed(place) for place in places_of_code(recipe)):
         recipe = replace(recipe, origin=Path(source).absolute())
     _check_order(recipe, tree)
     return recipe

@@ -41,6 +41,11 @@ class YamlTree:
                 return line if isinstance(line, str) else f"{self.source}, line {line}"
         return self.source
 
+    def typed(self, place: Place) -> bool:
+        """Whether the value at ``place`` comes from an option of the command line and not from the file."""
+        known = next((self.lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in self.lines), 0)
+        return isinstance(known, str)
+
 
 _DEEPEST = 40  # levels; a recipe has six
 _LARGEST_NUMBER = 2**63

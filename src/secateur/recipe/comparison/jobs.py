@@ -123,7 +123,8 @@ class _Crew:
         if job.finished:
             self._tell(JobEvent(job.name, "done"))
             return ""
-        command = [sys.executable, "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
+        # -P: nothing is imported from where one stands but what a recipe names
+        command = [sys.executable, "-P", "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
         command += ["trust"] if self._trust else []
         environment = {"OMP_NUM_THREADS": str(self._threads), **with_scratch()}
         with job.log.open("w") as log:
