@@ -5,19 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from secateur.errors import PlanError
+from secateur.ops import OPERATORS, Kind
 
 __all__ = ["ACTIVATIONS", "substitute"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "mish": nn.Mish,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "hardswish": nn.Hardswish,
-    "leaky_relu": nn.LeakyReLU,
-}
+_KNOWN = {name.removeprefix("aten."): OPERATORS[name].facts for name in OPERATORS}
+ACTIVATIONS = {name: f.module for name, f in _KNOWN.items() if f.kind is Kind.ACTIVATION and f.module is not None}
 """Activations that may follow the sum inside the module that is replaced, by operator."""
 
 
