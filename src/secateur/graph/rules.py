@@ -91,6 +91,7 @@ def find(target: OpOverload) -> Operator | None:
 def facts_of(name: str) -> Facts:
     """What is known of an operator by name, whatever it is called with; no claims where nobody made any.
 
+    >>> from secateur.ops import facts_of
     >>> facts_of("aten.relu").homogeneous, facts_of("garden.swish").homogeneous
     (True, False)
     """
