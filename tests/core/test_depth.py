@@ -185,10 +185,11 @@ def test_activations_that_follow_the_sum_stay_and_are_not_repeated() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.after(x + self.body(x))
 
-    kinds = [nn.ReLU(inplace=True), nn.ReLU(), nn.LeakyReLU(0.3), nn.SiLU()]
+    kinds = [nn.ReLU(inplace=True), nn.ReLU(), nn.LeakyReLU(0.3), nn.ELU(0.5)]
     model, x = nn.Sequential(nn.Linear(6, 6), *map(Block, kinds), Block(nn.ReLU())), torch.randn(4, 6)
     pruned = secateur.remove_layers(model, x, count=4, ignore=["5"])
-    assert [str(m) for m in pruned.model[1:5]] == ["ReLU()", "Identity()", "LeakyReLU(negative_slope=0.3)", "SiLU()"]
+    left = ["ReLU()", "Identity()", "LeakyReLU(negative_slope=0.3)", "ELU(alpha=0.5)"]
+    assert [str(m) for m in pruned.model[1:5]] == left
     graph = secateur.remove_layers(model, x, count=4, ignore=["5"], backend="graph").model
     assert torch.equal(graph(x), pruned.model(x))
     assert sum("relu" in str(n.target) and "leaky" not in str(n.target) for n in graph.graph.nodes) == 2
@@ -362,7 +363,8 @@ def test_plans_that_do_not_fit_are_refused() -> None:
         secateur.apply(model, Plan({}, {}, removed=("layer9.1",)), x)
     with pytest.raises(PlanError, match="cannot lose"):
         secateur.apply(model, Plan({}, {}, removed=("layer2.0",)), x)
-    for kind in ("os.system", "relu x", "identityy"):
+    wrong = ("os.system", "relu x", "identityy", "identity 1", "", "hardtanh 5 1", "celu 0", "gelu 0.1", "threshold 1")
+    for kind in (*wrong, "relu 1", "elu 1 1"):  # numbers are no switches: they would make them write in place
         with pytest.raises(PlanError, match="understood"):
             substitute(kind)
 

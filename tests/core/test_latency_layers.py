@@ -14,12 +14,15 @@ import secateur
 from latency_cases import arithmetic, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
 from secateur.analysis import analyse
-from secateur.latency.layers import FOLLOWERS, Layer, sites
+from secateur.latency.layers import Layer, sites
 from secateur.latency.module import SideBySide
 from secateur.latency.predict import Network
 from secateur.latency.store import Setting, Times
 from secateur.latency.table import Table, axis
+from secateur.ops import OPERATORS
 from zoo import Lambda, conv, pooled, settle
+
+FOLLOWERS = [name.removeprefix("aten.") for name in OPERATORS if OPERATORS[name].facts.fused]
 
 PLAIN = Layer("conv", (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
 
@@ -66,7 +69,7 @@ def test_contractions_that_are_no_layer_cost_by_their_macs(arithmetic: Any) -> N
                                                              / reference)  # fmt: skip
 
 
-@pytest.mark.parametrize("follower", [None, *sorted(FOLLOWERS)])
+@pytest.mark.parametrize("follower", [None, *FOLLOWERS])
 @pytest.mark.parametrize("kind", ["conv", "depthwise", "linear", "rows"])
 @pytest.mark.parametrize("copies", [1, 3])
 def test_file_and_module_have_the_same_shapes(copies: int, kind: str, follower: str | None, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
 from secateur import arguments
 from secateur.errors import InputError
 from secateur.graph.groups import Group, Groups
 from secateur.graph.labels import Vector
+from secateur.graph.scales import scale_names
 from secateur.registry import Registry
 from secateur.types import Member
 
@@ -63,8 +63,7 @@ class GroupView:
     @cached_property
     def batch_norm_scales(self) -> frozenset[str]:
         """Names of the parameters that are the scale γ of a batch normalisation."""
-        nodes = [n for n in self.groups.flow.traced.nodes if "batch_norm" in str(n.target)]
-        return frozenset(str(n.args[1].target) for n in nodes if isinstance(n.args[1], Node))
+        return frozenset(scale_names(self.groups.flow.traced.nodes))
 
     def weights(self, *, consumers: bool = True) -> Iterator[tuple[Member, Tensor]]:
         """Members that are trainable parameters (statistics are not weights)."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
 
 from secateur.errors import InputError, UnknownNameError
 from secateur.graph.branches import Branch
 from secateur.graph.groups import Groups
+from secateur.graph.scales import batch_norms, scale_names
 
 __all__ = ["BRANCH_CRITERIA", "ranked"]
 
@@ -62,6 +62,4 @@ def _score(criterion: str, branch: Branch, scale: str | None, tensors: dict[str,
 
 def _last_scale(branch: Branch) -> str | None:
     """Name of γ of the branch's last batch normalisation."""
-    norms = [n for n in branch.nodes if "batch_norm" in str(n.target)]
-    scale = norms[-1].args[1] if norms else None
-    return str(scale.target) if isinstance(scale, Node) else None
+    return next(iter(scale_names(batch_norms(branch.nodes)[-1:])), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,28 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.flow import Call, Flow
+from secateur.graph.facts import Kind
+from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels, Vector
+from secateur.graph.rules import facts
 
 __all__ = ["Place", "activations", "maps", "places", "producers", "zero_makers"]
-
-_ZERO_MAKERS: Mapping[str, tuple[str, float] | None] = {
-    "aten.relu": None,
-    "aten.relu6": None,
-    "aten.hardswish": None,
-    "aten.hardshrink": None,
-    "aten.softshrink": None,
-    "aten.threshold": ("value", 0),
-    "aten.hardtanh": ("min_val", 0),
-    "aten.clamp": ("min", 0),
-    "aten.clamp_min": ("min", 0),
-}
-"""Activations that give exact zeros, with the argument that has to be zero for it. ``hardsigmoid`` is left out: it
-gates other maps, and is no map itself."""
-
-_OTHERS = {f"aten.{n}" for n in ("celu", "elu", "elu_", "gelu", "leaky_relu", "mish", "prelu", "rrelu", "selu", "silu",
-                                 "softplus", "tanh")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,25 +86,15 @@ def _along(groups: Groups, vectors: tuple[Vector, ...], group_of: Vector, positi
 # ------------------------------------------------------------------------------------------------------ operators
 
 
-def _name(node: Node) -> str:
-    packet = getattr(node.target, "overloadpacket", None)
-    return str(packet).removesuffix("_") if packet is not None else ""
-
-
 def zero_makers(flow: Flow) -> list[Node]:
-    """Operators after which a value is exactly zero or positive: ReLU and its relatives."""
-    return [n for n in flow.traced.nodes if _name(n) in _ZERO_MAKERS and _to_zero(flow, n)]
-
-
-def _to_zero(flow: Flow, node: Node) -> bool:
-    condition = _ZERO_MAKERS[_name(node)]
-    return condition is None or Call(flow, node).nodes.get(condition[0]) == condition[1]
+    """Operators after which many values are exactly zero: ReLU and its relatives. Gates are no feature maps."""
+    return [n for n in flow.traced.nodes if (f := facts(n)).makes_zeros and not f.gate]
 
 
 def activations(flow: Flow) -> list[Node]:
-    """Activation functions, those that make zeros and those that do not."""
-    making = set(zero_makers(flow))
-    return [n for n in flow.traced.nodes if n in making or _name(n) in _OTHERS]
+    """Activation functions, those that make zeros and those that do not; gates are left out."""
+    known = [(n, facts(n)) for n in flow.traced.nodes]
+    return [n for n, f in known if (f.kind is Kind.ACTIVATION or f.makes_zeros) and not f.gate]
 
 
 def producers(groups: Groups, number: int) -> list[Node]:
@@ -133,7 +108,7 @@ def producers(groups: Groups, number: int) -> list[Node]:
 
 def _normalised(node: Node) -> Node:
     users = list(node.users)
-    return users[0] if len(users) == 1 and "batch_norm" in str(users[0].target) else node
+    return users[0] if len(users) == 1 and facts(users[0]).kind is Kind.BATCH_NORM else node
 
 
 def maps(groups: Groups) -> list[Place]:

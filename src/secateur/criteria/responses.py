@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.flow import Call, Flow
+from secateur.graph.flow import Flow
+from secateur.ops import Kind, arguments, facts
 
 __all__ = ["Splitter", "splitter"]
 
@@ -163,23 +164,23 @@ def splitter(flow: Flow, node: Node) -> Splitter | None:
     ``None`` where that is not known (transposed convolutions, products), and for a depthwise convolution: its
     channels do not meet, so it passes units on and uses none.
     """
-    name = str(getattr(node.target, "overloadpacket", ""))
-    if name not in ("aten.linear", "aten.conv1d", "aten.conv2d", "aten.conv3d"):
+    kind = facts(node).kind
+    if kind not in (Kind.LINEAR, Kind.CONV):
         return None
-    arguments = Call(flow, node).nodes
-    source, weight = arguments["input"], arguments["weight"]
+    call = arguments(node)
+    source, weight = call["input"], call["weight"]
     if weight.op != "get_attr":
         return None
     tensor = operator.attrgetter(str(weight.target))(flow.traced.module).detach()
     dims = source.meta["val"].ndim
-    if name == "aten.linear":
+    if kind is Kind.LINEAR:
         return Linear(node, source, tensor, dims - 1) if dims > 1 else None
     spatial = tensor.ndim - 2
-    if dims != tensor.ndim or (arguments["groups"] > 1 and tensor.shape[1] == 1):
+    if dims != tensor.ndim or (call["groups"] > 1 and tensor.shape[1] == 1):
         return None
-    stride, dilation = (_each(arguments[k], spatial) for k in ("stride", "dilation"))
-    padding = _padding(arguments["padding"], tensor, dilation)
-    return Conv(node, source, tensor, 1, stride, padding, dilation, arguments["groups"])
+    stride, dilation = (_each(call[k], spatial) for k in ("stride", "dilation"))
+    padding = _padding(call["padding"], tensor, dilation)
+    return Conv(node, source, tensor, 1, stride, padding, dilation, call["groups"])
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:

@@ -10,11 +10,11 @@ from itertools import takewhile
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.graph.facts import Kind
+from secateur.graph.rules import facts
 from secateur.graph.trace import Traced
 
 __all__ = ["Branch", "find_branches"]
-
-_ADD = ("aten.add.Tensor", "aten.add_.Tensor")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _holds_tensors(node: Node) -> bool:
 
 
 def _branch(graph: _Reach, add: Node) -> Branch | None:
-    if str(add.target) not in _ADD or len(add.args) != 2 or add.kwargs:
+    if facts(add).kind is not Kind.ADD or len(add.args) != 2 or add.kwargs:
         return None
     left, right = add.args
     if not isinstance(left, Node) or not isinstance(right, Node) or not _alike(add, left, right):
@@ -132,7 +132,7 @@ def _alike(add: Node, left: Node, right: Node) -> bool:
 def _terms(node: Node) -> Iterator[Node]:
     """The node, and the terms of a longer sum where it is one (used by nobody but the next addition)."""
     yield node
-    if str(node.target) in _ADD and len(node.users) == 1:
+    if facts(node).kind is Kind.ADD and len(node.users) == 1:
         for term in node.args[:2]:
             if isinstance(term, Node):
                 yield from _terms(term)

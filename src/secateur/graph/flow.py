@@ -13,6 +13,8 @@ from torch.fx import Node
 
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
+from secateur.graph.rules import find
+from secateur.graph.schema import arguments
 from secateur.graph.trace import Traced
 
 __all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of"]
@@ -81,9 +83,7 @@ class Call:
         """Binds the arguments of ``node`` to the operator's schema, defaults filled in."""
         self.flow, self.node = flow, node
         self.c = flow.constraints
-        schema = node.target._schema.arguments  # type: ignore[union-attr]
-        self.nodes: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
-        self.nodes |= {a.name: v for a, v in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+        self.nodes = arguments(node)
         self.values = {k: self._value(v) for k, v in self.nodes.items()}
 
     def _value(self, arg: Any) -> Any:
@@ -152,8 +152,6 @@ def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
 
 
 def _run(result: Flow, view: Traced) -> None:
-    from secateur.ops import find
-
     by_tensor = {id(_tensor(result.traced, name)): labels for name, labels in result.tensors.items()}
     for node in view.nodes:
         if node.op == "placeholder":
@@ -161,7 +159,7 @@ def _run(result: Flow, view: Traced) -> None:
         elif node.op == "get_attr":
             _label_tensor(result, view, node, by_tensor)
         elif node.op == "call_function":
-            result.labels[node] = _label_call(result, node, find)
+            result.labels[node] = _label_call(result, node)
         elif node.op == "output":
             for value in node.all_input_nodes:
                 for labels in _flat(result.labels.get(value)):
@@ -210,7 +208,7 @@ def _own_names(view: Traced) -> set[str]:
     return {n for n in names if not n.startswith(REGION)}
 
 
-def _label_call(result: Flow, node: Node, find: Any) -> Any:
+def _label_call(result: Flow, node: Node) -> Any:
     if node.target is operator.getitem:
         source, index = node.args
         several = result.labels.get(source)  # type: ignore[arg-type]

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from secateur.graph.facts import Kind
+from secateur.graph.rules import facts
+
 __all__ = ["REGION", "inline_regions"]
 
 REGION = "_region_"
@@ -24,7 +27,7 @@ def inline_regions(module: GraphModule) -> GraphModule:
     it does when no autocast is active.
     """
     graph = module.graph
-    for node in [n for n in graph.nodes if n.target is torch.ops.aten._assert_tensor_metadata.default]:
+    for node in [n for n in graph.nodes if facts(n).kind is Kind.TYPE_CHECK]:
         graph.erase_node(node)  # types are those of weights and inputs, whatever they were when it was traced
     while regions := [n for n in graph.nodes if _name(n) in _FIRST_ARGUMENT]:
         for node in regions:
@@ -57,7 +60,7 @@ def _inline(module: GraphModule, node: Node) -> None:
                 results = torch.fx.node.map_arg(inner.args[0], lambda n: values[n])
             elif inner.op == "get_attr":
                 values[inner] = _moved(module, body, inner)
-            elif inner.target is torch.ops.aten._assert_tensor_metadata.default:
+            elif facts(inner).kind is Kind.TYPE_CHECK:
                 continue
             elif inner.op != "placeholder":
                 values[inner] = module.graph.node_copy(inner, lambda n: values[n])

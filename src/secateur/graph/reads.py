@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
+from secateur.graph.facts import Kind
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels
+from secateur.graph.rules import facts
 from secateur.graph.trace import Traced
 from secateur.graph.writes import mutates
 
 __all__ = ["read_components", "unused_parameters"]
-
-_SELECTIONS = {"aten.slice", "aten.narrow", "aten.select", "aten.split", "aten.chunk", "aten.split_with_sizes",
-               "aten.tensor_split", "aten.unbind"}  # fmt: skip
-"""Operators that hand on some entries; those that they leave behind have not been read."""
 
 
 def read_components(flow: Flow, component: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -70,7 +68,8 @@ def live(view: Traced) -> list[Node]:
 
 
 def _selects(node: Node) -> bool:
-    return node.target is operator.getitem or str(getattr(node.target, "overloadpacket", "")) in _SELECTIONS
+    """Whether it hands on some entries; those that it leaves behind have not been read."""
+    return node.target is operator.getitem or facts(node).kind is Kind.PIECE
 
 
 def _parts(labels: object) -> Iterable[Labels]:

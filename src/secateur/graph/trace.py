@@ -22,8 +22,11 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, TraceError, first_line
 from secateur.graph.copies import plain_network, shallow_copy
+from secateur.graph.facts import Kind
 from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
+from secateur.graph.rules import facts
+from secateur.graph.schema import arguments
 from secateur.types import ExampleInputs, call
 
 __all__ = ["Exported", "Traced", "export_program", "plain_outputs", "preserved_rng", "to_args", "trace"]
@@ -222,7 +225,7 @@ CUMULATIVE = "cumulative"
 def _remember_averages(module: GraphModule, model: nn.Module) -> None:
     """Marks batch norms that average over all batches (``momentum=None``); in eval mode export writes 0."""
     for node in module.graph.nodes:
-        mean = node.args[3] if str(node.target) == "aten.batch_norm.default" else None
+        mean = arguments(node)["running_mean"] if facts(node).kind is Kind.BATCH_NORM else None
         if isinstance(mean, Node) and mean.op == "get_attr":
             home = str(mean.target).rpartition(".")[0]
             with contextlib.suppress(AttributeError):

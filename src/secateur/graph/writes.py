@@ -6,10 +6,10 @@ import operator
 
 from torch.fx import GraphModule, Node
 
-__all__ = ["may_alias", "mutates", "written_names"]
+from secateur.graph.rules import facts
+from secateur.graph.schema import arguments
 
-_STATISTICS = {"aten.batch_norm.default": ((3, 4), 5), "aten.instance_norm.default": ((3, 4), 5)}
-"""Operators that update running statistics without saying so: where these stand, and the switch."""
+__all__ = ["may_alias", "mutates", "written_names"]
 
 
 def mutates(node: Node) -> bool:
@@ -23,8 +23,7 @@ def may_alias(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return node.target is operator.getitem
-    named = str(node.target).split(".")[1] in ("reshape", "contiguous", "flatten", "to", "expand_as")
-    return named or any(r.alias_info is not None for r in schema.returns)
+    return facts(node).aliases or any(r.alias_info is not None for r in schema.returns)
 
 
 def written_names(graph: GraphModule) -> set[str]:
@@ -35,8 +34,14 @@ def written_names(graph: GraphModule) -> set[str]:
         first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
         root[node] = root[first] if first is not None and may_alias(node) else node
         into = [root[first]] if mutates(node) and first is not None else []
-        places, switch = _STATISTICS.get(str(node.target), ((), 0))
-        if places and node.args[switch]:
-            into += [root[node.args[k]] for k in places if isinstance(node.args[k], Node)]
+        into += [root[n] for n in _updated(node)]
         found |= {str(n.target) for n in into if n.op == "get_attr"}
     return found
+
+
+def _updated(node: Node) -> list[Node]:
+    """Arguments that an operator writes into without saying so: running statistics."""
+    known = facts(node)
+    call = arguments(node) if known.writes else {}
+    found = [call[name] for name in known.writes] if call.get(known.writes_if) else []
+    return [n for n in found if isinstance(n, Node)]

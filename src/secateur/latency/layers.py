@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from secateur.graph.flow import Call, Flow
 from secateur.measure.counts import Costs
+from secateur.ops import Kind, facts, facts_of, plain_name
 
-__all__ = ["FOLLOWERS", "Layer", "Site", "sites"]
-
-FOLLOWERS = {"batch_norm", "relu", "relu6", "hardtanh", "silu", "sigmoid", "hardswish", "leaky_relu", "gelu", "tanh"}
-"""Operators that runtimes compute together with the layer before them; they are measured with it."""
+__all__ = ["Layer", "Site", "sites"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,11 @@ class Layer:
     groups: int = 1
     bias: bool = True
     followers: tuple[str, ...] = ()
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a batch normalisation runs with it."""
+        return any(facts_of(f"aten.{name}").kind is Kind.BATCH_NORM for name in self.followers)
 
     @property
     def key(self) -> str:
@@ -82,19 +84,20 @@ def sites(costs: Costs) -> tuple[list[Site], set[Node]]:
     found, covered = [], set()
     for node, (_, slots) in costs.macs.items():
         after = _followers(node)
-        layer = _layer(flow, node, [_name(n) for n in after])
+        layer = _layer(flow, node, after)
         if layer is not None:
             found.append(Site(node, layer, slots[-2], slots[-1]))
             covered |= {node, *after}
     return found, covered
 
 
-def _layer(flow: Flow, node: Node, followers: Sequence[str]) -> Layer | None:
+def _layer(flow: Flow, node: Node, after: Sequence[Node]) -> Layer | None:
     """The layer that an operator is, or ``None`` for one that is not measured by itself."""
-    call, name = Call(flow, node), _name(node)
-    if name == "linear" and call["input"].ndim > 1:
-        return Layer("linear", call["input"].shape[1:-1], bias=call.get("bias") is not None, followers=tuple(followers))
-    if name not in ("conv1d", "conv2d", "conv3d") or isinstance(call["padding"], str):
+    followers = tuple(_name(n) for n in after)
+    call, kind = Call(flow, node), facts(node).kind
+    if kind is Kind.LINEAR and call["input"].ndim > 1:
+        return Layer("linear", call["input"].shape[1:-1], bias=call.get("bias") is not None, followers=followers)
+    if kind is not Kind.CONV or isinstance(call["padding"], str):
         return None
     x, w = call["input"], call["weight"]
     if x.ndim != w.ndim:
@@ -104,8 +107,9 @@ def _layer(flow: Flow, node: Node, followers: Sequence[str]) -> Layer | None:
         return None  # its groups may go, or shrink: priced by its multiply-accumulates
     positions = w.ndim - 2
     spread = {key: _each(call[key], positions) for key in ("stride", "padding", "dilation")}
-    bias = call.get("bias") is not None or "batch_norm" in followers
-    return Layer("conv", x.shape[2:], w.shape[2:], groups=int(groups == 1), bias=bias, followers=tuple(followers),
+    normalised = any(facts(n).kind is Kind.BATCH_NORM for n in after)
+    bias = call.get("bias") is not None or normalised
+    return Layer("conv", x.shape[2:], w.shape[2:], groups=int(groups == 1), bias=bias, followers=followers,
                  **spread)  # fmt: skip
 
 
@@ -120,14 +124,12 @@ def _followers(node: Node) -> list[Node]:
     while len(node.users) == 1:
         (node,) = node.users
         tensors = [n for n in node.all_input_nodes if n.op != "get_attr"]
-        if len(tensors) != 1 or _name(node) not in FOLLOWERS:
+        if len(tensors) != 1 or not facts(node).fused:
             break
         found.append(node)
     return found
 
 
 def _name(node: Node) -> str:
-    """``conv2d`` for ``aten.conv2d.default``, in-place forms under the name of the operator itself."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target)
-    return str(node.target.overloadpacket).removeprefix("aten.").removesuffix("_")
+    """``relu`` for ``aten.relu.default``, in-place forms under the name of the operator itself."""
+    return plain_name(node.target).removeprefix("aten.")

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from secateur.latency.layers import Layer
+from secateur.ops import facts_of
 
 __all__ = ["LayerModule", "SideBySide"]
-
-_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "relu6": F.relu6,
-    "hardtanh": F.hardtanh,
-    "silu": F.silu,
-    "sigmoid": torch.sigmoid,
-    "hardswish": F.hardswish,
-    "leaky_relu": F.leaky_relu,
-    "gelu": F.gelu,
-    "tanh": torch.tanh,
-}
 
 
 class LayerModule(nn.Module):
@@ -32,7 +18,7 @@ class LayerModule(nn.Module):
     def __init__(self, layer: Layer, outer: int, inner: int) -> None:
         """Makes ``layer`` with ``outer`` outputs and ``inner`` inputs per group; its weights are random."""
         super().__init__()
-        plain = layer.bias and "batch_norm" not in layer.followers
+        plain = layer.bias and not layer.normalised
         channels = layer.channels_in(inner, outer)
         if layer.kind == "conv":
             kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(layer.kernel) - 1]
@@ -41,15 +27,15 @@ class LayerModule(nn.Module):
         else:
             self.layer = nn.Linear(channels, outer, plain)
         norm = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(layer.kernel)]
-        self.norm = norm(outer) if "batch_norm" in layer.followers else None
-        self.followers = layer.followers
+        modules = [facts_of(f"aten.{name}").module for name in layer.followers]
+        self.followers = nn.ModuleList(norm(outer) if module is None else module() for module in modules)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Runs the layer and its followers in order."""
         x = self.layer(x)
-        for name in self.followers:
-            x = self.norm(x) if name == "batch_norm" and self.norm is not None else _ACTIVATIONS[name](x)
+        for follower in self.followers:
+            x = follower(x)
         return x
 
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from secateur.graph.labels import Labels
+from secateur.graph.writes import may_alias, mutates
 from secateur.latency.layers import Layer, Site, sites
 from secateur.latency.table import Table, axis
 from secateur.measure.counts import Costs
+from secateur.ops import Kind, facts
 
 __all__ = ["Network", "Sizes", "Term"]
 
 Sizes = NDArray[np.int64]
 
-# Operators that hand on what they get: another view, or nothing at all in evaluation mode.
-_FREE = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "expand", "slice", "select", "dropout",
-         "contiguous", "detach", "alias", "chunk", "split", "narrow", "clone", "sym_size", "getitem")  # fmt: skip
+_FREE = (Kind.COPY, Kind.SIZE, Kind.RESHAPE, Kind.TYPE_CHECK)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ class Network:
 
 
 def _works(node: Node) -> bool:
-    name = str(node.target)
-    return node.op == "call_function" and not any(free in name for free in _FREE)
+    """Whether it takes time: more than another view of what it gets, or nothing at all in evaluation mode."""
+    kind = facts(node).kind
+    hands_on = kind in _FREE or (kind is not Kind.CAST and not mutates(node) and may_alias(node))
+    return node.op == "call_function" and not hands_on
 
 
 def _layer_ms(table: Table, site: Site) -> Callable[..., float]:

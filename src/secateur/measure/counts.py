@@ -17,9 +17,12 @@ from secateur.graph.flow import Flow, flow, module_of
 from secateur.graph.groups import Groups, solve
 from secateur.graph.labels import Labels
 from secateur.graph.trace import trace
+from secateur.ops import Kind, facts
 from secateur.types import Counts, ExampleInputs, LayerCount
 
 __all__ = ["MEASURES", "Costs", "count"]
+
+_CONVOLUTIONS = (Kind.CONV, Kind.CONV_TRANSPOSE)
 
 MEASURES = ("params", "macs", "energy", "size")
 """What :class:`Costs` measures of any choice of units."""
@@ -77,7 +80,7 @@ class Costs:
     def _output(self, node: Node) -> int:
         """Slot of an operator's output channels: dimension 1 of convolutions, the last of all others."""
         out = self.groups.flow.labels[node]
-        return self.slot(out, min(1, out.ndim - 1) if "conv" in str(node.target) else out.ndim - 1)
+        return self.slot(out, min(1, out.ndim - 1) if facts(node).kind in _CONVOLUTIONS else out.ndim - 1)
 
     def slot(self, labels: Labels, dim: int) -> int:
         """Slot of a dimension in the vector that :meth:`sizes` gives."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, MacTerm
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def _sdpa_rewrite(r: Rewriter) -> None:
         r.set("scale", size**-0.5)
 
 
-@operator("aten.scaled_dot_product_attention", rewrite=_sdpa_rewrite, macs=_sdpa_macs)
+@operator("aten.scaled_dot_product_attention", rewrite=_sdpa_rewrite, macs=_sdpa_macs,
+          facts=Facts(kind=Kind.ATTENTION, draws_if=("dropout_p",)))  # fmt: skip
 def _sdpa(call: Call) -> Labels:
     """softmax(Q·Kᵀ/√d)·V with Q (…, L, d), K (…, S, d), V (…, S, e): heads go as leading dimensions."""
     c, q, k, v = call.c, call["query"], call["key"], call["value"]
@@ -97,7 +99,7 @@ def _einsum_macs(call: Call) -> MacTerm:
     return MacTerm(float(factor), tuple(pair for ch, pair in where.items() if ch != first))
 
 
-@operator("aten.einsum", macs=_einsum_macs)
+@operator("aten.einsum", macs=_einsum_macs, facts=Facts(kind=Kind.MATMUL))
 def _einsum(call: Call) -> Labels:
     """Equal letters are united; letters that are summed away are contracted."""
     c, tensors = call.c, call["tensors"]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.graph.facts import Facts, Kind, Only
 from secateur.graph.flow import Call, MacTerm
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import facts, operator
 from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
     from secateur.surgery.graph import Rewriter
 
 
-def _name(node: Node) -> str:
-    """The operator, whatever its overload: ``aten.conv2d``."""
-    return str(getattr(node.target, "overloadpacket", ""))
-
-
 # ---------------------------------------------------------------------------------------------- convolution
-
-_TRANSPOSED = tuple(f"aten.conv_transpose{n}d" for n in (1, 2, 3))
 
 
 def _conv_macs(call: Call) -> MacTerm:
@@ -34,7 +28,7 @@ def _conv_macs(call: Call) -> MacTerm:
     Positions are those of the output; of the input for a transposed convolution.
     """
     x, w = call["input"], call["weight"]
-    shape = x.shape if _transposed(call) else call.shape
+    shape = x.shape if _transposed(call.node) else call.shape
     batch = shape[0] if x.ndim == w.ndim else 1
     positions = prod(shape[2 - w.ndim :])
     return MacTerm(float(batch * positions * prod(w.shape[2:])), ((w, 0), (w, 1)))
@@ -44,10 +38,9 @@ def _conv_rewrite(r: Rewriter) -> None:
     """Keeps the size of each group where positions go, and drops whole groups where blocks go."""
     groups = r["groups"]
     if isinstance(groups, int) and groups > 1:  # groups that are the batch (weights of every sample) stay
-        transposed = _name(r.node) in _TRANSPOSED or bool(r.get("transposed", False))
         channels = r.new_size(r.node_of("input"), 1)
         weight = r.node_of("weight")
-        if transposed:
+        if _transposed(r.dense):
             r.set("groups", _groups_left(r.labels(weight).shape[0] // groups, r.mask(weight, 0)))
         else:
             r.set("groups", channels // r.new_size(weight, 1))
@@ -57,12 +50,16 @@ def _groups_left(per_group: int, keep: Any) -> int:
     return int(np.asarray(keep).reshape(-1, per_group).any(axis=1).sum())
 
 
-def _transposed(call: Call) -> bool:
-    return _name(call.node) in _TRANSPOSED or bool(call.get("transposed"))
+def _transposed(node: Node) -> bool:
+    return facts(node).kind is Kind.CONV_TRANSPOSE
 
 
-@operator("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
-          "aten.conv_transpose3d", "aten.convolution", rewrite=_conv_rewrite, macs=_conv_macs)  # fmt: skip
+@operator("aten.conv1d", "aten.conv2d", "aten.conv3d", rewrite=_conv_rewrite, macs=_conv_macs,
+          facts=Facts(kind=Kind.CONV))  # fmt: skip
+@operator("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d", rewrite=_conv_rewrite,
+          macs=_conv_macs, facts=Facts(kind=Kind.CONV_TRANSPOSE))  # fmt: skip
+@operator("aten.convolution", rewrite=_conv_rewrite, macs=_conv_macs,
+          facts=Facts(kind=Kind.CONV, only=(Only("kind", "transposed", False, Kind.CONV_TRANSPOSE),)))  # fmt: skip
 def _conv(call: Call) -> Labels:
     """x (N, C, …) with weight (O, C/groups, k…), or (C, O/groups, k…) when transposed.
 
@@ -70,7 +67,7 @@ def _conv(call: Call) -> Labels:
     same positions in every group.
     """
     c, x, w, bias = call.c, call["input"], call["weight"], call.get("bias")
-    groups, transposed = call["groups"], _transposed(call)
+    groups, transposed = call["groups"], _transposed(call.node)
     batched = x.ndim == w.ndim
     for d in range(2, w.ndim):
         c.pin(*w.at(d))
@@ -164,7 +161,7 @@ def _bilinear(call: Call) -> Labels:
     return Labels(shape).with_dims({**rows.dims, len(shape) - 1: w.at(0)})
 
 
-@operator("aten.linear", macs=_linear_macs)
+@operator("aten.linear", macs=_linear_macs, facts=Facts(kind=Kind.LINEAR))
 def _linear(call: Call) -> Labels:
     """x (…, I) with weight (O, I)."""
     c, x, w, bias = call.c, call["input"], call["weight"], call.get("bias")
@@ -178,7 +175,7 @@ def _linear(call: Call) -> Labels:
 
 def _matmul_operands(call: Call) -> tuple[Labels, Labels]:
     first, second, *rest = call.tensors
-    return (second, rest[0]) if _name(call.node) in ("aten.addmm", "aten.baddbmm") else (first, second)
+    return (second, rest[0]) if rest else (first, second)  # a third one is added to their product
 
 
 def _matmul_macs(call: Call) -> MacTerm:
@@ -188,8 +185,10 @@ def _matmul_macs(call: Call) -> MacTerm:
     return MacTerm(float(out.shape[0] if out.ndim else 1), (*kept, (a, a.ndim - 1)))
 
 
-@operator("aten.mv", "aten.dot", "aten.vdot")  # vectors have no batch: this is work on weights, not on samples
-@operator("aten.matmul", "aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", macs=_matmul_macs)
+# Vectors have no batch: this is work on weights, not on samples.
+@operator("aten.mv", "aten.dot", "aten.vdot", facts=Facts(kind=Kind.MATMUL))
+@operator("aten.matmul", "aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", macs=_matmul_macs,
+          facts=Facts(kind=Kind.MATMUL))  # fmt: skip
 def _matmul(call: Call) -> Labels:
     """a (…, m, k) with b (…, k, n): k is contracted, leading dimensions broadcast."""
     c, (a, b) = call.c, _matmul_operands(call)

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from secateur.graph.flow import Call, shape_of, unlabelled
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 from secateur.ops.pieces import without
 

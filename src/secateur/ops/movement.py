@@ -10,7 +10,7 @@ import numpy as np
 
 from secateur.graph.flow import Call
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 from secateur.ops.reshape import reshape, rewrite_sizes
 

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Labels
-from secateur.ops import operator
+from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from secateur.surgery.graph import Rewriter
     from secateur.surgery.reference import Masked
+
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 def _tie_vectors(call: Call, x: Labels, dim: int, *names: str) -> None:
@@ -35,7 +39,10 @@ def _batch_norm_reference(m: Masked) -> Tensor:
     return out
 
 
-@operator("aten.batch_norm", "aten.instance_norm", reference=_batch_norm_reference)
+@operator("aten.batch_norm", reference=_batch_norm_reference,
+          facts=Facts(kind=Kind.BATCH_NORM, fused=True, writes=_STATISTICS, writes_if="training"))  # fmt: skip
+@operator("aten.instance_norm", reference=_batch_norm_reference,
+          facts=Facts(kind=Kind.INSTANCE_NORM, writes=_STATISTICS, writes_if="use_input_stats"))  # fmt: skip
 def _batch_norm(call: Call) -> Labels:
     """Per-channel statistics: nothing crosses channels."""
     x: Labels = call["input"]
@@ -43,7 +50,10 @@ def _batch_norm(call: Call) -> Labels:
     return x
 
 
-@operator("aten.native_batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training")
+@operator("aten.native_batch_norm",
+          facts=Facts(kind=Kind.NATIVE_BATCH_NORM, writes=_STATISTICS, writes_if="training"))  # fmt: skip
+@operator("aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training",
+          facts=Facts(kind=Kind.NATIVE_BATCH_NORM))  # fmt: skip
 def _native_batch_norm(call: Call) -> list[Any]:
     x: Labels = call["input"]
     _tie_vectors(call, x, 1, "weight", "bias", "running_mean", "running_var")
@@ -71,7 +81,8 @@ def _layer_norm_reference(m: Masked) -> Tensor:
     return out
 
 
-@operator("aten.layer_norm", "aten.rms_norm", rewrite=_layer_norm_rewrite, reference=_layer_norm_reference)
+@operator("aten.layer_norm", "aten.rms_norm", rewrite=_layer_norm_rewrite, reference=_layer_norm_reference,
+          facts=Facts(kind=Kind.LAYER_NORM))  # fmt: skip
 def _layer_norm(call: Call) -> Labels:
     """x (…, *normalized_shape) with weight and bias (*normalized_shape)."""
     x: Labels = call["input"]
@@ -104,7 +115,8 @@ def _group_norm_reference(m: Masked) -> Tensor:
     return m.scatter(m.call(**small), 1, mask)
 
 
-@operator("aten.group_norm", rewrite=_group_norm_rewrite, reference=_group_norm_reference)
+@operator("aten.group_norm", rewrite=_group_norm_rewrite, reference=_group_norm_reference,
+          facts=Facts(kind=Kind.GROUP_NORM))  # fmt: skip
 def _group_norm(call: Call) -> Labels:
     """x (N, C, …): whole groups go, or the same positions in every group."""
     x: Labels = call["input"]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _rewrite_split(r: Rewriter) -> None:
         r.node.args, r.node.kwargs = (source, [r.kept(p, dim) for p in r.labels(r.node)], dim), {}
 
 
-@operator("aten.split", "aten.chunk", "aten.split_with_sizes", "aten.tensor_split", rewrite=_rewrite_split)
+@operator("aten.split", "aten.chunk", "aten.split_with_sizes", "aten.tensor_split", rewrite=_rewrite_split,
+          facts=Facts(kind=Kind.PIECE))  # fmt: skip
 def _split(call: Call) -> list[Labels]:
     x = call["self"]
     dim = call["dim"] % x.ndim
@@ -80,7 +82,7 @@ def _hinted(size: Any) -> int:
     return int(size) if isinstance(size, int) else int(size.node.hint)
 
 
-@operator("aten.unbind")
+@operator("aten.unbind", facts=Facts(kind=Kind.PIECE))
 def _unbind(call: Call) -> list[Labels]:
     """Each piece is one entry: the dimension cannot lose any."""
     x = call["self"]
@@ -103,7 +105,7 @@ def _rewrite_select(r: Rewriter) -> None:
         r.set("index", r.before(source, dim, index % shape[dim]))
 
 
-@operator("aten.select", rewrite=_rewrite_select)
+@operator("aten.select", rewrite=_rewrite_select, facts=Facts(kind=Kind.PIECE))
 def _select(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
@@ -160,7 +162,7 @@ def _runs(places: Sequence[int]) -> list[range]:
     return runs
 
 
-@operator("aten.slice", rewrite=_rewrite_slice)
+@operator("aten.slice", rewrite=_rewrite_slice, facts=Facts(kind=Kind.PIECE))
 def _slice(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
@@ -178,7 +180,7 @@ def _rewrite_narrow(r: Rewriter) -> None:
         r.set("length", r.new_size(r.node, dim))
 
 
-@operator("aten.narrow", rewrite=_rewrite_narrow)
+@operator("aten.narrow", rewrite=_rewrite_narrow, facts=Facts(kind=Kind.PIECE))
 def _narrow(call: Call) -> Labels:
     x, dim = call["self"], call["dim"] % call["self"].ndim
     start = call["start"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from secateur.graph.facts import Facts
 from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels
-from secateur.ops import operator
+from secateur.graph.rules import operator
 
 _COUPLED = "hidden units are coupled over time and stay; inputs are pruned"
 
@@ -24,7 +25,8 @@ def _macs(call: Call) -> MacTerm:
     return MacTerm(float(positions * len(weights)), ((weights[0], 0), (weights[0], 1)))
 
 
-@operator("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu", macs=_macs)
+@operator("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu", macs=_macs,
+          facts=Facts(draws_if=("train", "dropout")))  # fmt: skip
 def _recurrent(call: Call) -> Any:
     """x (…, I) meets the first layer's input weights; gates and hidden state are coupled over time and stay."""
     if "params" not in call.values or "has_biases" not in call.values or not isinstance(call["input"], Labels):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator as operator_of
 from typing import TYPE_CHECKING, Any
 
+from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def _scattered(m: Masked) -> Tensor:
     return m.scatter(m.call(self=m.gather(m["self"], {dim: mask})), dim, mask)
 
 
-@operator("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.var", "aten.std", "aten.logsumexp", "aten.prod",
+@operator("aten.mean", reference=_on_kept,
+          facts=Facts(kind=Kind.REDUCE, homogeneous=True, keeps_mean=True, keeps_constants=True))  # fmt: skip
+@operator("aten.sum", "aten.amax", "aten.amin", "aten.var", "aten.std", "aten.logsumexp", "aten.prod",
           "aten.norm", "aten.linalg_vector_norm", "aten.any", "aten.all", "aten.count_nonzero", "aten.nansum",
           "aten.nanmean",
-          reference=_on_kept)  # fmt: skip
+          reference=_on_kept, facts=Facts(kind=Kind.REDUCE))  # fmt: skip
 def _reduce(call: Call) -> Labels | Any:
     return Labels(call.shape).with_dims(_left(call))
 
@@ -50,12 +53,13 @@ def _left(call: Call) -> dict[int, tuple[Vector, ...]]:
     return left
 
 
-@operator("aten.var_mean", "aten.std_mean", "aten.aminmax", reference=_on_kept)
+@operator("aten.var_mean", "aten.std_mean", "aten.aminmax", reference=_on_kept, facts=Facts(kind=Kind.REDUCE))
 def _two_reductions(call: Call) -> list[Labels]:
     return [found.with_dims(_left(call)) for found in unlabelled(call.node)]
 
 
-@operator("aten.max", "aten.min", "aten.median", "aten.nanmedian", reference=_on_kept)
+@operator("aten.max", "aten.min", "aten.median", "aten.nanmedian", reference=_on_kept,
+          facts=Facts(kind=Kind.REDUCE))  # fmt: skip
 def _extremum(call: Call) -> Any:
     """Of two tensors, of all entries, or along a dimension; positions along a cut dimension change their meaning."""
     if isinstance(call.get("other"), Labels):
@@ -71,19 +75,19 @@ def _extremum(call: Call) -> Any:
 
 
 @operator("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten.softmin",
-          reference=_scattered)  # fmt: skip
+          reference=_scattered, facts=Facts(kind=Kind.SOFTMAX))  # fmt: skip
 def _softmax(call: Call) -> Labels:
     """Runs over the kept entries of its dimension."""
     return call["self"]  # type: ignore[no-any-return]
 
 
-@operator("aten.cumprod", "aten.logcumsumexp", reference=_scattered)
+@operator("aten.cumprod", "aten.logcumsumexp", reference=_scattered, facts=Facts(kind=Kind.SCAN))
 def _cumulative(call: Call) -> Labels:
     """Products and exponential sums over what comes before, of the kept entries."""
     return call["self"]  # type: ignore[no-any-return]
 
 
-@operator("aten.cumsum")
+@operator("aten.cumsum", facts=Facts(kind=Kind.SCAN))
 def _cumsum(call: Call) -> Labels:
     """Σ over what comes before: removed entries count nothing, so every kept entry keeps its value."""
     return call["self"]  # type: ignore[no-any-return]

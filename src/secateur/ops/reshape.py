@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
     from secateur.surgery.graph import Rewriter
 
 __all__ = ["reshape", "rewrite_sizes"]
+
+_TO_SIZES = Facts(kind=Kind.RESHAPE, same_entries=True)
+_RESHAPED = Facts(same_entries=True)
 
 
 def reshape(c: Constraints, x: Labels, shape: Sequence[int]) -> Labels:
@@ -79,10 +84,11 @@ def rewrite_sizes(name: str) -> Any:
     return rewrite
 
 
-@operator("aten.view", "aten._unsafe_view", rewrite=rewrite_sizes("size"))
-@operator("aten.reshape", rewrite=rewrite_sizes("shape"))
-@operator("aten.flatten", "aten.squeeze", "aten.unsqueeze", "aten.ravel")
-@operator("aten.view_as", "aten.reshape_as")
+@operator("aten.view", rewrite=rewrite_sizes("size"), facts=_TO_SIZES)
+@operator("aten._unsafe_view", rewrite=rewrite_sizes("size"), facts=replace(_TO_SIZES, aliases=True))
+@operator("aten.reshape", rewrite=rewrite_sizes("shape"), facts=_TO_SIZES)
+@operator("aten.flatten", "aten.squeeze", "aten.unsqueeze", "aten.ravel", facts=_RESHAPED)
+@operator("aten.view_as", "aten.reshape_as", facts=_RESHAPED)
 def _reshape(call: Call) -> Labels | Any:
     if not isinstance(call["self"], Labels):
         return call.pin("a view as another type")
@@ -94,6 +100,6 @@ def _rewrite_unflatten(r: Rewriter) -> None:
     r.set("sizes", r.sizes(r["sizes"], offset=dim, count=count))
 
 
-@operator("aten.unflatten", rewrite=_rewrite_unflatten)
+@operator("aten.unflatten", rewrite=_rewrite_unflatten, facts=_RESHAPED)
 def _unflatten(call: Call) -> Labels:
     return reshape(call.c, call["self"], call.shape)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from secateur.graph.facts import Facts
 from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
-from secateur.ops import operator
+from secateur.graph.rules import operator
 from secateur.ops.elementwise import join
 
+_MAXIMA = Facts(homogeneous=True, keeps_constants=True)
 
-@operator("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.avg_pool1d", "aten.avg_pool2d",
-          "aten.avg_pool3d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d",
-          "aten._adaptive_avg_pool2d", "aten.upsample_nearest1d", "aten.upsample_nearest2d",
-          "aten.upsample_nearest3d", "aten._upsample_nearest_exact1d", "aten._upsample_nearest_exact2d",
-          "aten.upsample_linear1d", "aten.upsample_bilinear2d", "aten.upsample_trilinear3d",
-          "aten.upsample_bicubic2d", "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa",
-          "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.replication_pad1d",
-          "aten.replication_pad2d")  # fmt: skip
+
+@operator("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", facts=_MAXIMA)
+@operator("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d",  # zero padding counts in their means
+          facts=Facts(homogeneous=True, keeps_mean=True))  # fmt: skip
+@operator("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d", "aten.adaptive_avg_pool3d",
+          "aten._adaptive_avg_pool2d",
+          facts=Facts(homogeneous=True, keeps_mean=True, keeps_constants=True))  # fmt: skip
+@operator("aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_nearest3d",
+          "aten._upsample_nearest_exact1d", "aten._upsample_nearest_exact2d", "aten.upsample_linear1d",
+          "aten.upsample_bilinear2d", "aten.upsample_trilinear3d", "aten.upsample_bicubic2d",
+          "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa", "aten.reflection_pad1d",
+          "aten.reflection_pad2d", "aten.replication_pad1d", "aten.replication_pad2d")  # fmt: skip
 def _resize(call: Call) -> Labels:
     """Positions are the trailing dimensions whose number the operator's name ends with."""
     x: Labels = call["self"] if "self" in call.values else call["input"]
@@ -34,7 +40,8 @@ def _channels(call: Call, x: Labels) -> dict[int, tuple[Vector, ...]]:
 
 
 @operator("aten.max_pool2d_with_indices", "aten.adaptive_max_pool1d", "aten.adaptive_max_pool2d",
-          "aten.adaptive_max_pool3d", "aten.max_pool1d_with_indices", "aten.max_pool3d_with_indices")  # fmt: skip
+          "aten.adaptive_max_pool3d", "aten.max_pool1d_with_indices", "aten.max_pool3d_with_indices",
+          facts=_MAXIMA)  # fmt: skip
 def _pool_with_positions(call: Call) -> list[Any]:
     """The positions are per channel, so both results carry the channels' labels."""
     dims = _channels(call, call["self"])

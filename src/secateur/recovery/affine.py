@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.recovery.layout import arguments, layout
+from secateur.ops import arguments
+from secateur.recovery.layout import layout
 from secateur.recovery.sites import Site
 from secateur.recovery.twin import Twin
 from secateur.recovery.walk import Values

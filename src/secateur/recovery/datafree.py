@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +10,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.ops import arguments, facts
 from secateur.recovery.affine import Affine, Options
-from secateur.recovery.layout import arguments
+from secateur.recovery.layout import transposed
 from secateur.recovery.sites import Site, sites
 from secateur.recovery.twin import Twin
 
-__all__ = ["ACTIVATIONS", "LAMBDA", "SIMILAR", "back", "expect_bias", "merge"]
+__all__ = ["LAMBDA", "SIMILAR", "back", "expect_bias", "merge", "passed"]
 
 LAMBDA, SIMILAR = 0.85, 0.45
 """Weight of the direction against the offset, and the least cosine of a merge: the paper's values for convolutions."""
-
-_KEEP_MEAN = {f"aten.{n}" for n in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool1d",
-              "avg_pool2d", "avg_pool3d", "mean", "dropout", "feature_dropout", "flatten", "view", "reshape",
-              "contiguous", "squeeze")}  # fmt: skip
-ACTIVATIONS = {f"aten.{n}{end}" for n in ("relu", "gelu", "silu", "hardswish", "hardtanh", "sigmoid", "tanh", "elu",
-                "leaky_relu", "hardsigmoid", "mish", "softplus", "relu6", "selu") for end in ("", "_")}  # fmt: skip
-_SCALES_THROUGH = _KEEP_MEAN | {"aten.relu", "aten.relu_", "aten.leaky_relu", "aten.leaky_relu_", "aten.max_pool1d",
-                                "aten.max_pool2d", "aten.max_pool3d", "aten.adaptive_max_pool2d"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ def expect_bias(pair: Twin) -> list[str]:
         Notes on layers that could not be treated.
     """
     notes: list[str] = []
-    for cut in _cuts(pair, _KEEP_MEAN | ACTIVATIONS, notes):
+    for cut in _cuts(pair, _keeps_means, notes):
         norm = cut.producer.site.norm
         site, mine = cut.consumer.site, Affine(pair, cut.consumer.site, Options())
         if norm is None or not mine.intercept:
@@ -85,10 +78,27 @@ def _expectations(cut: _Cut, tensors: Mapping[str, Tensor]) -> Tensor:
     assert norm.bias is not None
     points = torch.special.ndtri((torch.arange(512).double() + 0.5) / 512)
     z = tensors[norm.bias].double().cpu() + tensors[norm.weight].double().cpu().abs() * points[:, None]
-    for node in cut.path:
-        if _packet(node) in ACTIVATIONS:
-            z = node.target(z, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-    return torch.mean(z, 0)
+    return torch.mean(passed(z, cut.path), 0)
+
+
+def passed(values: Tensor, path: Iterable[Node]) -> Tensor:
+    """Numbers after the functions on a path; everything else on it is taken to hand them on."""
+    for node in path:
+        if facts(node).pointwise:
+            values = node.target(values, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    return values
+
+
+def _keeps_means(node: Node) -> bool:
+    """Whether the mean of a channel behind it is that of the function of numbers that it is."""
+    known = facts(node)
+    return known.pointwise or known.same_entries or known.keeps_mean
+
+
+def _keeps_scales(node: Node) -> bool:
+    """Whether a channel times a positive factor comes out times that factor."""
+    known = facts(node)
+    return known.homogeneous or known.same_entries
 
 
 def merge(pair: Twin) -> list[str]:
@@ -103,7 +113,7 @@ def merge(pair: Twin) -> list[str]:
         Notes on layers that could not be treated.
     """
     notes: list[str] = []
-    for cut in _cuts(pair, _SCALES_THROUGH, notes):
+    for cut in _cuts(pair, _keeps_scales, notes):
         factors = _factors(cut.producer.map()[0], cut.kept)  # (removed, kept)
         inputs = cut.inputs()
         merged = inputs[:, cut.kept] + torch.einsum("orx,rk->okx", inputs[:, ~cut.kept], factors)
@@ -127,18 +137,18 @@ def _factors(filters: Tensor, kept: Tensor) -> Tensor:
     return torch.zeros_like(scale).scatter_(1, match, scale.gather(1, match) * alike)
 
 
-def _cuts(pair: Twin, through: set[str], notes: list[str]) -> Iterator[_Cut]:
-    """The layers that lost inputs and whose inputs come from one other layer over operators in ``through``."""
+def _cuts(pair: Twin, passes: Callable[[Node], bool], notes: list[str]) -> Iterator[_Cut]:
+    """The layers that lost inputs and whose inputs come from one other layer over operators that ``passes``."""
     every = np.ones(len(pair.label_keep), dtype=bool)
     same = Twin(pair.groups, every, pair.dense, pair.dense, {n: n for n in pair.dense.nodes})
     found = sites(pair.groups.flow)
     ends: dict[Node, Site] = {(s.norm.node if s.norm else s.node): s for s in found}
     for site in found:
-        dim = 0 if "transpose" in str(site.node.target) else 1
+        dim = 0 if transposed(site.node) else 1
         labels = pair.groups.flow.tensors[site.weight]
         if dim not in pair.groups.masks(labels, pair.label_keep):
             continue
-        end, path = back(arguments(site.node)["input"], ends, lambda n: _packet(n) in through)
+        end, path = back(arguments(site.node)["input"], ends, passes)
         producer = ends.get(end) if end is not None else None
         both = [Affine(same, s, Options()) for s in (producer, site) if s is not None]
         if len(both) < 2 or any(a.layout.groups > 1 for a in both):
@@ -164,11 +174,7 @@ def back(node: Node, ends: Mapping[Node, Site], passes: Callable[[Node], bool]) 
 
 def _rows(pair: Twin, site: Site) -> Tensor:
     """Which of a layer's outputs stay."""
-    dim = 1 if "transpose" in str(site.node.target) else 0
+    dim = 1 if transposed(site.node) else 0
     labels = pair.groups.flow.tensors[site.weight]
     mask = pair.groups.masks(labels, pair.label_keep).get(dim)
     return torch.ones(labels.shape[dim], dtype=torch.bool) if mask is None else torch.from_numpy(mask)
-
-
-def _packet(node: Node) -> str:
-    return str(getattr(node.target, "overloadpacket", ""))

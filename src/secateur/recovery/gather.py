@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from secateur.graph.flow import shape_of
+from secateur.ops import arguments
 from secateur.recovery.affine import Options
 from secateur.recovery.elimination import Fit, eliminate, fit_without
-from secateur.recovery.layout import arguments
+from secateur.recovery.layout import transposed
 from secateur.recovery.normal import Moments
 from secateur.recovery.refit import Fitted
 from secateur.recovery.sites import Site
@@ -65,10 +66,10 @@ class Ledger:
     def columns(self, site: Site, taps: int) -> dict[int, dict[int, Tensor]]:
         """Columns of a layer's matrix by group and unit."""
         labels = self.pair.groups.flow.tensors[site.weight]
-        transposed = "transpose" in str(site.node.target)
-        if transposed and arguments(site.node)["groups"] > 1:  # every group has columns of its own
+        flipped = transposed(site.node)
+        if flipped and arguments(site.node)["groups"] > 1:  # every group has columns of its own
             return {}
-        dim = 0 if transposed else 1
+        dim = 0 if flipped else 1
         vectors = labels.at(dim)
         units = self.pair.groups.unit_of(vectors[0]) if vectors else np.zeros(0, np.int64)
         found: dict[int, dict[int, list[int]]] = {}

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-__all__ = ["Layout", "arguments", "layout"]
+from secateur.ops import Kind, arguments, facts
+
+__all__ = ["Layout", "layout", "transposed"]
 
 
 @dataclass(frozen=True)
@@ -125,22 +127,20 @@ class Layout:
         return taps[:, None] + corner[None]
 
 
-def arguments(node: Node) -> dict[str, Any]:
-    """Arguments of an operator call by name, defaults filled in."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    found = {a.name: a.default_value for a in schema if a.has_default_value()}
-    return found | dict(zip([a.name for a in schema], node.args, strict=False)) | dict(node.kwargs)
+def transposed(node: Node) -> bool:
+    """Whether a layer's call stores its weight with the inputs first."""
+    return facts(node).kind is Kind.CONV_TRANSPOSE
 
 
 def layout(node: Node, weight: Tensor) -> Layout:
     """The layout of a convolution's or linear layer's call."""
     call = arguments(node)
-    if "linear" in str(node.target):
+    if facts(node).kind is Kind.LINEAR:
         return Layout()
     kernel = tuple(weight.shape[2:])
     n = len(kernel)
     stride, dilation = _each(call["stride"], n), _each(call["dilation"], n)
-    if "transpose" in str(node.target) or call.get("transposed"):
+    if transposed(node):
         padding, extra = _each(call["padding"], n), _each(call["output_padding"], n)
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         sides = tuple((r - p, r - p + e) for r, p, e in zip(reach, padding, extra, strict=True))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from secateur.errors import InputError
 from secateur.graph.labels import Labels
+from secateur.ops import arguments
 from secateur.recovery.affine import Affine, Options
-from secateur.recovery.layout import arguments
 from secateur.recovery.normal import Moments, ridge_solve, solve
 from secateur.recovery.sites import Norm, Site
 from secateur.recovery.sweep import Stop

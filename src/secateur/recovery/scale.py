@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import InputError
-from secateur.recovery.layout import arguments
+from secateur.ops import arguments
 from secateur.recovery.sites import Norm
 from secateur.recovery.walk import Walker
 

@@ -7,18 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.flow import Flow, module_of
-from secateur.recovery.layout import arguments
+from secateur.ops import Kind, arguments, facts
 
 __all__ = ["Norm", "Site", "norms", "sites"]
 
-_FITTED = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose1d", "aten.conv_transpose2d",
-           "aten.conv_transpose3d", "aten.convolution", "aten.linear")  # fmt: skip
-_NOTHING = ("aten.dropout", "aten.feature_dropout", "aten.contiguous", "aten.detach", "aten.alias")
-_RELU = ("aten.relu", "aten.relu_")
+_FITTED = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR)
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def sites(flow: Flow) -> list[Site]:
     uses = _uses(graph)
     found = []
     for node in flow.macs:
-        if _packet(node) in _FITTED and _own(graph, arguments(node)["weight"], uses):
+        if facts(node).kind in _FITTED and _own(graph, arguments(node)["weight"], uses):
             found.append(_site(graph, node, uses, place))
     return [_closed(site, found, place) for site in found if site is not None]
 
@@ -92,7 +89,7 @@ def _site(graph: GraphModule, node: Node, uses: Counter[int], place: dict[Node, 
         return None
     norm = _norm_after(graph, node, uses)
     end, skip = _chain(norm.node if norm else node, place[node], place)
-    relu = bool(end.users) and all(_packet(u) in _RELU for u in end.users)
+    relu = bool(end.users) and all(facts(u).module is nn.ReLU for u in end.users)
     return Site(node, str(call["weight"].target), None if bias is None else str(bias.target), norm, end, skip, relu)
 
 
@@ -102,7 +99,7 @@ def _closed(site: Site, every: list[Site | None], place: dict[Node, int]) -> Sit
     if site.skip is None or not any(s is not None and place[s.node] in between for s in every):
         return site
     end = site.norm.node if site.norm else site.node
-    relu = bool(end.users) and all(_packet(u) in _RELU for u in end.users)
+    relu = bool(end.users) and all(facts(u).module is nn.ReLU for u in end.users)
     return Site(site.node, site.weight, site.bias, site.norm, end, None, relu)
 
 
@@ -111,10 +108,10 @@ def _chain(node: Node, start: int, place: dict[Node, int]) -> tuple[Node, Node |
     first = node
     while len(node.users) == 1:
         (user,) = node.users
-        if _packet(user) in _NOTHING and not (_packet(user).endswith("dropout") and user.args[2]):
+        if facts(user).same_entries and _same_shape(node, user):
             node = user
             continue
-        if _packet(user) not in ("aten.add", "aten.add_") or user.kwargs.get("alpha", 1) != 1:
+        if facts(user).kind is not Kind.ADD or user.kwargs.get("alpha", 1) != 1:
             break
         others = [a for a in user.args[:2] if a is not node]
         if len(others) != 1 or not isinstance(others[0], Node) or others[0].op == "get_attr":
@@ -137,7 +134,7 @@ def norms(flow: Flow) -> list[Norm]:
 
 def _norms(graph: GraphModule, uses: Counter[int], nodes: object) -> Iterator[Norm]:
     for node in nodes:  # type: ignore[attr-defined]
-        if _packet(node) != "aten.batch_norm":
+        if facts(node).kind is not Kind.BATCH_NORM:
             continue
         call = arguments(node)
         tensors = [call[k] for k in ("running_mean", "running_var", "weight", "bias")]
@@ -150,7 +147,7 @@ def _norms(graph: GraphModule, uses: Counter[int], nodes: object) -> Iterator[No
 
 def _norm_after(graph: GraphModule, node: Node, uses: Counter[int]) -> Norm | None:
     users = list(node.users)
-    if len(users) != 1 or _packet(users[0]) != "aten.batch_norm" or users[0].args[0] is not node:
+    if len(users) != 1 or facts(users[0]).kind is not Kind.BATCH_NORM or users[0].args[0] is not node:
         return None
     found = list(_norms(graph, uses, users))
     return found[0] if found and found[0].weight is not None and found[0].bias is not None else None
@@ -169,7 +166,3 @@ def _own(graph: GraphModule, node: object, uses: Counter[int]) -> bool:
         return False
     tensor = operator.attrgetter(str(node.target))(graph)
     return isinstance(tensor, Tensor) and tensor.is_floating_point() and uses[id(tensor)] == 1
-
-
-def _packet(node: Node) -> str:
-    return str(getattr(node.target, "overloadpacket", ""))

@@ -20,11 +20,10 @@ from secateur.errors import VerificationError
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.trace import preserved_rng
-from secateur.ops import find
+from secateur.ops import Kind, arguments, facts, find
 from secateur.pruned import Pruned
 from secateur.recovery.affine import Affine, Options
-from secateur.recovery.datafree import ACTIVATIONS, back
-from secateur.recovery.layout import arguments
+from secateur.recovery.datafree import back, passed
 from secateur.recovery.sites import Site, sites
 from secateur.recovery.twin import Twin
 from secateur.recovery.walk import Walker
@@ -35,11 +34,7 @@ __all__ = ["purify"]
 TOLERANCE = 1e-4
 """Largest relative difference from the network as it was; deleting zeros changes only the order of sums."""
 
-_CONSTANT = ACTIVATIONS | {f"aten.{n}" for n in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d",
-                           "max_pool1d", "max_pool2d", "max_pool3d", "mean", "dropout", "feature_dropout", "flatten",
-                           "view", "reshape", "contiguous")}  # fmt: skip
-
-_REDUCES = {f"aten.{n}" for n in ("mean", "sum", "amax", "amin", "var", "std", "var_mean")}
+_WEIGHING = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR)
 
 
 @checked
@@ -120,7 +115,7 @@ class _Cleaner:
         # Products with a weight of the network: whether it is zero is looked at channel by channel.
         weighed = {
             n for n in flow.macs
-            if _packet(n).startswith(("aten.conv", "aten.linear")) and arguments(n)["weight"].op == "get_attr"
+            if facts(n).kind in _WEIGHING and arguments(n)["weight"].op == "get_attr"
         }  # fmt: skip
 
         def carried(labels: object) -> set[int]:
@@ -141,10 +136,11 @@ class _Cleaner:
     def _mixes(node: Node) -> bool:
         """Whether a channel of the result can depend on others."""
         rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
-        if _packet(node) == "aten.batch_norm" and arguments(node)["running_mean"] is not None:
+        kind = facts(node).kind
+        if kind is Kind.BATCH_NORM and arguments(node)["running_mean"] is not None:
             return False
-        special = rule is not None and rule.reference is not None and _packet(node) not in _REDUCES
-        return special or _packet(node) in ("aten.cumsum", "aten.cumprod", "aten.logcumsumexp")
+        special = rule is not None and rule.reference is not None
+        return kind is Kind.SCAN or (special and kind is not Kind.REDUCE)
 
     def _zero_unused(self, members: tuple[Member, ...], units: NDArray[np.int64]) -> None:
         """Units that all consumers weigh with zero become zero themselves, so that what makes them is unused too."""
@@ -182,10 +178,7 @@ class _Cleaner:
             return
         made = Affine(self.pair, producer, Options()).map().flatten(0, 1)
         constant = (made[:, :-1] == 0).all(1)
-        value = made[:, -1].clone()
-        for node in path:
-            if _packet(node) in ACTIVATIONS:
-                value = node.target(value, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        value = passed(made[:, -1].clone(), path)
         matrix = mine.map()
         weights = matrix[0, :, :-1].reshape(matrix.shape[1], len(value), -1)
         padded = any(side for pair in mine.layout.padding for side in pair)
@@ -211,7 +204,8 @@ class _Cleaner:
     @staticmethod
     def _keeps_constants(node: Node) -> bool:
         """Whether a channel that is constant over all positions stays so."""
-        return _packet(node) in _CONSTANT
+        known = facts(node)
+        return known.pointwise or known.same_entries or known.keeps_constants
 
 
 def _check(model: nn.Module, pruned: Pruned, inputs: ExampleInputs) -> None:
@@ -220,8 +214,8 @@ def _check(model: nn.Module, pruned: Pruned, inputs: ExampleInputs) -> None:
     modes = {m: m.training for n in (model, pruned.model) for m in n.modules()}
     tensors = [t for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
     try:
-        with preserved_rng(*tensors), torch.no_grad():
-            pairs = [pytree.tree_leaves(call(n.eval(), inputs)) for n in (model, pruned.model)]
+        with torch.no_grad():
+            pairs = [_drawn(n.eval(), inputs, tensors) for n in (model, pruned.model)]
     finally:
         for module, training in modes.items():
             module.training = training
@@ -235,5 +229,7 @@ def _check(model: nn.Module, pruned: Pruned, inputs: ExampleInputs) -> None:
         )
 
 
-def _packet(node: Node) -> str:
-    return str(getattr(node.target, "overloadpacket", ""))
+def _drawn(model: nn.Module, inputs: ExampleInputs, tensors: list[Tensor]) -> list[object]:
+    """Outputs with the random numbers that come next, which come again for the other network."""
+    with preserved_rng(*tensors):
+        return pytree.tree_leaves(call(model, inputs))

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur import arguments
+from secateur.arguments import checked
 from secateur.errors import InputError
 from secateur.graph.branches import find_branches
 from secateur.graph.groups import Group, Groups
+from secateur.ops import Kind, arguments, facts
 from secateur.registry import Registry
 from secateur.sparsify.penalties import PENALTIES, Penalty
 
@@ -87,7 +88,7 @@ class GroupLasso(Penalty):
 
     name = "group_lasso"
 
-    @arguments.checked
+    @checked
     def __init__(self, weight: float = 1e-4, *, over: str | Sequence[str] = "filters") -> None:
         """``weight`` is λ, ``over`` one or several families of groups."""
         super().__init__(weight)
@@ -207,12 +208,12 @@ def _convolutions(groups: Groups) -> list[str]:
     """Weights of the convolutions that connect all channels, in the order of execution."""
     names = []
     for node in groups.flow.macs:
-        weight = node.args[1] if len(node.args) > 1 else None
-        if "conv" not in str(node.target) or "transpose" in str(node.target) or not isinstance(weight, torch.fx.Node):
+        if facts(node).kind is not Kind.CONV:
             continue
-        image, name = node.args[0], str(weight.target)
+        call = arguments(node)
+        name = str(call["weight"].target)
         labels = groups.flow.tensors.get(name)
-        if labels is not None and labels.shape[1] == image.meta["val"].shape[1]:  # type: ignore[union-attr]
+        if labels is not None and labels.shape[1] == call["input"].meta["val"].shape[1]:
             names.append(name)
     return list(dict.fromkeys(names))
 

@@ -13,6 +13,7 @@ from secateur import arguments
 from secateur.errors import InputError, UnknownNameError
 from secateur.graph.flow import flow
 from secateur.graph.groups import Groups, solve
+from secateur.graph.scales import scale_names
 from secateur.graph.trace import trace
 from secateur.registry import Registry
 from secateur.train.extras import Extra
@@ -183,8 +184,7 @@ class BatchNormL1(Penalty):
 
     def find(self, groups: Groups) -> None:
         """Notes the names of the γ that are meant."""
-        nodes = [n for n in groups.flow.traced.nodes if "batch_norm" in str(n.target)]
-        found = {str(n.args[1].target) for n in nodes if isinstance(n.args[1], torch.fx.Node)}
+        found = set(scale_names(groups.flow.traced.nodes))
         if self.scales != "all":
             chosen = [g for g in groups.items if self.scales == "prunable" or not g.spans]
             found &= {member.parameter for group in chosen for member in group.members}

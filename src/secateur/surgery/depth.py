@@ -17,6 +17,7 @@ from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced
 from secateur.graph.writes import may_alias, mutates
+from secateur.ops import facts, plain_name
 from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.substitutes import ACTIVATIONS
 
@@ -52,8 +53,9 @@ def _lasts(root: Node, live: set[Node]) -> bool:
 
 
 def _checks(node: Node) -> bool:
-    """Operators that give nothing and only check what they are given."""
-    return node.op == "call_function" and any(word in str(node.target) for word in ("assert", "sym_constrain"))
+    """Operators that give nothing, so that they are there to check what they are given."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and not schema.returns
 
 
 def _follow(start: list[Node], removed: Mapping[Node, Node], live: set[Node]) -> None:
@@ -126,7 +128,7 @@ def _views(node: Node) -> Iterator[Node]:
 
 
 def _is_relu(node: Node) -> bool:
-    return str(node.target) in ("aten.relu.default", "aten.relu_.default")
+    return facts(node).module is nn.ReLU
 
 
 def _forget(module: nn.Module, homes: set[str], gone: set[str]) -> None:
@@ -189,9 +191,9 @@ def _left(rest: set[Node], source: Node, output: Node, removed: Mapping[Node, No
         return "identity"
     if computing != {output} or _through(output.args[0], removed) is not source:  # type: ignore[arg-type]
         return None
-    name = str(output.target).split(".")[1].removesuffix("_")
-    if name == "relu" and _is_relu(source):
+    if _is_relu(output) and _is_relu(source):
         return "identity"
+    name = plain_name(output.target).removeprefix("aten.")
     if name not in ACTIVATIONS or output.kwargs:
         return None
     return " ".join([name, *map(str, output.args[1:])])

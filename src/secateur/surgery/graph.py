@@ -17,7 +17,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.guard import Sizes, guarded
 from secateur.graph.labels import Labels
 from secateur.graph.trace import CUMULATIVE
-from secateur.ops import find
+from secateur.ops import Kind, arguments, facts, find
 from secateur.ops.index import pointer
 
 __all__ = ["Rewriter", "finished", "prune_graph", "slice_tensor", "twin_graph"]
@@ -63,10 +63,8 @@ class Rewriter:
     def __init__(self, surgeon: _Surgeon, dense: Node, node: Node) -> None:
         """``dense`` is the node in the dense graph, ``node`` its copy that may be changed."""
         self._surgeon, self.dense, self.node = surgeon, dense, node
-        schema = dense.target._schema.arguments  # type: ignore[union-attr]
-        self._names = [a.name for a in schema]
-        self._values: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
-        self._values |= dict(zip(self._names, dense.args, strict=False)) | dict(dense.kwargs)
+        self._names = [a.name for a in dense.target._schema.arguments]  # type: ignore[union-attr]
+        self._values = arguments(dense)
 
     def __getitem__(self, name: str) -> Any:
         """Value of an argument in the dense graph (nodes are the dense graph's)."""
@@ -290,14 +288,6 @@ class BatchNormMode(nn.Module):
         return nn.functional.batch_norm(x, mean, var, weight, bias, training, momentum, self.eps)
 
 
-_DROPOUTS = {
-    "aten.dropout": nn.Dropout,
-    "aten.feature_dropout": nn.Dropout2d,
-    "aten.alpha_dropout": nn.AlphaDropout,
-    "aten.feature_alpha_dropout": nn.FeatureAlphaDropout,
-}
-
-
 def follow_mode(module: GraphModule) -> GraphModule:
     """Makes batch normalisation and dropout of an exported graph follow ``train()`` and ``eval()``.
 
@@ -309,11 +299,11 @@ def follow_mode(module: GraphModule) -> GraphModule:
     holder = operator.attrgetter("_mode")(module)
     counters = {n.target: n for n in module.graph.nodes if n.op == "get_attr"}
     for node in list(module.graph.nodes):
-        name = str(getattr(node.target, "overloadpacket", ""))
-        if name == "aten.batch_norm":
+        known = facts(node)
+        if known.kind is Kind.BATCH_NORM:
             made, args = _batch_norm_mode(node, counters)
-        elif name in _DROPOUTS and not node.args[2]:
-            made, args = _DROPOUTS[name](node.args[1]), node.args[:1]
+        elif known.kind is Kind.DROPOUT and known.module is not None and not arguments(node)["train"]:
+            made, args = known.module(arguments(node)["p"]), node.args[:1]
         else:
             continue
         holder.add_module(node.name, made)

@@ -19,7 +19,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Draws", "Lifted", "Unlike", "double", "packet_name"]
+from secateur.graph.schema import bound, plain_name
+from secateur.ops import Kind, Law, facts_of
+
+__all__ = ["Draws", "Lifted", "Unlike", "double"]
 
 Masks = Mapping[int, NDArray[np.bool_]]
 
@@ -27,12 +30,6 @@ _WIDER = {
     torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
     torch.complex64: torch.complex128, torch.complex32: torch.complex128,
 }  # fmt: skip
-_CASTS = ("aten.to", "aten._to_copy", "aten.type_as")
-_SWITCHES = {"aten.dropout": 2, "aten.feature_dropout": 2, "aten.alpha_dropout": 2, "aten.feature_alpha_dropout": 2,
-             "aten.rrelu": 3}  # fmt: skip
-"""Where these operators' ``train`` stands among their arguments."""
-_BY_PROBABILITY = ("aten.bernoulli", "aten.native_dropout")
-_BY_TENSORS = ("aten.multinomial", "aten.poisson", "aten.binomial", "aten._standard_gamma", "aten._sample_dirichlet")
 _DRAWING = threading.Lock()  # the global generator is seeded before every draw
 
 
@@ -45,11 +42,6 @@ def double(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype in _WIDER:
         return value.to(_WIDER[value.dtype])
     return _WIDER.get(value, value) if isinstance(value, torch.dtype) else value
-
-
-def packet_name(target: Any) -> str:
-    """Name of an operator without overload and without the underscore of its form that writes in place."""
-    return str(getattr(target, "overloadpacket", target)).removesuffix("_")
 
 
 @cache
@@ -101,18 +93,19 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operator."""
-        name = packet_name(func)
-        if name == "aten._assert_tensor_metadata":  # states the types that were there before they were lifted
+        name = plain_name(func)
+        kind = facts_of(name).kind
+        if kind is Kind.TYPE_CHECK:  # states the types that were there before they were lifted
             return None
         source: Any = args[0] if args else None
         args, kwargs = self._lifted(func, args, kwargs or {})
-        if torch.Tag.nondeterministic_seeded in func.tags and _draws(name, func, args, kwargs):
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             result = self._random(func, name, args, kwargs)
         else:
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and not _written(func):
                 result = double(result)  # what is made from no tensor has the default type
-        if name in _CASTS and result is source:
+        if kind is Kind.CAST and result is source:
             result = result.clone()  # a cast that would have made a copy still does
         if self._seen is not None:
             self._seen(name, result)
@@ -133,16 +126,17 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _random(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
-        if name.startswith(_BY_PROBABILITY):
+        law = facts_of(name).law
+        if law is Law.COINS:
             return self._chances(func, name, args, kwargs)
         if func._can_decompose():
             with self:
                 return func.decompose(*args, **kwargs)
-        if name == "aten.normal" and any(isinstance(a, Tensor) for a in args[:2]) and not _written(func):
+        if law is Law.NORMAL and any(isinstance(a, Tensor) for a in args[:2]) and not _written(func):
             mean, std = args[0], args[1] if len(args) > 1 else 1.0
             like: Any = mean if isinstance(mean, Tensor) else std
             return mean + std * self._noise(name, lambda: torch.randn_like(like))
-        if name.startswith(_BY_TENSORS):  # the law depends on the data: the same seed gives the same numbers
+        if law is Law.DATA:  # the law depends on the data: the same seed gives the same numbers
             return self._noise(name, lambda: func(*args, **kwargs), recorded=False)
         drawn = self._noise(name, lambda: func(*args, **kwargs).clone())
         return args[0].copy_(drawn) if _written(func) else drawn
@@ -152,7 +146,7 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         x = args[0]
         given = args[1] if len(args) > 1 else kwargs.get("p")
         uniform = self._noise(name, lambda: torch.rand(x.shape, dtype=torch.float64, device=x.device))
-        if name == "aten.native_dropout":
+        if facts_of(name).kind is Kind.DROPOUT:
             stays = uniform >= given
             return x * stays / (1 - given), stays
         fell = (uniform < (x if given is None else given)).to(x.dtype)
@@ -191,16 +185,7 @@ def _as(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def _draws(name: str, func: Any, args: Any, kwargs: Any) -> bool:
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operator that can draw random numbers does so in this call."""
-    place = _SWITCHES.get(name)
-    if place is not None:
-        names = [a.name for a in func._schema.arguments]
-        train = args[place] if place < len(args) else kwargs.get(names[place], kwargs.get("train", False))
-        return bool(train)
-    if name == "aten.scaled_dot_product_attention":
-        return bool(args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
-    if name in ("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu"):
-        values = dict(zip([a.name for a in func._schema.arguments], args, strict=False)) | kwargs
-        return bool(values.get("train")) and bool(values.get("dropout"))
-    return True
+    call = bound(func, args, kwargs)
+    return all(call.get(switch) for switch in facts_of(plain_name(func)).draws_if)

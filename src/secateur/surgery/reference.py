@@ -18,12 +18,14 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
-from secateur.ops import find
-from secateur.surgery.lifted import packet_name
+from secateur.graph.schema import bound
+from secateur.ops import Kind, arguments, facts, find, plain_name
 
 __all__ = ["Masked", "MaskedInterpreter", "OtherShape"]
 
 Mask = NDArray[np.bool_]
+
+_WEIGHED = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.BATCH_NORM)
 
 
 class OtherShape(Exception):
@@ -38,9 +40,7 @@ class Masked:
         self._masks, self.node = masks, node
         self._schema = node.target._schema.arguments  # type: ignore[union-attr]
         self.names = [a.name for a in self._schema]
-        self.values = {a.name: a.default_value for a in self._schema if a.has_default_value()}
-        self.values |= dict(zip(self.names, args, strict=False)) | kwargs
-        self._nodes = dict(zip(self.names, node.args, strict=False)) | dict(node.kwargs)
+        self.values, self._nodes = bound(node.target, args, kwargs), arguments(node)
 
     def __getitem__(self, name: str) -> Any:
         """Value of an argument."""
@@ -155,7 +155,7 @@ class MaskedInterpreter(Interpreter):
         late = n.op == "get_attr" and self._late is not None and n.target not in self._weights
         value = value if late or _only_a_weight(n) else self._masked(value, n)
         if self.watch and isinstance(n.target, torch._ops.OpOverload):
-            self.shapes.append((packet_name(n.target), self._small_shape(n, value)))
+            self.shapes.append((plain_name(n.target), self._small_shape(n, value)))
         return value
 
     def _small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
@@ -222,6 +222,5 @@ def _only_a_weight(node: Node) -> bool:
 
     Their inputs and outputs are masked, so a masked copy of the (dense, large) weight would change nothing.
     """
-    names = ("aten.conv", "aten.linear", "aten.batch_norm")
-    plain = all(str(user.target).startswith(names) and node not in user.args[:1] for user in node.users)
+    plain = all(facts(user).kind in _WEIGHED and node not in user.args[:1] for user in node.users)
     return node.op == "get_attr" and plain

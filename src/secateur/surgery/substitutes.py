@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
+import torch
 from torch import nn
 
 from secateur.errors import PlanError
+from secateur.ops import OPERATORS, Kind
 
 __all__ = ["ACTIVATIONS", "substitute"]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "mish": nn.Mish,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "hardswish": nn.Hardswish,
-    "leaky_relu": nn.LeakyReLU,
-}
+_KNOWN = {name.removeprefix("aten."): OPERATORS[name].facts for name in OPERATORS}
+ACTIVATIONS = {name: f.module for name, f in _KNOWN.items() if f.kind is Kind.ACTIVATION and f.module is not None}
 """Activations that may follow the sum inside the module that is replaced, by operator."""
 
 
@@ -30,9 +26,18 @@ def substitute(kind: str) -> nn.Module:
     >>> substitute("leaky_relu 0.1")
     LeakyReLU(negative_slope=0.1)
     """
-    name, *numbers = kind.split()
     try:
-        return nn.Identity() if name == "identity" else ACTIVATIONS[name](*map(float, numbers))
-    except (KeyError, TypeError, ValueError):
+        name, *numbers = kind.split()
+        made = _made(nn.Identity if name == "identity" else ACTIVATIONS[name], [float(n) for n in numbers])
+        made(torch.zeros(1))  # some classes look at their numbers only then
+    except (KeyError, TypeError, ValueError, AssertionError, RuntimeError):
         known = ", ".join(["identity", *ACTIVATIONS])
         raise PlanError(f"The plan puts {kind!r} in a module's place; understood: {known}.") from None
+    return made
+
+
+def _made(module: type[nn.Module], numbers: list[float]) -> nn.Module:
+    taken = [] if module is nn.Identity else [p for p in signature(module).parameters if p != "inplace"]
+    if len(numbers) > len(taken):
+        raise ValueError(f"{module.__name__} takes {len(taken)} numbers")
+    return module(*numbers)

@@ -29,6 +29,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.trace import Traced, plain_outputs, preserved_rng
 from secateur.graph.writes import written_names
+from secateur.ops import Kind, facts_of
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
 from secateur.surgery.reference import MaskedInterpreter, OtherShape
@@ -436,12 +437,9 @@ def _unsound(value: Tensor) -> bool:
 
 # ------------------------------------------------------------------------------------------------------- shapes
 
-_MOVES = ("aten.detach", "aten.alias", "aten.lift_fresh", "aten.to", "aten._to_copy", "aten.sym_size", "aten.clone",
-          "aten.lift_fresh_copy", "aten.contiguous", "aten._assert_tensor_metadata", "aten.dropout")  # fmt: skip
-_SAME = {"aten._unsafe_view": "aten.view", "aten.reshape": "aten.view"}
-_ANCHORS = ("aten.conv", "aten.linear", "aten.matmul", "aten.bmm", "aten.mm", "aten.addmm", "aten.baddbmm",
-            "aten.einsum", "aten.scaled_dot_product_attention", "aten.softmax", "aten.layer_norm", "aten.group_norm",
-            "aten.batch_norm", "aten.rms_norm", "aten.instance_norm")  # fmt: skip
+_MOVES = {Kind.COPY, Kind.CAST, Kind.SIZE, Kind.TYPE_CHECK, Kind.DROPOUT}
+_ANCHORS = {Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.SOFTMAX, Kind.LAYER_NORM,
+            Kind.GROUP_NORM, Kind.BATCH_NORM, Kind.INSTANCE_NORM}  # fmt: skip
 
 
 def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[str, Any]], graph: GraphModule) -> None:
@@ -450,9 +448,9 @@ def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[st
     All operators are aligned where their names agree one by one, or else those that contract, normalise or attend;
     where these do not agree either (a fast path that the trace did not take), nothing is said.
     """
-    for chosen in (lambda n: not n.startswith(_MOVES), lambda n: n.startswith(_ANCHORS)):
-        a, b = ([(_SAME.get(n, n), s) for n, s in several if chosen(n)] for several in (wanted, called))
-        if [n for n, _ in a] == [n for n, _ in b]:
+    for anchors in (False, True):
+        a, b = ([(n, s) for n, s in several if _compared(n, anchors)] for several in (wanted, called))
+        if [_alike(n) for n, _ in a] == [_alike(n) for n, _ in b]:
             for (name, want), (_, got) in zip(a, b, strict=True):
                 if want is not None and got is not None and want != got:
                     raise VerificationError(
@@ -460,6 +458,16 @@ def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[st
                         "splits into heads or groups is not what was cut."
                     )
             return
+
+
+def _compared(name: str, anchors: bool) -> bool:
+    kind = facts_of(name).kind
+    return kind in _ANCHORS if anchors else kind not in _MOVES
+
+
+def _alike(name: str) -> str:
+    """One name for all operators that give the same entries under the sizes that they are given."""
+    return Kind.RESHAPE if facts_of(name).kind is Kind.RESHAPE else name
 
 
 # ------------------------------------------------------------------------------------------------------- weights
