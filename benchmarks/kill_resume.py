@@ -71,7 +71,7 @@ RECIPES = {
 }
 SCENES = {
     **{name: ["run", name] for name in RECIPES},
-    "compare": ["compare", "rounds", "lottery", "--jobs", "2"],
+    "compare": ["compare", "transfer", "slimming", "--jobs", "2"],
     "sweep": ["sweep", "slimming", "--ratios", "0.2,0.4", "--jobs", "2"],
 }
 WORKERS = ("transfer", "compare", "sweep")
@@ -211,9 +211,11 @@ def killed(scene: Scene, chance: random.Random, total: int, at_most: int) -> lis
         name, target = chance.choice(SIGNALS), chance.choice(TARGETS if scene.workers else TARGETS[:2])
         for count in changes(scene, process):
             if at is not None and count >= at and (kill := _kill(scene, process, name, target)):
-                kills.append(kill)
+                kills.append(kill | {"changes": count})
                 break
         said = process.communicate()[1]
+        if at is not None and process.returncode == 0 and kills and "status" not in kills[-1]:
+            kills.pop()  # it had ended before the signal came
         if at is None or process.returncode == 0:
             if process.returncode != 0:
                 raise SystemExit(f"{scene.name} ended with status {process.returncode}: {said}")
@@ -244,12 +246,15 @@ def _aftermath(scene: Scene, process: subprocess.Popen[str], kill: dict, said: s
     wrong = []
     if left := gone(process.pid):
         wrong.append(f"{len(left)} processes left")
-    if "Traceback" in said:
+    early = said.startswith("Fatal Python error: init") or process.returncode in (-signal.SIGTERM, -signal.SIGINT)
+    if early and kill["changes"] == 0:  # the interpreter itself was starting, and there was nothing to tidy up
+        return {"status": process.returncode, "wrong": wrong}
+    if "Traceback" in said and not (kill["changes"] == 0 and said.strip().endswith("KeyboardInterrupt")):
         wrong.append(f"traceback: {said.strip().splitlines()[-1]}")
-    if kill["target"] != "worker" and kill["signal"] != "KILL" and kill["during"] != "start-up":
+    if kill["target"] != "worker" and kill["signal"] != "KILL":
         wanted = {"TERM": 143, "INT": 130}[kill["signal"]]
         wrong += [f"status {process.returncode}"] if process.returncode != wanted else []
-        wrong += [] if "secateur resume" in said else [f"said {said.strip()[:200]!r}"]
+        wrong += [] if "Stopped: " in said else [f"said {said.strip()[:200]!r}"]
         wrong += [f"left {p}" for p in scene.leftovers()]
     return {"status": process.returncode, "wrong": wrong}
 
@@ -318,6 +323,7 @@ def _trained(scene: Scene) -> dict[str, str]:
 def main() -> None:
     options = parse()
     note = start(options)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would ours
     with tempfile.TemporaryDirectory() as scratch:
         known: dict = {}
         while left := [name for name in SCENES if count_of(note, name) < options.kills]:
