@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from secateur.data import Split, archive, cache, load
+from secateur.data.cache import cache_folder
 from secateur.errors import DataError
 
 from .conftest import MakeFolder
@@ -175,3 +176,14 @@ def test_the_shared_jpeg_cifar(shared: Path, tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5_000, 10_000)
     assert data.classes[:3] == ("airplane", "automobile", "bird")
     assert torch.bincount(data.train.labels).tolist() == [4500] * 10
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SECATEUR_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(DataError, match="SECATEUR_CACHE=FOLDER"):
+        cache_folder(None)

@@ -23,12 +23,21 @@ Parts = tuple[tuple[str, ...], dict[str, Split]]
 
 
 def cache_folder(given: str | Path | None) -> Path:
-    """``given``, else ``$SECATEUR_CACHE``, else ``secateur`` in the user's cache folder; not made yet."""
+    """``given``, else ``$SECATEUR_CACHE``, else ``secateur`` in the user's cache folder; not made yet.
+
+    Raises:
+        DataError: None of them is there: the user has no home.
+    """
     if given is not None:
         return Path(given)
     if "SECATEUR_CACHE" in os.environ:
         return Path(os.environ["SECATEUR_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+    except RuntimeError as error:
+        raise DataError(
+            "There is no place to keep unpacked data, for you have no home folder: say where with SECATEUR_CACHE=FOLDER."
+        ) from error
 
 
 @contextlib.contextmanager
