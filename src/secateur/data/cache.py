@@ -36,7 +36,7 @@ def cache_folder(given: str | Path | None) -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
     except RuntimeError as error:
         raise DataError(
-            "There is no place to keep unpacked data, for you have no home folder: say where with SECATEUR_CACHE=FOLDER."
+            "There is no place to keep unpacked data, for you have no home: say where with SECATEUR_CACHE=FOLDER."
         ) from error
 
 
