@@ -61,6 +61,17 @@ def holding(name: str, content: bytes | str) -> Callable[[Path], Path]:
     return make
 
 
+def damaged(copied: Callable[[Path], Path], name: str, change: Callable[[Path], object]) -> Callable[[Path], Path]:
+    """Makes a copied folder in which one file is changed."""
+
+    def make(folder: Path) -> Path:
+        path = copied(folder)
+        change(path / name)
+        return path
+
+    return make
+
+
 def no_files(name: str) -> dict[str, Callable[[Path], Path]]:
     """What may stand in a file's place: nothing, a pipe, a folder, a device, links in a circle, a socket."""
     import os

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import secateur
 
-from . import MARK, Crafted, no_files
+from . import MARK, Crafted, damaged, no_files
 
 COMMANDS = (
     ("inspect", "{}"),
@@ -85,15 +85,6 @@ def changed(change: Callable[[dict[str, Any]], Any], **record: Any) -> Callable[
     return make
 
 
-def damaged(name: str, change: Callable[[Path], object]) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = copied(folder)
-        change(path / name)
-        return path
-
-    return make
-
-
 def replaced(name: str, make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     def place(folder: Path) -> Path:
         path = copied(folder)
@@ -114,7 +105,7 @@ def crafted() -> Iterator[Crafted]:
     for file in FILES:
         for name, (change, _) in (DAMAGE | {"cut": (_cut, "")}).items():
             if name != "a link":
-                yield Crafted(f"{file}: {name}", damaged(file, change), opens, COMMANDS, fine="link" in name)
+                yield Crafted(f"{file}: {name}", damaged(copied, file, change), opens, COMMANDS, fine="link" in name)
         for name, make in no_files(file).items():
             yield Crafted(f"{file}: {name}", replaced(file, make), opens, COMMANDS)
 

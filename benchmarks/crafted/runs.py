@@ -16,7 +16,7 @@ from tests.recipe.test_damage import DAMAGE, begun
 
 from secateur.recipe import reopen, resume
 
-from . import MARK, Crafted, no_files
+from . import MARK, Crafted, damaged, no_files
 
 COMMANDS = (
     ("inspect", "{}"),
@@ -75,15 +75,6 @@ def copied(folder: Path) -> Path:
     return path
 
 
-def damaged(name: str, change: Callable[[Path], object]) -> Callable[[Path], Path]:
-    def make(folder: Path) -> Path:
-        path = copied(folder)
-        change(path / name)
-        return path
-
-    return make
-
-
 def replaced(name: str, make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     def place(folder: Path) -> Path:
         path = copied(folder)
@@ -129,14 +120,16 @@ def naming(model: str, options: dict[str, Any]) -> Callable[[Path], Path]:
 def crafted() -> Iterator[Crafted]:
     yield Crafted("a good one", copied, opens, (("inspect", "{}"), ("report", "{}")), fine=True)
     for model, options in MODELS.items():
-        yield Crafted(f"its recipe names {model}", naming(model, options), opens, COMMANDS)
+        yield Crafted(f"its recipe names {model}", naming(model, options), opens, COMMANDS[:-1])
+        # A report is made of what was noted: it builds no network, and so may name any.
+        yield Crafted(f"its recipe names {model}, reported", naming(model, options), str, COMMANDS[-1:], fine=True)
         yield Crafted(f"its recipe names {model}, resumed", naming(model, options), goes_on)
     for name, values in STATES.items():
         fine = name == "home"  # it is not believed, and does no harm
         yield Crafted(f"state: {name}", stated(values), opens, COMMANDS[:1] if fine else COMMANDS, fine)
     for file in RECORDS:
         for name, (change, _) in DAMAGE.items():
-            yield Crafted(f"{file}: {name}", damaged(file, change), opens, (COMMANDS[0], COMMANDS[1]))
+            yield Crafted(f"{file}: {name}", damaged(copied, file, change), opens, (COMMANDS[0], COMMANDS[1]))
         for name, make in no_files(Path(file).name).items():
             yield Crafted(f"{file}: {name}", replaced(file, _below(file, make)), opens, (COMMANDS[0],))
     for name, change in {
@@ -144,7 +137,7 @@ def crafted() -> Iterator[Crafted]:
         "another": lambda p: p.write_bytes(p.read_bytes()[:-4] + b"\0\0\0\1"),
         "gone": lambda p: p.unlink(),
     }.items():
-        yield Crafted(f"{WEIGHTS}: {name}", damaged(WEIGHTS, change), opens, COMMANDS[:2])
+        yield Crafted(f"{WEIGHTS}: {name}", damaged(copied, WEIGHTS, change), opens, COMMANDS[:2])
     for name, make in no_files("recipe.yaml").items():
         yield Crafted(f"recipe.yaml: {name}", replaced("recipe.yaml", make), opens, COMMANDS[:2])
 
