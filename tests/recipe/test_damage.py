@@ -378,6 +378,13 @@ def test_a_comparison_notices_weights_and_data_that_changed(copied: Path, monkey
         resume_comparison(copied)
 
 
+def test_a_job_that_was_killed_before_it_wrote_its_results_writes_them(copied: Path) -> None:
+    before = json.loads((copied / "runs/dense/results.json").read_text())["curves"]
+    (copied / "runs/dense/results.json").unlink()
+    assert not resume_comparison(copied).failed
+    assert json.loads((copied / "runs/dense/results.json").read_text())["curves"] == before
+
+
 @pytest.mark.parametrize("rows", [3, [{"name": 1}], [{}], None])
 def test_a_damaged_table_is_named(comparison: Path, tmp_path: Path, rows: object) -> None:
     out = shutil.copytree(comparison, tmp_path / "out")

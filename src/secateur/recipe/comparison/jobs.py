@@ -42,8 +42,8 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps of its run are done; a run has the steps that it wrote down when it began."""
-        if not (self.folder / "state.json").is_file():
+        """Whether its run has done all steps, those that it wrote down when it began, and put their results together."""
+        if not all((self.folder / name).is_file() for name in ("state.json", "results.json")):
             return False
         recipe = load_recipe(self.folder / "recipe.yaml")
         return len(read_state(self.folder, recipe).done) == len(recipe.steps)
