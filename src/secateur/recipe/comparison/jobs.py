@@ -42,7 +42,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether its run has done all steps, those that it wrote down when it began, and put their results together."""
+        """Whether its run has done all steps that it wrote down when it began, and put their results together."""
         if not all((self.folder / name).is_file() for name in ("state.json", "results.json")):
             return False
         recipe = load_recipe(self.folder / "recipe.yaml")
