@@ -184,14 +184,14 @@ def gone(session: int) -> list[int]:
 
 
 def changes(scene: Scene, process: subprocess.Popen[str]) -> Iterator[int]:
-    """Counts changes of the folder while the process lives."""
+    """Counts changes of the folder while the process lives; yields after every look, for workers come without any."""
     before, count = scene.progress(), 0
     yield count
     while process.poll() is None:
         time.sleep(0.01)
         if (now := scene.progress()) != before:
             before, count = now, count + 1
-            yield count
+        yield count
 
 
 def uninterrupted(scene: Scene) -> tuple[object, int]:
