@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from secateur.errors import DataError, InputError, SecateurError, WeightsError
 from secateur.recipe import load_recipe, override, reopen, resume, run
-from secateur.recipe.comparison import at_ratios, compare_recipes, resume_comparison
+from secateur.recipe.comparison import JobEvent, at_ratios, compare_recipes, resume_comparison
+from secateur.recipe.comparison.jobs import Job, run_jobs
 from secateur.recipe.folder import RunFolder
 
 TWO_STEPS = """
@@ -383,6 +385,40 @@ def test_a_job_that_was_killed_before_it_wrote_its_results_writes_them(copied: P
     (copied / "runs/dense/results.json").unlink()
     assert not resume_comparison(copied).failed
     assert json.loads((copied / "runs/dense/results.json").read_text())["curves"] == before
+
+
+def test_a_table_with_a_failure_is_made_again(comparison: Path, copied: Path) -> None:
+    """Of a job that went on by itself since, or was killed when it had done all and had only to end."""
+    table = json.loads((comparison / "results.json").read_text())
+    failed = {**table, "rows": [row | {"failed": "its process was killed (SIGTERM)"} for row in table["rows"]]}
+    (copied / "results.json").write_text(json.dumps(failed))
+    assert not resume_comparison(copied).failed
+    assert not any(row["failed"] for row in json.loads((copied / "results.json").read_text())["rows"])
+
+
+def test_a_job_that_was_killed_behind_its_last_step_is_done(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("dense", copied / "recipes/dense.yaml", copied / "runs/dense")
+    done = shutil.copytree(job.folder, copied / "aside")
+    shutil.rmtree(job.folder)
+
+    class Killed:
+        """A process that does its work and is killed when it would say so."""
+
+        stdout: tuple[str, ...] = ()
+
+        def __init__(self, *_: object, **__: object) -> None:
+            shutil.copytree(done, job.folder)
+
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
+
+        def wait(self) -> int:
+            return -signal.SIGTERM
+
+    monkeypatch.setattr("secateur.recipe.comparison.jobs.subprocess.Popen", Killed)
+    events: list[JobEvent] = []
+    assert run_jobs([job], parallel=1, home=copied, on_event=events.append) == {}
+    assert [event.what for event in events] == ["done"]
 
 
 @pytest.mark.parametrize("rows", [3, [{"name": 1}], [{}], None])

@@ -140,7 +140,7 @@ class _Crew:
         code = process.wait()
         with self._lock:
             self._processes.discard(process)
-        if last.get("what") == "done" and code == 0:
+        if job.finished:  # its folder says so, whatever became of a process that had only to end
             self._tell(JobEvent(job.name, "done"))
             return ""
         if self._stopped:

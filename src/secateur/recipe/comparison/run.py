@@ -162,7 +162,9 @@ def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Compa
     with scratch(), lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
         sweep(folder)
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
-            return Comparison.read(folder)
+            known = Comparison.read(folder)
+            if not known.failed:  # else it was written before the job that failed was done after all
+                return known
         failed = _run_all(jobs, found.plan.parallel, found.home, tell, trust=found.trust)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
         return _result(folder, jobs, failed, found.plan.facts, trust=found.trust)
