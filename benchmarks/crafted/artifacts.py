@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.core.test_graph_file import ATTACKS, CODE, forged
+from tests.core.test_graph_file import ATTACKS, CODE, RECORDS, SHAPES, Shaped, forged
 from tests.recipe.test_damage import DAMAGE
 from tests.zoo import settle
 from torch import Tensor, nn
@@ -48,6 +49,28 @@ BY_RECORD: dict[str, dict[str, Any]] = {
 }
 
 
+PLANS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a tensor that is not there": lambda p: (p["keep"].update(no={"0": [0]}), p["dense_shapes"].update(no=[3])),
+    "a method": lambda p: (p["keep"].update(forward={"0": [0]}), p["dense_shapes"].update(forward=[3])),
+    "a part of a group": lambda p: p.update(keep=dict(list(p["keep"].items())[:1])),
+    "other shapes": lambda p: p.update(dense_shapes={n: [9] * len(s) for n, s in p["dense_shapes"].items()}),
+    "nothing": lambda p: p.update(keep={}, dense_shapes={}),
+    "a module replaced by code": lambda p: p.update(format=2, removed=["x"], replaced={"stem": CODE}),
+    "a module that is not there": lambda p: p.update(format=2, removed=["x"], replaced={"no.x": "identity"}),
+    "parts without end": lambda p: p.update(parts=[dict(p)] * 3),
+    "another format": lambda p: p.update(format=10**30),
+}
+
+
+@functools.cache
+def shaped() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="crafted-"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), Shaped()).eval()
+    secateur.prune(model, torch.randn(2, 3, 5), ratio=0.4, backend="graph").save(folder)
+    return folder
+
+
 @functools.cache
 def saved() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="crafted-"))
@@ -77,10 +100,22 @@ def copied(folder: Path) -> Path:
     return Path(shutil.copytree(saved(), folder / "small"))
 
 
-def changed(change: Callable[[dict[str, Any]], Any], **record: Any) -> Callable[[Path], Path]:
+def fills(path: Path) -> Any:
+    return secateur.load(path, model=Scaled())
+
+
+def changed(
+    change: Callable[[dict[str, Any]], Any], *, source: Path | None = None, **record: Any
+) -> Callable[[Path], Path]:
+    """A copy with another graph and another record; a function as ``plan`` changes the plan that is there."""
+
     def make(folder: Path) -> Path:
         (folder / "small").mkdir()
-        return forged(saved(), folder / "small", change, **record)
+        made = dict(record)
+        if callable(plan := made.get("plan")):
+            made["plan"] = json.loads((saved() / "plan.json").read_text())["plan"]
+            plan(made["plan"])
+        return forged(source or saved(), folder / "small", change, **made)
 
     return make
 
@@ -99,9 +134,16 @@ def crafted() -> Iterator[Crafted]:
     yield Crafted("a good one", copied, opens, COMMANDS[:2], fine=True)
     for name, (change, _) in ATTACKS.items():
         yield Crafted(f"graph: {name}", changed(_marked(change)), opens, COMMANDS)
-    for name, record in BY_RECORD.items():
-        fine = name in ("a sample of a terabyte", "inputs of no size", "back end is code")  # a network all the same
+    yield Crafted("a good one for a network that is given", copied, fills, fine=True)
+    for name, (change, _) in SHAPES.items():
+        yield Crafted(f"shapes: {name}", changed(change, source=shaped()), opens, COMMANDS)
+    for name, record in (BY_RECORD | RECORDS).items():
+        fine = name in ("a sample of a terabyte", "inputs of no size")  # a network all the same
         yield Crafted(f"record: {name}", changed(lambda g: None, **record), opens, COMMANDS, fine)
+        fine = name == "inputs of no size"
+        yield Crafted(f"record, network given: {name}", changed(lambda g: None, **record), fills, fine=fine)
+    for name, change in PLANS.items():
+        yield Crafted(f"plan, network given: {name}", changed(lambda g: None, plan=change), fills)
     for file in FILES:
         for name, (change, _) in (DAMAGE | {"cut": (_cut, "")}).items():
             if name != "a link":

@@ -36,10 +36,6 @@ _SHORT = 200
 """A file's whole text given in place of a name is not repeated."""
 
 
-_SHORT = 200
-"""A file's whole text given in place of a name is not repeated."""
-
-
 class UnknownNameError(InputError):
     """A name was not found where it was looked up; the message offers the nearest ones."""
 

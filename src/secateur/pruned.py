@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from secateur import arguments
+from secateur.errors import ExportError
 from secateur.graph.groups import Group
 from secateur.plan import Plan
 from secateur.types import Counts, ExampleInputs, Unsupported, Verification
@@ -66,14 +68,26 @@ class Pruned:
         Args:
             folder: Made if it is not there; an artifact that lies in it is replaced.
             graph: Whether to write ``graph.json`` too, from which the network is loaded without your code; by
-                default for the graph back end.
+                default for the graph back end, if such a file can hold the network (a warning says if it cannot).
 
         Returns:
             The folder.
+
+        Raises:
+            ExportError: ``graph=True``, and the network has an operator or an output that such a file cannot hold.
+            InputError: The folder cannot be written.
         """
         from secateur.artifact import save
 
-        return save(self, Path(folder), graph=self.backend == "graph" if graph is None else graph)
+        if graph is not None or self.backend != "graph":
+            return save(self, Path(folder), graph=bool(graph))
+        try:
+            return save(self, Path(folder), graph=True)
+        except ExportError as error:
+            warnings.warn(
+                f"Saved without its graph, so load(folder, model=YourNetwork()) needs your code: {error}", stacklevel=2
+            )
+            return save(self, Path(folder), graph=False)
 
     @property
     def headline(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -16,14 +17,18 @@ from typing import Any
 
 from secateur.errors import SecateurError, first_line
 
-__all__ = ["allowance", "kind_of", "opened", "parse_json", "plain", "read_bytes", "read_json", "read_text"]
+__all__ = [
+    "LARGEST_JSON", "allowance", "file_digest", "kind_of", "opened", "parse_json", "plain", "read_bytes", "read_json",
+    "read_text",
+]  # fmt: skip
 
 Fault = type[SecateurError]
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GENEROUS, _TIMES = 128 * 2**20, 100
 _MOST_PARTS = 500_000  # lists and objects of one JSON text; each takes some hundred bytes, and two characters
-_LARGEST_JSON = 64 * 2**20
+LARGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file that nothing else limits."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -112,6 +117,16 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or first_line(error)
 
 
+def file_digest(path: str | PathLike[str], fault: Fault) -> str:
+    """SHA-256 of a plain file.
+
+    Raises:
+        SecateurError: Of the class ``fault``; see :func:`opened`.
+    """
+    with opened(path, fault) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_bytes(path: str | PathLike[str], fault: Fault, *, largest: int | None = None) -> bytes:
     """The content of a plain file.
 
@@ -136,7 +151,7 @@ def read_text(path: str | PathLike[str], fault: Fault, *, largest: int | None = 
         raise fault(f"{path} is not a text file: {error}.") from error
 
 
-def read_json(path: str | PathLike[str], fault: Fault, *, largest: int = _LARGEST_JSON, finite: bool = False) -> Any:
+def read_json(path: str | PathLike[str], fault: Fault, *, largest: int = LARGEST_JSON, finite: bool = False) -> Any:
     """The value of a plain file of JSON; with ``finite`` its numbers are neither NaN nor infinite.
 
     Raises:

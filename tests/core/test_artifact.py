@@ -15,6 +15,7 @@ import secateur
 from secateur.artifact import folder
 from secateur.errors import InputError, PlanError, SecateurError, WeightsError
 from secateur.plan import Plan
+from secateur.reading import file_digest
 from zoo import ZOO, settle
 
 
@@ -129,7 +130,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     for name in ("graph.safetensors", "model.safetensors", "graph.json"):
         before = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-        digest = folder._digest(tmp_path / name)
+        digest = file_digest(tmp_path / name, WeightsError)
         (tmp_path / "plan.json").write_text(json.dumps(record | {"sha256": record["sha256"] | {name: digest}}))
         with pytest.raises(SecateurError, match=rf"{re.escape(name)}( cannot be read| is damaged| is not)"):
             secateur.load(tmp_path)

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.artifact import folder as artifact
-from secateur.errors import ExportError, PlanError, SecateurError
+import secateur.ops
+from secateur.artifact import allowed, checked
+from secateur.errors import ExportError, InputError, PlanError, SecateurError
+from secateur.reading import file_digest
 from secateur.types import call
 from zoo import ZOO, settle
 
@@ -116,7 +119,7 @@ def test_an_operator_that_has_no_place_is_named(tmp_path: Path, monkeypatch: pyt
     pruned = secateur.prune(settle(model), x, ratio=0.5, backend="graph")
     monkeypatch.setattr("secateur.artifact.graph_file.name_of", lambda target: None)
     with pytest.raises(ExportError, match=r"'aten\.\S+' is not among the operators.*graph=False"):
-        pruned.save(tmp_path / "a")
+        pruned.save(tmp_path / "a", graph=True)
     assert not (tmp_path / "a").exists()
 
 
@@ -132,7 +135,7 @@ def forged(saved: Path, folder: Path, change: Callable[[dict[str, Any]], Any], *
     text = json.dumps(graph if changed is None else changed) if not isinstance(changed, str) else changed
     (folder / "graph.json").write_text(text)
     plan = json.loads((folder / "plan.json").read_text()) | record
-    plan["sha256"]["graph.json"] = artifact._digest(folder / "graph.json")
+    plan["sha256"]["graph.json"] = file_digest(folder / "graph.json", PlanError)
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 
@@ -296,3 +299,184 @@ def test_a_large_tensor_is_made_where_the_folder_is_trusted(saved: Path, tmp_pat
     with pytest.raises(PlanError, match=r"4,000,000,000 bytes.*trust=True"):
         secateur.load(forged(saved, tmp_path, large))
     assert isinstance(secateur.load(tmp_path, trust=True), nn.Module)
+
+
+# --------------------------------------------------------------------------- operators that do not look at shapes
+
+
+class Shaped(nn.Module):
+    """The three that are needed: attention, an LSTM, weights with a length of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 4, num_layers=2, batch_first=True, bidirectional=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the old form, whose operator it is
+            self.out = nn.utils.weight_norm(nn.Linear(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lstm(x)[0].unflatten(-1, (2, 4)).transpose(1, 2)
+        y = nn.functional.scaled_dot_product_attention(h, h, h).transpose(1, 2).flatten(2)
+        return self.out(y)  # type: ignore[no-any-return]
+
+
+SHAPED = ("aten.scaled_dot_product_attention.default", "aten._weight_norm.default", "aten.lstm.input")
+
+
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, secateur.Pruned, Tensor]:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), Shaped()).eval(), torch.randn(2, 3, 5)
+    pruned, folder = secateur.prune(model, x, ratio=0.4, backend="graph"), tmp_path_factory.mktemp("shaped")
+    pruned.save(folder)
+    return folder, pruned, x
+
+
+def test_checked_operators_compute_the_same_and_are_saved_and_cut_again(
+    shaped: tuple[Path, secateur.Pruned, Tensor], tmp_path: Path
+) -> None:
+    folder, pruned, x = shaped
+    ops = {node.get("op") for node in json.loads((folder / "graph.json").read_text())["nodes"]}
+    assert set(SHAPED) <= ops
+    loaded = secateur.load(folder)
+    assert torch.equal(loaded(x), pruned.model(x))
+    assert torch.equal(copy.deepcopy(loaded)(x[:1]), pruned.model(x[:1]))
+    again = secateur.prune(loaded, x, ratio=0.25)
+    again.save(tmp_path)
+    assert torch.equal(secateur.load(tmp_path)(x), again.model(x))
+
+
+def lstm_with(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """The LSTM with other weights (by the place of one that takes its place), layers or states."""
+
+    def change(graph: dict[str, Any]) -> None:
+        args = where(graph, "op", "aten.lstm")["args"]
+        for place, other in changes.get("weights", {}).items():
+            args[2][place] = args[2][other]
+        args[2] = args[2][: changes.get("count", len(args[2]))]
+        args[4] = changes.get("layers", args[4])
+        args[1] = [args[0]] * 2 if "states" in changes else args[1]
+
+    return change
+
+
+def lengths_of_another_shape(graph: dict[str, Any]) -> None:
+    args = where(graph, "op", "aten._weight_norm")["args"]
+    args[1] = args[0]
+
+
+SHAPES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a bias in place of a matrix": lstm_with(weights={0: 2}),
+    "a matrix in place of a bias": lstm_with(weights={2: 0}),
+    "another layer's matrix": lstm_with(weights={1: 8}),
+    "too few weights": lstm_with(count=15),
+    "more layers": lstm_with(layers=9),
+    "states that are the inputs": lstm_with(states=True),
+    "lengths of another shape": lengths_of_another_shape,
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_shapes_that_do_not_fit_are_refused_before_anything_is_computed(
+    shaped: tuple[Path, secateur.Pruned, Tensor], tmp_path: Path, case: str
+) -> None:
+    with pytest.raises(
+        PlanError, match=r"does not run on inputs of the recorded shapes: (lstm|_weight_norm) (takes|of)"
+    ):
+        secateur.load(forged(shaped[0], tmp_path, SHAPES[case]))
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_and_where_the_folder_is_trusted_when_it_runs(
+    shaped: tuple[Path, secateur.Pruned, Tensor], tmp_path: Path, case: str
+) -> None:
+    loaded = secateur.load(forged(shaped[0], tmp_path, SHAPES[case]), trust=True)
+    with pytest.raises(InputError, match=r"(lstm|_weight_norm) (takes|of)"):
+        loaded(shaped[2])
+
+
+def test_values_without_keys() -> None:
+    with pytest.raises(InputError, match="scaled_dot_product_attention takes values for keys of shape"):
+        checked.attention(torch.zeros(1, 2, 6, 4), torch.zeros(1, 2, 6, 4), torch.zeros(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (3,)])
+def test_packed_sequences_and_projections(sizes: tuple[int, ...]) -> None:
+    net = nn.LSTM(5, 4, num_layers=2, bidirectional=True, proj_size=sum(sizes)).eval()
+    x = nn.utils.rnn.pack_sequence([torch.randn(3, 5), torch.randn(2, 5)])
+    states = [torch.zeros(4, 2, sum(sizes) or 4), torch.zeros(4, 2, 4)]
+    args = (x.data, x.batch_sizes, states, net._flat_weights, True, 2, 0.0, False, True)
+    with torch.no_grad():
+        assert torch.equal(checked.packed_lstm(*args)[0], net(x)[0].data)
+        with pytest.raises(InputError, match="the hidden state of shape"):
+            checked.packed_lstm(*args[:2], [states[0][:1], states[1]], *args[3:])
+
+
+@pytest.mark.parametrize("op", sorted(allowed.UNCHECKED))
+def test_operators_that_read_beyond_short_weights_are_not_among_them(op: str) -> None:
+    packet = getattr(torch.ops.aten, op.removeprefix("aten."))
+    assert all(allowed.named(f"{op}.{overload}") is None for overload in packet.overloads())
+
+
+def test_no_operator_is_told_by_a_name_that_is_not_one() -> None:
+    assert all(hasattr(torch.ops.aten, name) for name in allowed.MORE)
+    assert not {f"aten.{name}" for name in allowed.MORE} & set(secateur.ops.OPERATORS)
+
+
+# --------------------------------------------------------------------------------------------- by value, by default
+
+
+def test_what_depends_on_values_needs_trust(saved: Path, tmp_path: Path) -> None:
+    """Else a graph could be made that is looked at only as far as that."""
+
+    def by_value(graph: dict[str, Any]) -> None:
+        graph["nodes"].append({"op": "aten.nonzero.default", "args": [{"node": 0}]})
+
+    with pytest.raises(PlanError, match=r"cannot be known without computing.*trust=True"):
+        secateur.load(forged(saved, tmp_path, by_value))
+    assert isinstance(secateur.load(tmp_path, trust=True), nn.Module)
+
+
+def test_a_network_that_no_graph_can_hold_is_saved_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = ZOO["plain"]()
+    pruned = secateur.prune(settle(model), x, ratio=0.5, backend="graph")
+    monkeypatch.setattr("secateur.artifact.graph_file.name_of", lambda target: None)
+    with pytest.warns(UserWarning, match=r"Saved without its graph.*'aten\.\S+' is not among"):
+        pruned.save(tmp_path)
+    assert not (tmp_path / "graph.json").exists()
+    assert torch.equal(secateur.load(tmp_path, model=ZOO["plain"]()[0])(x), pruned.model.eval()(x))
+
+
+# ---------------------------------------------------------------------------- forged records, with the network given
+
+RECORDS: dict[str, dict[str, Any]] = {
+    "shared with a method": {"shared": {"stem.0.weight": "forward"}},
+    "a method shared": {"shared": {"forward": "stem.0.weight"}},
+    "a module shared": {"shared": {"stem": "stem.0.weight"}},
+    "a class shared": {"shared": {"__class__": "stem.0.weight"}},
+    "shared with nothing": {"shared": {"stem.0.weight": "nothing"}},
+    "no such name": {"shared": {"a.b.c": "stem.0.weight"}},
+    "other shapes": {"shared": {"stem.0.weight": "stem.1.weight"}},
+    "a sample of a terabyte": {"inputs": {"shape": [1, 10**9, 8, 8], "dtype": "float64"}},
+}
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("case", RECORDS)
+def test_forged_records_are_refused_with_the_network_and_without(
+    saved: Path, tmp_path: Path, case: str, given: bool
+) -> None:
+    folder = forged(saved, tmp_path, lambda graph: None, **RECORDS[case])
+    with pytest.raises(SecateurError) as caught:
+        secateur.load(folder, model=ZOO["zero_padded_shortcut"]()[0] if given else None)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_for_what_is_no_row_of_numbers(tmp_path: Path) -> None:
+    model, x = ZOO["plain"]()
+    secateur.prune(settle(model), x, ratio=0.5).save(tmp_path)
+    record = json.loads((tmp_path / "plan.json").read_text())
+    record["plan"] |= {"format": 3, "indices": {"0.0.weight": [1, 2]}}
+    (tmp_path / "plan.json").write_text(json.dumps(record))
+    with pytest.raises(PlanError, match=r"'0\.0\.weight' 2 numbers.*only a row of whole numbers"):
+        secateur.load(tmp_path, model=ZOO["plain"]()[0])

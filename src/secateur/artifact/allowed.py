@@ -1,8 +1,9 @@
 """What a graph in a file may do: operators of tensors and arithmetic of sizes, by name, and nothing else.
 
-Every operator with a rule in :mod:`secateur.ops` is among them, and those of :data:`MORE`. Left out is what reads
-files (``aten.from_file``), hands memory out or takes it over (``aten.set_``, ``aten.resize_``), and the private
-operators, which do not check their arguments.
+Every operator with a rule in :mod:`secateur.ops` is among them but for :data:`UNCHECKED`, and those of :data:`MORE`.
+Left out is what reads files (``aten.from_file``) or takes over another tensor's memory (``aten.set_``,
+``aten.resize_``), and what was found to compute beyond its tensors where shapes do not fit; operators of that kind that
+networks need are those of :mod:`.checked`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from secateur.artifact.checked import CHECKED
 from secateur.ops import OPERATORS
 
-__all__ = ["MORE", "name_of", "named"]
+__all__ = ["MORE", "UNCHECKED", "constant", "name_of", "named"]
 
 MORE = frozenset(
     """
@@ -30,19 +32,19 @@ MORE = frozenset(
     diff dist dsplit dstack equal fake_quantize_per_channel_affine fake_quantize_per_tensor_affine fft_fft fft_fft2
     fft_fftfreq fft_fftn fft_fftshift fft_hfft fft_hfft2 fft_hfftn fft_ifft fft_ifft2 fft_ifftn fft_ifftshift
     fft_ihfft fft_ihfft2 fft_ihfftn fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftfreq fft_rfftn fix
-    fliplr flipud float_power fractional_max_pool2d fractional_max_pool3d frexp frobenius_norm gcd ger greater_equal
-    hamming_window hann_window hinge_embedding_loss histc hsplit hstack huber_loss i0 index_add index_copy
-    index_fill index_put inner inverse is_complex is_floating_point is_nonzero isclose isin isneginf isposinf isreal
-    istft kaiser_window kl_div kron kthvalue l1_loss lcm ldexp less_equal linalg_cholesky linalg_cond linalg_cross
-    linalg_det linalg_diagonal linalg_eigh linalg_eigvalsh linalg_inv linalg_lstsq linalg_lu linalg_lu_factor
-    linalg_matmul linalg_matrix_exp linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_pinv
-    linalg_qr linalg_slogdet linalg_solve linalg_solve_triangular linalg_svd linalg_svdvals linalg_vander
-    linalg_vecdot logaddexp2 logdet logspace mH margin_ranking_loss masked_scatter matrix_exp matrix_power meshgrid
-    mode mse_loss msort multi_margin_loss multinomial mvlgamma nanquantile narrow_copy native_group_norm
-    native_layer_norm nextafter nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel one_hot
-    outer pad_sequence pairwise_distance pdist pinverse poisson_nll_loss polygamma put qr quantile randperm range
-    reflection_pad3d renorm replication_pad3d rot90 row_stack rrelu_with_noise scatter scatter_add scatter_reduce
-    searchsorted select_scatter signbit sinc slice_scatter slogdet smooth_l1_loss soft_margin_loss special_bessel_j0
+    fliplr flipud float_power frexp frobenius_norm gcd ger greater_equal hamming_window hann_window
+    hinge_embedding_loss histc hsplit hstack huber_loss i0 index_add index_copy index_fill index_put inner inverse
+    is_complex is_floating_point isclose isin isneginf isposinf isreal istft kaiser_window kl_div kron kthvalue
+    l1_loss lcm ldexp less_equal linalg_cholesky linalg_cond linalg_cross linalg_det linalg_diagonal linalg_eigh
+    linalg_eigvalsh linalg_inv linalg_lstsq linalg_lu linalg_lu_factor linalg_matmul linalg_matrix_exp
+    linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_pinv linalg_qr linalg_slogdet
+    linalg_solve linalg_solve_triangular linalg_svd linalg_svdvals linalg_vander linalg_vecdot logaddexp2 logdet
+    logspace mH margin_ranking_loss masked_scatter matrix_exp matrix_power meshgrid mode mse_loss msort
+    multi_margin_loss multinomial mvlgamma nanquantile narrow_copy native_group_norm native_layer_norm nextafter
+    nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel one_hot outer pad_sequence
+    pairwise_distance pdist pinverse poisson_nll_loss polygamma put qr quantile randperm range reflection_pad3d
+    renorm replication_pad3d rot90 row_stack rrelu_with_noise scatter scatter_add scatter_reduce searchsorted
+    select_scatter signbit sinc slice_scatter slogdet smooth_l1_loss soft_margin_loss special_bessel_j0
     special_bessel_j1 special_digamma special_entr special_erfc special_erfcx special_erfinv special_exp2
     special_expm1 special_gammainc special_gammaincc special_gammaln special_i0 special_i0e special_i1 special_i1e
     special_log1p special_log_ndtr special_log_softmax special_logit special_logsumexp special_multigammaln
@@ -55,6 +57,11 @@ MORE = frozenset(
     """.split()  # noqa: SIM905 (a list of them would be three hundred lines)
 )
 """Operators of ``aten`` that have no rule of their own and that a graph may hold all the same."""
+
+UNCHECKED = frozenset(f"aten.{name}" for name in (
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_weight_norm_interface",
+))  # fmt: skip
+"""Operators that read beyond weights that are too short."""
 
 _LARGEST = 2**63
 
@@ -94,6 +101,7 @@ _NAMES: dict[Any, str] = {
     **{function: name for name, function in _FUNCTIONS.items()},
     operator.add: "add",
     operator.mul: "mul",
+    **{function: name for name, function in CHECKED.items()},
 }
 
 
@@ -117,12 +125,13 @@ def named(name: str) -> Any:
     >>> named("aten.conv2d.default"), named("os.system"), named("aten.from_file.default")
     (<OpOverload(op='aten.conv2d', overload='default')>, None, None)
     """
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name]
+    if (own := _FUNCTIONS.get(name) or CHECKED.get(name)) is not None:
+        return own
     library, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
     plain = packet.removesuffix("_")
-    if not (f"{library}.{packet}" in OPERATORS or f"{library}.{plain}" in OPERATORS or _more(library, packet, plain)):
+    known = {f"{library}.{packet}", f"{library}.{plain}"}
+    if known & UNCHECKED or not (any(k in OPERATORS for k in known) or _more(library, packet, plain)):
         return None
     found = getattr(getattr(getattr(torch.ops, library, None), packet, None), overload, None)
     return found if overload and isinstance(found, OpOverload) else None
@@ -130,3 +139,18 @@ def named(name: str) -> Any:
 
 def _more(library: str, packet: str, plain: str) -> bool:
     return library == "aten" and (packet in MORE or plain in MORE)
+
+
+_CONSTANTS: dict[type, dict[str, Any]] = {
+    kind: {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, kind)}
+    for kind in (torch.dtype, torch.layout, torch.memory_format)
+}
+
+
+def constant(name: Any, kind: type) -> Any:
+    """The dtype, layout or memory format that a file calls ``name``, ``None`` where there is none.
+
+    >>> constant("float32", torch.dtype), constant("load", torch.dtype)
+    (torch.float32, None)
+    """
+    return _CONSTANTS[kind].get(name) if isinstance(name, str) else None

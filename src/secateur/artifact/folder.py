@@ -5,10 +5,8 @@ A folder from a stranger can do nothing but be a network: no file in it is unpic
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,15 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
 import secateur
 from secateur import arguments
 from secateur.artifact import graph_file
+from secateur.artifact.allowed import constant
+from secateur.artifact.graph_read import from_json
 from secateur.artifact.trial import try_out
 from secateur.errors import InputError, PlanError, WeightsError, first_line
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.plan import Plan, remember
-from secateur.reading import opened, read_json
+from secateur.reading import file_digest, read_json
 from secateur.types import ExampleInputs
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ __all__ = ["atomically", "load", "read_inputs", "read_plan", "save"]
 
 FORMAT = 2
 """2: the graph is ``graph.json``, no longer a ``.pt2`` archive."""
-_LARGEST_GRAPH = 16 * 2**20
+_LARGEST_GRAPH, _LARGEST_INPUTS = 16 * 2**20, 2**28
 WEIGHTS, PLAN, GRAPH, CONSTANTS = "model.safetensors", "plan.json", "graph.json", "graph.safetensors"
 
 
@@ -56,7 +57,7 @@ def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
             if traced is not None and text is not None:
                 save_file(_constants(traced), new / CONSTANTS)
                 (new / GRAPH).write_text(text, encoding="utf-8")
-            digests = {file.name: _digest(file) for file in sorted(new.iterdir())}
+            digests = {file.name: file_digest(file, WeightsError) for file in sorted(new.iterdir())}
             (new / PLAN).write_text(json.dumps(_record(pruned, digests)), encoding="utf-8")
             for name in (*digests, PLAN):
                 (new / name).chmod(0o644)
@@ -106,10 +107,7 @@ def _traced(pruned: Pruned) -> GraphModule:
     traced = trace(pruned.model, pruned.example_inputs)
     graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
-    for name, buffer in list(graph.named_buffers()):  # constants of the graph are not among the weights
-        if name not in stored:
-            home, _, leaf = name.rpartition(".")
-            graph.get_submodule(home).register_buffer(leaf, buffer, persistent=False)
+    graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
     return finished(graph, traced.sizes)
 
 
@@ -121,7 +119,6 @@ def _constants(traced: GraphModule) -> dict[str, Tensor]:
 
 def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
     """Everything of the artifact that is not weights."""
-    state = pruned.model.state_dict()
     proof = pruned.verification
     return {
         "artifact_format": FORMAT,
@@ -129,7 +126,6 @@ def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
         "torch": torch.__version__,
         "backend": pruned.backend,
         "plan": pruned.plan.to_dict(),
-        "shapes": {n: list(t.shape) for n, t in state.items() if isinstance(t, Tensor)},
         "shared": _shared_names(pruned.model),
         "inputs": _describe(pruned.example_inputs),
         "params": [pruned.before.params, pruned.after.params],
@@ -153,18 +149,12 @@ def _describe(inputs: Any) -> Any:
 def _example(described: Any, device: str = "cpu") -> Any:
     """Inputs of the described shapes, whose entries share one number: they take no memory however large they are."""
     if "shape" in described:
-        dtype = getattr(torch, described["dtype"]) if re.fullmatch(r"[a-z]\w*", described["dtype"]) else None
-        if not isinstance(dtype, torch.dtype):
+        if (dtype := constant(described["dtype"], torch.dtype)) is None:
             raise ValueError(f"there is no dtype {described['dtype']!r}")
         return torch.zeros((), dtype=dtype, device=device).expand(tuple(map(int, described["shape"])))
     if "named" in described:
         return {k: _example(v, device) for k, v in described["named"].items()}
     return tuple(_example(v, device) for v in described["items"]) if "items" in described else described["value"]
-
-
-def _digest(path: Path) -> str:
-    with opened(path, WeightsError) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------- load
@@ -179,8 +169,9 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
         model: A fresh dense network of the user's class. Its structure is cut as the plan says and filled
             with the stored weights; it is not touched itself. Without it the self-contained graph is loaded,
             which needs none of the user's code.
-        trust: Whether you know where the folder is from: a graph whose single tensors are far larger than its
-            inputs and weights is loaded too. Nothing in a folder is executed either way.
+        trust: Whether you know where the folder is from: a graph is then not tried on shapes first, so one is loaded
+            too that makes tensors far larger than its inputs and weights, or whose sizes depend on values. Nothing in
+            a folder is executed either way.
 
     Returns:
         The pruned network, in eval mode, ready to run and to train further.
@@ -196,22 +187,31 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     plan = Plan.from_dict(record["plan"])
     if model is None:
         pruned = _load_graph(folder, record, weights, trust=trust)
+        _check_fit(pruned, weights)
     else:
         _same_shapes(model, plan)
-        pruned = _cut(model, plan, record)
+        pruned = _cut(model, plan, record, trust=trust)
         _share(pruned, record["shared"])
-    _fill(pruned, weights)
+        _check_fit(pruned, weights)
+        _fill(pruned, weights)
     remember(pruned, plan)
     return pruned.eval()
 
 
-def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any]) -> nn.Module:
+def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool) -> nn.Module:
     from secateur.api import apply
     from secateur.surgery import prune_module
 
     if record["backend"] == "module":
         return prune_module(model, plan.keep, plan.replaced, plan.indices)
-    return apply(model, plan, _inputs(record), backend="graph").model
+    inputs = _inputs(record)
+    size = sum(t.numel() * t.element_size() for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
+    if size > _LARGEST_INPUTS and not trust:
+        raise PlanError(
+            f"The artifact was made with inputs of {size:,} bytes, which tracing your network again would take; "
+            "use trust=True if that is right."
+        )
+    return apply(model, plan, inputs, backend="graph", verify=False).model  # its weights come from the file
 
 
 def read_plan(folder: str | Path) -> Plan:
@@ -235,6 +235,8 @@ def _read(folder: Path) -> dict[str, Any]:
     for key, kind in _FIELDS.items():
         if not isinstance(record.get(key), kind):
             raise PlanError(f"{path} is damaged: {key!r} is {type(record.get(key)).__name__}, not {kind.__name__}.")
+    if record["backend"] not in ("module", "graph"):
+        raise PlanError(f"{path} is damaged: there is no back end {record['backend'][:40]!r}, but module and graph.")
     if not all(isinstance(v, str) for v in (*record["shared"].values(), *record["sha256"].values())):
         raise PlanError(f"{path} is damaged: 'shared' and 'sha256' hold something else than texts.")
     return record
@@ -261,7 +263,7 @@ def _weights(folder: Path, name: str, digests: Mapping[str, Any]) -> dict[str, T
 
 
 def _same_digest(path: Path, digests: Mapping[str, Any]) -> None:
-    if _digest(path) != digests.get(path.name):
+    if file_digest(path, WeightsError) != digests.get(path.name):
         raise WeightsError(f"{path} does not have the digest that {PLAN} records: it was damaged or exchanged.")
 
 
@@ -282,9 +284,10 @@ def _load_graph(folder: Path, record: Mapping[str, Any], weights: Mapping[str, T
             )
         tensors[name] = tensors[first]
     try:
-        module = graph_file.from_json(data, tensors)
+        module = from_json(data, tensors)
         _share(module, record["shared"])
-        try_out(module, _inputs(record, "meta"), limited=not trust)
+        if not trust:
+            try_out(module, _inputs(record, "meta"))
     except PlanError as error:
         raise PlanError(f"{path} cannot be loaded: {error}") from error
     return module
@@ -299,14 +302,30 @@ def _same_shapes(model: nn.Module, plan: Plan) -> None:
 
 
 def _share(model: nn.Module, shared: Mapping[str, str]) -> None:
-    """Makes tensors that have two names one again (a traced graph keeps two)."""
+    """Makes tensors that have two names one again (a traced graph keeps two).
+
+    Raises:
+        PlanError: A name is not that of a tensor of the network, or the two have other shapes.
+    """
+    own = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     for name, first in shared.items():
+        if name not in own or first not in own or own[name].shape != own[first].shape:
+            raise PlanError(
+                f"The record says that {name[:80]!r} is the tensor {first[:80]!r}, which the network does not have so."
+            )
         (path, _, leaf), (home, _, original) = name.rpartition("."), first.rpartition(".")
         setattr(model.get_submodule(path), leaf, getattr(model.get_submodule(home), original))
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copies the weights in place, so that tensors with two names stay shared."""
+    own = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+
+
+def _check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     own = {n: t for n, t in model.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     again = _shared_names(model)
     missing = [n for n in own if n not in weights and n not in again]
@@ -317,6 +336,3 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         parts = [f"missing in the file: {missing[:5]}"] * bool(missing)
         parts += [f"not in the network: {surplus[:5]}"] * bool(surplus) + [f"shapes: {wrong[:5]}"] * bool(wrong)
         raise WeightsError(f"The stored weights do not fit the pruned network ({'; '.join(parts)}).")
-    with torch.no_grad():
-        for name, value in weights.items():
-            own[name].copy_(value)

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx._pytree import tree_flatten_spec
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, PlanError
+from secateur.errors import PlanError, first_line
 from secateur.graph.trace import to_args
 from secateur.types import ExampleInputs
 
@@ -21,32 +21,32 @@ LEAST = 2**28
 FACTOR = 64
 """And one of so many times the bytes of the inputs and the weights."""
 
-_BY_VALUE = ("nonzero", "item", "masked_select", "unique", "_local_scalar_dense", "is_nonzero", "bincount", "equal",
-             "allclose")  # fmt: skip
-"""Operators whose result depends on values: what comes after them cannot be looked at without computing."""
-
-
-class _Unknown(Exception):
-    """A result depends on values."""
+_BY_VALUE = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+"""Marks of operators whose result may depend on values; some do only for some arguments."""
 
 
 class _Trial(Interpreter):
     """Runs a graph on tensors without memory."""
 
-    def __init__(self, module: GraphModule, limit: int | None) -> None:
+    def __init__(self, module: GraphModule, limit: int) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.extra_traceback = False  # it would be written into our own errors
         self.limit = limit
         self.meta: dict[int, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
-        name = str(getattr(n.target, "overloadpacket", "")).removeprefix("aten.").removesuffix("_")
-        if any(name.startswith(known) for known in _BY_VALUE):
-            raise _Unknown
-        found = super().run_node(n)
+        try:
+            found = super().run_node(n)
+        except Exception as error:
+            if isinstance(error, NotImplementedError) or _BY_VALUE & set(getattr(n.target, "tags", ())):
+                raise PlanError(
+                    f"What comes of {n.name!r} ({n.target}) cannot be known without computing ({first_line(error)}); "
+                    "it was not loaded. If you know where the file is from, load it with trust=True."
+                ) from error
+            raise
         for tensor in (t for t in pytree.tree_leaves(found) if isinstance(t, Tensor)):
             size = tensor.numel() * tensor.element_size()
-            if self.limit is not None and size > self.limit and n.op != "get_attr":
+            if size > self.limit and n.op != "get_attr":
                 raise PlanError(
                     f"The graph makes a tensor of {size:,} bytes at {n.name!r} ({n.target}), far more than its inputs "
                     "and weights; it was not loaded. If you know where the file is from, load it with trust=True."
@@ -66,27 +66,25 @@ class _Trial(Interpreter):
         return super().call_function(target, args, kwargs)
 
 
-def try_out(module: GraphModule, inputs: ExampleInputs, *, limited: bool) -> None:
+def try_out(module: GraphModule, inputs: ExampleInputs) -> None:
     """Runs a graph on the shapes of its inputs.
 
     Args:
         module: The graph, in eval mode.
         inputs: Tensors without memory (on the device ``meta``) and plain values.
-        limited: Whether a single tensor that is far larger than the inputs and weights is refused.
 
     Raises:
-        PlanError: An operator does not take what it gets, or wants too much memory.
+        PlanError: An operator does not take what it gets, wants far more memory than the inputs and the weights, or
+            gives what cannot be known without computing.
     """
     args, kwargs = to_args(inputs)
     tensors = [t for t in (*pytree.tree_leaves((args, kwargs)), *module.state_dict().values()) if isinstance(t, Tensor)]
-    limit = max(LEAST, FACTOR * sum(t.numel() * t.element_size() for t in tensors)) if limited else None
+    limit = max(LEAST, FACTOR * sum(t.numel() * t.element_size() for t in tensors))
     structure = module.graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]
     try:
         with torch.no_grad():
             _Trial(module, limit).run(*tree_flatten_spec((args, kwargs), structure), enable_io_processing=False)
-    except (_Unknown, NotImplementedError):
-        return
-    except (PlanError, InputError):
+    except PlanError:
         raise
     except Exception as error:
         words = " ".join(str(error).split("While executing")[0].split())[:200]

@@ -17,7 +17,6 @@ from secateur import reading
 from secateur.errors import DataError, InputError, SecateurError
 
 __all__ = [
-    "LARGEST_JSON",
     "disk_errors",
     "lock",
     "new_folder",
@@ -28,8 +27,6 @@ __all__ = [
     "write_json",
     "write_text",
 ]
-
-LARGEST_JSON = 64 * 2**20
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch and safetensors report a full disk as errors of their own, without an errno.
@@ -56,7 +53,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, Any]:
+def read_json(path: Path, *, largest: int = reading.LARGEST_JSON) -> dict[str, Any]:
     """Reads one JSON object of finite numbers.
 
     Raises:

@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secateur.errors import DataError, WeightsError
-from secateur.reading import opened
+from secateur.reading import file_digest, opened
 from secateur.recipe.records import DataPrint, SplitPrint
 from secateur.recipe.schema import Recipe
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from secateur.data import DataSet
     from secateur.data.types import AnySplit
 
-__all__ = ["changes", "compare_data", "compare_inputs", "data_print", "file_digest", "input_digests", "step_files"]
+__all__ = ["changes", "compare_data", "compare_inputs", "data_print", "input_digests", "step_files"]
 
 WHOLE_BYTES = 8 * 2**30
 _PIECE = 16 * 2**10
@@ -136,7 +136,7 @@ def compare_data(folder: Path, then: DataPrint | None, data: DataSet) -> None:
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
     """Digests of the files that the network is made from, by their key in the recipe."""
-    return {key: file_digest(path) for key, path in _input_files(recipe).items()}
+    return {key: file_digest(path, WeightsError) for key, path in _input_files(recipe).items()}
 
 
 def _input_files(recipe: Recipe) -> dict[str, Path]:
@@ -162,24 +162,14 @@ def compare_inputs(folder: Path, then: Mapping[str, str], recipe: Recipe) -> Non
     files = _input_files(recipe)
     for key, digest in then.items():
         path = files.get(key)
-        if path is None or file_digest(path) != digest:
+        if path is None or file_digest(path, WeightsError) != digest:
             what = f"{path} has changed" if path is not None else f"The file that {key} names is gone"
             raise WeightsError(
                 f"{what} since the run in {folder} began with it ({key}). Put it back as it was, or start a new run."
             )
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a plain file.
-
-    Raises:
-        WeightsError: It cannot be read.
-    """
-    with opened(path, WeightsError) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def step_files(folder: Path) -> dict[str, str]:
     """Digests of what a step leaves to later ones; training's own checkpoints are not read again once it is done."""
-    paths: Any = sorted(folder.iterdir()) if folder.is_dir() else ()
-    return {p.name: file_digest(p) for p in paths if p.is_file() and p.name[0] != "." and p.suffix != ".pt"}
+    paths = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
+    return {p.name: file_digest(p, WeightsError) for p in paths if p.name[0] != "." and p.suffix != ".pt"}

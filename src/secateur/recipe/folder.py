@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import trust
 from secateur.errors import DataError, InputError, WeightsError
-from secateur.reading import read_bytes
+from secateur.reading import file_digest, read_bytes
 from secateur.recipe.files import new_folder, read_json, refuse_links, write_json, write_text
 from secateur.recipe.fingerprint import (
     compare_data,
     compare_inputs,
     data_print,
-    file_digest,
     input_digests,
     step_files,
 )
-from secateur.recipe.load import load_recipe
+from secateur.recipe.load import LARGEST, load_recipe
 from secateur.recipe.records import REMEDY, Environment, RunState, read_record
 from secateur.recipe.schema import Recipe
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["RunFolder", "read_state", "refuse_used", "step_names"]
 
 FORMAT = 1
-_LARGEST_RECIPE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class RunFolder:
                 f"{path / 'state.json'} has format {state.format!r}; this version of Secateur reads "
                 f"format {FORMAT}. Start the run again."
             )
-        digest = hashlib.sha256(read_bytes(path / "recipe.yaml", DataError, largest=_LARGEST_RECIPE)).hexdigest()
+        digest = hashlib.sha256(read_bytes(path / "recipe.yaml", DataError, largest=LARGEST)).hexdigest()
         if digest != state.recipe_sha256:
             raise InputError(
                 f"{path / 'recipe.yaml'} was changed after its run began. Undo the change, or start a new "
@@ -151,7 +149,7 @@ class RunFolder:
         for step, files in self.state().files.items():
             for name, digest in files.items():
                 path = self.path / "steps" / step / name
-                if not path.is_file() or file_digest(path) != digest:
+                if not path.is_file() or file_digest(path, WeightsError) != digest:
                     what = "has changed since its step ended" if path.is_file() else "is gone"
                     raise WeightsError(f"{path} {what}. {REMEDY}")
 

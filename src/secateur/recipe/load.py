@@ -17,9 +17,10 @@ from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
 from secateur.trust import places_of_code
 
-__all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
+__all__ = ["LARGEST", "RecipeEntry", "builtin_recipes", "load_recipe"]
 
-_LARGEST = 200_000  # bytes; a recipe has a dozen lines
+LARGEST = 200_000
+"""Bytes of a recipe, which has a dozen lines."""
 
 
 @dataclass(frozen=True)
@@ -135,4 +136,4 @@ def _text(source: str | Path) -> str:
         if path.suffix in (".yaml", ".yml"):
             raise DataError(f"There is no recipe file {path}.")
         raise UnknownNameError("recipe", str(source), builtin, "A recipe of your own is a .yaml file.")
-    return read_text(path, DataError, largest=_LARGEST)
+    return read_text(path, DataError, largest=LARGEST)

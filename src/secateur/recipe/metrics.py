@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import DataError
-from secateur.reading import parse_json, read_text
+from secateur.reading import LARGEST_JSON, parse_json, read_text
 from secateur.recipe.files import write_text
 
 __all__ = ["Metrics"]
 
 Line = Mapping[str, Any]
-
-_LARGEST = 64 * 2**20
 
 
 class Metrics:
@@ -30,7 +28,7 @@ class Metrics:
         """Reads the lines that are there; ``path`` need not exist."""
         self.path = path
         self._lines: dict[tuple[str, int | None], Line] = {}
-        text = read_text(path, DataError, largest=_LARGEST) if os.path.lexists(path) else ""
+        text = read_text(path, DataError, largest=LARGEST_JSON) if os.path.lexists(path) else ""
         for number, line in enumerate(text.splitlines(), start=1):
             self._add(line, f"Line {number} of {path}")
 

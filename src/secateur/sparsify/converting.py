@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur import arguments
@@ -20,7 +19,7 @@ from secateur.graph.copies import deep_copy
 from secateur.measure.modes import evaluating
 from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.measure.timings import Spread, spread
-from secateur.reading import plain
+from secateur.models.safetensors_file import read_safetensors
 from secateur.selection import checked, covered
 from secateur.sparsify.kernels import (
     PRODUCTS,
@@ -173,14 +172,14 @@ def load_converted(path: str | Path, model: nn.Module) -> nn.Module:
     """
     result = deep_copy(model).eval()
     try:
-        state = load_file(plain(path, WeightsError))
+        state = read_safetensors(path)
         for name in [key.removesuffix(".product.values") for key in state if key.endswith(".product.values")]:
             own = {key.rpartition(".")[2]: t for key, t in state.items() if key.startswith(f"{name}.")}
             layer = result.get_submodule(name)
             made = _read(own, layer)
             result.set_submodule(name, _standing_for(layer, made))
         result.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} does not fit the network: {first_line(error)}.") from error
     return result.requires_grad_(False)
 

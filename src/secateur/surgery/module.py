@@ -43,7 +43,7 @@ def prune_module(
         if id(tensor) not in sliced:
             sliced[id(tensor)] = sliced_parameter(tensor, keep.get(name, {}))
         if name in (indices or {}):
-            sliced[id(tensor)] = tensor.new_tensor(indices[name])  # type: ignore[index]
+            sliced[id(tensor)] = _renumbered(name, tensor, indices[name])  # type: ignore[index]
     pruned = copy_network(model, sliced, lambda t: t.detach().clone())
     for path, module in pruned.named_modules():
         for kind, update in _UPDATES.items():
@@ -52,6 +52,15 @@ def prune_module(
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     return pruned
+
+
+def _renumbered(name: str, tensor: Tensor, numbers: Sequence[int]) -> Tensor:
+    if tensor.ndim != 1 or tensor.is_floating_point() or tensor.is_complex() or len(numbers) > len(tensor):
+        raise PlanError(
+            f"The plan gives {name!r} {len(numbers)} numbers; in this network it is of shape {tuple(tensor.shape)}, "
+            f"{tensor.dtype}, and only a row of whole numbers can be renumbered."
+        )
+    return tensor.new_tensor(numbers)
 
 
 def _replace(pruned: nn.Module, path: str, instead: str) -> None:

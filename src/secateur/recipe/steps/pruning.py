@@ -11,7 +11,8 @@ from torch import Tensor
 
 from secateur.errors import InputError
 from secateur.measure.counts import MEASURES
-from secateur.recipe.files import LARGEST_JSON, write_json
+from secateur.reading import LARGEST_JSON
+from secateur.recipe.files import write_json
 from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.errors import WeightsError
-from secateur.reading import plain
+from secateur.models.safetensors_file import read_safetensors
 from secateur.recipe.records import REMEDY
 
 __all__ = ["load_weights_into", "read_weights", "save_weights"]
@@ -49,11 +48,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is missing, no plain file or damaged.
     """
     try:
-        return load_file(plain(path, WeightsError))
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"Cannot go on from {path}: {_reason(error)}. {REMEDY}") from error
+        return read_safetensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"Cannot go on from {path}: {error} {REMEDY}") from error
 
 
 def _reason(error: Exception) -> str:
