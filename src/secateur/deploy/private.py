@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.graph.trace import Exported
+from secateur.graph.trace import Exported, spills
 
 __all__ = ["private"]
 
@@ -47,7 +47,7 @@ def _stand_in(leaf: Any) -> Any:
 
 def _own(tensor: Tensor, copies: dict[tuple[Any, ...], Tensor]) -> Tensor:
     """The tensor itself where its memory holds nothing else; what shares memory in part is copied once."""
-    if tensor.layout != torch.strided or tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.itemsize:
+    if not spills(tensor):
         return tensor
     key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
     if key not in copies:

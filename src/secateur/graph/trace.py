@@ -29,7 +29,7 @@ from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 from secateur.types import ExampleInputs, call
 
-__all__ = ["Exported", "Traced", "export_program", "plain_outputs", "preserved_rng", "to_args", "trace"]
+__all__ = ["Exported", "Traced", "export_program", "plain_outputs", "preserved_rng", "spills", "to_args", "trace"]
 
 _TRACING = threading.RLock()
 """``torch.export`` keeps state of its own for the whole process: one trace at a time."""
@@ -272,9 +272,14 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fre
     return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
+def spills(tensor: Tensor) -> bool:
+    """Whether a tensor's memory holds more than its entries: it is a slice of something else, say."""
+    return tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.numel() * tensor.itemsize
+
+
 def _alone(tensor: Tensor) -> Tensor:
     """An input in memory of its own: export remembers of a slice what it was sliced from."""
-    if type(tensor) is not Tensor or tensor.is_meta or not tensor._is_view():
+    if type(tensor) is not Tensor or tensor.is_meta or not (tensor._is_view() or spills(tensor)):
         return tensor
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
