@@ -30,9 +30,9 @@ from records import read, write
 from torch import Tensor, nn
 
 import secateur
+from secateur.cost.counts import count
 from secateur.data import DataSet, load
 from secateur.data.types import AnySplit
-from secateur.measure.counts import count
 from secateur.models import create, normalisation
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.train import TrainConfig, evaluate, fit

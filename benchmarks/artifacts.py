@@ -27,11 +27,11 @@ from records import into_docs, read, table, write
 from torch import Tensor, nn
 
 import secateur
-from secateur.deploy.formats import FORMATS
-from secateur.deploy.pt2 import read_program
-from secateur.measure import latency
+from secateur.export.formats import FORMATS
+from secateur.export.pt2 import read_program
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, installed
+from secateur.timing import latency
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/artifacts.md"
 NETWORKS = {"ResNet-50": "torchvision:resnet50", "ViT-B/16": "torchvision:vit_b_16"}

@@ -25,7 +25,7 @@ from networks import randomised
 from records import into_docs, read, table, write
 from torch import Tensor, nn
 
-from secateur.measure.memory import peak_memory
+from secateur.cost.memory import peak_memory
 from secateur.models._torchvision import import_torchvision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import secateur
 import test_arguments as walk
 from hostile_values import WRONG
-from secateur.errors import SecateurError
+from secateur.core.errors import SecateurError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/hostile.md"
 LIMIT_S, START_S = 5.0, 60.0
@@ -347,7 +347,7 @@ def lines() -> Iterator[list[str]]:
 
 def told(line: list[str]) -> tuple[int, str]:
     """Status and what was said, in this process."""
-    from secateur.cli import main
+    from secateur.cli.main import main
 
     said = io.StringIO()
     status = 0

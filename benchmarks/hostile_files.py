@@ -33,7 +33,7 @@ from crafted import MARK, ROOT, Crafted, kinds
 from hostile import CLEAR, DOCS, HANG, START_S, TAKEN, TRACEBACK, answer, told
 from records import into_docs, read, table, write
 
-from secateur.errors import SecateurError
+from secateur.core.errors import SecateurError
 
 EXECUTED, IMPORTED, LARGE, WRONGLY = "executed", "imported", "over 500 MB", "accepted wrongly"
 OUTCOMES = (CLEAR, TAKEN, WRONGLY, EXECUTED, IMPORTED, LARGE, TRACEBACK, HANG)

@@ -36,9 +36,9 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from secateur.measure import machine
 from secateur.recipe.files import read_json, write_json
 from secateur.recipe.sameness import differences, numbers
+from secateur.timing import machine
 
 RESULT = Path(__file__).parent / "results" / "kill_resume.json"
 PAGE = Path(__file__).parents[1] / "docs" / "resume.md"

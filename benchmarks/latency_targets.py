@@ -27,18 +27,18 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
+from secateur.timing.entrants import Entrant
 from torch import Tensor, nn
 
 import secateur
 from secateur import Pruned, Target
-from secateur.deploy import export
-from secateur.deploy.formats import FORMATS
-from secateur.errors import BudgetError
-from secateur.measure import latency
-from secateur.measure.entrants import Entrant
+from secateur.core.errors import BudgetError
+from secateur.export import export
+from secateur.export.formats import FORMATS
 from secateur.models import create, normalisation
 from secateur.models._torchvision import import_torchvision
 from secateur.runtimes import RUNTIMES
+from secateur.timing import latency
 
 NAME = "latency_targets"
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "latency-targets.md"

@@ -23,8 +23,8 @@ from torch import nn
 
 from secateur.data import DataSet, load
 from secateur.models import create
-from secateur.sparsify import LC, HoldMasks, compress, decompress, sparsify
-from secateur.sparsify.weights import Sparse, sparse
+from secateur.sparsity import LC, HoldMasks, compress, decompress, sparsify
+from secateur.sparsity.weights import Sparse, sparse
 from secateur.train import Distill, Extra, TrainConfig, evaluate, fit
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -40,8 +40,8 @@ from planted.networks import NETWORKS, build
 from torch import nn
 
 import secateur
-from secateur.api import plan_of
-from secateur.errors import SecateurError
+from secateur.core.errors import SecateurError
+from secateur.cut.prune import plan_of
 from secateur.surgery import prune_graph, prune_module, verify
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/mutants.md"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.measure.counts import count
+from secateur.cost.counts import count
 
 CRITERIA = ("group L2", "BN scale")
 

@@ -34,7 +34,7 @@ def one(name: str) -> None:
     from networks import build
 
     import secateur
-    import secateur.api as api
+    import secateur.cut.prune as api
 
     torch.set_num_threads(1)
     spent = [0.0]

@@ -43,7 +43,7 @@ from records import into_docs, read, table, write
 from torch import nn
 
 import secateur
-from secateur.errors import BudgetError
+from secateur.core.errors import BudgetError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

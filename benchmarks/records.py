@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.measure import machine
+from secateur.timing import machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

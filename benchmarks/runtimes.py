@@ -22,21 +22,21 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
+from secateur.timing.candidates import Candidate, candidates
+from secateur.timing.deployment import deployments
+from secateur.timing.quality import scores
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
 from secateur import Target
-from secateur.batches import resize
+from secateur.core.batches import resize
+from secateur.core.errors import BudgetError
+from secateur.cost.counts import count
 from secateur.data import DataSet
-from secateur.errors import BudgetError
-from secateur.measure import latency
-from secateur.measure.candidates import Candidate, candidates
-from secateur.measure.counts import count
-from secateur.measure.deployment import deployments
-from secateur.measure.quality import scores
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, installed
+from secateur.timing import latency
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/runtimes-measured.md"
 SIDES = {"resnet18": 224, "mobilenet_v2": 224, "resnet56": 32}

@@ -18,10 +18,10 @@ import torch
 from records import into_docs, table, write
 from torch import Tensor, nn
 
+from secateur.cost.counts import Costs
 from secateur.graph.flow import flow
 from secateur.graph.groups import solve
 from secateur.graph.trace import trace
-from secateur.measure.counts import Costs
 from secateur.surgery import prune_module, verify
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"

@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 from records import into_docs, table, write
+from secateur.timing.candidates import candidates
+from secateur.timing.deployment import deployments
+from secateur.timing.quality import scores
 from torch import nn
 
 import secateur
+from secateur.cost.counts import count
 from secateur.data import DataSet, load
-from secateur.measure import latency
-from secateur.measure.candidates import candidates
-from secateur.measure.counts import count
-from secateur.measure.deployment import deployments
-from secateur.measure.quality import scores
 from secateur.models import create, normalisation
 from secateur.recipe.steps.weights import load_weights_into
+from secateur.timing import latency
 
 NAME = "seed_comparison"
 DOCS = Path(__file__).resolve().parents[1] / "docs/seed-comparison.md"

@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
+from secateur.timing.rounds import Contender, no_gc, rounds, thread_count
+from secateur.timing.timings import spread
 from torch import Tensor, nn
 
-from secateur.deploy import export
-from secateur.deploy.formats import FORMATS
-from secateur.measure.rounds import Contender, no_gc, rounds, thread_count
-from secateur.measure.timings import spread
+from secateur.export import export
+from secateur.export.formats import FORMATS
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, Program, installed
-from secateur.sparsify import sparsify
-from secateur.sparsify.converting import _standing_for
-from secateur.sparsify.kernels import PRODUCTS
+from secateur.sparsity import sparsify
+from secateur.sparsity.converting import _standing_for
+from secateur.sparsity.kernels import PRODUCTS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/sparsity.md"
 IN = ("pytorch", "onnxruntime", "openvino", "litert")

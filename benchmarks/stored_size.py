@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.models import create
-from secateur.sparsify import Compressed, compress, decompress, sparsify
+from secateur.sparsity import Compressed, compress, decompress, sparsify
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/sparsity.md"
 BITS = {"lenet5": {"conv*": 8, "fc*": 5}, "vgg16_bn_cifar": 5}

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
+from secateur.budget.latency.layers import Layer
+from secateur.budget.latency.store import Setting
+from secateur.budget.latency.table import open_layer
+from secateur.timing.rounds import no_gc, rounds, thread_count, timed
 
-from secateur.latency.layers import Layer
-from secateur.latency.store import Setting
-from secateur.latency.table import open_layer
-from secateur.measure.rounds import no_gc, rounds, thread_count, timed
 from secateur.runtimes import RUNTIMES, installed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/runtimes.md"

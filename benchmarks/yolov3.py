@@ -22,9 +22,9 @@ from records import RESULTS, into_docs, table, write
 from torch import nn
 
 import secateur
-from secateur.measure import latency, spread
+from secateur.cut.pruned import Pruned
 from secateur.models import create
-from secateur.pruned import Pruned
+from secateur.timing import latency, spread
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/layer-pruning.md"
 SEED = 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.graph.flow import Call
 from secateur.graph.labels import Labels
-from secateur.ops import operator
+from secateur.graph.ops import operator
 
 
 @torch.library.custom_op("garden::scaled_swish", mutates_args=())

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateur.analysis import analyse
 from secateur.criteria import CRITERIA
 from secateur.criteria.scoring import score
+from secateur.cut.analysis import analyse
 from secateur.graph.groups import Groups
 from zoo import Lambda, settle
 

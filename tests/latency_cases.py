@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from secateur.core.types import call
 from secateur.runtimes import RUNTIMES, Program, Runtime
-from secateur.types import call
 from zoo import Lambda, conv, pooled, settle
 
 Seconds = Callable[[nn.Module, Any], float]
@@ -31,7 +31,7 @@ def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., 
     """Registers a runtime that takes as long as a function says, with widths in steps of 2 and a cache of its own."""
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
     for module in ("table", "whole"):
-        monkeypatch.setattr(f"secateur.latency.{module}.timed", lambda run: lambda calls: run())
+        monkeypatch.setattr(f"secateur.budget.latency.{module}.timed", lambda run: lambda calls: run())
 
     def register(seconds: Seconds = seconds_by_macs, *, name: str = "arithmetic", step: int = 2) -> str:
         def start(model: Any, threads: int) -> Program:
@@ -61,7 +61,7 @@ def residual() -> tuple[nn.Module, Tensor]:
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Keys of the layers that are measured meanwhile."""
-    from secateur.latency.table import Table
+    from secateur.budget.latency.table import Table
 
     keys: list[str] = []
     original = Table._measure

@@ -10,7 +10,7 @@ from typing import Any
 from tests.sparsify.test_storage import FORGERIES, GREEDY, ODD, forged, made_of
 
 from secateur.models import create
-from secateur.sparsify import compress, decompress, sparsify
+from secateur.sparsity import compress, decompress, sparsify
 
 from . import Crafted, holding, no_files
 

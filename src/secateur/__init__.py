@@ -6,20 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur import criteria, data, models, sparsify
-    from secateur.analysis import analyse
-    from secateur.api import apply, prune
-    from secateur.artifact import load
+    from secateur import criteria, data, models
+    from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
+    from secateur.core.plan import Plan
+    from secateur.core.types import Counts, Target, Verification
+    from secateur.cost.counts import count
     from secateur.criteria import criterion
-    from secateur.deploy import export
-    from secateur.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
-    from secateur.layers import removable, remove_layers
-    from secateur.measure.counts import count
-    from secateur.plan import Plan
-    from secateur.pruned import Pruned
+    from secateur.cut.analysis import analyse
+    from secateur.cut.artifact import load
+    from secateur.cut.layers import removable, remove_layers
+    from secateur.cut.prune import apply, prune
+    from secateur.cut.pruned import Pruned
+    from secateur.export import export
     from secateur.recovery import purify, recover, select
-    from secateur.sparsify.storage import compress, decompress
-    from secateur.types import Counts, Target, Verification
+    from secateur.sparsity.storage import compress, decompress
+    from secateur.sparsity.weights import sparsify
 
 __version__ = "0.1.0"
 
@@ -56,32 +57,33 @@ __all__ = [
 
 # Names are looked up on first use, so that `secateur --help` does not wait for PyTorch.
 _HOME = {
-    "BudgetError": "secateur.errors",
-    "PlanError": "secateur.errors",
-    "SecateurError": "secateur.errors",
-    "TraceError": "secateur.errors",
-    "VerificationError": "secateur.errors",
-    "Counts": "secateur.types",
-    "Plan": "secateur.plan",
-    "Pruned": "secateur.pruned",
-    "Target": "secateur.types",
-    "Verification": "secateur.types",
-    "analyse": "secateur.analysis",
-    "apply": "secateur.api",
-    "compress": "secateur.sparsify.storage",
-    "count": "secateur.measure.counts",
+    "BudgetError": "secateur.core.errors",
+    "PlanError": "secateur.core.errors",
+    "SecateurError": "secateur.core.errors",
+    "TraceError": "secateur.core.errors",
+    "VerificationError": "secateur.core.errors",
+    "Counts": "secateur.core.types",
+    "Plan": "secateur.core.plan",
+    "Pruned": "secateur.cut.pruned",
+    "Target": "secateur.core.types",
+    "Verification": "secateur.core.types",
+    "analyse": "secateur.cut.analysis",
+    "apply": "secateur.cut.prune",
+    "compress": "secateur.sparsity.storage",
+    "count": "secateur.cost.counts",
     "criterion": "secateur.criteria",
-    "decompress": "secateur.sparsify.storage",
-    "export": "secateur.deploy",
-    "load": "secateur.artifact",
-    "prune": "secateur.api",
+    "decompress": "secateur.sparsity.storage",
+    "export": "secateur.export",
+    "load": "secateur.cut.artifact",
+    "prune": "secateur.cut.prune",
     "purify": "secateur.recovery",
     "recover": "secateur.recovery",
-    "removable": "secateur.layers",
-    "remove_layers": "secateur.layers",
+    "removable": "secateur.cut.layers",
+    "remove_layers": "secateur.cut.layers",
     "select": "secateur.recovery",
+    "sparsify": "secateur.sparsity.weights",
 }
-_MODULES = {"criteria", "data", "models", "sparsify"}
+_MODULES = {"criteria", "data", "models"}
 
 
 def __getattr__(name: str) -> Any:

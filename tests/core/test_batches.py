@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.batches import batch_size, resize
-from secateur.errors import InputError
+from secateur.core.batches import batch_size, resize
+from secateur.core.errors import InputError
 
 
 def test_resize_repeats_and_cuts() -> None:

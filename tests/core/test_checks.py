@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import InputError, WeightsError
+from secateur.core.errors import InputError, WeightsError
 from zoo import settle
 
 

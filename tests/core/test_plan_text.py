@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from secateur.errors import PlanError
-from secateur.plan import Plan
+from secateur.core.errors import PlanError
+from secateur.core.plan import Plan
 
 EMPTY: dict[str, Any] = {"format": 1, "keep": {}, "dense_shapes": {}}
 

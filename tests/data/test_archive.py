@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from secateur.core.errors import DataError
 from secateur.data import Split, archive, cache, load
 from secateur.data.cache import cache_folder
-from secateur.errors import DataError
 
 from .conftest import MakeFolder
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from secateur.core.errors import DataError
 from secateur.data import DataSet, Split, StreamedSplit, load, scale_of, statistics
 from secateur.data.decode import Kind, decode, decode_all
-from secateur.errors import DataError
 from secateur.train import TrainConfig, fit
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from secateur.core.errors import DataError
 from secateur.data import Split, load
-from secateur.errors import DataError
 
 USAGES = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3
 VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"

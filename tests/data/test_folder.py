@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from secateur.core.errors import DataError
 from secateur.data import Split, StreamedSplit, folder, load
 from secateur.data.decode import decode
-from secateur.errors import DataError
 
 from .conftest import MakeFolder, colour
 

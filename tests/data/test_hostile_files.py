@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from secateur.core.errors import DataError
 from secateur.data import load
 from secateur.data.cifar import read_pickle
 from secateur.data.idx import read_idx
-from secateur.errors import DataError
 
 from .conftest import MakeFolder
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from secateur.core.errors import DataError
 from secateur.data import Split, load
 from secateur.data.idx import read_idx
-from secateur.errors import DataError
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from secateur.core.errors import DataError, InputError, SecateurError, UnknownNameError
 from secateur.data import DATASETS, Split, load
 from secateur.data.sampling import draw, hold_out
-from secateur.errors import DataError, InputError, SecateurError, UnknownNameError
 
 
 def images(split: object) -> torch.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from secateur.core.errors import InputError
 from secateur.data import DataSet, Split, load, statistics
-from secateur.errors import InputError
 
 
 def some(count: int = 20, channels: int = 3) -> Split:

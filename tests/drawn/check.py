@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from drawn.base import Kept
 from drawn.network import Drawn
-from secateur.errors import BudgetError, SecateurError, VerificationError
+from secateur.core.errors import BudgetError, SecateurError, VerificationError
 
 ORDER = ("WRONG", "crash", "unverified", "refused", "single", "nothing", "exact")
 """Outcomes, worst first."""

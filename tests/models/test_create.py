@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.errors import InputError, UnknownNameError, WeightsError
+from secateur.core.errors import InputError, UnknownNameError, WeightsError
 from secateur.models import MODELS, create
 
 SMALL = [name for name in MODELS if MODELS[name].shape[1] <= 32 and "110" not in name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.models import create, replace_head
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
-from secateur.errors import InputError, UnknownNameError, WeightsError
+from secateur.core.errors import InputError, UnknownNameError, WeightsError
 from secateur.models import create
 from secateur.models.darknet import Darknet, Residual, darknet53, from_cfg
 from secateur.models.darknet_cfg import parse_cfg, yolov3_cfg

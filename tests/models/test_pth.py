@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import WeightsError
+from secateur.core.errors import WeightsError
 from secateur.models import create, read_weights
 
 whole = torch.arange(60, dtype=torch.float32)

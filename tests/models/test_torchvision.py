@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.models import _torchvision
 from secateur.models._torchvision import import_torchvision
 

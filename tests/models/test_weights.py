@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from secateur.errors import WeightsError
+from secateur.core.errors import WeightsError
 from secateur.models import create, load_weights, read_weights
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import secateur
-from secateur.analysis import Analysis, analyse
-from secateur.api import _cut
+from secateur.cut.analysis import Analysis, analyse
+from secateur.cut.prune import _cut
 from zoo import settle
 
 STEPS = (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.recipe import RunResult, builtin_recipes, load_recipe, override, run, shortcuts
 from secateur.recipe.schema import Recipe
 from secateur.recipe.yamltree import YamlTree
@@ -190,7 +190,7 @@ def saliency_then_similarity(run: Run) -> None:
 
 def energy_aware(run: Run) -> None:
     """Each inner layer lost 0.4 of its channels, in the order of the energy that it takes."""
-    from secateur.measure.energy import energy
+    from secateur.cost.energy import energy
 
     takes = {
         layer.name: layer.total for layer in energy(run.result.state.models["dense"], torch.zeros(1, 1, 8, 8)).layers

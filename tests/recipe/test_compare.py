@@ -20,8 +20,9 @@ import torch
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.errors import InputError, SecateurError
-from secateur.measure.pareto import front
+from secateur.timing.pareto import front
+
+from secateur.core.errors import InputError, SecateurError
 from secateur.recipe import Recipe, reopen
 from secateur.recipe.comparison import (
     Comparison,
@@ -32,7 +33,7 @@ from secateur.recipe.comparison import (
     is_comparison,
     resume_comparison,
 )
-from secateur.report.comparison import ACCURACY, COST, SIZE, columns, pareto, write_comparison
+from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns, pareto, write_comparison
 
 ONE = """\
 name: one-shot

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from secateur.errors import DataError, InputError, SecateurError, WeightsError
+from secateur.core.errors import DataError, InputError, SecateurError, WeightsError
 from secateur.recipe import load_recipe, override, reopen, resume, run
 from secateur.recipe.comparison import JobEvent, at_ratios, compare_recipes, resume_comparison
 from secateur.recipe.comparison.jobs import Job, run_jobs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.errors import DataError, InputError, SecateurError
+from secateur.core.errors import DataError, InputError, SecateurError
 from secateur.recipe.files import disk_errors, lock, new_folder, read_json, sweep, worker_errors, write_json, write_text
 from secateur.recipe.metrics import Metrics
 

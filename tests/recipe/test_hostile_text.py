@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.errors import DataError, InputError, SecateurError
+from secateur.core.errors import DataError, InputError, SecateurError
 from secateur.recipe import load_recipe
 
 HEAD = "name: x\nmodel: {name: lenet300}\ndata: {name: digits}\nsteps: [measure]\n"

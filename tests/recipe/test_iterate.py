@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import secateur
-from secateur.errors import SecateurError
+from secateur.core.errors import SecateurError
 from secateur.models import create
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run, shortcuts
 from secateur.recipe.sameness import differences, numbers
@@ -181,7 +181,7 @@ def test_over_layers_prunes_one_group_a_round() -> None:
 
 
 def test_layers_that_take_the_most_energy_come_first() -> None:
-    from secateur.measure.energy import energy
+    from secateur.cost.energy import energy
 
     model, images = create("resnet_digits"), torch.randn(2, 1, 8, 8)
     takes = {layer.name: layer.total for layer in energy(model, images).layers}

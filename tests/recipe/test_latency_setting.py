@@ -9,8 +9,8 @@ import pytest
 
 from latency_cases import arithmetic  # noqa: F401 (a fixture)
 from secateur import Target
-from secateur.commands import pruning
-from secateur.errors import InputError, SecateurError
+from secateur.cli.commands import pruning
+from secateur.core.errors import InputError, SecateurError
 from secateur.recipe import load_recipe
 from secateur.recipe.steps.pruning import PruneSettings, target_of
 
@@ -113,8 +113,8 @@ def test_bad_options(ratio: float | None, latency: str | None, runtime: str | No
 
 
 def test_a_budget_that_counts_has_no_latency() -> None:
-    from secateur.analysis import analyse
     from secateur.budget import choose
+    from secateur.cut.analysis import analyse
     from zoo import ZOO
 
     with pytest.raises(InputError, match=r"secateur\.prune\(\) and select\(\) aim at one"):

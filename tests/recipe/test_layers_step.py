@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.recipe import Recipe, load_recipe, reopen, resume, run
 from secateur.recipe.sameness import differences, numbers
 from tiny_networks import Blocks

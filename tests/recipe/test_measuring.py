@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from secateur.commands.measuring import choose
-from secateur.errors import InputError
+from secateur.cli.commands.measuring import choose
+from secateur.core.errors import InputError
 from secateur.recipe import Recipe, run
 from secateur.recipe.load import load_recipe
 from secateur.runtimes import RUNTIMES, Runtime

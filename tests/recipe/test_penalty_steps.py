@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.errors import InputError
-from secateur.measure import netscore
+from secateur.core.errors import InputError
+from secateur.cost import netscore
 from secateur.recipe import Recipe, load_recipe, reopen, resume, run
 from secateur.recipe.prepare import make_model
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import DataConfig, ModelConfig
-from secateur.sparsify.rewinding import Snapshot, sliced
+from secateur.sparsity.rewinding import Snapshot, sliced
 from secateur.train import TrainConfig, fit
 
 HEAD = """

@@ -12,7 +12,7 @@ import yaml
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.recipe import load_recipe, reopen, run
 from secateur.recipe.schema import Recipe
 

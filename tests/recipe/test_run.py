@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import secateur
-from secateur.errors import DataError, InputError, SecateurError
+from secateur.core.errors import DataError, InputError, SecateurError
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secateur.errors import DataError, InputError, SecateurError, UnknownNameError
+from secateur.core.errors import DataError, InputError, SecateurError, UnknownNameError
 from secateur.recipe import builtin_recipes, load_recipe, override, shortcuts
 from secateur.recipe.schema import Recipe
 from secateur.recipe.steps import STEPS

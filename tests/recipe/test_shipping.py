@@ -10,7 +10,7 @@ pytest.importorskip("onnxscript")
 
 from pydantic import ValidationError
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe import load_recipe, run
 from secateur.recipe.steps.shipping import Export, ExportSettings
 from secateur.runtimes import base

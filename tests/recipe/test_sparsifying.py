@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.models import create
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run
 from secateur.recipe.files import read_json
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import Recipe
-from secateur.sparsify import masks_of
+from secateur.sparsity import masks_of
 
 LENET = ("model.name=lenet300", "model.options={inputs: 64}")
 TOY = ("data.limit=96", "steps.finetune.epochs=1", "steps.adapt.epochs=1")

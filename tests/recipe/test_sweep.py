@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.cli import main
-from secateur.errors import InputError
+from secateur.cli.main import main
+from secateur.core.errors import InputError
 from secateur.recipe.comparison import Comparison, at_ratios
 
 TEXT = """\

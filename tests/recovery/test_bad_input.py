@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import InputError, UnknownNameError
-from secateur.pruned import Pruned
+from secateur.core.errors import InputError, UnknownNameError
+from secateur.cut.pruned import Pruned
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from latency_cases import arithmetic  # noqa: F401 (a fixture)
-from secateur.errors import BudgetError, InputError, PlanError, UnknownNameError
+from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError
 from secateur.recovery.elimination import Fit, eliminate
 
 

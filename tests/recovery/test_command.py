@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import secateur
-from secateur.cli import main
+from secateur.cli.main import main
 
 
 def run(*arguments: object) -> int:

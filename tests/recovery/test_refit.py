@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
-from secateur.pruned import Pruned
+from secateur.cut.pruned import Pruned
 
 KINDS: dict[str, Any] = {
     "conv": lambda n: nn.Conv2d(n, 5, 3),

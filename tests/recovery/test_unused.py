@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.errors import VerificationError
+from secateur.core.errors import VerificationError
 from secateur.recovery import unused
 from zoo import ZOO
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.deploy import ExportCheck
-from secateur.measure import Machine, Measurement, Timing
+from secateur.core.types import Unsupported, Verification
+from secateur.export import ExportCheck
 from secateur.report import BlockRow, Curve, CurvePoint, LayerRow, Network, Pinned, Results
-from secateur.types import Unsupported, Verification
+from secateur.timing import Machine, Measurement, Timing
 
 
 def timing(model: str, runtime: str, direction: str, batch: int, *samples: float) -> Timing:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from secateur.measure import Spread
-from secateur.measure.deployment import Deployment
+from secateur.timing.deployment import Deployment
+
 from secateur.report import Results, write_report
 from secateur.report.deployed import deployed_table
 from secateur.report.page import read_results
+from secateur.timing import Spread
 
 
 def at(median: float) -> Spread:

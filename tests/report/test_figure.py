@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.report import Results, picture
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.report import Network, Pinned, Results, write_report
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from secateur.core.types import Counts, LayerCount
 from secateur.report import block_rows, layer_rows
-from secateur.types import Counts, LayerCount
 
 
 class Network(nn.Module):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from secateur.core.types import Verification
 from secateur.report import Results, view
-from secateur.types import Verification
 
 
 def plain(text: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.deploy import export
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.export import export
 from secateur.runtimes import RUNTIMES, installed
 from secateur.runtimes.files import feed_in_order, file_format
 

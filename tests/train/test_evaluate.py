@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from secateur.core.errors import InputError
 from secateur.data import DataSet, Split, load
-from secateur.errors import InputError
 from secateur.models import create
 from secateur.train import evaluate, fit
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError
 from secateur.data import DataSet, load
-from secateur.errors import InputError
 from secateur.models import create
 from secateur.train import Extra, TrainConfig, fit
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.data import DataSet, load
-from secateur.errors import InputError, UnknownNameError
 from secateur.models import create
 from secateur.train import Distill, Extra, TrainConfig, fit
 from secateur.train.averaging import Average

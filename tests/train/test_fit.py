@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError
 from secateur.data import DataSet, StreamedSplit, load
-from secateur.errors import InputError
 from secateur.models import create
 from secateur.train import EpochRecord, TrainConfig, TrainingError, evaluate, fit
 

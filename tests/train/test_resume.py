@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError, SecateurError, WeightsError
 from secateur.data import DataSet, load
-from secateur.errors import InputError, SecateurError, WeightsError
 from secateur.train import EpochRecord, History, TrainConfig, checkpoint, fit, loop
 
 from .test_fit import figures, net, same, weights

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.budget.order import SCOPES, Step, removal_order
-from secateur.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.types import Target
+from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
-from secateur.measure.counts import Costs
-from secateur.types import Target
 
 __all__ = ["TOLERANCE", "choose", "reached"]
 
@@ -21,7 +21,7 @@ TOLERANCE = 0.01
 Mask = NDArray[np.bool_]
 
 _UNITS = {
-    "energy": "multiply-accumulates by the model of secateur.measure.energy, nothing was measured",
+    "energy": "multiply-accumulates by the model of secateur.cost.energy, nothing was measured",
     "size": "bytes of model.safetensors",
 }
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.core.plan import Plan
+from secateur.core.types import Target
+from secateur.cost.counts import MEASURES, Costs
 from secateur.graph.groups import Group
-from secateur.measure.counts import MEASURES, Costs
-from secateur.plan import Plan
-from secateur.types import Target
 
 __all__ = ["LATENCY", "before_cut", "gone_before", "latency_of_dense", "of_dense"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from secateur.errors import InputError
-from secateur.types import Target
+from secateur.core.errors import InputError
+from secateur.core.types import Target
 
 __all__ = ["AUTO", "step_of"]
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur import arguments
-from secateur.errors import InputError
+from secateur.core import arguments
+from secateur.core.errors import InputError
+from secateur.core.registry import Registry
+from secateur.core.types import Member
 from secateur.graph.groups import Group, Groups
 from secateur.graph.labels import Vector
 from secateur.graph.scales import scale_names
-from secateur.registry import Registry
-from secateur.types import Member
 
 __all__ = ["CRITERIA", "Criterion", "GroupView", "NotApplicable", "criterion"]
 

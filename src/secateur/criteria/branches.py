@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.graph.branches import Branch
 from secateur.graph.groups import Groups
 from secateur.graph.scales import batch_norms, scale_names

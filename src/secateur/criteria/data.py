@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.graph.trace import Traced
 
 __all__ = ["Batch", "Data", "batches", "pieces"]

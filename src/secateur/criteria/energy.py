@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.cost.energy import node_energies
 from secateur.criteria.base import CRITERIA, GroupView, criterion
 from secateur.criteria.statistics import NEEDS, Need, Setting, Statistic
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
-from secateur.measure.energy import node_energies
-from secateur.measure.layers import operator_times
+from secateur.timing.layers import operator_times
 
 __all__ = ["energy", "latency_share", "unit_costs"]
 
@@ -84,7 +84,7 @@ def energy(view: GroupView) -> Tensor:
     """Magnitude per energy that goes with the unit.
 
     Formula: (‖w‖₂ / mean of the group) / (e / mean of the network), e the energy that goes with the unit by
-    `secateur.measure.energy`. The paper prunes layers in the order of their energy and the smallest magnitudes
+    `secateur.cost.energy`. The paper prunes layers in the order of their energy and the smallest magnitudes
     within a layer: so does this, with scope ``global``. Within one group it is the order of ‖w‖₂.
     """
     return _worth(view, view.statistic("energies"))

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from secateur.core.errors import InputError
+from secateur.core.types import Member
 from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.data import Batch, pieces
 from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run, runs
-from secateur.errors import InputError
 from secateur.surgery.verify import written
-from secateur.types import Member
 
 __all__ = ["Gradients", "obd", "snip", "taylor"]
 

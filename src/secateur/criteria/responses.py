@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.graph.flow import Flow
-from secateur.ops import Kind, arguments, facts
+from secateur.graph.ops import Kind, arguments, facts
 
 __all__ = ["Splitter", "splitter"]
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.core.errors import InputError, SecateurError
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable
 from secateur.criteria.data import Data
 from secateur.criteria.statistics import Loss, Setting, collect
-from secateur.errors import InputError, SecateurError
 from secateur.graph.groups import Group, Groups
 
 __all__ = ["Scores", "chosen", "score"]

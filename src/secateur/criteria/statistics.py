@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from secateur import arguments
+from secateur.core import arguments
+from secateur.core.errors import InputError, SecateurError
+from secateur.core.registry import Registry
 from secateur.criteria.base import Criterion, NotApplicable
 from secateur.criteria.data import Batch, Data, batches, pieces
-from secateur.errors import InputError, SecateurError
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced, preserved_rng
-from secateur.registry import Registry
 from secateur.surgery.verify import written
 
 __all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data",

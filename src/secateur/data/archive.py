@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from secateur.core.errors import DataError, first_line
+from secateur.core.reading import allowance, opened
+from secateur.core.zips import opened_zip
 from secateur.data.cache import disk_errors
-from secateur.errors import DataError, first_line
-from secateur.reading import allowance, opened
-from secateur.zips import opened_zip
 
 __all__ = ["SUFFIXES", "digest_of", "is_archive", "unpack"]
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from secateur.core.errors import DataError
 from secateur.data.types import Split
-from secateur.errors import DataError
 
 __all__ = ["cache_folder", "disk_errors", "remember"]
 

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 in the official Python batches (https://www.cs.toronto.edu/~kriz/cifar.html).
 
-The batches are pickles. They are read without an unpickler (:mod:`secateur.pickles`): arrays, numbers, text, lists
+The batches are pickles. They are read without an unpickler (:mod:`secateur.core.pickles`): arrays, numbers, text, lists
 and dictionaries, and nothing else.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateur.core.errors import DataError, InputError, first_line
+from secateur.core.pickles import UnsafePickle
+from secateur.core.pickles import read_pickle as read_plain
+from secateur.core.reading import read_bytes
 from secateur.data.folder import opened, read_folder
 from secateur.data.raw import Raw, Request
 from secateur.data.types import Split
-from secateur.errors import DataError, InputError, first_line
-from secateur.pickles import UnsafePickle
-from secateur.pickles import read_pickle as read_plain
-from secateur.reading import read_bytes
 
 __all__ = ["find_batches", "read_cifar", "read_pickle"]
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.errors import DataError, InputError, first_line
-from secateur.reading import opened
+from secateur.core.errors import DataError, InputError, first_line
+from secateur.core.reading import opened
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from secateur.core.errors import InputError
 from secateur.data.raw import Raw, Request
 from secateur.data.sampling import hold_out
 from secateur.data.types import Split
-from secateur.errors import InputError
 
 __all__ = ["read_digits"]
 

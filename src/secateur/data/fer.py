@@ -15,12 +15,12 @@ from typing import TextIO
 import numpy as np
 import torch
 
+from secateur.core.errors import DataError, InputError
+from secateur.core.reading import opened
 from secateur.data.archive import digest_of
 from secateur.data.cache import remember
 from secateur.data.raw import Raw, Request
 from secateur.data.types import AnySplit, Split
-from secateur.errors import DataError, InputError
-from secateur.reading import opened
 
 __all__ = ["read_fer", "read_ferplus"]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from secateur.core.errors import DataError, InputError
+from secateur.core.reading import plain
 from secateur.data.archive import SUFFIXES as ARCHIVES
 from secateur.data.archive import digest_of, is_archive, unpack
 from secateur.data.cache import remember
@@ -17,8 +19,6 @@ from secateur.data.decode import SUFFIXES, decode_all, probe
 from secateur.data.raw import Raw, Request
 from secateur.data.streamed import StreamedSplit
 from secateur.data.types import AnySplit, Split
-from secateur.errors import DataError, InputError
-from secateur.reading import plain
 
 __all__ = ["IN_MEMORY_BYTES", "opened", "read_folder"]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.core.errors import DataError, InputError, first_line
+from secateur.core.reading import allowance, opened
 from secateur.data.raw import Raw, Request
 from secateur.data.types import Split
-from secateur.errors import DataError, InputError, first_line
-from secateur.reading import allowance, opened
 
 __all__ = ["find_idx", "read_idx", "read_mnist"]
 

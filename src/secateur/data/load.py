@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from secateur import arguments
+from secateur.core import arguments
+from secateur.core.errors import DataError, InputError, UnknownNameError
+from secateur.core.registry import Registry
 from secateur.data.archive import is_archive
 from secateur.data.cache import cache_folder
 from secateur.data.cifar import find_batches, read_cifar
@@ -20,8 +22,6 @@ from secateur.data.idx import find_idx, read_mnist
 from secateur.data.raw import Raw, Request
 from secateur.data.sampling import draw, hold_out
 from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, scale_of, statistics
-from secateur.errors import DataError, InputError, UnknownNameError
-from secateur.registry import Registry
 
 __all__ = ["DATASETS", "DataEntry", "load"]
 

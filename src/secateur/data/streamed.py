@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from secateur.core.errors import DataError
 from secateur.data.decode import decode
-from secateur.errors import DataError
 
 __all__ = ["StreamedSplit"]
 

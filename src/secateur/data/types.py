@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from secateur import arguments
-from secateur.errors import InputError
+from secateur.core import arguments
+from secateur.core.errors import InputError
 
 __all__ = ["IMAGENET", "AnySplit", "DataSet", "Split", "scale_of", "statistics"]
 

@@ -138,7 +138,7 @@ class Call:
 def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
     """Runs ``traced`` on labels.
 
-    Every operator's rule (``secateur.ops``) says how labels pass through it and what it demands of them.
+    Every operator's rule (``secateur.graph.ops``) says how labels pass through it and what it demands of them.
     Model inputs carry no labels; model outputs are pinned, so that the network's interface stays the same.
 
     Args:

@@ -11,11 +11,11 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.core.types import Member
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.reads import read_components
 from secateur.graph.solve import Solution, close_under, pick_axes
-from secateur.types import Member
 
 __all__ = ["Group", "Groups", "solve"]
 

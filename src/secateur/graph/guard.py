@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 
 __all__ = ["SizeGuard", "Sizes", "guarded", "is_free"]
 

@@ -1,6 +1,6 @@
 """The registry of operators: one entry holds the rules of an operator and the facts about it.
 
-The entries are written in :mod:`secateur.ops`, by family. This module does not import them, so that everything in
+The entries are written in :mod:`secateur.graph.ops`, by family. This module does not import them, so that everything in
 ``graph`` can ask; they are read when somebody asks first.
 """
 
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from torch._ops import OpOverload
 from torch.fx import Node
 
+from secateur.core.registry import Registry
 from secateur.graph.facts import Facts
 from secateur.graph.schema import arguments, plain_name
-from secateur.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,7 @@ def find(target: OpOverload) -> Operator | None:
 def facts_of(name: str) -> Facts:
     """What is known of an operator by name, whatever it is called with; no claims where nobody made any.
 
-    >>> from secateur.ops import facts_of
+    >>> from secateur.graph.ops import facts_of
     >>> facts_of("aten.relu").homogeneous, facts_of("garden.swish").homogeneous
     (True, False)
     """
@@ -112,4 +112,4 @@ def facts(node: Node) -> Facts:
 
 @cache
 def _read_families() -> None:
-    import_module("secateur.ops")
+    import_module("secateur.graph.ops")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from secateur.errors import UnknownNameError
+from secateur.core.errors import UnknownNameError
 from secateur.graph.labels import Constraints, Site, Vector
 
 __all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "pick_axes"]

@@ -20,14 +20,14 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, TraceError, first_line
+from secateur.core.errors import InputError, TraceError, first_line
+from secateur.core.types import ExampleInputs, call
 from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.facts import Kind
 from secateur.graph.guard import Sizes, is_free
 from secateur.graph.inline import inline_regions
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
-from secateur.types import ExampleInputs, call
 
 __all__ = ["Exported", "Traced", "export_program", "plain_outputs", "preserved_rng", "spills", "to_args", "trace"]
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 
 __all__ = ["import_torchvision"]
 

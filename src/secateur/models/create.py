@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from secateur import arguments
-from secateur.errors import InputError, UnknownNameError, WeightsError
+from secateur.core import arguments
+from secateur.core.errors import InputError, UnknownNameError, WeightsError
+from secateur.core.registry import Registry
 from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
 from secateur.models.darknet import darknet53, from_cfg, yolov3
@@ -25,7 +26,6 @@ from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
-from secateur.registry import Registry
 
 __all__ = ["MODELS", "ModelEntry", "create", "normalisation"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.reading import read_text
 from secateur.models.darknet_cfg import Section, darknet53_cfg, parse_cfg, yolov3_cfg
-from secateur.reading import read_text
 
 __all__ = ["Convolution", "Darknet", "Detection", "Residual", "darknet53", "from_cfg", "yolov3"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 
 __all__ = ["Section", "darknet53_cfg", "parse_cfg", "yolov3_cfg"]
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateur.errors import WeightsError
+from secateur.core.errors import WeightsError
+from secateur.core.reading import opened
 from secateur.models.darknet import Convolution, Darknet
 from secateur.models.weights import load_weights
-from secateur.reading import opened
 
 __all__ = ["load_darknet"]
 

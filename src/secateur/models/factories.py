@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.errors import InputError, SecateurError, UnknownNameError, first_line
+from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
 
 __all__ = ["building", "call", "user_factory"]
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from secateur import arguments
-from secateur.errors import InputError
+from secateur.core import arguments
+from secateur.core.errors import InputError
 from secateur.graph.copies import deep_copy
 
 __all__ = ["replace_head"]

@@ -1,8 +1,8 @@
 """PyTorch's weights files (``.pth``, ``.pt``, ``.bin``, ``.ckpt``), read without PyTorch's reader.
 
 The file is a pickle that names its tensors and, apart from it, their bytes: in a zip archive, or in older files one
-after the other behind the pickle. Here the pickle is read for its plain values alone (:mod:`secateur.pickles`), and
-every tensor's size, strides and place are held against what the file really has before memory is taken.
+after the other behind the pickle. Here the pickle is read for its plain values alone (:mod:`secateur.core.pickles`),
+and every tensor's size, strides and place are held against what the file really has before memory is taken.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from secateur.errors import WeightsError, first_line
-from secateur.pickles import UnsafePickle, read_pickle
-from secateur.reading import allowance, opened
-from secateur.zips import opened_zip
+from secateur.core.errors import WeightsError, first_line
+from secateur.core.pickles import UnsafePickle, read_pickle
+from secateur.core.reading import allowance, opened
+from secateur.core.zips import opened_zip
 
 __all__ = ["PthFile", "Stored", "read_pth"]
 

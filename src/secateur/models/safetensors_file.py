@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateur.errors import WeightsError, first_line
-from secateur.reading import opened, parse_json
+from secateur.core.errors import WeightsError, first_line
+from secateur.core.reading import opened, parse_json
 
 __all__ = ["check_header", "read_safetensors"]
 

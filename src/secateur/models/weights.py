@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from secateur import arguments
-from secateur.errors import WeightsError
+from secateur.core import arguments
+from secateur.core.errors import WeightsError
 from secateur.models.pth import Stored, read_pth
 from secateur.models.safetensors_file import read_safetensors
 

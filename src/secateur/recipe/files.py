@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur import reading
-from secateur.errors import DataError, InputError, SecateurError
+from secateur.core import reading
+from secateur.core.errors import DataError, InputError, SecateurError
 
 __all__ = [
     "disk_errors",

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.errors import DataError, WeightsError
-from secateur.reading import file_digest, opened
+from secateur.core.errors import DataError, WeightsError
+from secateur.core.reading import file_digest, opened
 from secateur.recipe.records import DataPrint, SplitPrint
 from secateur.recipe.schema import Recipe
 

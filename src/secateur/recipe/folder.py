@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import trust
-from secateur.errors import DataError, InputError, WeightsError
-from secateur.reading import file_digest, read_bytes
+from secateur.core.errors import DataError, InputError, WeightsError
+from secateur.core.reading import file_digest, read_bytes
+from secateur.recipe import trust
 from secateur.recipe.files import new_folder, read_json, refuse_links, write_json, write_text
 from secateur.recipe.fingerprint import (
     compare_data,
@@ -186,9 +186,9 @@ def refuse_used(path: Path) -> None:
 
 
 def _about(path: Path, recipe: Recipe, data: DataSet, command: str | None) -> dict[str, Any]:
-    from secateur.measure import machine
     from secateur.recipe.prepare import seeds
     from secateur.recipe.results import describe
+    from secateur.timing import machine
 
     return {
         "command": command or f"secateur run {shlex.quote(str(path / 'recipe.yaml'))}",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe.problems import check
 from secateur.recipe.schedule import reached
 from secateur.recipe.schema import ITERATE, Settings, StepEntry, split_step

@@ -9,13 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import DataError, InputError, UnknownNameError
-from secateur.reading import read_text
+from secateur.core.errors import DataError, InputError, UnknownNameError
+from secateur.core.reading import read_text
 from secateur.recipe.iterate import IterateSettings, inner_steps
 from secateur.recipe.schema import ITERATE, Recipe, StepEntry, split_step
+from secateur.recipe.trust import places_of_code
 from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
-from secateur.trust import places_of_code
 
 __all__ = ["LARGEST", "RecipeEntry", "builtin_recipes", "load_recipe"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import DataError
-from secateur.reading import LARGEST_JSON, parse_json, read_text
+from secateur.core.errors import DataError
+from secateur.core.reading import LARGEST_JSON, parse_json, read_text
 from secateur.recipe.files import write_text
 
 __all__ = ["Metrics"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe.schema import ITERATE, split_step
 from secateur.recipe.yamltree import Place, YamlTree
 

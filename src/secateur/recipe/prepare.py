@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError, SecateurError
+from secateur.core.errors import InputError, SecateurError
 from secateur.recipe.schema import Recipe
 from secateur.recipe.steps.base import derive_seed
 from secateur.recipe.steps.weights import load_weights_into

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from secateur.errors import nearest
+from secateur.core.errors import nearest
 from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["check", "dotted"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from secateur.errors import DataError
+from secateur.core.errors import DataError
 from secateur.recipe.records import REMEDY, StepRecord, problem, read_record
 from secateur.recipe.schema import Recipe
 

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.core.processes import scratch
 from secateur.recipe.files import disk_errors, lock, sweep, worker_errors, write_json
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.records import StepRecord, read_record
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
-from secateur.together import scratch
-from secateur.trust import permit_folder, permit_recipe
+from secateur.recipe.trust import permit_folder, permit_recipe
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -90,7 +90,8 @@ def run(
         command: What a reader can type to repeat the run, for the report.
         on_event: Called when a step begins and ends.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
-        trust: Whether the recipe may name any code (that of your own project it may anyway, see ``secateur.trust``).
+        trust: Whether the recipe may name any code (that of your own project it may anyway, see
+            ``secateur.recipe.trust``).
 
     Raises:
         InputError: ``out`` holds something already, another process works in it, or the recipe names code that is
@@ -128,7 +129,7 @@ def resume(
         WeightsError: Weights that it began with, or that a step wrote, have changed.
         InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
-    from secateur.measure.rounds import thread_count
+    from secateur.timing.rounds import thread_count
 
     with _opened(folder, trust) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from secateur.errors import BudgetError, InputError
+from secateur.core.errors import BudgetError, InputError
 from secateur.recipe.iterate import IterateSettings, in_round, inner_steps
 from secateur.recipe.schema import Recipe, StepEntry
 
 if TYPE_CHECKING:
-    from secateur.analysis import Analysis
+    from secateur.cut.analysis import Analysis
     from secateur.graph.groups import Group
     from secateur.recipe.steps.pruning import PruneSettings
 
@@ -90,7 +90,7 @@ def _first_prune(config: IterateSettings) -> PruneSettings:
 
 def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, images: Tensor) -> list[_Part]:
     """The rounds' parts in their order."""
-    from secateur.analysis import analyse
+    from secateur.cut.analysis import analyse
 
     analysis = analyse(model, images, only=prune.only, ignore=prune.ignore, granularity=prune.granularity)
     parts = _planned(analysis, prune, by_block=config.over == "blocks")
@@ -103,7 +103,7 @@ def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, imag
 
 def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Part]:
     """The parts whose layers take the most energy first (Yang et al. 2017, arXiv:1611.05128, §4)."""
-    from secateur.measure.energy import energy
+    from secateur.cost.energy import energy
 
     takes: dict[str, float] = {}
     for layer in energy(model, images).layers:

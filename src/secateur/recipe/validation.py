@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe.iterate import check_iterate
 from secateur.recipe.problems import check
 from secateur.recipe.schema import ITERATE, Recipe, RecipeHead, Settings, StepEntry, split_step

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from secateur.errors import InputError, first_line
+from secateur.core.errors import InputError, first_line
 
 __all__ = ["Place", "YamlTree", "parse"]
 

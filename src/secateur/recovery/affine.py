@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.ops import arguments
+from secateur.graph.ops import arguments
 from secateur.recovery.layout import layout
 from secateur.recovery.sites import Site
 from secateur.recovery.twin import Twin

@@ -8,10 +8,10 @@ from itertools import chain
 
 from torch import nn
 
-from secateur import arguments
-from secateur.errors import InputError, UnknownNameError
+from secateur.core import arguments
+from secateur.core.errors import InputError, UnknownNameError
+from secateur.cut.pruned import Pruned
 from secateur.graph.trace import preserved_rng
-from secateur.pruned import Pruned
 from secateur.recovery.affine import Options
 from secateur.recovery.batches import Calibration, batches
 from secateur.recovery.datafree import expect_bias, merge

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.checks import check_inputs
-from secateur.errors import InputError
+from secateur.core.checks import check_inputs
+from secateur.core.errors import InputError
 from secateur.graph.trace import Traced, to_args
 
 __all__ = ["Calibration", "batches", "first_batch"]

@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur import arguments
-from secateur.analysis import Analysis, analyse
-from secateur.api import apply, plan_of
 from secateur.budget import AUTO, LATENCY, choose, step_of
-from secateur.checks import check_weights, run
+from secateur.budget.latency import Rules, setting_of, to_latency
+from secateur.core import arguments
+from secateur.core.checks import check_weights, run
+from secateur.core.errors import BudgetError, InputError
+from secateur.core.modes import evaluating
+from secateur.core.plan import Plan
+from secateur.core.types import Target
 from secateur.criteria.scoring import Scores
-from secateur.errors import BudgetError, InputError
+from secateur.cut.analysis import Analysis, analyse
+from secateur.cut.prune import apply, plan_of
 from secateur.graph.trace import preserved_rng
-from secateur.latency import Rules, setting_of, to_latency
-from secateur.measure.modes import evaluating
-from secateur.plan import Plan
 from secateur.recovery.affine import Options
 from secateur.recovery.batches import Calibration, batches, first_batch
 from secateur.recovery.gather import Curve, Gather, Ledger
@@ -31,7 +32,6 @@ from secateur.recovery.sites import norms, sites
 from secateur.recovery.sweep import sweep
 from secateur.recovery.twin import Twin
 from secateur.recovery.walk import Walker
-from secateur.types import Target
 
 __all__ = ["select"]
 

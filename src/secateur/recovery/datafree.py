@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.ops import arguments, facts
+from secateur.graph.ops import arguments, facts
 from secateur.recovery.affine import Affine, Options
 from secateur.recovery.layout import transposed
 from secateur.recovery.sites import Site, sites

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.flow import shape_of
-from secateur.ops import arguments
+from secateur.graph.ops import arguments
 from secateur.recovery.affine import Options
 from secateur.recovery.elimination import Fit, eliminate, fit_without
 from secateur.recovery.layout import transposed

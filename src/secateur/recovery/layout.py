@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from secateur.ops import Kind, arguments, facts
+from secateur.graph.ops import Kind, arguments, facts
 
 __all__ = ["Layout", "layout", "transposed"]
 

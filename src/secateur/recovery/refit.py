@@ -8,9 +8,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.graph.labels import Labels
-from secateur.ops import arguments
+from secateur.graph.ops import arguments
 from secateur.recovery.affine import Affine, Options
 from secateur.recovery.normal import Moments, ridge_solve, solve
 from secateur.recovery.sites import Norm, Site

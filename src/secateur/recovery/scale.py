@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.errors import InputError
-from secateur.ops import arguments
+from secateur.core.errors import InputError
+from secateur.graph.ops import arguments
 from secateur.recovery.sites import Norm
 from secateur.recovery.walk import Walker
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.flow import Flow, module_of
-from secateur.ops import Kind, arguments, facts
+from secateur.graph.ops import Kind, arguments, facts
 
 __all__ = ["Norm", "Site", "norms", "sites"]
 

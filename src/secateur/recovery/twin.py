@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from secateur.api import fitting
-from secateur.errors import InputError, PlanError
+from secateur.core.errors import InputError, PlanError
+from secateur.core.plan import Plan
+from secateur.core.types import call
+from secateur.cut.prune import fitting
+from secateur.cut.pruned import Pruned
 from secateur.graph.copies import deep_copy
 from secateur.graph.groups import Groups
 from secateur.graph.trace import preserved_rng, to_args
 from secateur.graph.views import labelled
-from secateur.plan import Plan
-from secateur.pruned import Pruned
 from secateur.recovery.walk import Walker
 from secateur.surgery.graph import twin_graph
-from secateur.types import call
 
 __all__ = ["Twin", "twin"]
 

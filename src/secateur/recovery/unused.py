@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from secateur.analysis import Analysis, analyse
-from secateur.api import apply, plan_of
-from secateur.arguments import checked
-from secateur.checks import check_network
-from secateur.errors import VerificationError
+from secateur.core.arguments import checked
+from secateur.core.checks import check_network
+from secateur.core.errors import VerificationError
+from secateur.core.types import ExampleInputs, Member, call
+from secateur.cut.analysis import Analysis, analyse
+from secateur.cut.prune import apply, plan_of
+from secateur.cut.pruned import Pruned
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
+from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.graph.trace import preserved_rng
-from secateur.ops import Kind, arguments, facts, find
-from secateur.pruned import Pruned
 from secateur.recovery.affine import Affine, Options
 from secateur.recovery.datafree import back, passed
 from secateur.recovery.sites import Site, sites
 from secateur.recovery.twin import Twin
 from secateur.recovery.walk import Walker
-from secateur.types import ExampleInputs, Member, call
 
 __all__ = ["purify"]
 

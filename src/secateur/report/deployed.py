@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from secateur.measure.deployment import Deployment
 from secateur.report import words
 from secateur.report.schema import Results
 from secateur.report.view import RUNTIMES, Table
+from secateur.timing.deployment import Deployment
 
 __all__ = ["deployed_table"]
 

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.report import view, words
 from secateur.report.page import read_results, replace
 from secateur.report.schema import Results

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from secateur.errors import InputError
-from secateur.measure.machine import Machine
+from secateur.core.errors import InputError
 from secateur.report import charts, progress, view, words
 from secateur.report.deployed import deployed_table
 from secateur.report.schema import Results
+from secateur.timing.machine import Machine
 
 __all__ = ["read_results", "write_report"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from secateur.measure import compression_ratio
+from secateur.cost import compression_ratio
 from secateur.report import words
 from secateur.report.charts import Figure, base_layout
 from secateur.report.schema import Results, ScaleRow, Scales

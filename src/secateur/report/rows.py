@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from secateur.core.types import Counts
 from secateur.report.schema import BlockRow, LayerRow
-from secateur.types import Counts
 
 __all__ = ["block_rows", "layer_rows"]
 
@@ -29,7 +29,7 @@ def layer_rows(before: Counts, after: Counts) -> tuple[LayerRow, ...]:
 
     A layer that is gone after pruning keeps 0 channels.
 
-    >>> from secateur.types import LayerCount
+    >>> from secateur.core.types import LayerCount
     >>> dense = Counts(10, 10, (LayerCount("conv", "conv2d", 8, 10, 10),))
     >>> pruned = Counts(5, 5, (LayerCount("conv", "conv2d", 4, 5, 5),))
     >>> layer_rows(dense, pruned)

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from secateur.deploy.checks import ExportCheck
-from secateur.measure.deployment import Deployment
-from secateur.measure.machine import Machine
-from secateur.measure.measurement import Measurement
-from secateur.measure.timings import Timing
-from secateur.types import Unsupported, Verification
+from secateur.core.types import Unsupported, Verification
+from secateur.export.checks import ExportCheck
+from secateur.timing.deployment import Deployment
+from secateur.timing.machine import Machine
+from secateur.timing.measurement import Measurement
+from secateur.timing.timings import Timing
 
 __all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Point", "Results", "ScaleRow", "Scales"]
 
@@ -153,16 +153,16 @@ class Results(_Part):
         curves: Training curves.
         scales: How penalties moved scales and norms.
         points: Networks on the way, scored.
-        latency: From :func:`secateur.measure.latency`; models named ``dense`` and ``pruned``.
+        latency: From :func:`secateur.timing.latency`; models named ``dense`` and ``pruned``.
         deployed: Every network in every runtime and precision that was measured, from
-            :func:`secateur.measure.deployment.deployments`.
-        exports: From :func:`secateur.deploy.export`.
+            :func:`secateur.timing.deployment.deployments`.
+        exports: From :func:`secateur.export.export`.
         unsupported: Operators without a rule.
         pinned: Layers that were not prunable.
         notes: Sentences that a reader must know.
         recipe_yaml: The resolved recipe.
         seeds: Seed per purpose.
-        machine: From :func:`secateur.measure.machine`.
+        machine: From :func:`secateur.timing.machine`.
         command: The command that repeats the run.
     """
 

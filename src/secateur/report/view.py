@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from secateur.deploy.checks import ExportCheck
-from secateur.measure import compression_ratio, mac_reduction
-from secateur.measure.measurement import Measurement
-from secateur.measure.timings import Speedup, Timing, speedups
+from secateur.cost import compression_ratio, mac_reduction
+from secateur.export.checks import ExportCheck
 from secateur.report import words
 from secateur.report.schema import BlockRow, Network, Results
+from secateur.timing.measurement import Measurement
+from secateur.timing.timings import Speedup, Timing, speedups
 
 __all__ = [
     "Card",

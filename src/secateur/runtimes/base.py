@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.errors import InputError
-from secateur.registry import Registry
-from secateur.types import ExampleInputs
+from secateur.core.errors import InputError
+from secateur.core.registry import Registry
+from secateur.core.types import ExampleInputs
 
 __all__ = ["RUNTIMES", "Program", "Runtime", "install_command", "installed", "missing", "need"]
 
@@ -47,7 +47,7 @@ class Runtime:
     Attributes:
         name: Name in :data:`RUNTIMES`.
         summary: One line for listings.
-        format: The export format that it reads (a name in ``secateur.deploy.formats.FORMATS``), or ``None`` where
+        format: The export format that it reads (a name in ``secateur.export.formats.FORMATS``), or ``None`` where
             it runs a module in this process.
         packages: What must be importable, by import name; the first one's version is the runtime's.
         extra: The extra of this package that installs them.
@@ -112,7 +112,7 @@ def need(packages: Sequence[str], extra: str, what: str) -> None:
     >>> need(["torch"], "onnx", "Arithmetic")
     >>> need(["no_such_package"], "onnx", "Running ONNX files")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    secateur.errors.InputError: Running ONNX files needs no_such_package: pip install torch==... "secateur[onnx]".
+    secateur.core.errors.InputError: Running ONNX files needs no_such_package: pip install torch==... "secateur[onnx]".
     """
     gone = missing(packages)
     if gone:

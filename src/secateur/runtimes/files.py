@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.batches import tensors
-from secateur.errors import InputError
-from secateur.types import ExampleInputs
+from secateur.core.batches import tensors
+from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs
 
 __all__ = ["feed_in_order", "file_format", "fit_shapes", "network_file"]
 
@@ -46,7 +46,7 @@ def network_file(network: nn.Module | str | PathLike[str], format_: str, title: 
     """
     if isinstance(network, nn.Module):
         raise InputError(
-            f"{title} runs files, not modules; write one with secateur.deploy.export(model, inputs, path, {format_!r})."
+            f"{title} runs files, not modules; write one with secateur.export.export(model, inputs, path, {format_!r})."
         )
     path = Path(network)
     if not path.is_file():

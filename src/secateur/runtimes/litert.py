@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs
 from secateur.runtimes.base import RUNTIMES, Program, Runtime, need
 from secateur.runtimes.files import feed_in_order, fit_shapes, network_file
 from secateur.runtimes.silence import silence
-from secateur.types import ExampleInputs
 
 __all__ = ["SIGNATURE", "open_litert", "signature_inputs"]
 

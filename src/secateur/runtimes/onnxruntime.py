@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.core.types import ExampleInputs
 from secateur.runtimes.base import RUNTIMES, Program, Runtime
 from secateur.runtimes.files import network_file
 from secateur.runtimes.sessions import feed, run_session, session
-from secateur.types import ExampleInputs
 
 __all__ = ["open_onnx"]
 

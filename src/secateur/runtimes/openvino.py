@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs
 from secateur.runtimes.base import RUNTIMES, Program, Runtime, need
 from secateur.runtimes.files import feed_in_order, file_format, network_file
-from secateur.types import ExampleInputs
 
 __all__ = ["open_openvino"]
 

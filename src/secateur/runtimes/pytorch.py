@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.batches import tensors
-from secateur.errors import InputError
+from secateur.core.batches import tensors
+from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs, call
 from secateur.runtimes.base import RUNTIMES, Program, Runtime
-from secateur.types import ExampleInputs, call
 
 __all__ = ["open_compiled", "open_eager"]
 
@@ -33,7 +33,7 @@ def open_compiled(network: nn.Module | str | PathLike[str], threads: int) -> Pro
 def _module(network: nn.Module | str | PathLike[str]) -> nn.Module:
     if isinstance(network, nn.Module):
         return network
-    from secateur.deploy.pt2 import read_program
+    from secateur.export.pt2 import read_program
 
     return read_program(Path(network), trust=True).module()  # Runtime.open has asked
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from secateur.batches import batch_size
-from secateur.errors import InputError, first_line
+from secateur.core.batches import batch_size
+from secateur.core.errors import InputError, first_line
+from secateur.core.types import ExampleInputs
 from secateur.runtimes.base import need
 from secateur.runtimes.files import feed_in_order, network_file
-from secateur.types import ExampleInputs
 
 __all__ = ["feed", "run_session", "session"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.fx import GraphModule
 
-from secateur.errors import SecateurError, VerificationError
-from secateur.types import Verification
+from secateur.core.errors import SecateurError, VerificationError
+from secateur.core.types import Verification
 
 __all__ = ["BACKENDS", "Outcome", "attempt", "proof_notes"]
 

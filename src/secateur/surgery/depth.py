@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from secateur.errors import PlanError
+from secateur.core.errors import PlanError
 from secateur.graph.branches import Branch
 from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
+from secateur.graph.ops import facts, plain_name
 from secateur.graph.trace import Traced
 from secateur.graph.writes import may_alias, mutates
-from secateur.ops import facts, plain_name
 from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.substitutes import ACTIVATIONS
 

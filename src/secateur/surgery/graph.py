@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from secateur.errors import PlanError
+from secateur.core.errors import PlanError
 from secateur.graph.groups import Groups
 from secateur.graph.guard import Sizes, guarded
 from secateur.graph.labels import Labels
+from secateur.graph.ops import Kind, arguments, facts, find
+from secateur.graph.ops.index import pointer
 from secateur.graph.trace import CUMULATIVE
-from secateur.ops import Kind, arguments, facts, find
-from secateur.ops.index import pointer
 
 __all__ = ["Rewriter", "finished", "prune_graph", "slice_tensor", "twin_graph"]
 

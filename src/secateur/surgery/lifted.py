@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
-from secateur.ops import Kind, Law, facts_of
 
 __all__ = ["Draws", "Lifted", "Unlike", "double"]
 

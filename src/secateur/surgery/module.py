@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.errors import PlanError
+from secateur.core.errors import PlanError
 from secateur.graph.copies import copy_network
 from secateur.surgery.graph import sliced_parameter
 from secateur.surgery.substitutes import substitute

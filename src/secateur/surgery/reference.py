@@ -18,8 +18,8 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
+from secateur.graph.ops import Kind, arguments, facts, find, plain_name
 from secateur.graph.schema import bound
-from secateur.ops import Kind, arguments, facts, find, plain_name
 
 __all__ = ["Masked", "MaskedInterpreter", "OtherShape"]
 

@@ -7,8 +7,8 @@ from inspect import signature
 import torch
 from torch import nn
 
-from secateur.errors import PlanError
-from secateur.ops import OPERATORS, Kind
+from secateur.core.errors import PlanError
+from secateur.graph.ops import OPERATORS, Kind
 
 __all__ = ["ACTIVATIONS", "substitute"]
 

@@ -22,19 +22,19 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from secateur.errors import InputError, SecateurError, VerificationError, first_line
+from secateur.core.errors import InputError, SecateurError, VerificationError, first_line
+from secateur.core.types import Verification
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
+from secateur.graph.ops import Kind, facts_of
 from secateur.graph.trace import Traced, plain_outputs, preserved_rng
 from secateur.graph.writes import written_names
-from secateur.ops import Kind, facts_of
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
 from secateur.surgery.reference import MaskedInterpreter, OtherShape
 from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
-from secateur.types import Verification
 
 __all__ = ["TOLERANCE", "verify", "written"]
 

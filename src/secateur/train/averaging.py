@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.train.extras import Extra
 
 __all__ = ["Average"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from secateur.errors import InputError, SecateurError, WeightsError, first_line
+from secateur.core.errors import InputError, SecateurError, WeightsError, first_line
 
 __all__ = ["FORMAT", "read", "same_run", "write"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError, first_line
 from secateur.data.types import DataSet
-from secateur.errors import InputError, first_line
 
 __all__ = ["choose_layout", "device_of", "first_look", "in_mode", "logits_of"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateur.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.train.common import device_of, in_mode, logits_of
 from secateur.train.extras import Extra
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.core.errors import InputError
 from secateur.data.types import AnySplit, DataSet
-from secateur.errors import InputError
 from secateur.train.common import device_of, first_look, in_mode, logits_of
 from secateur.train.history import Evaluation
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from secateur.core.errors import InputError
 from secateur.data.types import DataSet
-from secateur.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.train.averaging import Average
 from secateur.train.common import choose_layout, device_of, in_mode

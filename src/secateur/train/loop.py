@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.core.errors import SecateurError
 from secateur.data.types import DataSet
-from secateur.errors import SecateurError
 from secateur.train.augment import Draws, crop_and_flip, draw
 from secateur.train.common import logits_of
 from secateur.train.config import TrainConfig

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.train.extras import Extra
 
 __all__ = ["Mixup"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError, WeightsError
 from secateur.data.types import DataSet
-from secateur.errors import InputError, WeightsError
 from secateur.train import checkpoint
 from secateur.train.common import in_mode
 from secateur.train.config import TrainConfig

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from secateur.core.processes import TERMINATED, with_scratch
 from secateur.recipe.folder import read_state
 from secateur.recipe.load import load_recipe
-from secateur.together import TERMINATED, with_scratch
 
 __all__ = ["Job", "JobEvent", "cores", "run_jobs"]
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import InputError, SecateurError
+from secateur.core.errors import InputError, SecateurError
 from secateur.recipe.load import load_recipe
 from secateur.recipe.overrides import aim, override, shortcuts
 from secateur.recipe.schema import Recipe, StepEntry

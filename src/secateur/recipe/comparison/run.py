@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import DataError, InputError
-from secateur.reading import read_bytes
+from secateur.core.errors import DataError, InputError
+from secateur.core.processes import scratch
+from secateur.core.reading import read_bytes
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
@@ -20,8 +21,7 @@ from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe
 from secateur.recipe.records import LARGEST, ComparisonPlan, read_record
 from secateur.recipe.schema import Recipe
-from secateur.together import scratch
-from secateur.trust import digest_of, home_of, permit_folder, permit_recipe, record
+from secateur.recipe.trust import digest_of, home_of, permit_folder, permit_recipe, record
 
 __all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
 
@@ -218,8 +218,8 @@ def _run_all(
 def _result(
     folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any], *, trust: bool
 ) -> Comparison:
-    from secateur.measure import machine
-    from secateur.report.comparison import write_comparison
+    from secateur.recipe.comparison.page import write_comparison
+    from secateur.timing import machine
 
     rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed, trust=trust)
     result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from secateur.errors import DataError
+from secateur.core.errors import DataError
 from secateur.recipe.comparison.plan import DENSE
 from secateur.recipe.files import read_json
 from secateur.recipe.records import StepRecord, problem, read_record
@@ -19,8 +19,8 @@ from secateur.recipe.records import StepRecord, problem, read_record
 if TYPE_CHECKING:
     from torch import nn
 
-    from secateur.measure import Timing
     from secateur.recipe.runner import RunResult
+    from secateur.timing import Timing
 
 __all__ = ["RESULTS", "Comparison", "Row", "measure_runs"]
 
@@ -44,7 +44,7 @@ class Row:
         compression: Parameters of the dense network / parameters.
         forward_ms: Median time of a forward pass of one image.
         backward_ms: Median time of the backward pass alone.
-        energy_mj: Energy of one image in millijoules, by the model of `secateur.measure.energy`: an estimate.
+        energy_mj: Energy of one image in millijoules, by the model of `secateur.cost.energy`: an estimate.
         netscore: NetScore of accuracy, parameters and MACs.
         weight_bytes: Bytes of the weights on disk, in the smallest form that the run wrote.
         epochs: Epochs of training after the dense network.
@@ -160,15 +160,15 @@ def _final(run: RunResult) -> nn.Module:
 
 
 def _times(networks: Mapping[str, nn.Module], image: Any, budget_s: float) -> tuple[Timing, ...]:
-    from secateur.measure import latency
+    from secateur.timing import latency
 
     return latency(networks, image, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
 
 
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
-    from secateur.measure import netscore, nonzero_params, size_on_disk
-    from secateur.measure.counts import count
-    from secateur.measure.energy import energy
+    from secateur.cost import netscore, nonzero_params, size_on_disk
+    from secateur.cost.counts import count
+    from secateur.cost.energy import energy
     from secateur.train import evaluate
 
     inputs = run.data.sample(2, split="test")

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from secateur.together import TERMINATED, Terminated, end_on_sigterm, forks_follow
+from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow
 
 __all__ = ["main"]
 
@@ -35,7 +35,7 @@ def main(recipe: str, folder: str, trust: str = "") -> int:
 
 
 def _work(recipe: str, folder: str, *, trust: bool) -> int:
-    from secateur.errors import SecateurError
+    from secateur.core.errors import SecateurError
     from secateur.recipe import load_recipe, resume, run
 
     def tell(event: Any) -> None:

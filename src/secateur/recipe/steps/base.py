@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from secateur.core.registry import Registry
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.schema import Recipe, Settings
-from secateur.registry import Registry
 
 if TYPE_CHECKING:
     from secateur.data import DataSet

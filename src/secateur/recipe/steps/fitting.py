@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import Context, State, StepResult
 from secateur.recipe.steps.penalties import PenaltySettings, as_list
 from secateur.recipe.steps.weights import save_weights
-from secateur.sparsify.masks import HoldMasks
-from secateur.sparsify.rewinding import Snapshot
+from secateur.sparsity.masks import HoldMasks
+from secateur.sparsity.rewinding import Snapshot
 from secateur.train import Extra, History, TrainConfig, evaluate, fit
 
 __all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "train", "weights_file"]

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import cut_again, keep_cut
@@ -60,7 +60,7 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        from secateur.layers import removable, remove_layers
+        from secateur.cut.layers import removable, remove_layers
 
         model, inputs = state.models[state.current], context.images(2)
         seed = derive_seed(context.recipe.seed, context.step)

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from torch import nn
 
-from secateur.measure.deployment import Deployment
-from secateur.measure.timings import Timing
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.runtimes import RUNTIMES
 from secateur.runtimes.base import need
+from secateur.timing.deployment import Deployment
+from secateur.timing.timings import Timing
 
 __all__ = ["Measure", "MeasureSettings"]
 
@@ -90,8 +90,8 @@ class Measure(Step[MeasureSettings]):
         return state, StepResult(summary=_summary(networks), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
-        from secateur.measure import measurement
-        from secateur.measure.counts import count
+        from secateur.cost.counts import count
+        from secateur.timing import measurement
         from secateur.train import evaluate
 
         inputs = context.images(1, split="test")
@@ -103,10 +103,10 @@ def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
 ) -> tuple[tuple[Timing, ...], tuple[Deployment, ...]]:
     """Times the networks in every runtime, and scores them there."""
-    from secateur.measure import latency
-    from secateur.measure.candidates import candidates
-    from secateur.measure.deployment import deployments
-    from secateur.measure.quality import scores
+    from secateur.timing import latency
+    from secateur.timing.candidates import candidates
+    from secateur.timing.deployment import deployments
+    from secateur.timing.quality import scores
 
     images = context.images(max(config.batches), split="test")
     calibration = context.images(config.calibration) if config.int8 else None
@@ -136,7 +136,7 @@ def _failed(lines: Sequence[Deployment]) -> list[str]:
 
 def _slower(timings: tuple[Timing, ...]) -> list[str]:
     """A note on settings in which the pruned network took clearly longer than the dense one."""
-    from secateur.measure import speedups
+    from secateur.timing import speedups
 
     if not any(timing.model == "dense" for timing in timings):
         return []

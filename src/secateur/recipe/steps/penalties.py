@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 from torch import Tensor, nn
 
-from secateur.errors import InputError, nearest
+from secateur.core.errors import InputError, nearest
 from secateur.recipe.schema import Settings
-from secateur.sparsify import PENALTIES, Penalty
+from secateur.sparsity import PENALTIES, Penalty
 
 __all__ = ["PenaltySettings", "as_list"]
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from secateur.errors import InputError
-from secateur.measure.counts import MEASURES
-from secateur.reading import LARGEST_JSON
+from secateur.core.errors import InputError
+from secateur.core.reading import LARGEST_JSON
+from secateur.core.types import Counts, Target
+from secateur.cost.counts import MEASURES
 from secateur.recipe.files import write_json
 from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.sparsify.masks import follow
-from secateur.types import Counts, Target
+from secateur.sparsity.masks import follow
 
 if TYPE_CHECKING:
+    from secateur.cut.pruned import Pruned
     from secateur.graph.groups import Group
-    from secateur.pruned import Pruned
 
 __all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "known_runtime", "left",
            "one_amount", "pinned_layers", "target_of"]  # fmt: skip
@@ -192,7 +192,7 @@ class Prune(Step[PruneSettings]):
 
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        from secateur.api import prune
+        from secateur.cut.prune import prune
 
         current = state.models[state.current]
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration"}) | {"target": config.target}
@@ -223,7 +223,7 @@ def keep_cut(
         wording: What was asked for.
         pinned: Layers that stay as they are, each with the reason.
     """
-    from secateur.measure.counts import count
+    from secateur.cost.counts import count
     from secateur.report import block_rows, layer_rows
     from secateur.train import evaluate
 
@@ -258,8 +258,8 @@ def keep_cut(
 
 def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     """The state after a cut that was kept: the same network is cut by the last part of the plan."""
-    from secateur.api import apply
-    from secateur.plan import Plan
+    from secateur.core.plan import Plan
+    from secateur.cut.prune import apply
 
     cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
     plan = Plan.from_dict(cut.plan)

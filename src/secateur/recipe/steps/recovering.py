@@ -52,7 +52,7 @@ class RecoverSettings(Settings):
     @field_validator("method")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.errors import UnknownNameError
+        from secateur.core.errors import UnknownNameError
         from secateur.recovery import METHODS
 
         if name not in METHODS:
@@ -168,7 +168,7 @@ class Select(Step[SelectSettings]):
 
     def run(self, context: Context, state: State, config: SelectSettings) -> tuple[State, StepResult]:
         """Chooses on the current network and cuts it."""
-        from secateur.api import apply
+        from secateur.cut.prune import apply
         from secateur.recovery import select
 
         current = state.models[state.current]

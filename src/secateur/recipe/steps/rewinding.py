@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into, read_weights, save_weights
-from secateur.sparsify.masks import apply_masks
-from secateur.sparsify.rewinding import fresh, rewind
+from secateur.sparsity.masks import apply_masks
+from secateur.sparsity.rewinding import fresh, rewind
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
@@ -121,7 +121,7 @@ class Scratch(Step[ScratchSettings]):
 
 def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
     """How long to train, for the budget that is to be equal."""
-    from secateur.measure.counts import count
+    from secateur.cost.counts import count
 
     epochs = config.epochs if config.epochs != "auto" else epochs_before(context, "pruned")
     epochs = epochs or config.train_config(len(context.data.train)).epochs

@@ -31,8 +31,8 @@ class Score(Step[ScoreSettings]):
 
     def run(self, context: Context, state: State, config: ScoreSettings) -> tuple[State, StepResult]:
         """Scores the pruned network (the dense one where nothing was pruned so far)."""
-        from secateur.measure import netscore, nonzero_params
-        from secateur.measure.counts import count
+        from secateur.cost import netscore, nonzero_params
+        from secateur.cost.counts import count
         from secateur.train import evaluate
 
         model = state.models[state.current]

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field, field_validator
 from torch import nn
 
-from secateur.deploy import ExportCheck
-from secateur.deploy.formats import FORMATS
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.export import ExportCheck
+from secateur.export.formats import FORMATS
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
@@ -78,8 +78,8 @@ def _files(config: ExportSettings) -> list[tuple[str, bool]]:
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
-    from secateur.deploy import export
-    from secateur.deploy.scored import scored
+    from secateur.export import export
+    from secateur.export.scored import scored
 
     images = context.images(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{FORMATS[to].suffix}"

@@ -9,17 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from secateur.artifact import atomically
-from secateur.errors import InputError
+from secateur.core.errors import InputError
+from secateur.cut.artifact import atomically
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
-from secateur.sparsify import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
-from secateur.sparsify.masks import copied, load_masks, save_masks
-from secateur.sparsify.patterns import parse_pattern
-from secateur.sparsify.scores import WEIGHT_CRITERIA
-from secateur.sparsify.weights import sparse
+from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
+from secateur.sparsity.masks import copied, load_masks, save_masks
+from secateur.sparsity.patterns import parse_pattern
+from secateur.sparsity.scores import WEIGHT_CRITERIA
+from secateur.sparsity.weights import sparse
 from secateur.train import evaluate
 
 __all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
@@ -30,7 +30,7 @@ FILE = "model.sdc"
 
 
 class SparsifySettings(Settings):
-    """Settings of `secateur.sparsify.sparsify`; one of ``ratio``, ``ratios``, ``std`` and an n:m pattern.
+    """Settings of `secateur.sparsity.sparsify`; one of ``ratio``, ``ratios``, ``std`` and an n:m pattern.
 
     Attributes:
         ratio: Share of all weights to remove, with those that earlier steps removed; a later step raises it.
@@ -132,7 +132,7 @@ def _result(context: Context, state: State, found: Sparse, asked: str) -> StepRe
 
 
 class LearnCompressSettings(TrainSettings):
-    """Settings of LC: those of a step that trains, and those of `secateur.sparsify.LC`.
+    """Settings of LC: those of a step that trains, and those of `secateur.sparsity.LC`.
 
     Attributes:
         ratio: Share of all weights to remove.

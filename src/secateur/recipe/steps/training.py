@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from secateur.errors import InputError
+from secateur.core.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from secateur.errors import WeightsError
+from secateur.core.errors import WeightsError
 from secateur.models.safetensors_file import read_safetensors
 from secateur.recipe.records import REMEDY
 

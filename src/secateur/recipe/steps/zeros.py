@@ -12,7 +12,7 @@ __all__ = ["RemoveZeros", "RemoveZerosSettings"]
 
 
 class RemoveZerosSettings(Settings):
-    """Settings of `secateur.sparsify.zeros.remove_zeros`.
+    """Settings of `secateur.sparsity.zeros.remove_zeros`.
 
     Attributes:
         below: Size under which a weight counts as zero.
@@ -33,14 +33,14 @@ class RemoveZeros(Step[RemoveZerosSettings]):
 
     def run(self, context: Context, state: State, config: RemoveZerosSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is."""
-        from secateur.sparsify.zeros import remove_zeros
+        from secateur.sparsity.zeros import remove_zeros
 
         pruned = remove_zeros(state.models[state.current], context.images(2), below=config.below)
         return keep_cut(context, state, pruned, str(config), [])
 
     def restore(self, context: Context, state: State, config: RemoveZerosSettings) -> State:
         """Removes the same again: it follows from the weights alone."""
-        from secateur.sparsify.zeros import remove_zeros
+        from secateur.sparsity.zeros import remove_zeros
 
         pruned = remove_zeros(state.models[state.current], context.images(2), below=config.below)
         return after_cut(state, pruned)

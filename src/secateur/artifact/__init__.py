@@ -1,5 +1,0 @@
-"""Artifacts: a pruned network in a folder, from which it is loaded anywhere and from which nothing else can come."""
-
-from secateur.artifact.folder import atomically, load, read_inputs, read_plan, save
-
-__all__ = ["atomically", "load", "read_inputs", "read_plan", "save"]

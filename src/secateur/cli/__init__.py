@@ -1,0 +1,1 @@
+"""The command line; :mod:`secateur.cli.main` is where it starts."""

@@ -1,0 +1,109 @@
+"""`secateur export` and `secateur report`: what is handed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from secateur.cli.commands.networks import Opened, labelled
+from secateur.cli.commands.show import busy, say, size
+from secateur.core.errors import InputError
+from secateur.recipe.files import disk_errors
+
+if TYPE_CHECKING:
+    from secateur.export import ExportCheck
+
+__all__ = ["Wish", "export", "report"]
+
+_CALIBRATION = 256
+_COMPARED = 64
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What kind of file is wanted.
+
+    Attributes:
+        to: The format; ``None`` for what the file's ending says.
+        int8: Whether to quantise.
+        calibration: Data set with whose training images to quantise; ``None`` for ``data``.
+        data: Data set on whose test images to check and score; ``None`` for ``calibration``, or the run's.
+        images: Test images for the accuracy; ``None`` for all.
+    """
+
+    to: str | None = None
+    int8: bool = False
+    calibration: str | None = None
+    data: str | None = None
+    images: int | None = None
+
+
+def export(opened: Opened, path: Path, wish: Wish) -> None:
+    """Exports a network to ``path`` and says how well the file agrees with it, and its accuracy on labelled images.
+
+    Raises:
+        InputError: Quantisation without images to calibrate on.
+        SecateurError: What exporting raises.
+    """
+    from secateur.export import export as write
+    from secateur.export.formats import format_of
+    from secateur.export.scored import scored
+
+    to = format_of(path, wish.to)
+    data = labelled([opened], wish.data or wish.calibration, opened.inputs)
+    images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
+    with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
+        check = write(
+            opened.model,
+            opened.inputs[:1],
+            path,
+            to=to,
+            calibration=_calibration(opened, wish) if wish.int8 else None,
+            check_inputs=opened.inputs if images is None else images,
+        )
+    _tell(check, "random inputs" if images is None else "test images")
+    if data is not None and wish.images != 0:
+        check = scored(check, data, images=wish.images)
+        say(f"In {check.runtime}: {check.top1:.2f} % of {check.scored:,} test images right, loss {check.loss:.4f}.")
+
+
+def _calibration(opened: Opened, wish: Wish) -> Tensor:
+    data = labelled([opened], wish.calibration or wish.data, opened.inputs)
+    if data is None:
+        raise InputError(
+            "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
+        )
+    return data.sample(min(_CALIBRATION, len(data.train)), split="train")
+
+
+def _tell(check: ExportCheck, kind: str) -> None:
+    batch = "any batch size" if check.dynamic_batch else f"batch size {check.batches[0]} only"
+    agreement = f"{100 * check.same_labels:.0f} % same labels, largest difference {check.max_difference:.1e}"
+    precision = ""
+    if check.int8:
+        precision = f" int8 (calibrated on {check.calibration} images)"
+        agreement += "" if check.snr_db is None else f", signal-to-noise ratio {check.snr_db:.1f} dB"
+    say(
+        f"{check.path}: {size(check.bytes)}, {check.format}{precision} for {batch}. "
+        f"Checked with {check.runtime} on {check.images} {kind}: {agreement}."
+    )
+
+
+def report(folder: Path, picture: Path | None) -> None:
+    """Writes ``report.html`` from the finished steps of a run, and a picture if one is asked for."""
+    from secateur.recipe.files import write_json
+    from secateur.recipe.folder import RunFolder
+    from secateur.recipe.results import collect
+    from secateur.report import picture as draw
+    from secateur.report import write_report
+
+    run = RunFolder.open(folder)
+    results = collect(run.recipe(), run.about, folder, run.done())
+    with disk_errors(folder):
+        write_json(folder / "results.json", results)
+        written = [write_report(results, folder / "report.html")]
+        written += [draw(results, picture)] if picture is not None else []
+    say(", ".join(map(str, written)))

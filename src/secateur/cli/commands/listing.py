@@ -1,0 +1,75 @@
+"""`secateur recipes`, `criteria`, `models`, `datasets` and `runtimes`: what there is by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from secateur.cli.commands.show import console, table
+from secateur.core.errors import InputError
+
+__all__ = ["criteria", "datasets", "models", "recipes", "runtimes"]
+
+
+def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
+    rows = list(rows)
+    if pattern is not None:
+        known = [row[0] for row in rows]
+        rows = [row for row in rows if pattern.lower() in " ".join(row).lower()]
+        if not rows:
+            raise InputError(f"Nothing here has {pattern!r} in it. Known: {', '.join(known)}.")
+    console().print(table(columns, rows, words=range(len(columns)), fold=range(1, len(columns))))
+
+
+def recipes(pattern: str | None) -> None:
+    """Lists the built-in recipes with their steps."""
+    from secateur.recipe import builtin_recipes
+
+    rows = [[entry.name, ", ".join(entry.steps), entry.description] for entry in builtin_recipes()]
+    _show(["Recipe", "Steps", "What it does"], rows, pattern)
+
+
+def criteria(pattern: str | None) -> None:
+    """Lists the criteria with what they need and their sources."""
+    from secateur.criteria import CRITERIA, needed_data
+
+    rows = [[c.name, c.summary, needed_data(c) or "–", c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
+    _show(["Criterion", "What it scores", "Data", "Source"], rows, pattern)
+
+
+def models(pattern: str | None) -> None:
+    """Lists the built-in networks."""
+    from secateur.models import MODELS
+
+    rows = [[m.name, m.summary, "×".join(map(str, m.shape)), str(m.classes)] for m in (MODELS[name] for name in MODELS)]
+    rows += [
+        ["torchvision:NAME", "any classification network of torchvision", "", ""],
+        ["timm:NAME", "any network of timm", "", ""],
+        ["package.module:factory", "your own function that returns a network", "", ""],
+    ]
+    _show(["Network", "What it is", "Input", "Classes"], rows, pattern)
+
+
+def datasets(pattern: str | None) -> None:
+    """Lists the data sets."""
+    from secateur.data import DATASETS
+
+    rows = [
+        [name, entry.summary, f"{name}:PATH ({entry.needs})" if entry.needs else name]
+        for name, entry in ((name, DATASETS[name]) for name in DATASETS)
+    ]
+    _show(["Data set", "What it is", "How to name it"], rows, pattern)
+
+
+def runtimes(pattern: str | None) -> None:
+    """Lists the runtimes with the file format each reads, whether it has int8, and its version or how to get it."""
+    from secateur.export.formats import FORMATS
+    from secateur.runtimes import RUNTIMES, installed
+    from secateur.runtimes.base import install_command
+
+    rows = []
+    for runtime in (RUNTIMES[name] for name in RUNTIMES):
+        format_ = FORMATS[runtime.format] if runtime.format else None
+        int8 = "yes" if format_ and format_.quantise else "–"
+        state = runtime.version() if installed(runtime) else install_command(runtime.extra)
+        rows.append([runtime.name, runtime.summary, runtime.format or "–", int8, str(runtime.step), state])
+    _show(["Runtime", "What it is", "Format", "int8", "Width step", "Installed, or how to"], rows, pattern)

@@ -1,0 +1,102 @@
+"""The tables of `secateur measure`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secateur.cli.commands.show import console, error, integer, ratio, say, share, size, table
+from secateur.runtimes import RUNTIMES
+from secateur.timing import Measurement, Timing, machine, speedups
+from secateur.timing.candidates import named
+from secateur.timing.deployment import Deployment
+
+__all__ = ["foot", "runs", "sizes", "times"]
+
+
+def sizes(networks: Mapping[str, Measurement], files: Mapping[str, int]) -> Any:
+    """What networks are, whatever runs them."""
+    rows = [
+        [name, integer(m.params), integer(m.macs), size(m.weight_bytes), size(m.peak_memory_bytes)]
+        for name, m in networks.items()
+    ]
+    rows += [[file, "–", "–", size(on_disk), "–"] for file, on_disk in files.items()]
+    return table(["Network", "Parameters", "MACs per sample", "On disk", "Peak memory"], rows)
+
+
+def runs(lines: Sequence[Deployment]) -> Any:
+    """What each runtime loads, and how well it does there."""
+    columns = ["Runtime", "Network", "On disk", "Differs by"]
+    scored = any(line.top1 is not None for line in lines)
+    rows = []
+    for line in sorted(lines, key=lambda line: [one.runtime for one in lines].index(line.runtime)):
+        name = named(line.network, line.precision)
+        differs = "–" if line.difference is None else f"{line.difference:.1e}"
+        row = [line.runtime, name, "failed" if line.problem else size(line.bytes), differs]
+        if scored:
+            row += [share(line.top1), "–" if line.loss is None else f"{line.loss:.4f}", integer(line.images)]
+        rows.append(row)
+    return table([*columns, *(["Accuracy", "Loss", "Images"] if scored else [])], rows, words=(0, 1))
+
+
+def times(timings: Sequence[Timing], reference: str) -> Any:
+    """How long each took, setting by setting, and the speed-up over the reference in the same rounds."""
+    measured = any(t.model == reference for t in timings)
+    found = speedups(timings, reference) if measured else ()
+    ratios = {(s.model, s.runtime, s.direction, s.batch): s.ratio for s in found}
+    apart = any(t.processes for t in timings)
+    rows = []
+    for t in sorted(timings, key=lambda t: _order(t, timings)):
+        spread, factor = t.spread_ms, ratios.get((t.model, t.runtime, t.direction, t.batch))
+        over = "–" if factor is None else f"{ratio(factor.median)} ({factor.q25:.2f}–{factor.q75:.2f})"
+        rows.append(
+            [
+                t.runtime,
+                t.direction + "*" * (apart and not t.processes),
+                str(t.batch),
+                t.model,
+                f"{spread.median:.3f}",
+                f"{spread.q25:.3f}–{spread.q75:.3f}",
+                over,
+            ]
+        )
+    columns = ["Runtime", "Pass", "Batch", "Network", "ms per\ncall", "Quartiles", f"Speed-up\nover {reference}"]
+    return table(columns, _once(rows, 3), words=(0, 1, 3))
+
+
+def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, failed: Sequence[Deployment]) -> None:
+    """How it was measured, and in full what did not work."""
+    here = machine()
+    versions = ", ".join(dict.fromkeys(RUNTIMES[name].version() for name in runtimes))
+    say(
+        f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}{_where(timings)}, on "
+        f"{here.cpu} ({here.cores} cores); {versions}."
+    )
+    for line in failed:
+        console().print()
+        error(line.problem, label=f"{named(line.network, line.precision)} in {line.runtime}")
+
+
+def _where(timings: Sequence[Timing]) -> str:
+    if not any(t.processes for t in timings):
+        return ""
+    together = "; those marked * in the calling one" if any(not t.processes for t in timings) else ""
+    return f", each network in a fresh process of its own{together}"
+
+
+def _order(timing: Timing, timings: Sequence[Timing]) -> tuple[int, bool, int, int]:
+    runtimes = list(dict.fromkeys(t.runtime for t in timings))
+    models = list(dict.fromkeys(t.model for t in timings))
+    backward = timing.direction == "backward"
+    return runtimes.index(timing.runtime), backward, timing.batch, models.index(timing.model)
+
+
+def _once(rows: Sequence[list[str]], columns: int) -> list[list[str]]:
+    """Leaves out what the line before says already in the first columns, so that settings stand out."""
+    before: list[str] = []
+    shown = []
+    for row in rows:
+        same = row[:columns] == before
+        before = row[:columns]
+        shown.append([*([""] * columns if same else before), *row[columns:]])
+    return shown

@@ -1,0 +1,222 @@
+"""`secateur measure`: several networks side by side, in every runtime, timed in turn."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from secateur.cli.commands import measured
+from secateur.cli.commands.networks import Opened, labelled, open_network, open_run
+from secateur.cli.commands.show import busy, console
+from secateur.core.batches import resize
+from secateur.core.errors import InputError, SecateurError
+from secateur.cost.counts import count
+from secateur.runtimes import RUNTIMES, installed
+from secateur.runtimes.base import need
+from secateur.timing import Measurement, Timing, latency, measurement
+from secateur.timing.candidates import Candidate, candidates
+from secateur.timing.deployment import deployments
+from secateur.timing.entrants import Entrant, file_bytes, runtimes_of, stem
+from secateur.timing.quality import scores
+
+if TYPE_CHECKING:
+    from secateur.data import DataSet
+    from secateur.train import Evaluation
+
+__all__ = ["Plan", "choose", "measure"]
+
+_CALIBRATION = 256
+_SLOW_TO_START = "compiled"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How `measure` measures.
+
+    Attributes:
+        runtimes: Where; installed ones.
+        batches: Images per call.
+        threads: Threads inside an operator.
+        rounds: Rounds at most.
+        budget_s: Seconds for all rounds.
+        backward: Whether to time the backward pass in PyTorch.
+        processes: Fresh processes per network and setting; 0 for this one.
+        int8: Whether to write int8 files too.
+        images: Test images for the accuracy; ``None`` for all.
+    """
+
+    runtimes: tuple[str, ...]
+    batches: tuple[int, ...] = (1, 32)
+    threads: int = 1
+    rounds: int = 30
+    budget_s: float = 20.0
+    backward: bool = True
+    processes: int = 1
+    int8: bool = False
+    images: int | None = None
+
+
+def choose(names: Sequence[str]) -> tuple[str, ...]:
+    """Runtimes by name; without names every installed one but ``compiled``, which takes a minute to start.
+
+    Raises:
+        UnknownNameError: With the nearest names.
+        InputError: A named one is not installed; with the command that installs it.
+    """
+    for name in names:
+        need(RUNTIMES[name].packages, RUNTIMES[name].extra, f"The runtime {name!r}")
+    found = names or [name for name in RUNTIMES if installed(RUNTIMES[name]) and name != _SLOW_TO_START]
+    return tuple(sorted(dict.fromkeys(found), key=lambda name: (name != "pytorch", name)))
+
+
+def measure(
+    sources: Sequence[str],
+    plan: Plan,
+    *,
+    weights: str | None = None,
+    shape: tuple[int, ...] | None = None,
+    data: str | None = None,
+    trust: bool = False,
+) -> None:
+    """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
+    files = [source for source in sources if runtimes_of(source)]
+    networks = _open(sources, weights, shape, trust)
+    inputs = networks[0].inputs if networks else _inputs_of(shape)
+    _check(networks, files, inputs)
+    images = labelled(networks, data, inputs)
+    if plan.int8 and images is None:
+        raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
+    show, reference = console(), _reference(sources, networks)
+    numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
+    show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))
+    show.print()
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, busy("Writing networks …") as now:
+        found = []
+        for one in _ready(networks, files, inputs, plan, Path(folder), images, trust):
+            found.append(one)
+            now(f"Writing networks: {one.name} for {one.runtime} is done …")
+        now(f"Timing {len(found)} networks in shuffled rounds …")
+        timings = _timings(found, inputs, plan)
+        now(f"Scoring {len(found)} networks …")
+        scored = scores(found, images, images=plan.images, threads=plan.threads) if images is not None else {}
+    _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored)
+
+
+def _tell(
+    found: Sequence[Candidate],
+    timings: Sequence[Timing],
+    plan: Plan,
+    *,
+    reference: str,
+    numbers: Mapping[str, Measurement],
+    scored: Mapping[tuple[str, str], Evaluation],
+) -> None:
+    params = {name: m.params for name, m in numbers.items() if m.params is not None}
+    lines = deployments(found, timings, reference=reference, params=params, evaluations=scored)
+    show = console()
+    if any(line.difference is not None or line.top1 is not None or line.problem for line in lines):
+        show.print(measured.runs(lines))
+        show.print()
+    if timings:
+        show.print(measured.times(timings, reference))
+        show.print()
+    measured.foot(timings, [line.runtime for line in lines], plan.threads, [line for line in lines if line.problem])
+
+
+def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None, trust: bool) -> list[Opened]:
+    """Opens all but the files; a run's folder alone stands for its dense and its pruned network."""
+    if len(sources) == 1 and (Path(sources[0]) / "recipe.yaml").is_file():
+        return open_run(Path(sources[0]), trust=trust)
+    names = [source for source in sources if not runtimes_of(source)]
+    return [open_network(n, weights=None if Path(n).is_dir() else weights, shape=shape, trust=trust) for n in names]
+
+
+def _inputs_of(shape: tuple[int, ...] | None) -> Tensor:
+    import torch
+
+    if shape is None:
+        raise InputError("--input-shape is needed to run a file alone: the shape of one sample, like 3,32,32.")
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _check(networks: Sequence[Opened], files: Sequence[str], inputs: Tensor) -> None:
+    names = [*(network.name for network in networks), *files]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name} is given twice.")
+    for file in files:
+        if not Path(file).is_file():
+            raise InputError(f"There is no file {file!r}.")
+    for network in networks:
+        if network.inputs.shape != inputs.shape:
+            first, other = (tuple(t.shape[1:]) for t in (inputs, network.inputs))
+            raise InputError(
+                f"{network.name} takes samples of shape {other} and {networks[0].name} of {first}; "
+                "to compare them give both the same with --input-shape."
+            )
+
+
+def _reference(sources: Sequence[str], networks: Sequence[Opened]) -> str:
+    return stem(sources[0]) if runtimes_of(sources[0]) else networks[0].name
+
+
+def _ready(
+    networks: Sequence[Opened],
+    files: Sequence[str],
+    inputs: Tensor,
+    plan: Plan,
+    folder: Path,
+    images: DataSet | None,
+    trust: bool,
+) -> Iterator[Candidate]:
+    """Writes the networks for every runtime, and asks the files which batch sizes they take."""
+    calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
+    checked = inputs if images is None else images.sample(32, split="test")
+    models = {network.name: network.model for network in networks}
+    made = candidates(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
+    for one in made:
+        yield _tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one
+    for file in files:
+        for runtime in runtimes_of(file)[:1]:
+            yield _given(file, runtime, inputs, plan, trust)
+
+
+def _given(file: str, runtime: str, inputs: Tensor, plan: Plan, trust: bool) -> Candidate:
+    """A file as a candidate for the batch sizes that it takes."""
+    name = stem(file)
+    program = RUNTIMES[runtime].open(Path(file), plan.threads, trust=trust)
+    entrants, refusal = [], ""
+    for batch in sorted({1, *plan.batches}):
+        try:
+            program.prepare(resize(inputs, batch))
+            entrants.append(Entrant(name, Path(file), runtime, batch, trust))
+        except SecateurError as error:
+            refusal = refusal or str(error)
+    if not entrants:
+        raise InputError(refusal)
+    return Candidate(name, runtime, entrants=tuple(entrants), bytes=file_bytes(file))
+
+
+def _tried(candidate: Candidate, inputs: Tensor, plan: Plan) -> Candidate:
+    """The candidate, or the reason why it does not run: a compiler may be missing."""
+    entrant = candidate.entrants[0]
+    try:
+        RUNTIMES[entrant.runtime].open(entrant.network, plan.threads)(resize(inputs, 1))
+    except Exception as error:  # the compiler's own classes are private
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return replace(candidate, entrants=(), problem=f"torch.compile failed: {words}")
+    return candidate
+
+
+def _timings(found: Sequence[Candidate], inputs: Tensor, plan: Plan) -> tuple[Timing, ...]:
+    entrants = [entrant for one in found for entrant in one.entrants if entrant.batch in (None, *plan.batches)]
+    if not entrants:
+        return ()
+    options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}
+    options |= {"budget_s": plan.budget_s, "backward": plan.backward, "processes": plan.processes}
+    return latency(entrants, inputs, **options)

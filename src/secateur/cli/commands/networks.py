@@ -1,0 +1,165 @@
+"""Networks as the command line names them: a model name, an artifact's folder, a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.errors import InputError
+
+if TYPE_CHECKING:
+    from secateur.data import DataSet
+
+__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
+
+IMAGENET_SHAPE = (3, 224, 224)
+_LARGEST_SAMPLE = 2**26
+"""Numbers in a sample that an artifact may ask for; its record may come from anybody."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network and what it can be called with.
+
+    Attributes:
+        name: What the user called it.
+        model: The network.
+        inputs: Two samples: images of the run's data set, or normal random numbers.
+        images: Real images to check an export on, if there are some.
+        data: The run's data set, if the network comes from a run.
+    """
+
+    name: str
+    model: nn.Module
+    inputs: Tensor
+    images: Tensor | None = None
+    data: DataSet | None = None
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """Reads ``3,224,224``: the shape of one sample.
+
+    >>> parse_shape("3,32,32")
+    (3, 32, 32)
+    """
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(part) for part in text.lower().replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(f"--input-shape wants whole numbers, like 3,224,224; got {text!r}.")
+    return shape
+
+
+def open_network(
+    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0, trust: bool = False
+) -> Opened:
+    """Opens what ``source`` names.
+
+    Args:
+        source: A folder of `secateur run`, a folder of `Pruned.save`, or a name for
+            `secateur.models.create`.
+        weights: A weights file, for a model name.
+        shape: Shape of one sample; by default what the network is known to take.
+        seed: Of random weights and inputs.
+        trust: Whether a run's folder may name any code, and an artifact take any memory.
+
+    Raises:
+        InputError: ``weights`` together with a folder.
+        SecateurError: What loading raises.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if weights is not None:
+            raise InputError(f"--weights goes with a model name; {source} is a folder with weights of its own.")
+        if (folder / "recipe.yaml").is_file():
+            return open_run(folder, trust=trust)[-1]
+        return _from_artifact(folder, shape, seed, trust)
+    from secateur.models import create
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create(source, weights=weights).eval()
+    return Opened(source, model, _random(shape or _known_shape(source, model), seed))
+
+
+def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
+    """Opens the dense network of a run and, if it has got so far, the pruned one (with that order)."""
+    from secateur.recipe.runner import reopen
+
+    run = reopen(folder, trust=trust)
+    images = run.data.sample(64, split="test")
+    roles = [role for role in ("dense", "pruned") if role in run.state.models]
+    return [Opened(role, run.state.models[role].eval(), images[:2], images, run.data) for role in roles]
+
+
+def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> DataSet | None:
+    """Opens the data set called ``data``, normalised as the first network wants it that is known to want something.
+
+    Args:
+        networks: What will run on it.
+        data: Its name; ``None`` for that of a run that a network comes from.
+        inputs: Example inputs; images get their size.
+    """
+    if data is None:
+        return next((network.data for network in networks if network.data is not None), None)
+    from secateur.data import load
+    from secateur.models import normalisation
+
+    found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
+    known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
+    return found.with_normalisation(*known) if known else found
+
+
+def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int, trust: bool) -> Opened:
+    import secateur
+
+    if not (folder / "plan.json").is_file():
+        raise InputError(
+            f"The folder {folder} holds neither a run (recipe.yaml) nor an artifact (plan.json). Give a "
+            "model name, or a folder made by `secateur run` or `secateur prune`."
+        )
+    model = secateur.load(folder, trust=trust)
+    shape = shape or _recorded_shape(folder)
+    if shape is None:
+        raise InputError(f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32.")
+    return Opened(str(folder), model.eval(), _random(shape, seed))
+
+
+def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
+    """Shape of one sample, from an artifact that was made with one tensor as its input.
+
+    Raises:
+        InputError: The record claims a size that no sample has.
+    """
+    from secateur.cut.artifact import read_inputs
+
+    found = read_inputs(folder)
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        return None
+    if found[0].numel() > _LARGEST_SAMPLE:
+        raise InputError(
+            f"{folder} was made for samples of shape {tuple(found.shape[1:])}; give a smaller --input-shape."
+        )
+    return tuple(found.shape[1:])
+
+
+def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:
+    from secateur.models import MODELS
+    from secateur.models.darknet import Darknet
+
+    if isinstance(model, Darknet):  # its .cfg says what it takes
+        return model.image
+    entry = MODELS.get(name)
+    return entry.shape if entry is not None else IMAGENET_SHAPE
+
+
+def _random(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))

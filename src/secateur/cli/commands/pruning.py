@@ -1,0 +1,218 @@
+"""`secateur prune` and `secateur inspect`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table
+from secateur.core.errors import InputError, SecateurError
+from secateur.core.types import Counts, Target, Unsupported
+from secateur.cut.pruned import Pruned
+
+__all__ = ["calibration", "inspect", "keep", "parse_amount", "parse_latency", "parse_step", "prune", "target"]
+
+
+def parse_amount(option: str, text: str | None) -> float | None:
+    """Reads ``0.5`` (a share), ``1200000``, ``1.2M``, ``1.2MB`` or ``50%``.
+
+    >>> parse_amount("--macs", "1.2M"), parse_amount("--macs", "50%"), parse_amount("--size", "800 kB")
+    (1200000.0, 0.5, 800000.0)
+    """
+    if text is None:
+        return None
+    factors = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "%": 0.01}
+    number, factor = text.strip().replace("_", ""), 1.0
+    if number[-2:].lower() in ("kb", "mb", "gb"):
+        number = number[:-1]
+    if number[-1:].lower() in factors:
+        number, factor = number[:-1], factors[number[-1].lower()]
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError(f"{option} wants a share up to 1 (0.5, 50%) or a count (1200000, 1.2M); got {text!r}.")
+    return value
+
+
+def parse_latency(text: str) -> dict[str, float]:
+    """Reads ``0.5`` or ``50%`` (a share), or ``12ms``, as the fields of a target.
+
+    >>> parse_latency("50%"), parse_latency("12 ms")
+    ({'latency': 0.5}, {'latency_ms': 12.0})
+    """
+    plain = text.strip().lower()
+    in_ms = plain.endswith("ms")
+    try:
+        value = parse_amount("--latency", plain.removesuffix("ms").strip() if in_ms else plain)
+    except InputError:
+        value = None
+    if value is None or (not in_ms and value > 1):
+        raise InputError(f"--latency wants a share up to 1 (0.5, 50%) or milliseconds (12ms); got {text!r}.")
+    return {"latency_ms" if in_ms else "latency": value}
+
+
+def target(
+    ratio: float | None, *, latency: str | None = None, where: Mapping[str, Any] | None = None, **amounts: str | None
+) -> Target | None:
+    """Reads the options that say how much is cut, by name (``macs="50%"``); exactly one has to be given.
+
+    Args:
+        ratio: Share of the units to remove.
+        latency: Time to keep.
+        where: Runtime, batch and threads that the latency is of; left out by commands that have no latency.
+        amounts: What else may be kept.
+    """
+    if where is not None:
+        amounts["latency"] = latency
+    options = {"ratio": ratio, **amounts}
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        *names, last = (f"--{name}" for name in options)
+        raise InputError(f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}.")
+    if where is not None and where.get("runtime") and latency is None:
+        raise InputError("--runtime says where --latency is measured; give --latency with it (0.5, 12ms).")
+    if ratio is not None:
+        return None
+    if latency is not None:
+        fields: Mapping[str, Any] = {**parse_latency(latency), **(where or {})}
+        return Target(**fields)
+    read: Mapping[str, Any] = {name: parse_amount(f"--{name}", text) for name, text in amounts.items()}
+    return Target(**read)
+
+
+def parse_step(text: str | None) -> int | str | None:
+    """Reads ``--round-to``: a number, or ``auto``.
+
+    >>> parse_step("16"), parse_step("auto")
+    (16, 'auto')
+    """
+    return int(text) if text is not None and text.strip().isdecimal() else text
+
+
+def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple[Tensor, Tensor]] | None:
+    """Batches of labelled images, scaled and normalised as the network expects; ``None`` without a data set.
+
+    Args:
+        opened: The network; one of a run brings its data set with it.
+        data: A data set as `secateur.data.load` takes it.
+        images: How many of the training images.
+    """
+    if images < 1:
+        raise InputError(f"--images is at least 1; got {images}.")
+    if data is None:
+        return None if opened.data is None else opened.data.labelled(images)
+    from secateur.data import load
+    from secateur.models import normalisation
+
+    side = opened.inputs.shape[-1] if opened.inputs.ndim == 4 else None
+    found, known = load(data, image_size=side), normalisation(opened.name)
+    fits = known is not None and len(known[0]) == found.shape[0]
+    return (found.with_normalisation(*known) if known and fits else found).labelled(images)
+
+
+def prune(opened: Opened, out: Path, **options: Any) -> None:
+    """Cuts, verifies, saves and shows what came of it."""
+    from secateur.cut.prune import prune as cut
+    from secateur.recipe.folder import refuse_used
+
+    refuse_used(out)
+    goal: Target | None = options.get("target")
+    in_runtime = f"Measuring layers and networks in {goal.runtime} …" if goal is not None and goal.measured else ""
+    with busy(in_runtime or "Cutting and verifying …"):
+        pruned = cut(opened.model, opened.inputs, **options)
+    keep(opened, pruned, out)
+
+
+def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
+    """Saves a cut and shows what came of it."""
+    from secateur.recipe.files import disk_errors
+
+    try:
+        with disk_errors(out):
+            pruned.save(out)
+    except SecateurError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # only ever an empty folder
+        raise
+    before, after, show = pruned.before, pruned.after, console()
+    rows = [
+        _row("Parameters", before.params, after.params),
+        _row("MACs per sample", before.macs, after.macs),
+        _row("Output channels", _channels(before), _channels(after)),
+    ]
+    show.print(table([opened.name, "Dense", "Pruned", "Change", "Dense / pruned"], rows))
+    show.print()
+    proof = pruned.verification
+    if proof is not None and proof.proven:
+        say(
+            f"Verified: differs from the masked dense network by {proof.max_relative_error:.1e} at most of what the "
+            f"input moves, in double precision (accepted: {proof.tolerance:.0e}); {pruned.backend} back end."
+        )
+    elif proof is not None:
+        error(f"nothing moves {', '.join(proof.unproven)}, so the cut is not proven.", label="Warning")
+    for note in pruned.notes:
+        say(f"Note: {note}")
+    _show_unsupported(pruned.unsupported)
+    say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
+
+
+def _row(name: str, before: int, after: int) -> list[str]:
+    factor = ratio(before / after) if after else "–"
+    return [name, integer(before), integer(after), change(before, after), factor]
+
+
+def _channels(counts: Counts) -> int:
+    return sum(layer.out_channels for layer in counts.layers)
+
+
+def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]) -> None:
+    """Shows layers, groups, and what is pinned and why."""
+    import numpy as np
+
+    from secateur.cut.analysis import analyse
+    from secateur.recipe.steps.pruning import pinned_layers
+
+    analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)
+    show, groups = console(), analysis.groups
+    counts = analysis.costs.counts(np.ones(groups.units, dtype=bool))
+    of = {layer: group.name for group in groups.items for layer in group.producers}
+    rows = [
+        [
+            layer.name or "(top level)",
+            layer.kind,
+            of.get(layer.name, "pinned"),
+            integer(layer.out_channels),
+            integer(layer.params),
+            integer(layer.macs),
+        ]
+        for layer in counts.layers
+    ]
+    show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, words=(0, 1, 2)))
+    show.print()
+    cut = [[g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"] for g in groups.items]
+    say(f"{len(cut)} groups, {groups.units:,} units", style="bold")
+    show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, fold=(3,)))
+    show.print()
+    shape = "×".join(map(str, opened.inputs.shape[1:]))
+    say(
+        f"{opened.name}, input {shape}: {integer(counts.params)} parameters, {integer(counts.macs)} "
+        "MACs per sample (1 MAC = 2 FLOPs)."
+    )
+    for pinned in pinned_layers(counts, groups.items):
+        say(f"Pinned (never cut): {pinned['layer']}: {pinned['reason']}.")
+    _show_unsupported(analysis.unsupported)
+
+
+def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
+    if not unsupported:
+        return
+    rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason] for u in unsupported]
+    columns = ["Operator without a rule", "Module", "Pinned parameters", "Reason"]
+    console().print(table(columns, rows, words=(0, 1), fold=(3,)))

@@ -1,0 +1,62 @@
+"""`secateur recover`: choose, cut and repair without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.pruning import calibration, keep
+from secateur.cli.commands.show import busy
+from secateur.core.errors import InputError
+from secateur.core.types import Target
+
+__all__ = ["recover"]
+
+
+def recover(
+    opened: Opened,
+    out: Path,
+    *,
+    data: str | None,
+    images: int,
+    method: str,
+    criterion: str | None,
+    ratio: float | None,
+    target: Target | None,
+    only: Sequence[str] | None,
+    ignore: Sequence[str],
+) -> None:
+    """Cuts by a criterion, or by what a repair makes good best, repairs, saves, and shows what came of it.
+
+    Raises:
+        InputError: No data set, or an unknown method.
+        SecateurError: What the cut and the repair raise.
+    """
+    from secateur.core.errors import UnknownNameError
+    from secateur.cut.prune import apply, prune
+    from secateur.recipe.folder import refuse_used
+    from secateur.recovery import METHODS, select
+    from secateur.recovery import recover as repair
+
+    refuse_used(out)
+    if method not in METHODS:
+        raise UnknownNameError("recovery method", method, METHODS)
+    batches = calibration(opened, data, images)
+    if batches is None:
+        raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
+    x = torch.cat([part for part, _ in batches])
+    model, inputs = opened.model, x[:2]
+    with busy("Choosing and cutting …") as now:
+        if criterion is None:
+            plan = select(model, x, ratio=ratio, target=target, only=only, ignore=ignore)
+            pruned = apply(model, plan, inputs)
+        else:
+            labelled = calibration(opened, data, images)
+            pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
+                           data=labelled)  # fmt: skip
+        now("Repairing …")
+        fixed = repair(pruned, x, dense=model, method=method)
+    keep(opened, fixed, out)

@@ -1,0 +1,84 @@
+"""`secateur sparsify`: single weights removed without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.show import change, console, integer, say, table
+from secateur.core.errors import InputError
+from secateur.recipe.files import disk_errors
+from secateur.recipe.folder import refuse_used
+from secateur.sparsity import Converted, Sparse, compress, convert_sparse
+from secateur.sparsity import sparsify as remove
+
+__all__ = ["amounts", "sparsify"]
+
+FILE, CONVERTED = "model.sdc", "converted.safetensors"
+
+
+def amounts(option: str, given: list[str] | None) -> float | dict[str, float] | None:
+    """Reads ``0.9``, or ``LAYER=0.9`` given several times.
+
+    >>> amounts("--ratio", ["0.9"]), amounts("--ratio", ["fc1=0.92", "fc2=0.5"])
+    (0.9, {'fc1': 0.92, 'fc2': 0.5})
+    """
+    if not given:
+        return None
+    found = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = float("nan")
+        if found[name] != found[name] or (len(given) > 1 and not equals):
+            raise InputError(f"{option} wants one number, or LAYER=NUMBER for every layer; got {' '.join(given)!r}.")
+    return found.get("", found)
+
+
+def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = False, **options: Any) -> None:
+    """Removes weights, saves an artifact and, with ``bits``, an entropy-coded file, and shows what is left.
+
+    With ``convert``, sparse products are timed too, and what wins is saved as ``converted.safetensors``.
+    """
+    refuse_used(out)
+    found = remove(opened.model, **options)
+    with disk_errors(out):
+        found.save(out, opened.inputs)
+        small = None if bits is None else compress(found.model, out / FILE, bits=bits)
+        faster = convert_sparse(found.model, opened.inputs[:1]) if convert else None
+        if faster is not None and faster.speedup is not None:
+            faster.save(out / CONVERTED)
+    _show(opened.name, found)
+    if small is not None:
+        say(
+            f"Compressed: {FILE}, {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than the "
+            f"{small.dense_bytes:,} of the weights."
+        )
+    if faster is not None:
+        _show_converted(faster)
+    say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
+
+
+def _show(name: str, found: Sparse) -> None:
+    show = console()
+    rows = [[x.name, integer(x.weights), integer(x.kept), change(x.weights, x.kept)] for x in found.layers]
+    rows.append(["All parameters", integer(found.params), integer(found.params_left),
+                 change(found.params, found.params_left)])  # fmt: skip
+    show.print(table([name, "Weights", "Not zero", "Change"], rows))
+    show.print()
+    say(f"{found.headline}.")
+    for note in found.notes:
+        say(f"Note: {note}")
+
+
+def _show_converted(found: Converted) -> None:
+    rows = [
+        [x.name, f"{x.sparsity:.1%}", x.product, "–" if x.speedup is None else f"{x.speedup.median:.2f}×"]
+        for x in found.layers
+    ]
+    console().print(table(["Layer", "Zeros", "Product", "Dense / best sparse time"], rows, words=(0, 2)))
+    console().print()
+    say(f"{found.headline}.")

@@ -1,0 +1,55 @@
+"""`secateur export` and `secateur runtimes`: argument parsing only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.options import Data, Pattern, Shape, Source, Trust, Weights, examples
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the application."""
+    app.command(
+        epilog=examples(
+            "export runs/first pruned.onnx",
+            "export runs/first small.xml --to openvino --int8",
+            "export resnet56 r56.tflite --weights r56.safetensors --int8 --calibration cifar10:PATH",
+        )
+    )(export)
+    app.command(epilog=examples("runtimes"))(runtimes)
+
+
+def export(
+    model: Source,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
+    to: Annotated[
+        str | None, typer.Option(help="onnx, openvino, litert, executorch or pt2; by default what PATH ends in.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
+    calibration: Annotated[
+        str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
+    ] = None,
+    data: Data = None,
+    images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
+    weights: Weights = None,
+    input_shape: Shape = None,
+    trust: Trust = False,
+) -> None:
+    """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
+    from secateur.cli.commands import exporting
+    from secateur.cli.commands.networks import open_network, parse_shape
+
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
+    exporting.export(opened, path, exporting.Wish(to, int8, calibration, data, images))
+
+
+def runtimes(text: Pattern = None) -> None:
+    """Lists the runtimes: which are installed, and how to install the others."""
+    from secateur.cli.commands import listing
+
+    listing.runtimes(text)

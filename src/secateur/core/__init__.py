@@ -1,0 +1,1 @@
+"""What every room stands on: errors, the registry, plans, files and inputs."""

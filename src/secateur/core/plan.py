@@ -1,0 +1,165 @@
+"""The plan: which indices of which parameter dimensions stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
+
+from secateur.core import arguments
+from secateur.core.errors import PlanError, first_line
+from secateur.core.reading import parse_json
+
+__all__ = ["Plan", "remember", "remembered"]
+
+FORMATS = (1, 2, 3)
+"""1: kept indices; 2: residual branches may be removed as well; 3: buffers of numbers that point at channels are
+renumbered. A plan is written in the lowest that holds it."""
+
+
+@arguments.checked
+@dataclass(frozen=True)
+class Plan:
+    """Kept indices, never dropped ones; only dimensions that lose entries are listed.
+
+    Attributes:
+        keep: Parameter or buffer name → dimension → kept indices in ascending order.
+        dense_shapes: Shape before the cut of every tensor in ``keep``.
+        provenance: How it came about (criterion, ratio or target, scope, versions …).
+        parts: The plans that it was composed of, each in the indices of the network before it; a network that
+            was pruned in several steps is cut again step by step.
+        removed: Names of the residual branches that go whole, in the order of execution.
+        replaced: Modules that stand for removed branches, and what takes their place (``identity``, ``relu``);
+            empty where the branches have no modules of their own.
+        indices: New values of buffers of whole numbers that point at channels of which some go.
+
+    >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    >>> plan
+    Plan(1 tensors cut, fc.weight: 2 of 3)
+    """
+
+    keep: Mapping[str, Mapping[int, tuple[int, ...]]]
+    dense_shapes: Mapping[str, tuple[int, ...]]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Plan, ...] = ()
+    removed: tuple[str, ...] = ()
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks that indices are ascending, in range and never none at all."""
+        for name, dims in self.keep.items():
+            shape = self.dense_shapes.get(name)
+            if shape is None:
+                raise PlanError(f"The plan cuts {name!r} but does not give its dense shape.")
+            for dim, kept in dims.items():
+                _check(name, dim, kept, shape)
+
+    def __repr__(self) -> str:
+        """One line: how many tensors, and the first cut."""
+        first = next(((n, d, k) for n, dims in self.keep.items() for d, k in dims.items()), None)
+        text = f", {first[0]}: {len(first[2])} of {self.dense_shapes[first[0]][first[1]]}" if first else ""
+        gone = f", branches removed: {', '.join(self.removed)}" if self.removed else ""
+        return f"Plan({len(self.keep)} tensors cut{text}{gone})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
+        shapes = {n: list(s) for n, s in self.dense_shapes.items()}
+        plain = {
+            "format": 3 if self.indices else 2 if self.removed else 1,
+            "keep": keep,
+            "dense_shapes": shapes,
+            "provenance": dict(self.provenance),
+        }
+        gone: dict[str, Any] = {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
+        if self.indices:
+            gone["indices"] = {name: list(numbers) for name, numbers in self.indices.items()}
+        return plain | gone | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
+
+    def to_json(self) -> str:
+        """JSON text."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Plan:
+        """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
+        if not isinstance(data, dict) or data.get("format") not in FORMATS:
+            got = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise PlanError(f"This is not a plan of format 1 to 3 (got {got!r}); newer plans need a newer Secateur.")
+        try:
+            keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
+            shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
+            if any(isinstance(part, dict) and part.get("parts") for part in data.get("parts", ())):
+                raise PlanError("The plan is damaged: its parts have parts of their own.")  # `after` lists all in one
+            parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
+            removed = tuple(map(str, data.get("removed", ())))
+            replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
+            indices = {str(n): tuple(map(int, v)) for n, v in dict(data.get("indices", {})).items()}
+            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"The plan is damaged: {type(error).__name__}: {first_line(error)}.") from error
+
+    @classmethod
+    @arguments.checked
+    def from_json(cls, text: str) -> Plan:
+        """Reads JSON text; raises :class:`PlanError` where it is damaged."""
+        return cls.from_dict(parse_json(text, "The plan", PlanError))
+
+    def after(self, first: Plan) -> Plan:
+        """The single plan that equals ``first`` and then this one (which counts in the cut network's indices)."""
+        keep: dict[str, dict[int, tuple[int, ...]]] = {n: dict(d) for n, d in first.keep.items()}
+        shapes = dict(self.dense_shapes) | dict(first.dense_shapes)
+        for name, dims in self.keep.items():
+            for dim, kept in dims.items():
+                earlier = keep.setdefault(name, {}).get(dim)
+                keep[name][dim] = tuple(earlier[i] for i in kept) if earlier is not None else kept
+        for name in self.keep:
+            if name not in first.dense_shapes:
+                shapes[name] = self.dense_shapes[name]
+        parts = (*(first.parts or (first,)), *(self.parts or (self,)))
+        removed, replaced = (*first.removed, *self.removed), {**first.replaced, **self.replaced}
+        indices = {**first.indices, **self.indices}
+        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices)
+
+
+def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:
+    if not 0 <= dim < len(shape):
+        raise PlanError(f"The plan cuts dimension {dim} of {name!r}, whose shape is {shape}.")
+    if not kept:
+        raise PlanError(f"The plan keeps nothing of dimension {dim} of {name!r}; at least one index has to stay.")
+    if any(a >= b for a, b in pairwise(kept)) or kept[0] < 0 or kept[-1] >= shape[dim]:
+        raise PlanError(
+            f"The plan's indices for dimension {dim} of {name!r} are not ascending within 0…{shape[dim] - 1}."
+        )
+
+
+ATTRIBUTE = "_secateur_plan"
+"""Attribute of a pruned network (never of the user's) that holds its plan."""
+
+
+def remember(model: nn.Module, plan: Plan) -> None:
+    """Writes a plan on a pruned network, so that a later cut counts in the indices of the first one.
+
+    Copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to keep
+    them.
+    """
+    object.__setattr__(model, ATTRIBUTE, plan)
+    if isinstance(model, GraphModule):
+        model.meta.setdefault(_USER_PRESERVED_ATTRIBUTES_KEY, {})[ATTRIBUTE] = plan
+
+
+def remembered(model: nn.Module) -> Plan | None:
+    """The plan of a network that was pruned, ``None`` for any other."""
+    found = getattr(model, ATTRIBUTE, None)
+    return found if isinstance(found, Plan) else None

@@ -1,0 +1,90 @@
+"""What must be cut together in a network, what it costs, and what cannot be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from secateur.core import arguments
+from secateur.core.checks import check_network
+from secateur.core.types import ExampleInputs, Unsupported
+from secateur.cost.counts import Costs
+from secateur.cut.selection import pinned_by_selection
+from secateur.graph.copies import plain_network
+from secateur.graph.flow import module_of
+from secateur.graph.groups import Groups, solve
+from secateur.graph.solve import clusters
+from secateur.graph.views import Also, labelled
+
+__all__ = ["Analysis", "analyse", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A network's groups, costs and what cannot be pruned.
+
+    Attributes:
+        groups: What must be cut together.
+        costs: Exact costs under any choice of units.
+        unsupported: What was pinned for want of a rule.
+        notes: What the user should know: parameters that no traced way through the network uses …
+    """
+
+    groups: Groups
+    costs: Costs
+    unsupported: tuple[Unsupported, ...]
+    notes: tuple[str, ...] = ()
+
+
+@arguments.checked
+def analyse(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    granularity: str = "auto",
+    also: Also | None = None,
+) -> Analysis:
+    """Traces ``model`` and finds what must be cut together.
+
+    Args:
+        model: Any network; it is not touched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        only: Names or patterns of modules whose output channels alone may be pruned.
+        ignore: Names or patterns of modules whose output channels are kept.
+        granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
+        also: Further methods of the network that have to work after the cut, each with what it is called with
+            (``{"embed": images}``); parameters that nothing traced uses stay whole.
+
+    Raises:
+        TraceError: The network cannot be traced.
+        UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
+    """
+    check_network(model, example_inputs)
+    model = plain_network(model)
+    found, notes = labelled(model, example_inputs, also)
+    groups = solve(found, pinned_by_selection(found, model, only, ignore), granularity)
+    return Analysis(groups, Costs(groups), unsupported(groups), notes)
+
+
+def unsupported(groups: Groups) -> tuple[Unsupported, ...]:
+    """Names what was pinned, and how many parameters hang on what it pinned."""
+    flow = groups.flow
+    if not flow.untraced:
+        return ()
+    cluster = clusters(flow.constraints, flow.constraints.edges)
+    sizes = {n: p.numel() for n, p in flow.traced.module.named_parameters()}
+    dims = {n: [v[0] for v in flow.tensors[n].dims.values()] for n in sizes if n in flow.tensors}
+    found = []
+    for untraced, tensors in flow.untraced:
+        touched = np.zeros(int(cluster.max()) + 1, dtype=bool)
+        touched[cluster[np.concatenate([v for t in tensors for vs in t.dims.values() for v in vs])]] = True
+        touched[cluster[0]] = False
+        held = sum(sizes[n] for n, vectors in dims.items() if any(touched[cluster[v]].any() for v in vectors))
+        operator = str(untraced.node.target)
+        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
+    return tuple(found)

@@ -1,0 +1,156 @@
+"""What a graph in a file may do: operators of tensors and arithmetic of sizes, by name, and nothing else.
+
+Every operator with a rule in :mod:`secateur.graph.ops` is among them but for :data:`UNCHECKED`, and those of
+:data:`MORE`. Left out is what reads files (``aten.from_file``) or takes over another tensor's memory (``aten.set_``,
+``aten.resize_``), and what was found to compute beyond its tensors where shapes do not fit; operators of that kind that
+networks need are those of :mod:`.checked`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+from secateur.cut.artifact.checked import CHECKED
+from secateur.graph.ops import OPERATORS
+
+__all__ = ["MORE", "UNCHECKED", "constant", "name_of", "named"]
+
+MORE = frozenset(
+    """
+    _unique2 absolute addbmm addmv addr affine_grid_generator allclose arccos arccosh arcsin arcsinh arctan arctan2
+    arctanh argwhere as_strided as_strided_scatter atleast_1d atleast_2d atleast_3d bartlett_window
+    binary_cross_entropy binary_cross_entropy_with_logits bincount bitwise_left_shift bitwise_right_shift
+    blackman_window block_diag broadcast_tensors bucketize cartesian_prod cdist chain_matmul cholesky cholesky_solve
+    clip column_stack combinations conv_tbc copysign corrcoef cosine_embedding_loss cosine_similarity cov cross
+    cross_entropy_loss cummax cummin cumulative_trapezoid det diag diag_embed diagflat diagonal diagonal_scatter
+    diff dist dsplit dstack equal fake_quantize_per_channel_affine fake_quantize_per_tensor_affine fft_fft fft_fft2
+    fft_fftfreq fft_fftn fft_fftshift fft_hfft fft_hfft2 fft_hfftn fft_ifft fft_ifft2 fft_ifftn fft_ifftshift
+    fft_ihfft fft_ihfft2 fft_ihfftn fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftfreq fft_rfftn fix
+    fliplr flipud float_power frexp frobenius_norm gcd ger greater_equal hamming_window hann_window
+    hinge_embedding_loss histc hsplit hstack huber_loss i0 index_add index_copy index_fill index_put inner inverse
+    is_complex is_floating_point isclose isin isneginf isposinf isreal istft kaiser_window kl_div kron kthvalue
+    l1_loss lcm ldexp less_equal linalg_cholesky linalg_cond linalg_cross linalg_det linalg_diagonal linalg_eigh
+    linalg_eigvalsh linalg_inv linalg_lstsq linalg_lu linalg_lu_factor linalg_matmul linalg_matrix_exp
+    linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_pinv linalg_qr linalg_slogdet
+    linalg_solve linalg_solve_triangular linalg_svd linalg_svdvals linalg_vander linalg_vecdot logaddexp2 logdet
+    logspace mH margin_ranking_loss masked_scatter matrix_exp matrix_power meshgrid mode mse_loss msort
+    multi_margin_loss multinomial mvlgamma nanquantile narrow_copy native_group_norm native_layer_norm nextafter
+    nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel one_hot outer pad_sequence
+    pairwise_distance pdist pinverse poisson_nll_loss polygamma put qr quantile randperm range reflection_pad3d
+    renorm replication_pad3d rot90 row_stack rrelu_with_noise scatter scatter_add scatter_reduce searchsorted
+    select_scatter signbit sinc slice_scatter slogdet smooth_l1_loss soft_margin_loss special_bessel_j0
+    special_bessel_j1 special_digamma special_entr special_erfc special_erfcx special_erfinv special_exp2
+    special_expm1 special_gammainc special_gammaincc special_gammaln special_i0 special_i0e special_i1 special_i1e
+    special_log1p special_log_ndtr special_log_softmax special_logit special_logsumexp special_multigammaln
+    special_ndtr special_ndtri special_polygamma special_psi special_round special_sinc special_softmax
+    special_xlog1py special_xlogy special_zeta stft svd sym_constrain_range sym_constrain_range_for_size
+    sym_storage_offset sym_stride take tensordot trace trapezoid trapz triangular_solve tril tril_indices
+    triplet_margin_loss triu triu_indices unique_consecutive unique_dim unsafe_chunk unsafe_split
+    unsafe_split_with_sizes vander view_as_complex view_as_real vsplit vstack __and__ __or__ __xor__ __lshift__
+    __rshift__ __iand__ __ior__ __ixor__
+    """.split()  # noqa: SIM905 (a list of them would be three hundred lines)
+)
+"""Operators of ``aten`` that have no rule of their own and that a graph may hold all the same."""
+
+UNCHECKED = frozenset(f"aten.{name}" for name in (
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_weight_norm_interface",
+))  # fmt: skip
+"""Operators that read beyond weights that are too short."""
+
+_LARGEST = 2**63
+
+
+def add(a: Any, b: Any) -> Any:
+    """The sum of two sizes."""
+    return _whole(operator.add, a, b)
+
+
+def mul(a: Any, b: Any) -> Any:
+    """The product of two sizes."""
+    return _whole(operator.mul, a, b)
+
+
+def _whole(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """A result that is a size: a few multiplications in a row would otherwise fill the memory with one number."""
+    for value in (a, b):
+        if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+            raise ValueError(f"{function.__name__} is arithmetic of sizes, not of {type(value).__name__}")
+    found = function(a, b)
+    if type(found) is int and abs(found) >= _LARGEST:
+        raise ValueError(f"{function.__name__} gives a number that is no size")
+    return found
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "add": add,
+    "mul": mul,
+    **{f.__name__: f for f in (operator.sub, operator.neg, operator.floordiv, operator.truediv, operator.mod,
+                               operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
+                               operator.and_, operator.or_, operator.not_, operator.getitem,
+                               math.ceil, math.floor, math.trunc, math.sqrt,
+                               torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not,
+                               torch.sym_ite)},
+}  # fmt: skip
+_NAMES: dict[Any, str] = {
+    **{function: name for name, function in _FUNCTIONS.items()},
+    operator.add: "add",
+    operator.mul: "mul",
+    **{function: name for name, function in CHECKED.items()},
+}
+
+
+def name_of(target: Any) -> str | None:
+    """What a file calls an operator or function, ``None`` where it may not hold it.
+
+    >>> name_of(torch.ops.aten.conv2d.default), name_of(operator.mul), name_of(torch.ops.aten.from_file.default)
+    ('aten.conv2d.default', 'mul', None)
+    """
+    if isinstance(target, OpOverload):
+        return str(target) if named(str(target)) is not None else None
+    try:
+        return _NAMES.get(target)
+    except TypeError:  # not hashable
+        return None
+
+
+def named(name: str) -> Any:
+    """The operator or function that a file calls ``name``, ``None`` where it may not hold it.
+
+    >>> named("aten.conv2d.default"), named("os.system"), named("aten.from_file.default")
+    (<OpOverload(op='aten.conv2d', overload='default')>, None, None)
+    """
+    if (own := _FUNCTIONS.get(name) or CHECKED.get(name)) is not None:
+        return own
+    library, _, rest = name.partition(".")
+    packet, _, overload = rest.partition(".")
+    plain = packet.removesuffix("_")
+    known = {f"{library}.{packet}", f"{library}.{plain}"}
+    if known & UNCHECKED or not (any(k in OPERATORS for k in known) or _more(library, packet, plain)):
+        return None
+    found = getattr(getattr(getattr(torch.ops, library, None), packet, None), overload, None)
+    return found if overload and isinstance(found, OpOverload) else None
+
+
+def _more(library: str, packet: str, plain: str) -> bool:
+    return library == "aten" and (packet in MORE or plain in MORE)
+
+
+_CONSTANTS: dict[type, dict[str, Any]] = {
+    kind: {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, kind)}
+    for kind in (torch.dtype, torch.layout, torch.memory_format)
+}
+
+
+def constant(name: Any, kind: type) -> Any:
+    """The dtype, layout or memory format that a file calls ``name``, ``None`` where there is none.
+
+    >>> constant("float32", torch.dtype), constant("load", torch.dtype)
+    (torch.float32, None)
+    """
+    return _CONSTANTS[kind].get(name) if isinstance(name, str) else None

@@ -1,0 +1,314 @@
+"""Whole-layer pruning: lists the residual branches of a network, ranks them and removes the least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.fx import Node
+
+from secateur.budget import before_cut
+from secateur.core import arguments
+from secateur.core.checks import check_network
+from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
+from secateur.core.plan import Plan, remember, remembered
+from secateur.core.types import Counts, ExampleInputs, Verification
+from secateur.cost.counts import Costs
+from secateur.criteria.branches import ranked
+from secateur.cut.analysis import unsupported
+from secateur.cut.pruned import Pruned
+from secateur.graph.branches import Branch, find_branches
+from secateur.graph.copies import plain_network
+from secateur.graph.flow import flow
+from secateur.graph.groups import Groups, solve
+from secateur.graph.trace import trace
+from secateur.surgery import prune_module
+from secateur.surgery import verify as verified
+from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
+from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
+
+__all__ = ["ResidualBranch", "removable", "remove_layers", "replay"]
+
+
+@dataclass(frozen=True)
+class ResidualBranch:
+    """A residual branch: what can go whole, with its skip left.
+
+    Attributes:
+        name: What :func:`remove_layers` calls it: a module, or its last layer.
+        layers: Its weight-bearing layers.
+        params: Parameters of its own.
+        macs: Multiply-accumulates of one sample (FLOPs are twice that).
+        score: How much it is worth, higher = keep; ``None`` where it cannot be removed.
+        reason: Why it cannot be removed; empty where it can.
+        inside: Names of further branches inside it.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    params: int
+    macs: int
+    score: float | None
+    reason: str = ""
+    inside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A traced network with its branches and costs."""
+
+    groups: Groups
+    costs: Costs
+    branches: tuple[Branch, ...]
+
+    @property
+    def free(self) -> tuple[Branch, ...]:
+        """Branches that can be removed."""
+        return tuple(b for b in self.branches if not b.reason)
+
+    def counts(self) -> Counts:
+        """Of the dense network."""
+        return self.costs.counts(np.ones(self.groups.units, dtype=bool))
+
+
+@arguments.checked
+def removable(
+    model: nn.Module, example_inputs: ExampleInputs, *, criterion: str = "auto", seed: int = 0
+) -> tuple[ResidualBranch, ...]:
+    """Lists the residual branches of ``model``: what can go first, lowest score first, then what cannot and why.
+
+    Args:
+        model: Any network; it is not touched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        criterion: ``bn_scale`` (mean |γ| of the last batch normalisation of the branch), ``l1`` or ``l2`` (of its
+            last layer's weights), ``random``, or ``auto``: ``bn_scale`` where every branch has one, else ``l1``.
+        seed: For ``random``.
+
+    >>> import torch
+    >>> from secateur.models import create
+    >>> [b.name for b in removable(create("resnet20"), torch.zeros(1, 3, 32, 32)) if b.reason]
+    ['layer2.0', 'layer3.0']
+    """
+    model = plain_network(model)
+    network = _network(model, example_inputs)
+    scores = dict(ranked(network.groups, network.free, criterion, seed))
+    macs = dict(zip(network.costs.macs, network.counts().layers, strict=True))
+    sizes = {n: p.numel() for n, p in network.groups.flow.traced.module.named_parameters(remove_duplicate=False)}
+    found = [
+        ResidualBranch(
+            branch.name,
+            branch.layers,
+            sum(sizes.get(name, 0) for name in branch.parameters),
+            sum(macs[node].macs for node in branch.nodes if node in macs),
+            scores.get(branch.name),
+            branch.reason,
+            branch.inside,
+        )
+        for branch in network.branches
+    ]
+    return tuple(sorted(found, key=lambda b: math.inf if b.score is None else b.score))
+
+
+@arguments.checked
+def remove_layers(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    count: int | None = None,
+    ratio: float | None = None,
+    names: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    criterion: str = "auto",
+    backend: str = "auto",
+    verify: bool = True,
+    seed: int = 0,
+) -> Pruned:
+    """Removes whole residual branches (the skips stay) and proves that the result is exact.
+
+    The branch is what lies between a skip and the addition: a ResNet block's convolutions, a transformer's
+    attention or MLP, a YOLOv3 shortcut with its two convolutions. The result is compared with the dense network in
+    which the branch's output is zero. At least one branch stays.
+
+    Args:
+        model: The trained network; left untouched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        count: How many branches go, lowest score first.
+        ratio: Share of the removable branches that goes, instead of ``count``.
+        names: Names (or patterns) of the branches, or of modules that contain them, that go, instead of ``count``.
+        ignore: Names or patterns of branches that stay.
+        criterion: As in :func:`removable`.
+        backend: ``module`` (the block becomes ``nn.Identity`` or the activation that followed), ``graph`` (the
+            exported graph without it), or ``auto``: the first where it verifies, else the second.
+        verify: Whether to compare with the masked dense network; leave it on.
+        seed: For ``random``.
+
+    Raises:
+        InputError: A branch that cannot be removed (says why), or not exactly one of count, ratio, names.
+        UnknownNameError: A name that fits no branch, with the nearest.
+        BudgetError: More than can go, or a network without residual branches.
+        VerificationError: No back end gives the right network.
+
+    >>> import torch
+    >>> from secateur.models import create
+    >>> remove_layers(create("resnet20"), torch.zeros(1, 3, 32, 32), names=["layer1.1"]).model.layer1[1]
+    Identity()
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("back end", backend, BACKENDS)
+    model = plain_network(model)
+    network = _network(model, example_inputs)
+    if not network.free:
+        raise BudgetError(_nothing_free(network.branches))
+    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+    stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches, "ignore")}
+    if names is not None:
+        if count is not None or ratio is not None:
+            raise InputError("Give one of count, ratio and names; got names and another one.")
+        chosen = _named([names] if isinstance(names, str) else list(names), network, stay)
+    else:
+        scores = ranked(network.groups, network.free, criterion, seed)
+        chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
+    provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
+    gone = [b for b in network.free if b.name in chosen]
+    return _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
+
+
+def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:
+    """Removes the branches that a plan (of one step) names.
+
+    Raises:
+        PlanError: The network has no such branch, or cannot lose it.
+    """
+    model = plain_network(model)
+    network = _network(model, example_inputs)
+    free = {branch.name: branch for branch in network.free}
+    for name in plan.removed:
+        if name not in free:
+            close = nearest(name, free)
+            offer = f"; it has {', '.join(close)}" if close else ""
+            raise PlanError(f"The plan removes the branch {name!r}, which this network cannot lose or has not{offer}.")
+    gone = [branch for name, branch in free.items() if name in plan.removed]
+    return _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=plan.provenance)
+
+
+# ----------------------------------------------------------------------------------------------------- choosing
+
+
+def _network(model: nn.Module, inputs: ExampleInputs) -> _Network:
+    check_network(model, inputs)
+    groups = solve(flow(trace(model, inputs)))
+    return _Network(groups, Costs(groups), find_branches(groups.flow.traced))
+
+
+def _nothing_free(branches: Sequence[Branch]) -> str:
+    why = [f"{b.name}: {b.reason}" for b in branches[:5]]
+    found = f" Its additions: {'; '.join(why)}." if why else " It adds nothing to what it was computed from."
+    return f"The network has no residual branch that could be removed.{found} Prune channels instead."
+
+
+def _matching(pattern: str, branches: Sequence[Branch], argument: str = "names") -> list[Branch]:
+    """Branches that a name or pattern stands for: their own name, their last layer, or a module around them."""
+    found = [b for b in branches if _covers(pattern, b.name) or pattern == b.layers[-1]]
+    if not found:
+        raise UnknownNameError("residual branch", pattern, (b.name for b in branches), argument=argument)
+    return found
+
+
+def _covers(pattern: str, name: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[: k + 1]), pattern) for k in range(len(parts)))
+
+
+def _named(names: list[str], network: _Network, stay: set[str]) -> set[str]:
+    chosen: set[str] = set()
+    for name in names:
+        found = _matching(name, network.branches)
+        free = [b.name for b in found if not b.reason and b.name not in stay]
+        if not free:
+            reason = found[0].reason or "it is in ignore"
+            raise InputError(f"The branch {found[0].name!r} cannot be removed: {reason}.")
+        chosen.update(free)
+    if not chosen:
+        raise InputError("names is empty; name the branches that go.")
+    if chosen >= {b.name for b in network.free}:
+        raise BudgetError(f"These are all {len(network.free)} residual branches of the network; one at least stays.")
+    return chosen
+
+
+def _lowest(names: list[str], network: _Network, count: int | None, ratio: float | None) -> set[str]:
+    """The first of ``names`` (lowest score first); a branch that holds others goes only by name."""
+    holding = {b.name for b in network.free if b.inside}
+    single = [b.name for b in network.free if b.name not in holding]
+    names = [name for name in names if name not in holding]
+    limit = min(len(names), len(single) - 1)
+    if (count is None) == (ratio is None):
+        raise InputError(
+            "Give one of count, ratio and names; got " + ("none." if count is None else "count and ratio.")
+        )
+    if ratio is not None:
+        if not 0 < ratio < 1:
+            raise InputError(f"ratio is a share of the residual branches in (0, 1); got {ratio!r}.")
+        count = round(ratio * len(single))
+        if not count:
+            raise BudgetError(
+                f"{ratio:.0%} of {len(single)} residual branches is none; give count=1 or a higher ratio."
+            )
+    assert count is not None
+    if count < 1:
+        raise InputError(f"count is the number of residual branches that go, at least 1; got {count!r}.")
+    if count > limit:
+        raise BudgetError(
+            f"{count} residual branches cannot be removed: {len(names)} of {len(network.branches)} may go and one at "
+            f"least stays, so at most {limit}."
+        )
+    return set(names[:count])
+
+
+# ------------------------------------------------------------------------------------------------------ cutting
+
+
+def _cut(
+    model: nn.Module, inputs: ExampleInputs, network: _Network, gone: Sequence[Branch], *, backend: str, check: bool,
+    provenance: Mapping[str, Any],
+) -> Pruned:  # fmt: skip
+    traced, before = network.groups.flow.traced, network.counts()
+    try:
+        replaced, reason = replacements(model, traced, gone), None
+    except PlanError as error:
+        replaced, reason = {}, error
+    known = {**provenance, **before_cut(network.costs)}
+    plan = Plan({}, {}, known, (), tuple(b.name for b in gone), replaced)
+
+    def operate(name: str) -> tuple[nn.Module, Verification | None]:
+        if name == "module" and reason is not None:
+            raise PlanError(str(reason))
+        if name == "module":
+            small = prune_module(model, {}, replaced)
+        else:
+            small = remove_from_graph(network.groups, gone).train(model.training)
+        dense = model if name == "graph" else None
+        return small, _proof(small, network.groups, gone, dense) if check else None
+
+    done = attempt(model, backend, operate)
+    earlier = remembered(model)
+    whole = plan.after(earlier) if earlier is not None else plan
+    remember(done.model, whole)
+    after = _after(done.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
+    return Pruned(done.model, whole, done.backend, done.verification, before, after, (), unsupported(network.groups),
+                  (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
+
+
+def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None = None) -> Verification:
+    everything = np.ones(groups.component.shape, dtype=bool)
+    return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone}, dense=dense)
+
+
+def _after(small: nn.Module, network: _Network, before: Counts, live: set[Node]) -> Counts:
+    """Counts of the network that is left: the layers that are still computed."""
+    layers = tuple(c for node, c in zip(network.costs.macs, before.layers, strict=True) if node in live)
+    return Counts(sum(p.numel() for p in small.parameters()), sum(c.macs for c in layers), layers)

@@ -1,0 +1,322 @@
+"""The main entry points: analyse, prune, apply a plan."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, reached, step_of
+from secateur.budget.latency import Rules, in_words, setting_of, to_latency
+from secateur.core import arguments
+from secateur.core.checks import check_network
+from secateur.core.errors import (
+    BudgetError,
+    InputError,
+    PlanError,
+    UnknownNameError,
+)
+from secateur.core.plan import Plan, remember, remembered
+from secateur.core.types import ExampleInputs, Target, Verification
+from secateur.cost.counts import Costs
+from secateur.criteria import GroupView
+from secateur.criteria.data import Data
+from secateur.criteria.scoring import chosen, score
+from secateur.criteria.statistics import Loss
+from secateur.cut.analysis import Analysis, analyse, unsupported
+from secateur.cut.layers import replay
+from secateur.cut.pruned import Cut, Pruned
+from secateur.graph.copies import plain_network
+from secateur.graph.flow import Flow
+from secateur.graph.groups import Groups, solve
+from secateur.graph.solve import GRANULARITIES
+from secateur.graph.views import Also, labelled
+from secateur.surgery import prune_graph, prune_module
+from secateur.surgery import verify as verified
+from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
+from secateur.surgery.graph import new_indices
+
+__all__ = ["Analysis", "analyse", "apply", "prune"]
+
+REFERENCES = ("current", "dense")
+
+Mask = NDArray[np.bool_]
+
+
+@arguments.checked
+def prune(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    criterion: str | Callable[[GroupView], Tensor] = "l2",
+    ratio: float | None = None,
+    target: Target | None = None,
+    of: str = "current",
+    scope: str | None = None,
+    round_to: int | str | None = None,
+    min_units: int = 1,
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    groups: Iterable[str] | None = None,
+    granularity: str = "auto",
+    backend: str = "auto",
+    verify: bool = True,
+    also: Also | None = None,
+    seed: int = 0,
+    data: Data | None = None,
+    loss: Loss | None = None,
+) -> Pruned:
+    """Removes the units with the lowest scores and proves that the result is exact.
+
+    Args:
+        model: The trained network. It is left untouched (weights, mode, random state, hooks).
+        example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs.
+        criterion: Name of a criterion or a function of a group's view; higher score = keep.
+        ratio: Share of the units to remove, in [0, 1).
+        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``; or
+            ``Target(latency=0.5, runtime="onnxruntime")`` or ``latency_ms``, measured, to reach within 5 %.
+        of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
+            its first cut (``dense``), which earlier cuts then count towards.
+        scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
+            (the same share of the channels inside every block; a residual stream between blocks stays whole).
+            By default ``local``; with a latency, whatever keeps the most score in that time.
+        round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is
+            the runtime's own step (PyTorch's, where no runtime is named); without a latency 1 by default.
+        min_units: Units that every group keeps at least.
+        only: Names or patterns of the only modules (or parameters) whose output channels may go.
+        ignore: Names or patterns of modules (or parameters) that keep their output channels.
+        groups: Names of the groups that alone are pruned, as :func:`analyse` gives them.
+        granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
+            channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
+            (the head size), ``auto`` whichever leaves more units to choose from.
+        backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
+            with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
+        verify: Whether to compare with the masked dense network; leave it on.
+        also: Further methods of the network that have to work after the cut, each with what it is called with
+            (``{"embed": images}``). Parameters that nothing traced uses stay whole, and a note names them.
+        seed: For criteria that draw random numbers.
+        data: Calibration data, for criteria that need them (`secateur criteria` says which): a tensor of inputs, or
+            an iterable of batches (a DataLoader, a generator), each inputs or a pair (inputs, labels). They are gone
+            through once, in constant memory.
+        loss: For criteria that need gradients: a function of the network's output and the labels that gives the
+            mean loss; by default cross-entropy.
+
+    Returns:
+        The smaller network with its plan, its proof and its counts.
+
+    Raises:
+        InputError: An argument that cannot be used.
+        WeightsError: NaN or infinite weights.
+        TraceError: The network cannot be traced.
+        BudgetError: A target out of reach, or nothing to prune; says how far it can go.
+        VerificationError: No back end gives the right network; names the first operator that differs.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> pruned = prune(net, torch.randn(1, 4), ratio=0.5)
+    >>> pruned.model
+    Sequential(
+      (0): Linear(in_features=4, out_features=4, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=4, out_features=2, bias=True)
+    )
+    """
+    if backend not in BACKENDS:
+        raise UnknownNameError("back end", backend, BACKENDS)
+    if of not in REFERENCES:
+        raise UnknownNameError("network that shares are of", of, REFERENCES)
+    if ratio is not None and target is not None:
+        raise InputError(f"Give either ratio or target; got ratio={ratio!r} and Target({target.measure}=…).")
+    if target is not None and target.measured:
+        setting_of(target)  # before anything that takes time
+    step = step_of(round_to, target)
+    model = plain_network(model)
+    analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
+    scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
+    if not scores.values:
+        raise BudgetError(_nothing_free(analysis))
+    earlier = remembered(model) if of == "dense" else None
+    provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": step,
+                  "seed": seed,
+                  "target": None if target is None else target.given}  # fmt: skip
+
+    def cut(keep: Mask, **more: Any) -> Pruned:
+        made = {**provenance, **more}
+        return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=made)
+
+    if target is not None and target.measured:
+        rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
+        met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=rules,
+                         dense=(model, example_inputs), cut=lambda keep: cut(keep).model)  # fmt: skip
+        pruned = cut(met.keep, **{LATENCY: met.record})
+        return replace(pruned, notes=(*scores.notes, *met.notes, *pruned.notes))
+    goal = of_dense(target, earlier) if target is not None else None
+    keep = choose(analysis.costs, scores.values, ratio=ratio, target=goal, scope=scope or "local", round_to=step,
+                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
+                  absolute=scores.absolute)  # fmt: skip
+    pruned = cut(keep, scope=scope or "local")
+    return replace(pruned, notes=(*scores.notes, *reached(analysis.costs, keep, goal), *pruned.notes))
+
+
+@arguments.checked
+def apply(
+    model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True,
+    also: Also | None = None,
+) -> Pruned:  # fmt: skip
+    """Cuts ``model`` by a plan made elsewhere, and verifies the result as :func:`prune` does.
+
+    Args:
+        model: The network that the plan was made for; left untouched.
+        plan: Which units stay.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        backend: As for :func:`prune`.
+        verify: Whether to compare with the masked dense network; leave it on.
+        also: Further methods that the plan was made with, as for :func:`prune`.
+
+    Raises:
+        PlanError: The plan does not fit, or cuts only part of what must go together.
+    """
+    model = plain_network(model)
+    if plan.parts:
+        return _apply_parts(model, plan, example_inputs, backend, verify, also)
+    if plan.removed:
+        return replay(model, plan, example_inputs, backend, verify)
+    check_network(model, example_inputs)
+    found, notes = labelled(model, example_inputs, also)
+    analysis, keep = fitting(found, plan)
+    analysis = replace(analysis, notes=notes)
+    pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+    measured = plan.provenance.get(LATENCY)
+    return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
+
+
+def _apply_parts(
+    model: nn.Module, plan: Plan, inputs: ExampleInputs, backend: str, verify: bool, also: Also | None
+) -> Pruned:
+    """Cuts step by step, as the plan was made; the counts before are those of the first network."""
+    current, before = model, None
+    for part in plan.parts:
+        pruned = apply(current, part, inputs, backend=backend, verify=verify, also=also)
+        current, before = pruned.model, before or pruned.before
+    assert before is not None
+    return replace(pruned, before=before)
+
+
+def _nothing_free(analysis: Analysis) -> str:
+    pinned = [f"{u.operator} in {u.module or '(top level)'} ({u.reason})" for u in analysis.unsupported]
+    why = (
+        f"These operators pin everything they touch: {'; '.join(pinned[:5])}."
+        if pinned
+        else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
+    )
+    return f"Nothing can be pruned: the network has no free group. {why}"
+
+
+def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
+    """Names of the groups that may be pruned, ``None`` for all; checks that they exist."""
+    if names is None:
+        return None
+    known = {group.name for group in groups.items}
+    wanted = {names} if isinstance(names, str) else set(names)
+    for name in wanted - known:
+        raise UnknownNameError("group", name, known, argument="groups")
+    if not wanted:
+        raise BudgetError("groups is empty: name the groups that may be cut, or leave it out for all of them.")
+    return wanted
+
+
+def _cut(
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, *, backend: str, check: bool,
+    provenance: Any,
+) -> Pruned:  # fmt: skip
+    """Tries the back ends in turn; the first that verifies is returned."""
+    groups = analysis.groups
+    label_keep = groups.label_keep(keep)
+    before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
+    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
+    done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
+    earlier = remembered(model)
+    whole = plan.after(earlier) if earlier is not None else plan
+    remember(done.model, whole)
+    cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
+    return Pruned(done.model, whole, done.backend, done.verification, before, after, cuts, analysis.unsupported,
+                  (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
+                  inputs)  # fmt: skip
+
+
+def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
+    """What a graph does not hold of the network."""
+    lost = ", ".join(view.name for view in groups.flow.views[1:])
+    return (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost and backend == "graph" else ()
+
+
+def _operate(
+    name: str, model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, check: bool
+) -> tuple[nn.Module, Verification | None]:
+    if name == "module":
+        pruned = prune_module(model, plan.keep, indices=new_indices(groups, label_keep))
+    else:
+        pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
+    if not check or _without_values(model):
+        return pruned, None
+    return pruned, verified(pruned, groups, label_keep, plan.keep, dense=model if name == "graph" else None)
+
+
+def _without_values(model: nn.Module) -> bool:
+    """On the meta device there is nothing to compare."""
+    return any(p.device.type == "meta" for p in model.parameters())
+
+
+def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
+    keep, shapes = {}, {}
+    for name, labels in groups.flow.tensors.items():
+        masks = groups.masks(labels, label_keep)
+        if masks:
+            keep[name] = {d: tuple(np.flatnonzero(m).tolist()) for d, m in sorted(masks.items())}
+            shapes[name] = labels.shape
+    with contextlib.suppress(PlanError):  # no module can hold them then, only a graph
+        return Plan(keep, shapes, provenance, indices=new_indices(groups, label_keep))
+    return Plan(keep, shapes, provenance)
+
+
+def fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
+    """Finds the granularity that a plan was made with, and the units that it leaves."""
+    error: PlanError | None = None
+    for granularity in GRANULARITIES:
+        groups = solve(labelled, granularity=granularity)
+        try:
+            return Analysis(groups, Costs(groups), unsupported(groups)), _units_of(groups, plan)
+        except PlanError as caught:
+            error = error or caught
+    assert error is not None
+    raise error
+
+
+def _units_of(groups: Groups, plan: Plan) -> Mask:
+    """Which units a plan leaves; checks that it cuts them whole and fits the shapes."""
+    tensors = groups.flow.tensors
+    keep = np.ones(groups.units, dtype=bool)
+    for name, dims in plan.keep.items():
+        if name not in tensors:
+            raise PlanError(f"The plan cuts {name!r}, which this network does not have.")
+        if tensors[name].shape != plan.dense_shapes[name]:
+            raise PlanError(
+                f"The plan was made for {name!r} of shape {plan.dense_shapes[name]}; here it is {tensors[name].shape}."
+            )
+        for dim, kept in dims.items():
+            gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
+            units = groups.unit_of(tensors[name].at(dim)[0][gone])
+            keep[units[units >= 0]] = False
+    made = plan_of(groups, groups.label_keep(keep), plan.provenance)
+    if made.keep != {n: dict(d) for n, d in plan.keep.items()}:
+        wrong = sorted(n for n in {*made.keep, *plan.keep} if made.keep.get(n) != plan.keep.get(n))
+        raise PlanError(
+            f"The plan cuts only part of what must go together in this network (first: {wrong[0]!r}, "
+            f"{len(wrong)} tensors in all). It was made for another network, or changed by hand."
+        )
+    return keep

@@ -1,0 +1,81 @@
+"""Element-wise operators: labels are united position by position; a broadcast side lets the other pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secateur.graph.facts import Facts, Kind, Only
+from secateur.graph.flow import Call
+from secateur.graph.labels import Constraints, Labels, Vector
+from secateur.graph.rules import operator
+
+__all__ = ["elementwise", "join"]
+
+_FUNCTIONS = ("abs", "acos", "acosh", "angle", "asin", "asinh", "atan", "atanh", "ceil", "clamp_max", "cos", "cosh",
+              "deg2rad", "digamma", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "frac", "lgamma", "log",
+              "log10", "log1p", "log2", "logit", "nan_to_num", "neg", "negative", "rad2deg", "reciprocal", "round",
+              "rsqrt", "sgn", "sign", "sin", "sinh", "special_erf", "sqrt", "square", "tan", "trunc")  # fmt: skip
+"""Functions of one number; the activation functions among them are in :mod:`secateur.graph.ops.activations`."""
+
+_UNARY = ("bitwise_not", "conj", "_conj", "isfinite", "isinf", "isnan", "logical_not", "positive", "real", "imag",
+          "resolve_conj", "resolve_neg", "zero", "fill", "zeros_like", "ones_like", "full_like",
+          "empty_like")  # fmt: skip
+
+_NARY = ("addcdiv", "addcmul", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "complex", "copy", "div",
+         "divide", "eq", "floor_divide", "fmax", "fmin", "fmod", "ge", "greater", "gt", "heaviside", "hypot", "le",
+         "less", "lerp", "logaddexp", "logical_and", "logical_or", "logical_xor", "lt", "masked_fill", "maximum",
+         "minimum", "mul", "multiply", "ne", "not_equal", "polar", "pow", "remainder", "rsub", "sub", "subtract",
+         "true_divide", "where", "xlogy")  # fmt: skip
+
+
+def join(c: Constraints, tensors: Sequence[Labels], shape: Sequence[int]) -> Labels:
+    """Unites broadcastable tensors position by position.
+
+    Per dimension of the result: operands of the full size are tied together (one without labels pins the
+    others); operands of size 1 are broadcast and must keep their only entry.
+    """
+    dims: dict[int, tuple[Vector, ...]] = {}
+    for d, size in enumerate(shape):
+        full: list[tuple[Vector, ...]] = []
+        for t in tensors:
+            own = d - (len(shape) - t.ndim)
+            if own < 0:
+                continue
+            if t.shape[own] == size:
+                full.append(t.at(own))
+            else:
+                c.pin(*t.at(own))
+        if not full:
+            continue
+        for other in full[1:]:
+            c.tie(full[0], other)
+        dims[d] = full[0]
+    return Labels(tuple(shape)).with_dims(dims)
+
+
+@operator(*(f"aten.{name}" for name in _UNARY + _NARY))
+@operator(*(f"aten.{name}" for name in _FUNCTIONS), facts=Facts(pointwise=True))
+@operator("aten.clamp", "aten.clamp_min",
+          facts=Facts(pointwise=True, makes_zeros=True, only=(Only("makes_zeros", "min", 0),)))  # fmt: skip
+@operator("aten.conj_physical", facts=Facts(pointwise=True, aliases=True))
+@operator("aten.add", facts=Facts(kind=Kind.ADD))
+@operator("aten.clone", "aten.contiguous", "aten.detach", "aten.detach_", "aten.alias", "aten.lift_fresh_copy",
+          facts=Facts(kind=Kind.COPY, same_entries=True))  # fmt: skip
+@operator("aten.to", "aten._to_copy", facts=Facts(kind=Kind.CAST))
+@operator("aten.type_as", facts=Facts(kind=Kind.CAST, aliases=True))
+def elementwise(call: Call) -> Labels:
+    """What comes out at a position depends on what goes in there."""
+    return join(call.c, call.tensors, call.shape)
+
+
+@operator("aten.arange", "aten.linspace", "aten.scalar_tensor", "aten.eye", "aten.tensor")
+@operator("aten.lift_fresh", facts=Facts(kind=Kind.COPY, same_entries=True))
+def _constant(call: Call) -> Labels:
+    return Labels(call.shape)
+
+
+@operator("aten.sym_size", "aten.sym_numel", "aten.size", facts=Facts(kind=Kind.SIZE))
+@operator("aten._assert_tensor_metadata", facts=Facts(kind=Kind.TYPE_CHECK))
+@operator("aten.item", "aten._local_scalar_dense", "aten._assert_scalar", "aten._assert_async")
+def _number(call: Call) -> None:
+    return None

@@ -1,6 +1,0 @@
-"""A latency as a target: a table of the network's own layers, a knapsack, and a measured correction."""
-
-from secateur.latency.pick import Rules
-from secateur.latency.target import Met, in_words, setting_of, to_latency
-
-__all__ = ["Met", "Rules", "in_words", "setting_of", "to_latency"]

@@ -1,0 +1,293 @@
+"""Single-weight pruning: removes weights, blocks or kernels of a network, which keeps its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from secateur.core import arguments
+from secateur.core.checks import check_weights
+from secateur.core.errors import InputError, SecateurError, UnknownNameError
+from secateur.cut.selection import checked, covered
+from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
+from secateur.sparsity.patterns import Pattern, parse_pattern
+from secateur.sparsity.scores import WEIGHT_CRITERIA
+from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
+
+if TYPE_CHECKING:
+    from secateur.core.types import ExampleInputs
+    from secateur.cut.pruned import Pruned
+
+__all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
+
+Amount = float | Mapping[str, float]
+Score = Callable[[str, Tensor], Tensor]
+
+SCOPES = ("local", "global")
+
+ZEROS = (
+    "Zeros count as size only: they make the stored file smaller (compress), but PyTorch, ONNX Runtime, OpenVINO and "
+    "LiteRT take as long as without them. Faster it gets where whole channels of zeros are cut (purify, remove_zeros) "
+    "or where convert_sparse measures a sparse product to win."
+)
+"""What measurements say of single weights that are zero (docs/sparsity.md)."""
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """How one weight came out.
+
+    Attributes:
+        name: Of the parameter.
+        weights: Entries.
+        kept: Entries that stay.
+    """
+
+    name: str
+    weights: int
+    kept: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of entries removed."""
+        return 1 - self.kept / self.weights
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A network with weights removed: same shapes, real zeros, no wrappers.
+
+    Attributes:
+        model: The sparse network, a new one.
+        masks: Which weights stay, by parameter name (:class:`~secateur.sparsity.HoldMasks` holds them in training).
+        layers: What is left of each masked parameter.
+        params: All parameters of the network, with biases and normalisations, which stay.
+        notes: What the user should know.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, Tensor]
+    layers: tuple[LayerSparsity, ...]
+    params: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def params_left(self) -> int:
+        """Parameters that were not removed."""
+        return self.params - sum(layer.weights - layer.kept for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked parameters' entries that were removed; 0 without masks."""
+        return (self.params - self.params_left) / max(1, sum(layer.weights for layer in self.layers))
+
+    @property
+    def compression_ratio(self) -> float:
+        """All parameters over those that were not removed."""
+        return self.params / self.params_left
+
+    @property
+    def headline(self) -> str:
+        """One sentence."""
+        return (
+            f"{self.params:,} → {self.params_left:,} parameters that are not zero ({self.compression_ratio:.1f}× "
+            f"fewer), {self.sparsity:.1%} of the weights in {len(self.layers)} layers removed"
+        )
+
+    def __repr__(self) -> str:
+        """The headline, the layers and the notes."""
+        lines = [f"  {x.name}: {x.kept:,} of {x.weights:,} ({x.sparsity:.1%} removed)" for x in self.layers]
+        return "\n".join([f"Sparse({self.headline})", *lines, *(f"  note: {note}" for note in self.notes)])
+
+    @arguments.checked
+    def pruned(self, example_inputs: ExampleInputs, *, before: Pruned | None = None) -> Pruned:
+        """The network as :func:`secateur.prune` gives one.
+
+        Args:
+            example_inputs: What it is called with.
+            before: Where channels were cut before: that cut, whose plan and proof go on to count.
+        """
+        from secateur.core.plan import Plan, remembered
+        from secateur.cost.counts import count
+        from secateur.cut.pruned import Pruned
+
+        counts = count(self.model, example_inputs) if before is None else before.after
+        earlier = remembered(self.model)
+        plan = earlier or Plan({}, {}, {"sparsity": self.sparsity})
+        backend = "graph" if isinstance(self.model, GraphModule) else "module"
+        proof = None if before is None else before.verification
+        return Pruned(self.model, plan, backend, proof, counts if before is None else before.before, counts, (), (),
+                      self.notes, example_inputs)  # fmt: skip
+
+    @arguments.checked
+    def save(self, folder: str | Path, example_inputs: ExampleInputs) -> Path:
+        """Writes an artifact; `secateur.load` reads it, and the masks are its zeros (`masks_of`)."""
+        return self.pruned(example_inputs).save(folder)
+
+
+@arguments.checked
+def sparsify(
+    model: nn.Module,
+    *,
+    ratio: Amount | None = None,
+    std: Amount | None = None,
+    pattern: str = "element",
+    scope: str = "local",
+    criterion: str | Score = "magnitude",
+    only: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    masks: Masks | None = None,
+    seed: int = 0,
+) -> Sparse:
+    """Removes the single weights (blocks, kernels) that are worth least.
+
+    One of ``ratio``, ``std`` and an n:m pattern says how many. A layer never empties: its best unit stays.
+
+    Args:
+        model: The network; it is left untouched.
+        ratio: Share of the weights to remove, in [0, 1), exactly; or one share per layer name or pattern, other
+            layers being left alone.
+        std: Han's threshold: weights below ``std`` · standard deviation of the layer's weights go; or one per layer.
+        pattern: ``element``, ``2:4`` and the like (of 4 consecutive inputs 2 stay), ``block 4x4``, ``kernel``.
+        scope: ``local`` (the same share of every layer) or ``global`` (the lowest anywhere).
+        criterion: ``magnitude``, ``lamp``, ``random``, or a function of a parameter's name and value that returns
+            one score per weight; higher = keep. A block's score is the mean of its weights'.
+        only: Names or patterns of the only modules or parameters whose weights may go.
+        ignore: Names or patterns of those that are left alone.
+        masks: Earlier masks. What they removed counts towards ``ratio`` and stays removed.
+        seed: For criteria that draw random numbers.
+
+    Returns:
+        The sparse network with its masks and the measured sparsity of every layer.
+
+    Raises:
+        InputError: A value out of range, a pattern that does not fit a layer, whole-number weights.
+        UnknownNameError: A name that fits nothing.
+        WeightsError: NaN or infinite weights.
+
+    >>> torch.manual_seed(0); net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    <torch...>
+    >>> sparsify(net, ratio=0.75)  # doctest: +ELLIPSIS
+    Sparse(46 → 16 parameters that are not zero (2.9× fewer), 75.0% of the weights in 2 layers removed)
+      0.weight: 8 of 32 (75.0% removed)
+      2.weight: 2 of 8 (75.0% removed)
+      note: Zeros count as size only: ...
+    """
+    form = parse_pattern(pattern)
+    _check(form, ratio, std, scope, criterion)
+    check_weights(model)
+    weights = {n: w.detach() for n, w in weights_of(model, only=only, ignore=ignore).items() if form.applies(w)}
+    if not weights:
+        raise InputError("The pattern 'kernel' needs convolutions, and only and ignore leave none.")
+    amounts = _amounts("ratio" if std is None else "std", ratio if std is None else std, model, weights)
+    layers = [_layer(n, weights[n], criterion, masks or {}, seed) for n in weights if n in amounts]
+    if form.kind == "n:m":
+        chosen = by_pattern(layers, form)
+    elif std is not None:
+        left = {x.name: weights[x.name][x.alive.to(weights[x.name].device)].double() for x in layers}
+        chosen = by_threshold(layers, form, {n: amounts[n] * float(w.std(correction=0)) for n, w in left.items()})
+    else:
+        chosen = by_ratio(layers, form, amounts, pooled=scope == "global")
+    notes = _guarded(layers, chosen, form)
+    chosen = {n: mask.to(weights[n].device) for n, mask in chosen.items()}
+    return sparse(copied(model), {**(masks or {}), **chosen}, notes=notes)
+
+
+def sparse(model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = ()) -> Sparse:
+    """Applies masks to ``model`` (in place) and counts.
+
+    Raises:
+        UnknownNameError: A mask that names no parameter.
+        InputError: A mask of another shape.
+    """
+    apply_masks(model, masks)
+    layers = tuple(LayerSparsity(n, mask.numel(), int(mask.sum())) for n, mask in masks.items())
+    zeros = (ZEROS,) if any(layer.sparsity > 0 for layer in layers) else ()
+    return Sparse(model, dict(masks), layers, sum(p.numel() for p in model.parameters()), (*notes, *zeros))
+
+
+def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, criterion: str | Score) -> None:
+    given = [name for name, value in (("ratio", ratio), ("std", std)) if value is not None]
+    given += [f"the pattern {form}"] * (form.kind == "n:m")
+    if len(given) != 1:
+        raise InputError(
+            "One of ratio, std and an n:m pattern says how many weights go; got "
+            f"{' and '.join(given) or 'none of them'}."
+        )
+    if scope not in SCOPES:
+        raise UnknownNameError("scope", scope, SCOPES)
+    if scope == "global" and (std is not None or form.kind == "n:m" or isinstance(ratio, Mapping)):
+        raise InputError("scope='global' goes with one ratio; std, n:m and ratios per layer are local.")
+    if std is not None and criterion != "magnitude":
+        raise InputError("std compares magnitudes with their standard deviation; criterion has to be 'magnitude'.")
+
+
+def _amounts(word: str, given: Amount | None, model: nn.Module, weights: Iterable[str]) -> dict[str, float]:
+    """The number of every weight; where it is given by layer, of those that are named."""
+    table = given if isinstance(given, Mapping) else {"*": 0.0 if given is None else given}
+    for name, value in table.items():
+        fits = isinstance(value, int | float) and 0 <= value < (1 if word == "ratio" else float("inf"))
+        if not fits:
+            wanted = "the share of weights to remove, in [0, 1)" if word == "ratio" else "a number, at least 0"
+            where = f" for {name!r}" if isinstance(given, Mapping) else ""
+            raise InputError(f"{word} is {wanted}; got {value!r}{where}.")
+    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()], word)
+    found = {n: [value for name, value in table.items() if covered(n, [name])] for n in weights}
+    found = {n: values for n, values in found.items() if values}
+    if not found:
+        raise InputError(f"None of the layers that {word} names ({', '.join(table)}) has weights that may go.")
+    return {n: values[-1] for n, values in found.items()}
+
+
+def _layer(name: str, weight: Tensor, criterion: str | Score, masks: Masks, seed: int) -> Layer:
+    if callable(criterion):
+        scores = _scored(criterion, name, weight)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        scores = WEIGHT_CRITERIA[criterion].score(weight.cpu(), generator)
+    scores = scores.detach().double().cpu()
+    if scores.shape != weight.shape or not torch.isfinite(scores).all():
+        raise InputError(
+            f"The criterion gave scores of shape {tuple(scores.shape)} for {name!r}; wanted one finite score for each "
+            f"of its weights, shape {tuple(weight.shape)}."
+        )
+    alive = masks[name].cpu() if name in masks else torch.ones(weight.shape, dtype=torch.bool)
+    if alive.shape != weight.shape:
+        raise InputError(f"The mask of {name!r} has shape {tuple(alive.shape)}; its weights {tuple(weight.shape)}.")
+    return Layer(name, scores, alive)
+
+
+def _scored(criterion: Score, name: str, weight: Tensor) -> Tensor:
+    """What a user's own criterion says; what it raises becomes a sentence that names it."""
+    try:
+        found = criterion(name, weight)
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The criterion failed on {name!r}: {type(error).__name__}: {error}. It is a function of a "
+            "parameter's name and value that gives one score per weight."
+        ) from error
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"The criterion gave a {type(found).__name__} for {name!r}; it has to give a tensor of scores, one for "
+            "each weight."
+        )
+    return found
+
+
+def _guarded(layers: list[Layer], masks: Masks, form: Pattern) -> tuple[str, ...]:
+    """Layers of which a single unit is left."""
+    notes = []
+    for layer in layers:
+        left = int(form.split(layer.name, masks[layer.name]).any(1).sum())
+        if left <= 1 < layer.scores.numel() and form.kind != "n:m":
+            unit = {"element": "weight"}.get(form.kind, form.kind)
+            notes.append(f"{layer.name} keeps one {unit} only, its best: a layer never empties. Prune it less.")
+    return tuple(notes)

@@ -1,0 +1,92 @@
+"""One network in one runtime, as one line of a table: what it costs there and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateur.timing.candidates import Candidate
+from secateur.timing.records import Record
+from secateur.timing.timings import Spread, Timing, speedups
+
+if TYPE_CHECKING:
+    from secateur.train import Evaluation
+
+__all__ = ["Deployment", "deployments"]
+
+
+@dataclass(frozen=True)
+class Deployment(Record):
+    """A network in a runtime, at a precision; what was not measured is ``None``.
+
+    Attributes:
+        network: What it is called, for instance ``pruned``.
+        runtime: A name in :data:`~secateur.runtimes.RUNTIMES`.
+        precision: ``float32`` or ``int8``.
+        params: Number of parameters (of the network that was written).
+        bytes: Size of the file that the runtime loads, or of a module's weights as safetensors.
+        difference: Largest difference to PyTorch that the export's check found, relative to the largest output.
+        ms: Milliseconds for one image (batch 1), forward.
+        speedup: Times as fast as the reference in the same runtime at float32, from the same rounds.
+        top1: Top-1 accuracy in this runtime, in percent.
+        loss: Mean test loss in this runtime.
+        images: Number of test images behind both.
+        problem: Why it does not run there, in the converter's words.
+    """
+
+    network: str
+    runtime: str
+    precision: str = "float32"
+    params: int | None = None
+    bytes: int | None = None
+    difference: float | None = None
+    ms: Spread | None = None
+    speedup: Spread | None = None
+    top1: float | None = None
+    loss: float | None = None
+    images: int | None = None
+    problem: str = ""
+
+
+def deployments(
+    found: Iterable[Candidate],
+    timings: Iterable[Timing],
+    *,
+    reference: str,
+    params: Mapping[str, int],
+    evaluations: Mapping[tuple[str, str], Evaluation],
+) -> tuple[Deployment, ...]:
+    """Joins candidates with what was measured of them.
+
+    Args:
+        found: Every network in every runtime.
+        timings: Those of their entrants.
+        reference: Name of the network that the others are compared with.
+        params: Parameters by network.
+        evaluations: By the candidate's name and runtime.
+    """
+    single = [t for t in timings if t.batch == 1 and t.direction == "forward"]
+    times = {(t.model, t.runtime): t.spread_ms for t in single}
+    known = any(t.model == reference for t in single)
+    ratios = {(s.model, s.runtime): s.ratio for s in speedups(single, reference)} if known else {}
+
+    def line(one: Candidate) -> Deployment:
+        key = (one.name, one.runtime)
+        quality = evaluations.get(key)
+        return Deployment(
+            network=one.network,
+            runtime=one.runtime,
+            precision=one.precision,
+            params=params.get(one.network),
+            bytes=one.bytes,
+            difference=one.difference,
+            ms=times.get(key),
+            speedup=ratios.get(key),
+            top1=quality.top1 if quality else None,
+            loss=quality.loss if quality else None,
+            images=quality.images if quality else None,
+            problem=one.problem,
+        )
+
+    return tuple(line(one) for one in found)

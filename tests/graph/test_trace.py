@@ -1,0 +1,84 @@
+"""Tracing: clear words for networks that do not run or cannot be traced."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur
+from secateur.core.errors import InputError, TraceError, WeightsError
+from secateur.graph.trace import shallow_copy, trace
+from zoo import ZOO, settle
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if y.sum() > 0:  # a line that no tracer can follow
+            return y
+        return -y
+
+
+def test_untraceable_code_is_named_with_its_line() -> None:
+    with pytest.raises(TraceError, match=r"Branches runs but.*test_trace\.py.*torch\.where"):
+        secateur.prune(Branches(), torch.randn(2, 4), ratio=0.5)
+
+
+def test_wrong_shapes_are_the_networks_own_error() -> None:
+    model, _ = ZOO["plain"]()
+    with pytest.raises(InputError, match=r"\(2, 5, 8, 8\).*expected input"):
+        secateur.prune(model, torch.randn(2, 5, 8, 8), ratio=0.5)
+
+
+@pytest.mark.parametrize("inputs", [None, 3, "x", ()])
+def test_inputs_of_no_use(inputs: object) -> None:
+    with pytest.raises(InputError, match="example_inputs"):
+        secateur.prune(nn.Linear(2, 2), inputs, ratio=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_unsound_weights_are_refused_by_name(value: float) -> None:
+    model, x = ZOO["plain"]()
+    with torch.no_grad():
+        model[2][0].weight[3, 1] = value  # type: ignore[index]
+    with pytest.raises(WeightsError, match=r"2\.0\.weight.*9 NaN or infinite"):
+        secateur.prune(model, x, ratio=0.5)
+
+
+def test_a_batch_of_one_is_traced_with_a_free_batch() -> None:
+    model, x = ZOO["batch_of_one"]()
+    traced = trace(model, x)
+    assert traced.dynamic
+    assert traced.module(x.repeat(5, 1, 1, 1)).shape == (5, 4)
+
+
+def test_kwargs_and_several_inputs_keep_a_free_batch() -> None:
+    model, inputs = ZOO["several_inputs_and_outputs"]()
+    traced = trace(settle(model), inputs)
+    assert traced.dynamic
+    assert traced.module(**{k: v.repeat(2, 1, 1, 1)[:3] for k, v in inputs.items()})["sum"].shape[0] == 3
+
+
+def test_a_network_with_a_fixed_batch_still_traces() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.relu(self.a(x)).reshape(2, 8))
+
+    pruned = secateur.prune(settle(Fixed()), torch.randn(2, 4), ratio=0.5)
+    assert pruned.after.params == 4 * 4 + 4 + 3 * 4 + 3
+
+
+def test_a_shallow_copy_shares_weights_but_not_modes() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    twin = shallow_copy(model).eval()
+    assert twin[0].weight is model[0].weight  # type: ignore[index]
+    assert model.training

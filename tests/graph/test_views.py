@@ -1,0 +1,155 @@
+"""Every way through a network: what only training or another method uses, and what nobody reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import secateur
+from secateur.core.errors import InputError, UnknownNameError
+from zoo import settle
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+class Auxiliary(nn.Module):
+    """Another head in train mode alone, as GoogLeNet and Inception have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.bn, self.drop = nn.BatchNorm2d(16), nn.Dropout(0.3)
+        self.head, self.aux = nn.Conv2d(16, 5, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        h = F.relu(self.a(x))
+        out = self.head(self.drop(F.relu(self.bn(self.b(h)))))
+        return (out, self.aux(h)) if self.training else out
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU())
+        self.head, self.project = nn.Linear(32, 10), nn.Linear(32, 24)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))  # type: ignore[no-any-return]
+
+    def embed(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return self.project(self.features(x)) * scale  # type: ignore[no-any-return]
+
+
+def test_a_head_that_only_training_uses_follows_the_cut_and_keeps_its_outputs() -> None:
+    pruned = secateur.prune(settle(Auxiliary()), X, ratio=0.5)
+    assert pruned.verification is not None
+    assert pruned.verification.outputs == 3  # one of eval mode, two of train mode
+    assert set(pruned.plan.keep["aux.weight"]) == {1}
+    out, aux = pruned.model.train()(X)
+    assert out.shape[1] == aux.shape[1] == 5
+    (out.sum() + aux.sum()).backward()
+
+
+def test_the_train_mode_is_proven_too() -> None:
+    class Wrong(Auxiliary):
+        """Its auxiliary head looks at channels by number in train mode, which no smaller network can do."""
+
+        def forward(self, x: Tensor) -> Any:
+            out = super().forward(x)
+            if not self.training:
+                return out
+            h = F.relu(self.a(x))
+            return out[0], self.aux(h[:, torch.arange(16)])
+
+    pruned = secateur.prune(settle(Wrong()), X, ratio=0.5)
+    assert "a.weight" not in pruned.plan.keep
+    assert pruned.model.train()(X)[1].shape[1] == 5
+
+
+def test_what_no_traced_method_uses_stays_whole_and_is_named() -> None:
+    pruned = secateur.prune(settle(Embedding()), X, ratio=0.5)
+    assert not any(name.startswith("project") for name in pruned.plan.keep)
+    assert any("project.weight" in note and "also=" in note for note in pruned.notes)
+
+
+def test_further_methods_follow_the_cut() -> None:
+    model = settle(Embedding())
+    pruned = secateur.prune(model, X, ratio=0.5, also={"embed": (X, 2.0)})
+    assert pruned.backend == "module"
+    assert pruned.plan.keep["project.weight"][1] == pruned.plan.keep["body.2.weight"][0]
+    assert pruned.model.embed(X).shape == (2, 24)  # type: ignore[operator]
+    assert not pruned.notes
+    again = secateur.apply(model, pruned.plan, X, also={"embed": (X, 2.0)})
+    assert torch.equal(again.model.embed(X), pruned.model.embed(X))  # type: ignore[operator]
+
+
+def test_methods_that_are_not_there_or_do_not_run_are_named() -> None:
+    with pytest.raises(UnknownNameError, match=r"method named 'embet'.*'embed'"):
+        secateur.prune(Embedding(), X, ratio=0.5, also={"embet": X})
+    with pytest.raises(InputError, match=r"also=\{'embed'"):
+        secateur.prune(Embedding(), X, ratio=0.5, also={"embed": torch.zeros(2, 7)})
+
+
+def test_entries_of_a_table_that_are_never_read_stay() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.randn(1, 64, 12))
+            self.register_buffer("numbers", torch.arange(64)[None])
+            self.learned = nn.Embedding(64, 12)
+            self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            n = x.shape[1]
+            return self.b(self.a(x) + self.table[:, :n] + self.learned(self.numbers[:, :n]))  # type: ignore[no-any-return]
+
+    pruned = secateur.prune(settle(Positions()), torch.randn(2, 9, 6), ratio=0.5)
+    assert pruned.plan.keep["table"].keys() == {2}
+    assert pruned.model.get_buffer("numbers").shape == (1, 64)
+    assert pruned.model(torch.randn(2, 50, 6)).shape == (2, 50, 4)
+
+
+def test_train_mode_that_cannot_be_traced_is_said() -> None:
+    class Odd(Auxiliary):
+        def forward(self, x: Tensor) -> Any:
+            if self.training and float(x.sum()) > 0:
+                return self.aux(F.relu(self.a(x)))
+            return self.head(F.relu(self.b(F.relu(self.a(x)))))
+
+    pruned = secateur.prune(settle(Odd()), X, ratio=0.5)
+    assert any("train mode could not be traced" in note for note in pruned.notes)
+
+
+@pytest.mark.parametrize("backend", ["module", "graph"])
+def test_running_averages_over_all_batches_follow_the_module(backend: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=None), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    pruned = secateur.prune(model, X, ratio=0.5, backend=backend).model.train()
+    batches = [torch.randn(4, 3, 8, 8) for _ in range(3)]
+    for batch in batches:
+        pruned(batch)
+    means = [F.conv2d(b, pruned.get_parameter("0.weight"), pruned.get_parameter("0.bias")).mean((0, 2, 3))
+             for b in batches]  # fmt: skip
+    assert torch.allclose(pruned.get_buffer("1.running_mean"), torch.stack(means).mean(0), atol=1e-5)
+    assert int(pruned.get_buffer("1.num_batches_tracked")) == 3
+
+
+def test_a_dropout_that_is_on_in_eval_mode_stays_on_in_a_graph() -> None:
+    class Always(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 64), nn.Linear(64, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(F.dropout(self.a(x).relu(), 0.5))  # type: ignore[no-any-return]
+
+    x = torch.randn(2, 6)
+    pruned = secateur.prune(settle(Always()), x, ratio=0.5, backend="graph").model.eval()
+    assert not torch.equal(pruned(x), pruned(x))
