@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from secateur.budget.latency.layers import Layer, sites
-from secateur.budget.latency.module import SideBySide
-from secateur.budget.latency.predict import Network
-from secateur.budget.latency.store import Setting, Times
-from secateur.budget.latency.table import Table, axis
 from torch import nn
 
 import secateur
 from latency_cases import arithmetic, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
+from secateur.budget.latency.layers import Layer, sites
+from secateur.budget.latency.module import SideBySide
+from secateur.budget.latency.predict import Network
+from secateur.budget.latency.store import Setting, Times
+from secateur.budget.latency.table import Table, axis
 from secateur.cut.analysis import analyse
 from secateur.graph.ops import OPERATORS
 from zoo import Lambda, conv, pooled, settle

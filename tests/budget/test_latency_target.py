@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from secateur.budget.latency.knapsack import Problem, solve
-from secateur.budget.latency.pick import Rules, score_kept, widths
-from secateur.budget.latency.predict import Term
 from torch import nn
 
 import secateur
 from latency_cases import arithmetic, chain, counted, residual, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
+from secateur.budget.latency.knapsack import Problem, solve
+from secateur.budget.latency.pick import Rules, score_kept, widths
+from secateur.budget.latency.predict import Term
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
 from secateur.criteria.scoring import Scores, score
 from secateur.cut.analysis import analyse

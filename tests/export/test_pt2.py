@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from secateur.timing.children import Job, children
-from secateur.timing.entrants import Entrant
 from torch import nn
 
 from secateur.core.errors import InputError, SecateurError, WeightsError
@@ -19,6 +17,8 @@ from secateur.export import export
 from secateur.export.pt2 import read_program
 from secateur.runtimes import RUNTIMES
 from secateur.timing import latency
+from secateur.timing.children import Job, children
+from secateur.timing.entrants import Entrant
 
 X = torch.zeros(2, 1, 4, 4)
 

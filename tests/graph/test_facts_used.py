@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from secateur.budget.latency.predict import _works
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+from secateur.budget.latency.predict import _works
 from secateur.criteria.places import activations, zero_makers
 from secateur.graph.flow import flow
 from secateur.graph.groups import solve

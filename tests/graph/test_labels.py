@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from secateur.graph.ops.reshape import _segments, reshape
 from torch import Tensor, nn
 
 from secateur.graph.flow import flow
 from secateur.graph.labels import Constraints, Labels
+from secateur.graph.ops.reshape import _segments, reshape
 from secateur.graph.trace import trace
 from zoo import Lambda
 

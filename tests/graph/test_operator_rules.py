@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from secateur.graph.ops.pieces import _runs
 from torch import Tensor, nn
 
 import secateur
@@ -17,6 +16,7 @@ from drawn.base import Kept
 from secateur.core.errors import SecateurError
 from secateur.cut.pruned import Pruned
 from secateur.graph.copies import deep_copy
+from secateur.graph.ops.pieces import _runs
 from zoo import Lambda, settle
 
 

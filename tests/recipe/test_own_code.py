@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from secateur.timing.children import Child
 
 from secateur.core.errors import InputError, SecateurError
 from secateur.models import create
 from secateur.recipe import load_recipe, override, resume, run, trust
 from secateur.recipe.comparison.jobs import Job, run_jobs
+from secateur.timing.children import Child
 
 NET = """
 from pathlib import Path

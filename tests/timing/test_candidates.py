@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from secateur.timing.candidates import Candidate, candidates, named
-from secateur.timing.deployment import Deployment, deployments
-from secateur.timing.entrants import Entrant, as_entrants, file_bytes, runtimes_of, stem
-from secateur.timing.quality import quality, scores
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.core.errors import InputError
 from secateur.data import load
 from secateur.timing import Timing, latency
+from secateur.timing.candidates import Candidate, candidates, named
+from secateur.timing.deployment import Deployment, deployments
+from secateur.timing.entrants import Entrant, as_entrants, file_bytes, runtimes_of, stem
+from secateur.timing.quality import quality, scores
 
 
 def network() -> nn.Sequential:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from secateur.timing.children import Child, Job, ModuleFiles, children
-from secateur.timing.entrants import Entrant
 from torch import nn
 
 from secateur.core.errors import InputError, SecateurError
 from secateur.timing import latency
+from secateur.timing.children import Child, Job, ModuleFiles, children
+from secateur.timing.entrants import Entrant
 
 HANGS = (sys.executable, "-c", "import time; print('{}', flush=True); time.sleep(60)")
 DIES = (sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit('out of memory')")

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from secateur.timing.records import Record
 
 from secateur.core.errors import InputError
 from secateur.timing import Machine, Measurement, Timing, machine
+from secateur.timing.records import Record
 
 
 def timing(**changes: object) -> Timing:

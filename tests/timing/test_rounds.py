@@ -3,9 +3,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from secateur.timing.rounds import Contender, rounds, timed
 
 from secateur.core.errors import InputError
+from secateur.timing.rounds import Contender, rounds, timed
 
 
 class Clock:

@@ -71,13 +71,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @functools.cache
 def _annotated(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any]]:
-    """The signature and the annotations; read at the first call, when what they name can be imported."""
-    from secateur.core import plan
-    from secateur.core import types as own
-    from secateur.cut import pruned
-
-    late = {"ExampleInputs": own.ExampleInputs, "Pruned": pruned.Pruned, "Plan": plan.Plan}
-    hints = get_type_hints(function, localns=late)
+    """The signature and the annotations; read at the first call, when what they name is there."""
+    hints = get_type_hints(function)
     hints.pop("return", None)
     return inspect.signature(function), hints
 

@@ -16,7 +16,7 @@ from secateur.core.types import Member
 from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.data import Batch, pieces
 from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run, runs
-from secateur.surgery.verify import written
+from secateur.graph.writes import written
 
 __all__ = ["Gradients", "obd", "snip", "taylor"]
 

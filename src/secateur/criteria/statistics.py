@@ -25,7 +25,7 @@ from secateur.criteria.data import Batch, Data, batches, pieces
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced, preserved_rng
-from secateur.surgery.verify import written
+from secateur.graph.writes import written
 
 __all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data",
            "runs"]  # fmt: skip

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from secateur.graph.flow import Call, MacTerm
-    from secateur.surgery.graph import Rewriter
-    from secateur.surgery.reference import Masked
+    from secateur.graph.masked import Masked
+    from secateur.graph.rewriting import Rewriter
 
 __all__ = ["KNOWN", "OPERATORS", "Operator", "facts", "facts_of", "find", "known", "operator"]
 

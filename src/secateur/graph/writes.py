@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 
-__all__ = ["may_alias", "mutates", "written_names"]
+__all__ = ["may_alias", "mutates", "own_tensor", "written", "written_names"]
 
 
 def mutates(node: Node) -> bool:
@@ -37,6 +38,20 @@ def written_names(graph: GraphModule) -> set[str]:
         into += [root[n] for n in _updated(node)]
         found |= {str(n.target) for n in into if n.op == "get_attr"}
     return found
+
+
+def written(graph: GraphModule) -> dict[str, Tensor]:
+    """Copies of the tensors of its own that the graph writes into, directly or through a view."""
+    return {n: t.detach().clone() for n in written_names(graph) if (t := own_tensor(graph, n)) is not None}
+
+
+def own_tensor(graph: nn.Module, name: str) -> Tensor | None:
+    """The parameter, buffer or constant of that name, ``None`` where there is no tensor."""
+    try:
+        value = operator.attrgetter(name)(graph)
+    except AttributeError:
+        return None
+    return value if isinstance(value, Tensor) else None
 
 
 def _updated(node: Node) -> list[Node]:

@@ -18,10 +18,10 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
-from secateur.graph.ops import Kind, arguments, facts, find, plain_name
-from secateur.graph.schema import bound
+from secateur.graph.masked import Masked
+from secateur.graph.ops import Kind, facts, find, plain_name
 
-__all__ = ["Masked", "MaskedInterpreter", "OtherShape"]
+__all__ = ["MaskedInterpreter", "OtherShape"]
 
 Mask = NDArray[np.bool_]
 
@@ -30,60 +30,6 @@ _WEIGHED = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.BATCH_NORM)
 
 class OtherShape(Exception):
     """At this batch an operator gives a result that is not the traced one with another batch (``squeeze``)."""
-
-
-class Masked:
-    """One operator call on masked values, for rules that give it a meaning of its own."""
-
-    def __init__(self, masks: MaskedInterpreter, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """``args`` and ``kwargs`` are the values that the operator is called with."""
-        self._masks, self.node = masks, node
-        self._schema = node.target._schema.arguments  # type: ignore[union-attr]
-        self.names = [a.name for a in self._schema]
-        self.values, self._nodes = bound(node.target, args, kwargs), arguments(node)
-
-    def __getitem__(self, name: str) -> Any:
-        """Value of an argument."""
-        return self.values[name]
-
-    def get(self, name: str) -> Any:
-        """Value of an argument, ``None`` where it is absent."""
-        return self.values.get(name)
-
-    def dims(self, name: str) -> list[int]:
-        """A dimension argument as a list (all dimensions where it is absent)."""
-        ndim, value = self["self"].ndim, self.get(name)
-        if value is None or value == []:
-            return list(range(ndim))
-        return [d % ndim for d in (value if isinstance(value, (list, tuple)) else [value])]
-
-    def mask(self, name: str, dim: int) -> Tensor:
-        """Kept entries of a dimension of an argument, shape (size,), bool."""
-        value = self[name]
-        found = self._masks.of(self._nodes[name], value.shape).get(dim % value.ndim)
-        keep = np.ones(value.shape[dim], dtype=bool) if found is None else found
-        return torch.as_tensor(keep, device=value.device)
-
-    @staticmethod
-    def gather(x: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
-        """Leaves only the kept entries of the given dimensions."""
-        for dim, mask in masks.items():
-            x = x.index_select(dim, mask.nonzero().ravel())
-        return x
-
-    @staticmethod
-    def scatter(x: Tensor, dim: int, mask: Tensor) -> Tensor:
-        """The inverse of :meth:`gather` along one dimension; removed entries are zero."""
-        shape = list(x.shape)
-        shape[dim] = len(mask)
-        return x.new_zeros(shape).index_copy_(dim, mask.nonzero().ravel(), x)
-
-    def call(self, /, **changed: Any) -> Tensor:
-        """Calls the operator with some arguments replaced."""
-        values = self.values | changed
-        args = [values[a.name] for a in self._schema if not a.kwarg_only and a.name in values]
-        kwargs = {a.name: values[a.name] for a in self._schema if a.kwarg_only and a.name in values}
-        return self.node.target(*args, **kwargs)  # type: ignore[operator, no-any-return]
 
 
 class MaskedInterpreter(Interpreter):

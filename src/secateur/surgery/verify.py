@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,13 +29,13 @@ from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts_of
 from secateur.graph.trace import Traced, plain_outputs, preserved_rng
-from secateur.graph.writes import written_names
+from secateur.graph.writes import own_tensor, written_names
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
 from secateur.surgery.reference import MaskedInterpreter, OtherShape
 from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
 
-__all__ = ["TOLERANCE", "verify", "written"]
+__all__ = ["TOLERANCE", "verify"]
 
 TOLERANCE = 1e-9
 """Largest accepted max |pruned − masked| relative to what the input moves in that output, in double precision."""
@@ -232,7 +231,7 @@ class _Trial:
             how = sharpening.get(name)
             return _fresh_one(double(tensor) if how is None else how.applied(tensor), tensor)
 
-        eager = {n: double(value(n, t)).clone() for n in self.written if (t := _attribute(self.dense, n)) is not None}
+        eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.dense, n)) is not None}
         keep = np.ones_like(self.label_keep) if whole else self.label_keep
         masked = MaskedInterpreter(self.dense, self.groups, keep, eager, value)
         masked.removed = {} if whole else self.removed
@@ -473,11 +472,6 @@ def _alike(name: str) -> str:
 # ------------------------------------------------------------------------------------------------------- weights
 
 
-def written(graph: GraphModule) -> dict[str, Tensor]:
-    """Copies of the parameters and buffers that the graph writes into, directly or through a view."""
-    return {n: t.detach().clone() for n in written_names(graph) if (t := _attribute(graph, n)) is not None}
-
-
 def _same_weights(pruned: nn.Module, trial: _Trial, keep: Keep) -> None:
     """Every tensor of the pruned network is exactly the part of the dense one that the plan names."""
     dense = dict(_named(trial.dense))
@@ -512,15 +506,7 @@ def _fresh_one(value: Tensor, source: Tensor) -> Tensor:
 def _constants(graph: GraphModule) -> dict[str, Tensor]:
     """Tensors that the graph refers to and that are neither parameters nor buffers."""
     names = [str(n.target) for n in graph.graph.nodes if n.op == "get_attr"]
-    return {name: value for name in names if (value := _attribute(graph, name)) is not None}
-
-
-def _attribute(graph: nn.Module, name: str) -> Tensor | None:
-    try:
-        value = operator.attrgetter(name)(graph)
-    except AttributeError:
-        return None
-    return value if isinstance(value, Tensor) else None
+    return {name: value for name in names if (value := own_tensor(graph, name)) is not None}
 
 
 def _touched(graph: GraphModule, groups: Groups, label_keep: Mask, removed: Removed) -> list[bool]:

@@ -12,7 +12,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from secateur.graph.trace import Traced, preserved_rng
-from secateur.surgery.verify import written
+from secateur.graph.writes import written
 from secateur.timing.rounds import no_gc, thread_count
 
 __all__ = ["operator_times"]

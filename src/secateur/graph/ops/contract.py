@@ -16,7 +16,7 @@ from secateur.graph.rules import facts, operator
 if TYPE_CHECKING:
     from torch.fx import Node
 
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 
 # ---------------------------------------------------------------------------------------------- convolution

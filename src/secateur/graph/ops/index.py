@@ -18,7 +18,7 @@ from secateur.graph.ops.pieces import without
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 __all__ = ["Pointer", "pointer"]
 

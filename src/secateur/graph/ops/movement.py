@@ -15,7 +15,7 @@ from secateur.graph.ops.reshape import reshape, rewrite_sizes
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 __all__: list[str] = []
 

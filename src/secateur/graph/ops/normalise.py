@@ -14,8 +14,8 @@ from secateur.graph.rules import operator
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from secateur.surgery.graph import Rewriter
-    from secateur.surgery.reference import Masked
+    from secateur.graph.masked import Masked
+    from secateur.graph.rewriting import Rewriter
 
 
 _STATISTICS = ("running_mean", "running_var")

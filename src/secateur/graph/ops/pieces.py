@@ -14,7 +14,7 @@ from secateur.graph.ops.elementwise import join
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 __all__ = ["without"]
 

@@ -11,7 +11,7 @@ from secateur.graph.ops.elementwise import elementwise, join
 from secateur.graph.rules import known, operator
 
 if TYPE_CHECKING:
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 _LIKE = ("rand_like", "randn_like", "randint_like", "exponential", "uniform", "cauchy", "geometric", "log_normal",
          "random")  # fmt: skip

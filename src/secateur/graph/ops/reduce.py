@@ -14,7 +14,7 @@ from secateur.graph.rules import operator
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from secateur.surgery.reference import Masked
+    from secateur.graph.masked import Masked
 
 
 def _on_kept(m: Masked) -> Tensor:

@@ -16,7 +16,7 @@ from secateur.graph.labels import Constraints, Labels, Vector
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
-    from secateur.surgery.graph import Rewriter
+    from secateur.graph.rewriting import Rewriter
 
 __all__ = ["reshape", "rewrite_sizes"]
 
