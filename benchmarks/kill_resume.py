@@ -36,7 +36,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from secateur.recipe.files import read_json, write_json
+from secateur.core.files import read_json, write_json
 from secateur.recipe.sameness import differences, numbers
 from secateur.timing import machine
 

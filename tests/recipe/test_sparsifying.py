@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.files import read_json
 from secateur.models import create
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run
-from secateur.recipe.files import read_json
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import Recipe
 from secateur.sparsity import masks_of

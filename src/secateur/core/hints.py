@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 from torch import Tensor, nn
 
-__all__ = ["NO", "accepted", "in_words", "members"]
+__all__ = ["NO", "HoldsNetwork", "accepted", "in_words", "members"]
 
 NO: Any = object()
 """What :func:`accepted` gives for a value that does not fit."""
@@ -24,6 +24,16 @@ _LONGEST = 2**63
 """Whole numbers go on to PyTorch and NumPy, whose largest is one less."""
 
 _MOST_NAME_BYTES = 255
+
+
+class HoldsNetwork:
+    """A result that holds a network, and stands for it wherever a function asks for a network alone.
+
+    Attributes:
+        model: The network.
+    """
+
+    model: nn.Module
 
 
 def accepted(value: Any, hint: Any) -> Any:
@@ -50,6 +60,8 @@ def accepted(value: Any, hint: Any) -> Any:
     if hint in _PLAIN:
         return _PLAIN[hint](value)
     kind = origin or hint
+    if kind is nn.Module and isinstance(value, HoldsNetwork):
+        return value.model
     if not isinstance(value, kind):
         return NO
     return _path(value) if isinstance(value, os.PathLike) else value

@@ -144,15 +144,15 @@ def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> 
         )
 
 
-ATTRIBUTE = "_secateur_plan"
-"""Attribute of a pruned network (never of the user's) that holds its plan."""
+ATTRIBUTE = "secateur_plan"
+"""Attribute in which a network that Secateur returns (never the user's own) carries its plan."""
 
 
 def remember(model: nn.Module, plan: Plan) -> None:
-    """Writes a plan on a pruned network, so that a later cut counts in the indices of the first one.
+    """Writes a plan on a pruned network, so that it and later cuts count in the indices of the first network.
 
-    Copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to keep
-    them.
+    Deep copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to
+    keep them.
     """
     object.__setattr__(model, ATTRIBUTE, plan)
     if isinstance(model, GraphModule):

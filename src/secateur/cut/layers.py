@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,7 +21,7 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
-from secateur.cut.pruned import Pruned
+from secateur.cut.pruned import DENSE, Pruned, opened, weights_print
 from secateur.graph.branches import Branch, find_branches
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
@@ -116,8 +116,8 @@ def removable(
 
 @arguments.checked
 def remove_layers(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
+    model: nn.Module | Pruned,
+    example_inputs: ExampleInputs | None = None,
     *,
     count: int | None = None,
     ratio: float | None = None,
@@ -135,8 +135,8 @@ def remove_layers(
     which the branch's output is zero. At least one branch stays.
 
     Args:
-        model: The trained network; left untouched.
-        example_inputs: A tensor, a tuple, or a dict of keyword inputs.
+        model: The trained network, or the result of an earlier cut; left untouched.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs. The result of an earlier cut knows it.
         count: How many branches go, lowest score first.
         ratio: Share of the removable branches that goes, instead of ``count``.
         names: Names (or patterns) of the branches, or of modules that contain them, that go, instead of ``count``.
@@ -160,7 +160,8 @@ def remove_layers(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
-    model = plain_network(model)
+    given, first, example_inputs = opened(model, example_inputs)
+    model = plain_network(given)
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))
@@ -175,7 +176,8 @@ def remove_layers(
         chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
     provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
     gone = [b for b in network.free if b.name in chosen]
-    return _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
+    pruned = _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
+    return replace(pruned, dense=first)
 
 
 def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:
@@ -281,7 +283,7 @@ def _cut(
         replaced, reason = replacements(model, traced, gone), None
     except PlanError as error:
         replaced, reason = {}, error
-    known = {**provenance, **before_cut(network.costs)}
+    known = {**provenance, **before_cut(network.costs), DENSE: weights_print(model)}
     plan = Plan({}, {}, known, (), tuple(b.name for b in gone), replaced)
 
     def operate(name: str) -> tuple[nn.Module, Verification | None]:
@@ -299,7 +301,7 @@ def _cut(
     whole = plan.after(earlier) if earlier is not None else plan
     remember(done.model, whole)
     after = _after(done.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
-    return Pruned(done.model, whole, done.backend, done.verification, before, after, (), unsupported(network.groups),
+    return Pruned(done.model, done.backend, done.verification, before, after, (), unsupported(network.groups),
                   (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 

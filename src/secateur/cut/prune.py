@@ -30,7 +30,7 @@ from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
-from secateur.cut.pruned import Cut, Pruned
+from secateur.cut.pruned import DENSE, Cut, Pruned, opened, weights_print
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
@@ -50,8 +50,8 @@ Mask = NDArray[np.bool_]
 
 @arguments.checked
 def prune(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
+    model: nn.Module | Pruned,
+    example_inputs: ExampleInputs | None = None,
     *,
     criterion: str | Callable[[GroupView], Tensor] = "l2",
     ratio: float | None = None,
@@ -74,8 +74,10 @@ def prune(
     """Removes the units with the lowest scores and proves that the result is exact.
 
     Args:
-        model: The trained network. It is left untouched (weights, mode, random state, hooks).
-        example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs.
+        model: The trained network, or the result of an earlier cut. It is left untouched (weights, mode, random
+            state, hooks).
+        example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs. The result of an
+            earlier cut knows it.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to remove, in [0, 1).
         target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``; or
@@ -135,7 +137,8 @@ def prune(
     if target is not None and target.measured:
         setting_of(target)  # before anything that takes time
     step = step_of(round_to, target)
-    model = plain_network(model)
+    network, first, example_inputs = opened(model, example_inputs)
+    model = plain_network(network)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
     if not scores.values:
@@ -147,7 +150,7 @@ def prune(
 
     def cut(keep: Mask, **more: Any) -> Pruned:
         made = {**provenance, **more}
-        return _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=made)
+        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, provenance=made)
 
     if target is not None and target.measured:
         rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
@@ -165,13 +168,14 @@ def prune(
 
 @arguments.checked
 def apply(
-    model: nn.Module, plan: Plan, example_inputs: ExampleInputs, *, backend: str = "auto", verify: bool = True,
+    model: nn.Module | Pruned, plan: Plan, example_inputs: ExampleInputs | None = None, *, backend: str = "auto",
+    verify: bool = True,
     also: Also | None = None,
 ) -> Pruned:  # fmt: skip
     """Cuts ``model`` by a plan made elsewhere, and verifies the result as :func:`prune` does.
 
     Args:
-        model: The network that the plan was made for; left untouched.
+        model: The network (or the result of a cut) that the plan was made for; left untouched.
         plan: Which units stay.
         example_inputs: A tensor, a tuple, or a dict of keyword inputs.
         backend: As for :func:`prune`.
@@ -181,16 +185,18 @@ def apply(
     Raises:
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
-    model = plain_network(model)
+    network, first, example_inputs = opened(model, example_inputs)
+    model = plain_network(network)
     if plan.parts:
-        return _apply_parts(model, plan, example_inputs, backend, verify, also)
+        return replace(_apply_parts(model, plan, example_inputs, backend, verify, also), dense=first)
     if plan.removed:
-        return replay(model, plan, example_inputs, backend, verify)
+        return replace(replay(model, plan, example_inputs, backend, verify), dense=first)
     check_network(model, example_inputs)
     found, notes = labelled(model, example_inputs, also)
     analysis, keep = fitting(found, plan)
     analysis = replace(analysis, notes=notes)
-    pruned = _cut(model, example_inputs, analysis, keep, backend=backend, check=verify, provenance=plan.provenance)
+    pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify,
+                  provenance=plan.provenance)  # fmt: skip
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
@@ -231,22 +237,22 @@ def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
 
 
 def _cut(
-    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, *, backend: str, check: bool,
-    provenance: Any,
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None, *, backend: str,
+    check: bool, provenance: Any,
 ) -> Pruned:  # fmt: skip
     """Tries the back ends in turn; the first that verifies is returned."""
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
+    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs), DENSE: weights_print(model)})
     done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
     earlier = remembered(model)
     whole = plan.after(earlier) if earlier is not None else plan
     remember(done.model, whole)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
-    return Pruned(done.model, whole, done.backend, done.verification, before, after, cuts, analysis.unsupported,
+    return Pruned(done.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
-                  inputs)  # fmt: skip
+                  inputs, first)  # fmt: skip
 
 
 def _lost(backend: str, groups: Groups) -> tuple[str, ...]:

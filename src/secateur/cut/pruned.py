@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from secateur.core import arguments
-from secateur.core.errors import ExportError
-from secateur.core.plan import Plan
+from secateur.core.errors import ExportError, InputError
+from secateur.core.hints import HoldsNetwork
+from secateur.core.plan import Plan, remember, remembered
+from secateur.core.shapes import described, like
 from secateur.core.types import Counts, ExampleInputs, Unsupported, Verification
 from secateur.graph.groups import Group
 
-__all__ = ["Pruned"]
+__all__ = ["DENSE", "Cut", "Pruned", "descended", "opened", "weights_print"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,13 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A pruned network with its plan and its proof.
+class Pruned(HoldsNetwork):
+    """A pruned network with its plan and its proof; it can be called like the network.
+
+    Every function of Secateur that takes a network takes this as well.
 
     Attributes:
         model: The smaller network.
-        plan: Kept indices per parameter and dimension, relative to the network first loaded.
         backend: ``module`` (the same classes) or ``graph`` (a flat graph with the same parameter names).
         verification: How far it is from the masked dense network; ``None`` where that was switched off.
         before: Counts of the network that was handed in.
@@ -45,19 +53,43 @@ class Pruned:
         groups: The groups, each with the units that stay.
         unsupported: What was pinned for want of a rule.
         notes: What the user should know (why the graph back end was taken …).
-        example_inputs: What the network was traced with.
+        example_inputs: What the network was traced with. Copies and files keep shapes and types alone.
+        dense: The network before its first cut, where that is known; copies and files drop it.
     """
 
     model: nn.Module
-    plan: Plan
     backend: str
     verification: Verification | None
     before: Counts
     after: Counts
-    groups: tuple[Cut, ...]
-    unsupported: tuple[Unsupported, ...]
-    notes: tuple[str, ...]
-    example_inputs: ExampleInputs
+    groups: tuple[Cut, ...] = ()
+    unsupported: tuple[Unsupported, ...] = ()
+    notes: tuple[str, ...] = ()
+    example_inputs: ExampleInputs | None = None
+    dense: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def plan(self) -> Plan:
+        """Kept indices per parameter and dimension, relative to the network before its first cut."""
+        return remembered(self.model) or Plan({}, {})
+
+    @property
+    def inputs(self) -> ExampleInputs:
+        """What the network is called with.
+
+        Raises:
+            InputError: It is not known (of a network that was only made sparse, without example inputs).
+        """
+        return opened(self, None)[2]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the network."""
+        return self.model(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: neither the dense network nor a value of the user's data."""
+        inputs = like(described(self.example_inputs))
+        return {**self.__dict__, "dense": None, "example_inputs": inputs}
 
     @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
@@ -119,6 +151,73 @@ class Pruned:
             f"<p><b>{html.escape(self.headline)}</b></p><table><thead><tr><th>group</th><th>units</th>"
             f"<th>kept</th><th>removed</th><th>cut together with</th></tr></thead><tbody>{rows}</tbody></table>"
         )
+
+
+def opened(
+    given: nn.Module | Pruned, inputs: ExampleInputs | None
+) -> tuple[nn.Module, nn.Module | None, ExampleInputs]:
+    """What a verb works on: the network, the dense one behind it, and what it is called with.
+
+    Args:
+        given: A network, or the result of an earlier cut.
+        inputs: What it is called with; may be left out where ``given`` knows it.
+
+    Returns:
+        The network; the one before its first cut, ``None`` where it was cut and that is not known; the inputs.
+
+    Raises:
+        InputError: A network without example inputs.
+    """
+    if isinstance(given, Pruned):
+        network, dense, known = given.model, given.dense, given.example_inputs
+    else:
+        network, dense, known = given, None if remembered(given) else given, None
+    inputs = known if inputs is None else inputs
+    if inputs is None:
+        raise InputError("example_inputs is missing: hand over what the network is called with, a batch for instance.")
+    return network, dense, inputs
+
+
+def descended(pruned: Pruned, first: nn.Module | None) -> Pruned:
+    """The result of a cut that was made on a changed copy of the network ``first``, as one of ``first`` itself.
+
+    Args:
+        pruned: What was cut from the copy.
+        first: The network before its first cut; ``None`` where that is not known.
+    """
+    if first is None:
+        return replace(pruned, dense=None)
+    plan = pruned.plan
+    head, *tail = plan.parts or (plan,)
+    head = replace(head, provenance={**head.provenance, DENSE: weights_print(first)})
+    remember(pruned.model, replace(plan, parts=(head, *tail)) if plan.parts else head)
+    return replace(pruned, dense=first)
+
+
+DENSE = "dense_weights"
+"""Entry of a plan's provenance: :func:`weights_print` of the network that was cut."""
+
+
+def weights_print(model: nn.Module) -> str | None:
+    """A digest of some 256 numbers of every parameter, spread evenly: it tells networks of one shape apart.
+
+    Returns:
+        ``None`` for a network without values (on the meta device).
+    """
+    found = hashlib.sha256()
+    for name, tensor in model.named_parameters():
+        if tensor.device.type == "meta":
+            return None
+        found.update(f"{name}{tuple(tensor.shape)}".encode())
+        found.update(_spread(tensor.detach()).tobytes())
+    return found.hexdigest()[:32]
+
+
+def _spread(tensor: Tensor, most: int = 256) -> NDArray[np.float64]:
+    flat = tensor.reshape(-1)[:: max(1, tensor.numel() // most)]
+    values: NDArray[np.float64] = torch.view_as_real(flat).double().cpu().numpy() if flat.is_complex() else (
+        flat.double().cpu().numpy())  # fmt: skip
+    return values
 
 
 def _share(after: int, before: int) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import DataError
+from secateur.core.files import whole
 from secateur.data.types import Split
 
 __all__ = ["cache_folder", "disk_errors", "remember"]
@@ -86,14 +87,10 @@ def _write(path: Path, classes: tuple[str, ...], splits: dict[str, Split]) -> No
     for name, split in splits.items():
         tensors[f"{name}.images"], tensors[f"{name}.labels"] = split.images.contiguous(), split.labels
     about = json.dumps({"classes": classes, "splits": list(splits)})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with disk_errors("the decoded images", path.parent):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _save(tensors, partial, about)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as draft:
+            _save(tensors, draft, about)
 
 
 def _save(tensors: dict[str, Tensor], path: Path, about: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.core.errors import DataError, InputError, WeightsError
+from secateur.core.files import new_folder, read_json, refuse_links, write_json, write_text
 from secateur.core.reading import file_digest, read_bytes
 from secateur.recipe import trust
-from secateur.recipe.files import new_folder, read_json, refuse_links, write_json, write_text
 from secateur.recipe.fingerprint import (
     compare_data,
     compare_inputs,

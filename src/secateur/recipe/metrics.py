@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError
+from secateur.core.files import write_text
 from secateur.core.reading import LARGEST_JSON, parse_json, read_text
-from secateur.recipe.files import write_text
 
 __all__ = ["Metrics"]
 

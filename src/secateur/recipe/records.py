@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from secateur.core.errors import DataError
-from secateur.recipe.files import read_json
+from secateur.core.files import read_json
 
 __all__ = [
     "LARGEST",

@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.core.errors import SecateurError
+from secateur.core.files import disk_errors, lock, sweep, write_json
 from secateur.core.processes import scratch
-from secateur.recipe.files import disk_errors, lock, sweep, worker_errors, write_json
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.records import StepRecord, read_record
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
+from secateur.recipe.steps.weights import contents
 from secateur.recipe.trust import permit_folder, permit_recipe
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def run(
     _check(recipe)
     data = load_data(recipe)
     state = _begin(recipe, data)
-    recipe = unroll(recipe, state.models["dense"], data.sample(2, seed=recipe.seed))
+    recipe = unroll(recipe, state.dense, data.sample(2, seed=recipe.seed))
     _check(recipe)
     with disk_errors(out):
         folder = RunFolder.create(out, recipe, data, command)
@@ -156,7 +158,7 @@ def _begin(recipe: Recipe, data: DataSet) -> State:
     from secateur.recipe.prepare import make_model
     from secateur.recipe.steps import State
 
-    return State({"dense": make_model(recipe, data)})
+    return State(make_model(recipe, data))
 
 
 @contextlib.contextmanager
@@ -179,6 +181,7 @@ class _Runner:
     on_event: OnEvent | None = None
     progress: bool | None = None
     write: bool = True
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -223,7 +226,9 @@ class _Runner:
             return state
         self._tell(event("begin"))
         began = time.perf_counter()
-        state, result = STEPS[kind].run(context, state, config)
+        after, result = STEPS[kind].run(context, state, config)
+        self._keep(after)
+        state = after
         seconds = round(time.perf_counter() - began, 3)
         metrics.finish(name, result.epochs, {"step": name, **result.summary, "seconds": seconds})
         write_json(context.work / file.name, {"seconds": seconds, "result": result.to_dict()})
@@ -231,6 +236,15 @@ class _Runner:
         results[name] = result
         self._tell(event("end", summary=result.summary, seconds=seconds))
         return state
+
+    def _keep(self, state: State) -> None:
+        """Writes the pruned network as the run's artifact: what lies there is what the last step left, always."""
+        if state.pruned is None:
+            return
+        now = (state.pruned.plan.to_json(), contents(state.pruned.model))
+        if now != self.kept.get("artifact"):
+            state.pruned.save(self.path / "artifact")
+            self.kept["artifact"] = now
 
     def _result(self, state: State, results: Mapping[str, StepResult]) -> RunResult:
         collected = collect(self.recipe, self.folder.about, self.path, results)
@@ -241,3 +255,16 @@ class _Runner:
     def _tell(self, event: Event) -> None:
         if self.on_event is not None:
             self.on_event(event)
+
+
+@contextlib.contextmanager
+def worker_errors(folder: Path) -> Iterator[None]:
+    """Turns the death of a process that decodes images into one clear :class:`SecateurError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise SecateurError(
+            f"A process that decodes images was killed. Go on with `secateur resume {folder}`."
+        ) from error

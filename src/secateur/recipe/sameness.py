@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.recipe.files import read_json
+from secateur.core.files import read_json
 
 __all__ = ["differences", "numbers"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
-from secateur.cut.pruned import Pruned
+from secateur.cut.pruned import DENSE, Pruned, weights_print
 from secateur.graph.trace import preserved_rng
 from secateur.recovery.affine import Options
 from secateur.recovery.batches import Calibration, batches
@@ -37,9 +37,9 @@ WITHOUT_DATA = ("bias", "merge")
 @arguments.checked
 def recover(
     pruned: Pruned,
-    calibration: Calibration | None = None,
+    data: Calibration | None = None,
     *,
-    dense: nn.Module,
+    dense: nn.Module | None = None,
     method: str = "least_squares",
     ridge: float | None = None,
     batch_size: int = 64,
@@ -53,10 +53,11 @@ def recover(
 
     Args:
         pruned: From :func:`secateur.prune` or :func:`secateur.apply`. It is not touched.
-        calibration: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
+        data: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
             dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data
             (``merge`` never looks at any).
-        dense: The network before the cut, in any mode; not touched.
+        dense: The network before the (first) cut, in any mode; not touched. ``pruned`` remembers it unless it was
+            loaded or copied.
         method: One of :data:`METHODS`.
         ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; by default
             cross-validated layer by layer.
@@ -75,17 +76,39 @@ def recover(
     >>> net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> x = torch.randn(256, 4)
     >>> cut = secateur.prune(net, x[:2], ratio=0.5)
-    >>> repaired = recover(cut, x, dense=net)
+    >>> repaired = recover(cut, x)
     >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 4)
     True
     """
-    _check(calibration, method, ridge, batch_size)
-    pair = twin(pruned, dense)
-    if calibration is None or method == "merge":
+    _check(data, method, ridge, batch_size)
+    pair = twin(pruned, _dense_of(pruned, dense))
+    if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
-        notes = _with_data(pair, calibration, method, batch_size, Options(ridge=ridge, seed=seed))
+        notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed))
     return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
+
+
+def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
+    """The network before the first cut.
+
+    Raises:
+        InputError: It is not known, or another one was given.
+    """
+    dense = pruned.dense if given is None else given
+    if dense is None:
+        raise InputError(
+            "The network before the cut is not known here: what is loaded or copied does not hold it. Give it: "
+            "recover(pruned, data, dense=net)."
+        )
+    plan = pruned.plan.parts[0] if pruned.plan.parts else pruned.plan
+    known = plan.provenance.get(DENSE)
+    if known is not None and weights_print(dense) not in (None, known):
+        raise InputError(
+            "dense is not the network that was cut: its weights are others, or they have changed since. Give the "
+            "network that was handed to prune, with the weights that it had then."
+        )
+    return dense
 
 
 def _check(calibration: Calibration | None, method: str, ridge: float | None, batch_size: int) -> None:

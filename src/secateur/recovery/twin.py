@@ -86,7 +86,7 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
     """
     if not isinstance(dense, nn.Module):
         raise InputError(f"dense is the network before the cut, a torch.nn.Module; got {type(dense).__name__}.")
-    found, _ = labelled(dense, pruned.example_inputs)
+    found, _ = labelled(dense, pruned.inputs)
     try:
         analysis, keep = fitting(found, Plan(pruned.plan.keep, pruned.plan.dense_shapes))
     except PlanError as error:
@@ -118,13 +118,13 @@ def _take_weights(found: Twin, model: nn.Module) -> None:
 
 def _check_same(graph: GraphModule, pruned: Pruned) -> None:
     """The graph has to compute what the network computes, or what is fitted would not fit it."""
-    args, kwargs = to_args(pruned.example_inputs)
+    args, kwargs = to_args(pruned.inputs)
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     mode = {m: m.training for m in pruned.model.modules()}
     with preserved_rng(*tensors), torch.no_grad():
         try:
             pruned.model.eval()
-            want = call(pruned.model, pruned.example_inputs)
+            want = call(pruned.model, pruned.inputs)
             got = graph(*args, **kwargs)
         except Exception as error:
             raise InputError(

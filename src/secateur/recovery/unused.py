@@ -18,7 +18,7 @@ from secateur.core.errors import VerificationError
 from secateur.core.types import ExampleInputs, Member, call
 from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.prune import apply, plan_of
-from secateur.cut.pruned import Pruned
+from secateur.cut.pruned import Pruned, descended, opened
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
@@ -38,7 +38,7 @@ _WEIGHING = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR)
 
 
 @checked
-def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
+def purify(model: nn.Module | Pruned, example_inputs: ExampleInputs | None = None) -> Pruned:
     """Deletes channels that are no part of any path from input to output; the network computes the same.
 
     A channel goes when every weight that uses it is zero, or when it is constant, because every weight that
@@ -49,8 +49,8 @@ def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     Source: Li et al. 2019, arXiv:1905.00136, §3.3 (purification and unused-path removal).
 
     Args:
-        model: A network with zeros in its weights, after weight pruning for instance; not touched.
-        example_inputs: What it is called with.
+        model: A network (or a result) with zeros in its weights, after weight pruning for instance; not touched.
+        example_inputs: What it is called with. The result of an earlier cut knows it.
 
     Returns:
         The smaller network. Nothing to delete gives a copy of the same size.
@@ -64,8 +64,9 @@ def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
     >>> purify(net, torch.zeros(1, 2)).model[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    check_network(model, example_inputs)
-    clean = deep_copy(model)
+    network, first, example_inputs = opened(model, example_inputs)
+    check_network(network, example_inputs)
+    clean = deep_copy(network)
     analysis = analyse(clean, example_inputs)
     with torch.no_grad():
         unused = _Cleaner(analysis).run()
@@ -75,9 +76,10 @@ def purify(model: nn.Module, example_inputs: ExampleInputs) -> Pruned:
         keep[gone[1:] if len(gone) == len(group) else gone] = False
     plan = plan_of(analysis.groups, analysis.groups.label_keep(keep), {"criterion": "purify"})
     pruned = apply(clean, plan, example_inputs)
-    _check(model, pruned, example_inputs)
+    _check(network, pruned, example_inputs)
     removed = int((~keep).sum())
-    return replace(pruned, notes=(*pruned.notes, f"{removed:,} of {len(keep):,} units were unused"))
+    notes = (*pruned.notes, f"{removed:,} of {len(keep):,} units were unused")
+    return descended(replace(pruned, notes=notes), first)
 
 
 class _Cleaner:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import InputError
+from secateur.core.files import write_bytes
 from secateur.report import view, words
-from secateur.report.page import read_results, replace
+from secateur.report.page import read_results
 from secateur.report.schema import Results
 
 __all__ = ["picture"]
@@ -81,9 +82,9 @@ def picture(results: Results | Mapping[str, Any], path: str | PathLike[str]) -> 
     height = _TOP + _ROW * len(bars) + 12
     shapes = _shapes(results, bars, height)
     if path.suffix.lower() == ".svg":
-        return replace(path, _svg(shapes, height).encode())
+        return write_bytes(path, _svg(shapes, height).encode())
     if path.suffix.lower() == ".png":
-        return replace(path, _png(shapes, height))
+        return write_bytes(path, _png(shapes, height))
     raise InputError(f"A picture is written as .svg or .png; got {str(path)!r}.")
 
 

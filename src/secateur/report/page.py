@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from secateur.core.errors import InputError
+from secateur.core.files import write_bytes
 from secateur.report import charts, progress, view, words
 from secateur.report.deployed import deployed_table
 from secateur.report.schema import Results
@@ -38,7 +37,7 @@ def write_report(results: Results | Mapping[str, Any], path: str | PathLike[str]
         OSError: When the file cannot be written.
     """
     text = _render(read_results(results))
-    return replace(Path(path), text.encode())
+    return write_bytes(Path(path), text.encode())
 
 
 def read_results(results: Results | Mapping[str, Any]) -> Results:
@@ -58,17 +57,6 @@ def read_results(results: Results | Mapping[str, Any]) -> Results:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"The results for the report do not fit: {where}: {first['msg']}.") from error
-
-
-def replace(path: Path, content: bytes) -> Path:
-    """Writes ``content`` beside ``path`` first, so that no half-written file ever has its name."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)  # noqa: PTH105 (the atomic one, by its name)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
 
 
 def _render(results: Results) -> str:

@@ -15,6 +15,7 @@ from secateur.core import arguments
 from secateur.core.batches import batch_size, tensors
 from secateur.core.checks import check_network, run
 from secateur.core.errors import InputError, VerificationError, WeightsError, first_line
+from secateur.core.files import whole
 from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs, call
 from secateur.cut.selection import checked, covered
@@ -101,10 +102,10 @@ class Converted:
     @arguments.checked
     def save(self, path: str | Path) -> Path:
         """Writes the state (index and value tensors) as safetensors; :func:`load_converted` reads it."""
-        from secateur.cut.artifact import atomically
-
         state = {n: t.detach().contiguous().clone() for n, t in self.model.state_dict().items()}
-        return atomically(Path(path), lambda p: save_file(state, p))
+        with whole(Path(path)) as draft:
+            save_file(state, draft)
+        return Path(path)
 
 
 @arguments.checked

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError, WeightsError, first_line
+from secateur.core.files import whole
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.reading import parse_json, plain
 from secateur.cut.selection import checked, covered
@@ -221,11 +222,10 @@ def _unpacked(packed: NDArray[np.uint8], shape: list[int]) -> Tensor:
 
 def save_masks(masks: Masks, path: Path) -> None:
     """Writes masks as safetensors, eight weights a byte, in one step."""
-    from secateur.cut.artifact import atomically
-
     shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()})
     packed = {name: _packed(mask) for name, mask in masks.items()}
-    atomically(path, lambda p: save_file(packed, p, metadata={"shapes": shapes}))
+    with whole(path) as draft:
+        save_file(packed, draft, metadata={"shapes": shapes})
 
 
 def load_masks(path: Path) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError, WeightsError, first_line
+from secateur.core.files import write_bytes
 from secateur.core.reading import allowance, opened, parse_json
 from secateur.sparsity.cluster import Bits, assign, bits_of, codebook, share_weights
 from secateur.sparsity.coding import Coded, decode, deflate, encode, inflate
@@ -119,7 +120,6 @@ def compress(
     >>> small.bytes == small.path.stat().st_size
     True
     """
-    from secateur.cut.artifact import atomically
 
     path = Path(path)
     check_weights(model)
@@ -138,7 +138,7 @@ def compress(
     body = b"".join([MAGIC, struct.pack("<II", len(packed), len(header)), packed, *streams])
     content = body + hashlib.sha256(body).digest()
     try:
-        atomically(path, lambda p: p.write_bytes(content))
+        write_bytes(path, content)
     except OSError as error:
         raise InputError(f"The compressed network cannot be written to {path}: {error.strerror or error}.") from error
     dense = sum(t.numel() * t.element_size() for t in _stored(model).values())

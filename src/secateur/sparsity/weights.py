@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +12,15 @@ from torch.fx import GraphModule
 from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError, SecateurError, UnknownNameError
+from secateur.core.plan import remembered
+from secateur.core.types import Counts, ExampleInputs
+from secateur.cost.counts import count
+from secateur.cut.pruned import Pruned
 from secateur.cut.selection import checked, covered
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.scores import WEIGHT_CRITERIA
 from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
-
-if TYPE_CHECKING:
-    from secateur.core.types import ExampleInputs
-    from secateur.cut.pruned import Pruned
 
 __all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
 
@@ -60,22 +58,26 @@ class LayerSparsity:
 
 
 @dataclass(frozen=True)
-class Sparse:
+class Sparse(Pruned):
     """A network with weights removed: same shapes, real zeros, no wrappers.
+
+    What it was cut to before goes on to count; without an earlier cut its plan is empty, and without example inputs
+    its MACs are not known (0).
 
     Attributes:
         model: The sparse network, a new one.
         masks: Which weights stay, by parameter name (:class:`~secateur.sparsity.HoldMasks` holds them in training).
         layers: What is left of each masked parameter.
-        params: All parameters of the network, with biases and normalisations, which stay.
         notes: What the user should know.
     """
 
-    model: nn.Module
-    masks: Mapping[str, Tensor]
-    layers: tuple[LayerSparsity, ...]
-    params: int
-    notes: tuple[str, ...] = ()
+    masks: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    layers: tuple[LayerSparsity, ...] = ()
+
+    @property
+    def params(self) -> int:
+        """All parameters of the network, with biases and normalisations, which stay."""
+        return sum(p.numel() for p in self.model.parameters())
 
     @property
     def params_left(self) -> int:
@@ -105,35 +107,10 @@ class Sparse:
         lines = [f"  {x.name}: {x.kept:,} of {x.weights:,} ({x.sparsity:.1%} removed)" for x in self.layers]
         return "\n".join([f"Sparse({self.headline})", *lines, *(f"  note: {note}" for note in self.notes)])
 
-    @arguments.checked
-    def pruned(self, example_inputs: ExampleInputs, *, before: Pruned | None = None) -> Pruned:
-        """The network as :func:`secateur.prune` gives one.
-
-        Args:
-            example_inputs: What it is called with.
-            before: Where channels were cut before: that cut, whose plan and proof go on to count.
-        """
-        from secateur.core.plan import Plan, remembered
-        from secateur.cost.counts import count
-        from secateur.cut.pruned import Pruned
-
-        counts = count(self.model, example_inputs) if before is None else before.after
-        earlier = remembered(self.model)
-        plan = earlier or Plan({}, {}, {"sparsity": self.sparsity})
-        backend = "graph" if isinstance(self.model, GraphModule) else "module"
-        proof = None if before is None else before.verification
-        return Pruned(self.model, plan, backend, proof, counts if before is None else before.before, counts, (), (),
-                      self.notes, example_inputs)  # fmt: skip
-
-    @arguments.checked
-    def save(self, folder: str | Path, example_inputs: ExampleInputs) -> Path:
-        """Writes an artifact; `secateur.load` reads it, and the masks are its zeros (`masks_of`)."""
-        return self.pruned(example_inputs).save(folder)
-
 
 @arguments.checked
 def sparsify(
-    model: nn.Module,
+    model: nn.Module | Pruned,
     *,
     ratio: Amount | None = None,
     std: Amount | None = None,
@@ -144,13 +121,14 @@ def sparsify(
     ignore: Iterable[str] = (),
     masks: Masks | None = None,
     seed: int = 0,
+    example_inputs: ExampleInputs | None = None,
 ) -> Sparse:
     """Removes the single weights (blocks, kernels) that are worth least.
 
     One of ``ratio``, ``std`` and an n:m pattern says how many. A layer never empties: its best unit stays.
 
     Args:
-        model: The network; it is left untouched.
+        model: The network, or the result of an earlier cut; it is left untouched.
         ratio: Share of the weights to remove, in [0, 1), exactly; or one share per layer name or pattern, other
             layers being left alone.
         std: Han's threshold: weights below ``std`` · standard deviation of the layer's weights go; or one per layer.
@@ -160,8 +138,11 @@ def sparsify(
             one score per weight; higher = keep. A block's score is the mean of its weights'.
         only: Names or patterns of the only modules or parameters whose weights may go.
         ignore: Names or patterns of those that are left alone.
-        masks: Earlier masks. What they removed counts towards ``ratio`` and stays removed.
+        masks: Earlier masks, by default those of a ``Sparse``. What they removed counts towards ``ratio`` and stays
+            removed.
         seed: For criteria that draw random numbers.
+        example_inputs: What the network is called with, for its MACs and for a graph in the artifact. The result of
+            an earlier cut knows it.
 
     Returns:
         The sparse network with its masks and the measured sparsity of every layer.
@@ -181,11 +162,13 @@ def sparsify(
     """
     form = parse_pattern(pattern)
     _check(form, ratio, std, scope, criterion)
-    check_weights(model)
-    weights = {n: w.detach() for n, w in weights_of(model, only=only, ignore=ignore).items() if form.applies(w)}
+    before, network = (model, model.model) if isinstance(model, Pruned) else (None, model)
+    masks = before.masks if masks is None and isinstance(before, Sparse) else masks
+    check_weights(network)
+    weights = {n: w.detach() for n, w in weights_of(network, only=only, ignore=ignore).items() if form.applies(w)}
     if not weights:
         raise InputError("The pattern 'kernel' needs convolutions, and only and ignore leave none.")
-    amounts = _amounts("ratio" if std is None else "std", ratio if std is None else std, model, weights)
+    amounts = _amounts("ratio" if std is None else "std", ratio if std is None else std, network, weights)
     layers = [_layer(n, weights[n], criterion, masks or {}, seed) for n in weights if n in amounts]
     if form.kind == "n:m":
         chosen = by_pattern(layers, form)
@@ -196,11 +179,24 @@ def sparsify(
         chosen = by_ratio(layers, form, amounts, pooled=scope == "global")
     notes = _guarded(layers, chosen, form)
     chosen = {n: mask.to(weights[n].device) for n, mask in chosen.items()}
-    return sparse(copied(model), {**(masks or {}), **chosen}, notes=notes)
+    dense = network if before is None and remembered(network) is None else None
+    return sparse(copied(network), {**(masks or {}), **chosen}, notes=notes, before=before, inputs=example_inputs,
+                  dense=dense)  # fmt: skip
 
 
-def sparse(model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = ()) -> Sparse:
+def sparse(
+    model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = (), before: Pruned | None = None,
+    inputs: ExampleInputs | None = None, dense: nn.Module | None = None,
+) -> Sparse:  # fmt: skip
     """Applies masks to ``model`` (in place) and counts.
+
+    Args:
+        model: The network; its weights change.
+        masks: Which weights stay.
+        notes: What the user should know.
+        before: What ``model`` came from, whose plan, proof and sizes go on to count.
+        inputs: What it is called with, where there was no earlier cut.
+        dense: The network before any cut, where there was no earlier one.
 
     Raises:
         UnknownNameError: A mask that names no parameter.
@@ -209,7 +205,15 @@ def sparse(model: nn.Module, masks: Masks, *, notes: tuple[str, ...] = ()) -> Sp
     apply_masks(model, masks)
     layers = tuple(LayerSparsity(n, mask.numel(), int(mask.sum())) for n, mask in masks.items())
     zeros = (ZEROS,) if any(layer.sparsity > 0 for layer in layers) else ()
-    return Sparse(model, dict(masks), layers, sum(p.numel() for p in model.parameters()), (*notes, *zeros))
+    backend = "graph" if isinstance(model, GraphModule) else "module"
+    if before is not None:
+        return Sparse(model, backend, before.verification, before.before, before.after, before.groups,
+                      before.unsupported, (*notes, *zeros), before.example_inputs, before.dense, dict(masks),
+                      layers)  # fmt: skip
+    params = sum(p.numel() for p in model.parameters())
+    counts = Counts(params, 0) if inputs is None else count(model, inputs)
+    return Sparse(model, backend, None, counts, counts, notes=(*notes, *zeros), example_inputs=inputs, dense=dense,
+                  masks=dict(masks), layers=layers)  # fmt: skip
 
 
 def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, criterion: str | Score) -> None:

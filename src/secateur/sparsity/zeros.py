@@ -11,7 +11,7 @@ from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
-from secateur.cut.pruned import Pruned
+from secateur.cut.pruned import Pruned, descended, opened
 from secateur.graph.copies import deep_copy
 
 __all__ = ["remove_zeros", "zeroed"]
@@ -36,7 +36,9 @@ def zeroed(model: nn.Module, below: float) -> nn.Module:
 
 
 @arguments.checked
-def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: float = 1e-4) -> Pruned:
+def remove_zeros(
+    model: nn.Module | Pruned, example_inputs: ExampleInputs | None = None, *, below: float = 1e-4
+) -> Pruned:
     """Sets small weights to zero and removes what has no effect then.
 
     Residual branches of zeros go whole (one stays, if all are), and channels that nothing makes or nothing uses go
@@ -44,8 +46,8 @@ def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: floa
     1e-4 are zeroed after training).
 
     Args:
-        model: Trained with a group lasso; it is left untouched.
-        example_inputs: What it is called with.
+        model: A network (or a result) that was trained with a group lasso; it is left untouched.
+        example_inputs: What it is called with. The result of an earlier cut knows it.
         below: Size under which a weight counts as zero.
 
     Returns:
@@ -58,18 +60,19 @@ def remove_zeros(model: nn.Module, example_inputs: ExampleInputs, *, below: floa
     from secateur.cut.layers import remove_layers
     from secateur.recovery import purify
 
-    check_network(model, example_inputs)
-    sparse = zeroed(model, below)
-    gone = _branches(model, sparse, example_inputs)
+    network, first, example_inputs = opened(model, example_inputs)
+    check_network(network, example_inputs)
+    sparse = zeroed(network, below)
+    gone = _branches(network, sparse, example_inputs)
     layers = remove_layers(sparse, example_inputs, names=gone) if gone else None
     channels = purify(sparse if layers is None else layers.model, example_inputs)
     if layers is None:
         if channels.after.params == channels.before.params:
             note = f"no group of weights is below {below:g} as a whole: raise the penalty's weight, or train longer"
-            return replace(channels, notes=(*channels.notes, note))
-        return channels
+            channels = replace(channels, notes=(*channels.notes, note))
+        return descended(channels, first)
     notes = (f"residual branches of zeros removed: {', '.join(gone)}", *layers.notes, *channels.notes)
-    return replace(channels, before=layers.before, notes=notes)
+    return descended(replace(channels, before=layers.before, notes=notes), first)
 
 
 def _branches(model: nn.Module, sparse: nn.Module, inputs: ExampleInputs) -> list[str]:

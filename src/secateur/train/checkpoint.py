@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from secateur.core.errors import InputError, SecateurError, WeightsError, first_line
+from secateur.core.files import whole
 
 __all__ = ["FORMAT", "read", "same_run", "write"]
 
@@ -27,19 +27,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()  # torch.save words a full disk as an internal error; a plain write does not
     torch.save({"format": FORMAT, "digest": _digest(content), **content}, buffer)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole(path) as draft:
+            draft.write_bytes(buffer.getbuffer())
     except OSError as error:
         full = "the disk is full" if error.errno == errno.ENOSPC else str(error)
         raise SecateurError(f"The checkpoint {path} could not be written: {full}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any] | None:

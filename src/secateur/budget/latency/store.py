@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError
+from secateur.core.files import write_json
 from secateur.core.reading import read_json
 from secateur.data.cache import cache_folder
-from secateur.recipe.files import write_json
 from secateur.runtimes import RUNTIMES, Runtime
 from secateur.timing.machine import machine
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, say, size
 from secateur.core.errors import InputError
-from secateur.recipe.files import disk_errors
+from secateur.core.files import disk_errors
 
 if TYPE_CHECKING:
     from secateur.export import ExportCheck
@@ -94,7 +94,7 @@ def _tell(check: ExportCheck, kind: str) -> None:
 
 def report(folder: Path, picture: Path | None) -> None:
     """Writes ``report.html`` from the finished steps of a run, and a picture if one is asked for."""
-    from secateur.recipe.files import write_json
+    from secateur.core.files import write_json
     from secateur.recipe.folder import RunFolder
     from secateur.recipe.results import collect
     from secateur.report import picture as draw

@@ -126,11 +126,11 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int, trust
             f"The folder {folder} holds neither a run (recipe.yaml) nor an artifact (plan.json). Give a "
             "model name, or a folder made by `secateur run` or `secateur prune`."
         )
-    model = secateur.load(folder, trust=trust)
+    model = secateur.load(folder, trust=trust).model
     shape = shape or _recorded_shape(folder)
     if shape is None:
         raise InputError(f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32.")
-    return Opened(str(folder), model.eval(), _random(shape, seed))
+    return Opened(str(folder), model, _random(shape, seed))
 
 
 def _recorded_shape(folder: Path) -> tuple[int, ...] | None:

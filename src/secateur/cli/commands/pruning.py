@@ -132,7 +132,7 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
 
 def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     """Saves a cut and shows what came of it."""
-    from secateur.recipe.files import disk_errors
+    from secateur.core.files import disk_errors
 
     try:
         with disk_errors(out):

@@ -8,7 +8,7 @@ from typing import Any
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.show import change, console, integer, say, table
 from secateur.core.errors import InputError
-from secateur.recipe.files import disk_errors
+from secateur.core.files import disk_errors
 from secateur.recipe.folder import refuse_used
 from secateur.sparsity import Converted, Sparse, compress, convert_sparse
 from secateur.sparsity import sparsify as remove
@@ -46,7 +46,7 @@ def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = Fal
     refuse_used(out)
     found = remove(opened.model, **options)
     with disk_errors(out):
-        found.save(out, opened.inputs)
+        found.save(out)
         small = None if bits is None else compress(found.model, out / FILE, bits=bits)
         faster = convert_sparse(found.model, opened.inputs[:1]) if convert else None
         if faster is not None and faster.speedup is not None:

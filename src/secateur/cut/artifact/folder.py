@@ -6,11 +6,10 @@ A folder from a stranger can do nothing but be a network: no file in it is unpic
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,19 +21,19 @@ from torch.utils import _pytree as pytree
 import secateur
 from secateur.core import arguments
 from secateur.core.errors import InputError, PlanError, WeightsError, first_line
+from secateur.core.files import settle
 from secateur.core.plan import Plan, remember
 from secateur.core.reading import file_digest, read_json
-from secateur.core.types import ExampleInputs
+from secateur.core.shapes import described, like
+from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cut.artifact import graph_file
-from secateur.cut.artifact.allowed import constant
 from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
+from secateur.cut.pruned import Pruned
 from secateur.models.safetensors_file import check_header, read_safetensors
+from secateur.surgery.verify import TOLERANCE
 
-if TYPE_CHECKING:
-    from secateur.cut.pruned import Pruned
-
-__all__ = ["atomically", "load", "read_inputs", "read_plan", "save"]
+__all__ = ["load", "read_inputs", "read_plan", "save"]
 
 FORMAT = 2
 """2: the graph is ``graph.json``, no longer a ``.pt2`` archive."""
@@ -60,27 +59,13 @@ def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
             digests = {file.name: file_digest(file, WeightsError) for file in sorted(new.iterdir())}
             (new / PLAN).write_text(json.dumps(_record(pruned, digests)), encoding="utf-8")
             for name in (*digests, PLAN):
-                (new / name).chmod(0o644)
-                (new / name).replace(folder / name)
+                settle(new / name, folder / name)
         for name in {GRAPH, CONSTANTS} - set(digests):
             (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"The artifact cannot be written to {folder}: {reason}.") from error
     return folder
-
-
-def atomically(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Writes beside the final place and moves there in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(Path(name))
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -104,7 +89,7 @@ def _traced(pruned: Pruned) -> GraphModule:
 
     if isinstance(pruned.model, GraphModule) and pruned.backend == "graph":
         return pruned.model
-    traced = trace(pruned.model, pruned.example_inputs)
+    traced = trace(pruned.model, pruned.inputs)
     graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
@@ -127,7 +112,7 @@ def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
         "backend": pruned.backend,
         "plan": pruned.plan.to_dict(),
         "shared": _shared_names(pruned.model),
-        "inputs": _describe(pruned.example_inputs),
+        "inputs": described(pruned.example_inputs),
         "params": [pruned.before.params, pruned.after.params],
         "macs": [pruned.before.macs, pruned.after.macs],
         "verified": None if proof is None or not proof.proven else proof.max_relative_error,
@@ -135,33 +120,11 @@ def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _describe(inputs: Any) -> Any:
-    """Shapes and types of the example inputs, from which the network can be traced again."""
-    if isinstance(inputs, Tensor):
-        return {"shape": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
-    if isinstance(inputs, Mapping):
-        return {"named": {k: _describe(v) for k, v in inputs.items()}}
-    if isinstance(inputs, (tuple, list)):
-        return {"items": [_describe(v) for v in inputs]}
-    return {"value": inputs if isinstance(inputs, (int, float, bool, str, type(None))) else None}
-
-
-def _example(described: Any, device: str = "cpu") -> Any:
-    """Inputs of the described shapes, whose entries share one number: they take no memory however large they are."""
-    if "shape" in described:
-        if (dtype := constant(described["dtype"], torch.dtype)) is None:
-            raise ValueError(f"there is no dtype {described['dtype']!r}")
-        return torch.zeros((), dtype=dtype, device=device).expand(tuple(map(int, described["shape"])))
-    if "named" in described:
-        return {k: _example(v, device) for k, v in described["named"].items()}
-    return tuple(_example(v, device) for v in described["items"]) if "items" in described else described["value"]
-
-
 # ------------------------------------------------------------------------------------------------------- load
 
 
 @arguments.checked
-def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> Pruned:
     """Loads an artifact. Whoever made it, it can do nothing but be a network.
 
     Args:
@@ -174,7 +137,9 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
             a folder is executed either way.
 
     Returns:
-        The pruned network, in eval mode, ready to run and to train further.
+        What was saved: the network in eval mode, ready to run and to train further, its plan, sizes and proof. Of the
+        example inputs it knows shapes and types, and the dense network it does not know (:func:`secateur.recover`
+        wants ``dense=``).
 
     Raises:
         InputError: No artifact there, or no graph in it and no ``model`` given.
@@ -186,16 +151,25 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     weights = _weights(folder, WEIGHTS, record["sha256"])
     plan = Plan.from_dict(record["plan"])
     if model is None:
-        pruned = _load_graph(folder, record, weights, trust=trust)
-        _check_fit(pruned, weights)
+        network = _load_graph(folder, record, weights, trust=trust)
+        _check_fit(network, weights)
     else:
         _same_shapes(model, plan)
-        pruned = _cut(model, plan, record, trust=trust)
-        _share(pruned, record["shared"])
-        _check_fit(pruned, weights)
-        _fill(pruned, weights)
-    remember(pruned, plan)
-    return pruned.eval()
+        network = _cut(model, plan, record, trust=trust)
+        _share(network, record["shared"])
+        _check_fit(network, weights)
+        _fill(network, weights)
+    remember(network, plan)
+    before, after = (Counts(params, macs) for params, macs in zip(record["params"], record["macs"], strict=True))
+    backend = record["backend"] if model is not None else "graph"
+    notes = ("the proof is the one that was recorded when it was saved",) * (record.get("verified") is not None)
+    return Pruned(network.eval(), backend, _proof(record), before, after, notes=notes, example_inputs=_inputs(record))
+
+
+def _proof(record: Mapping[str, Any]) -> Verification | None:
+    """What the record says was proven when the network was cut; nothing is computed again."""
+    error = record.get("verified")
+    return None if error is None else Verification(error, TOLERANCE)
 
 
 def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool) -> nn.Module:
@@ -239,6 +213,12 @@ def _read(folder: Path) -> dict[str, Any]:
         raise PlanError(f"{path} is damaged: there is no back end {record['backend'][:40]!r}, but module and graph.")
     if not all(isinstance(v, str) for v in (*record["shared"].values(), *record["sha256"].values())):
         raise PlanError(f"{path} is damaged: 'shared' and 'sha256' hold something else than texts.")
+    for key in ("params", "macs"):
+        if len(record[key]) != 2 or not all(type(n) is int and 0 <= n < 2**63 for n in record[key]):
+            raise PlanError(f"{path} is damaged: {key!r} holds something else than two sizes, before and after.")
+    error = record.get("verified")
+    if error is not None and not (type(error) in (int, float) and 0 <= error < float("inf")):
+        raise PlanError(f"{path} is damaged: 'verified' is no error of a proof.")
     return record
 
 
@@ -247,7 +227,7 @@ _FIELDS = {"backend": str, "plan": dict, "shared": dict, "sha256": dict, "inputs
 
 def _inputs(record: Mapping[str, Any], device: str = "cpu") -> ExampleInputs:
     try:
-        found: ExampleInputs = _example(record["inputs"], device)
+        found: ExampleInputs = like(record["inputs"], device)
     except Exception as error:  # whatever stands there
         raise PlanError(f"{PLAN} is damaged: its record of the inputs is none ({first_line(error)}).") from error
     return found

@@ -7,9 +7,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secateur.core.files import write_bytes
 from secateur.report import words
 from secateur.report.charts import Figure, base_layout, plain
-from secateur.report.page import machine_rows, render, replace
+from secateur.report.page import machine_rows, render
 from secateur.report.view import Card, Table
 from secateur.timing.machine import Machine
 from secateur.timing.pareto import front
@@ -88,7 +89,7 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
         failed=comparison.failed,
         environment=machine_rows(machine) if machine else [],
     )
-    return replace(Path(path), text.encode())
+    return write_bytes(Path(path), text.encode())
 
 
 def columns(rows: Sequence[Row], wanted: Sequence[Column]) -> Table:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError, InputError
+from secateur.core.files import disk_errors, lock, new_folder, refuse_links, sweep, write_json, write_text
 from secateur.core.processes import scratch
 from secateur.core.reading import read_bytes
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
-from secateur.recipe.files import disk_errors, lock, new_folder, refuse_links, sweep, write_json, write_text
 from secateur.recipe.fingerprint import compare_data, data_print
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe

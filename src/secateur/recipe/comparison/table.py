@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from secateur.core.errors import DataError
+from secateur.core.files import read_json
 from secateur.recipe.comparison.plan import DENSE
-from secateur.recipe.files import read_json
 from secateur.recipe.records import StepRecord, problem, read_record
 
 if TYPE_CHECKING:

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError
 from secateur.core.registry import Registry
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.schema import Recipe, Settings
 
 if TYPE_CHECKING:
+    from secateur.cut.pruned import Pruned
     from secateur.data import DataSet
 
-__all__ = ["STEPS", "Context", "State", "Step", "StepResult", "derive_seed"]
+__all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed"]
+
+DENSE: str = "dense"
+PRUNED: str = "pruned"
+"""Roles of the network that a run begins with and of the one that it ships."""
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
 
@@ -28,24 +34,48 @@ class State:
     """The networks at one point of a run.
 
     Attributes:
-        models: By role: ``dense`` (adapted), ``control`` (dense, trained as long as the pruned one) and
-            ``pruned``.
-        pruned: What the last step that cut returned; its model is ``models["pruned"]``.
-        masks: Which single weights of ``models["pruned"]`` stay, by parameter name; training holds them.
+        dense: The network that the run began with, adapted to the data.
+        pruned: The result of the last step that cut it or gave the cut network other weights; the runner keeps it as
+            the run's artifact after every step. ``None`` before the first cut.
+        masks: Which single weights of ``pruned`` stay, by parameter name; training holds them.
+        others: Networks to compare with, by role: ``control`` (dense, trained as long as the pruned one), ``scratch``.
     """
 
-    models: Mapping[str, nn.Module]
-    pruned: Any = None
+    dense: nn.Module
+    pruned: Pruned | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
 
-    def with_model(self, role: str, model: nn.Module, **changes: Any) -> State:
-        """The same state with ``model`` in ``role``."""
-        return replace(self, models={**self.models, role: model}, **changes)
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """All networks by role."""
+        cut = {} if self.pruned is None else {PRUNED: self.pruned.model}
+        return {DENSE: self.dense, **cut, **self.others}
 
     @property
     def current(self) -> str:
         """Role of the network that a run ships: ``pruned`` once there is one, else ``dense``."""
-        return "pruned" if "pruned" in self.models else "dense"
+        return DENSE if self.pruned is None else PRUNED
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that a run ships."""
+        return self.dense if self.pruned is None else self.pruned.model
+
+    @property
+    def cut(self) -> Pruned:
+        """The pruned network, for steps that come after one that cuts (the recipe's check sees to that)."""
+        if self.pruned is None:
+            raise InputError("This step needs a pruned network, and no step before it cuts.")
+        return self.pruned
+
+    def with_other(self, role: str, model: nn.Module) -> State:
+        """The same state with a network to compare with."""
+        return replace(self, others={**self.others, role: model})
+
+    def with_pruned(self, pruned: Pruned, masks: Mapping[str, Tensor] | None = None) -> State:
+        """The same state with another pruned network (and other masks)."""
+        return replace(self, pruned=pruned, masks=self.masks if masks is None else masks)
 
 
 @dataclass(frozen=True)

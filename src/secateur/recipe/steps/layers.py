@@ -62,7 +62,7 @@ class RemoveLayers(Step[RemoveLayersSettings]):
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         from secateur.cut.layers import removable, remove_layers
 
-        model, inputs = state.models[state.current], context.images(2)
+        model, inputs = state.network, context.images(2)
         seed = derive_seed(context.recipe.seed, context.step)
         pruned = remove_layers(model, inputs, seed=seed, **config.model_dump())
         held = [b for b in removable(model, inputs, criterion="l1") if b.reason]

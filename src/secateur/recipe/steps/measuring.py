@@ -81,7 +81,7 @@ class Measure(Step[MeasureSettings]):
             for role, model in state.models.items()
         ]
         # The control has the dense network's form, so timing it would say the same thing twice.
-        timed = {role: state.models[role] for role in ("dense", "pruned") if role in state.models}
+        timed: dict[str, nn.Module] = {role: state.models[role] for role in ("dense", "pruned") if role in state.models}
         params = {n["role"]: n["measurement"]["params"] for n in networks}
         timings, deployed = _time(context, timed, config, params)
         report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}

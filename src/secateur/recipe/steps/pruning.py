@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.core.files import write_json
 from secateur.core.reading import LARGEST_JSON
 from secateur.core.types import Counts, Target
 from secateur.cost.counts import MEASURES
-from secateur.recipe.files import write_json
 from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
@@ -194,11 +194,10 @@ class Prune(Step[PruneSettings]):
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         from secateur.cut.prune import prune
 
-        current = state.models[state.current]
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = context.calibration(config.calibration)
-        pruned = prune(current, self._inputs(context), seed=seed, data=data, **options)
+        pruned = prune(state.network, self._inputs(context), seed=seed, data=data, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         return keep_cut(context, state, pruned, str(config), pinned)
 
@@ -214,7 +213,7 @@ class Prune(Step[PruneSettings]):
 def keep_cut(
     context: Context, state: State, pruned: Pruned, wording: str, pinned: list[dict[str, str]]
 ) -> tuple[State, StepResult]:
-    """Keeps a cut as the run's artifact, scores the network before any training, and words the report.
+    """Keeps what a cut can be repeated from, scores the network before any training, and words the report.
 
     Args:
         context: Where the step works.
@@ -227,11 +226,10 @@ def keep_cut(
     from secateur.report import block_rows, layer_rows
     from secateur.train import evaluate
 
-    dense, proof = state.models["dense"], pruned.verification
-    before = pruned.before if state.models[state.current] is dense else count(dense, pruned.example_inputs)
+    dense, proof = state.dense, pruned.verification
+    before = pruned.before if state.network is dense else count(dense, pruned.inputs)
     assert proof is not None  # it was not switched off
     write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
-    pruned.save(context.folder / "artifact")
     quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
     report = {
         "pruning": wording,
@@ -264,14 +262,14 @@ def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
     plan = Plan.from_dict(cut.plan)
     part = plan.parts[-1] if plan.parts else plan
-    return after_cut(state, apply(state.models[state.current], part, inputs, backend=cut.backend))
+    return after_cut(state, apply(state.network, part, inputs, backend=cut.backend))
 
 
 def after_cut(state: State, pruned: Pruned) -> State:
     """The state with the smaller network; masks of single weights are cut with it."""
     plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     masks = follow(state.masks, plan, pruned.model)
-    return state.with_model("pruned", pruned.model, pruned=pruned, masks=masks)
+    return state.with_pruned(replace(pruned, dense=state.dense), masks)
 
 
 STEPS.add("prune", Prune())

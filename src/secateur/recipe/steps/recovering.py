@@ -74,22 +74,21 @@ class Recover(Step[RecoverSettings]):
 
         data = _mirrored(context.images(config.images), config.mirror) if config.images else None
         seed = derive_seed(context.recipe.seed, context.step)
-        fixed = recover(state.pruned, data, dense=state.models["dense"], method=config.method, ridge=config.ridge,
+        fixed = recover(state.cut, data, dense=state.dense, method=config.method, ridge=config.ridge,
                         seed=seed)  # fmt: skip
         save_weights(fixed.model, self._file(context))
-        fixed.save(context.folder / "artifact")
         quality = evaluate(fixed.model, context.data.test, data=context.data).to_dict()
-        notes = [n for n in fixed.notes if n not in state.pruned.notes]
+        notes = [n for n in fixed.notes if n not in state.cut.notes]
         result = StepResult(
             summary={f"test_{key}": value for key, value in quality.items()},
             report={"notes": notes},
             evaluations={"pruned": quality},
         )
-        return state.with_model("pruned", fixed.model, pruned=fixed), result
+        return state.with_pruned(fixed), result
 
     def restore(self, context: Context, state: State, config: RecoverSettings) -> State:
         """Loads the repaired weights."""
-        load_weights_into(state.models["pruned"], self._file(context))
+        load_weights_into(state.cut.model, self._file(context))
         return state
 
     @staticmethod
@@ -171,7 +170,7 @@ class Select(Step[SelectSettings]):
         from secateur.cut.prune import apply
         from secateur.recovery import select
 
-        current = state.models[state.current]
+        current = state.network
         options = config.model_dump(exclude={*TARGETS, *WHERE, "images", "mirror"})
         images = _mirrored(context.images(config.images), config.mirror)
         seed = derive_seed(context.recipe.seed, context.step)
@@ -199,7 +198,7 @@ class Purify(Step[PurifySettings]):
         """Deletes from the current network; the function stays the same, and that is checked."""
         from secateur.recovery import purify
 
-        pruned = purify(state.models[state.current], context.images(2))
+        pruned = purify(state.network, context.images(2))
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         new, result = keep_cut(context, state, pruned, "channels without use", pinned)
         save_weights(pruned.model, context.work / "model.safetensors")
@@ -208,7 +207,7 @@ class Purify(Step[PurifySettings]):
     def restore(self, context: Context, state: State, config: PurifySettings) -> State:
         """Cuts again by the plan that was kept, and takes the biases that constants were folded into."""
         state = cut_again(context, state, context.images(2))
-        load_weights_into(state.models["pruned"], context.work / "model.safetensors")
+        load_weights_into(state.cut.model, context.work / "model.safetensors")
         return state
 
 

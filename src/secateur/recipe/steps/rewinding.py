@@ -42,18 +42,17 @@ class Rewind(Step[RewindSettings]):
         """Rewinds the pruned network in place; masks go on to hold."""
         from secateur.train import evaluate
 
-        model = state.models["pruned"]
+        model = state.cut.model
         early = _early(context, config.epoch)
-        model.load_state_dict(rewind(model, early, state.pruned.plan, masks=state.masks).state_dict())
+        model.load_state_dict(rewind(model, early, state.cut.plan, masks=state.masks).state_dict())
         save_weights(model, weights_file(context))
-        state.pruned.save(context.folder / "artifact")
         quality = evaluate(model, context.data.test, data=context.data).to_dict()
         summary: dict[str, Any] = {"epoch_rewound_to": config.epoch} | {f"test_{k}": v for k, v in quality.items()}
         return state, StepResult(summary=summary, evaluations={"pruned": quality})
 
     def restore(self, context: Context, state: State, config: RewindSettings) -> State:
         """Loads the rewound weights."""
-        load_weights_into(state.models["pruned"], weights_file(context))
+        load_weights_into(state.cut.model, weights_file(context))
         return state
 
 
@@ -103,18 +102,18 @@ class Scratch(Step[ScratchSettings]):
         epochs = _epochs(context, state, config)
         settings = config.model_copy(update={"epochs": epochs})
         result = train(context, model, settings, "scratch", "Pruned form, from scratch", held(state))
-        return state.with_model("scratch", model), result
+        return state.with_other("scratch", model), result
 
     def restore(self, context: Context, state: State, config: ScratchSettings) -> State:
         """Loads the trained weights."""
-        model = deep_copy(state.models["pruned"])
+        model = deep_copy(state.cut.model)
         load_weights_into(model, weights_file(context))
-        return state.with_model("scratch", model)
+        return state.with_other("scratch", model)
 
     @staticmethod
     def _fresh(context: Context, state: State) -> nn.Module:
         seed = derive_seed(context.recipe.seed, context.step)
-        model = fresh(state.models["pruned"], seed=seed, dense=state.models["dense"], plan=state.pruned.plan)
+        model = fresh(state.cut.model, seed=seed, dense=state.dense, plan=state.cut.plan)
         apply_masks(model, state.masks)
         return model
 
@@ -128,7 +127,7 @@ def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
     if config.budget == "epochs":
         return int(epochs)
     inputs = context.images(2)
-    dense, pruned = (count(state.models[role], inputs).macs for role in ("dense", "pruned"))
+    dense, pruned = (count(model, inputs).macs for model in (state.dense, state.cut.model))
     return round(epochs * dense / pruned)
 
 

@@ -35,7 +35,7 @@ class Score(Step[ScoreSettings]):
         from secateur.cost.counts import count
         from secateur.train import evaluate
 
-        model = state.models[state.current]
+        model = state.network
         quality = context.evaluation(state.current)
         if quality is None:
             quality = evaluate(model, context.data.test, data=context.data).to_dict()

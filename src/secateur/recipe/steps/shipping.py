@@ -58,7 +58,7 @@ class Export(Step[ExportSettings]):
 
     def run(self, context: Context, state: State, config: ExportSettings) -> tuple[State, StepResult]:
         """Writes ``model.onnx`` and the like into the run's folder."""
-        model = state.models[state.current]
+        model = state.network
         checks: list[dict[str, Any]] = []
         summary: dict[str, Any] = {}
         for to, int8 in _files(config):

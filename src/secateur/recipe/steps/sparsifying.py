@@ -10,13 +10,13 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.cut.artifact import atomically
+from secateur.core.files import whole
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
-from secateur.sparsity.masks import copied, load_masks, save_masks
+from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.scores import WEIGHT_CRITERIA
 from secateur.sparsity.weights import sparse
@@ -94,25 +94,25 @@ class Sparsify(Step[SparsifySettings]):
         """Makes a sparse copy of the current network and scores it before any training."""
         options = config.model_dump(exclude={"ratios"}) | ({"ratio": config.ratios} if config.ratios else {})
         seed = derive_seed(context.recipe.seed, context.step)
-        found = sparsify(state.models[state.current], masks=state.masks, seed=seed, **options)
+        found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.images(2),
+                         **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
-        state = _with(context, state, found)
-        return state, _result(context, state, found, str(config))
+        state = state.with_pruned(found, found.masks)
+        return state, _result(context, found, str(config))
 
     def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
         """Applies the masks that were kept to the network as it was."""
-        masks = load_masks(context.work / "masks.safetensors")
-        return _with(context, state, sparse(copied(state.models[state.current]), masks))
+        return _sparse(context, state, copied(state.network), load_masks(context.work / "masks.safetensors"))
 
 
-def _with(context: Context, state: State, found: Sparse) -> State:
-    pruned = found.pruned(context.images(2), before=state.pruned)
-    return state.with_model("pruned", found.model, pruned=pruned, masks=found.masks)
+def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> State:
+    """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
+    found = sparse(model, masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
+    return state.with_pruned(found, found.masks)
 
 
-def _result(context: Context, state: State, found: Sparse, asked: str) -> StepResult:
-    """Writes the artifact and says what is left."""
-    state.pruned.save(context.folder / "artifact")
+def _result(context: Context, found: Sparse, asked: str) -> StepResult:
+    """Says what is left."""
     quality = evaluate(found.model, context.data.test, data=context.data).to_dict()
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
     summary: dict[str, Any] = {
@@ -167,20 +167,20 @@ class LearnCompress(Step[LearnCompressSettings]):
 
     def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
         """Trains as ``pruned``; masks hold from here on."""
-        model, extra = copied(state.models[state.current]), config.make()
+        model, extra = copied(state.network), config.make()
         trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
-        found = sparse(model, extra.masks)
-        save_masks(found.masks, context.work / "masks.safetensors")
-        state = _with(context, state, found)
-        own = _result(context, state, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
+        save_masks(extra.masks, context.work / "masks.safetensors")
+        found = sparse(model, extra.masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
+        state = state.with_pruned(found, found.masks)
+        own = _result(context, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
         report = {**trained.report, **own.report}
         return state, StepResult({**trained.summary, **own.summary}, report, trained.epochs, own.evaluations)
 
     def restore(self, context: Context, state: State, config: LearnCompressSettings) -> State:
         """Loads the trained weights and the masks."""
-        model = copied(state.models[state.current])
+        model = copied(state.network)
         load_weights_into(model, weights_file(context))
-        return _with(context, state, sparse(model, load_masks(context.work / "masks.safetensors")))
+        return _sparse(context, state, model, load_masks(context.work / "masks.safetensors"))
 
 
 # --------------------------------------------------------------------------------------------------- the file
@@ -206,15 +206,15 @@ class Compress(Step[CompressSettings]):
 
     def run(self, context: Context, state: State, config: CompressSettings) -> tuple[State, StepResult]:
         """Puts the network as the file gives it back in place of the pruned one, and scores it."""
-        model = share_weights(state.models[state.current], config.bits)
+        model = share_weights(state.network, config.bits)
         trained = StepResult()
         if config.epochs:
             trained = train(context, model, config, "pruned", "Shared weights, trained", [HoldShared()])
         small = compress(model, context.work / FILE, bits=config.bits)
-        atomically(context.folder / FILE, lambda path: shutil.copyfile(small.path, path))
+        with whole(context.folder / FILE) as draft:
+            shutil.copyfile(small.path, draft)
         state = self.restore(context, state, config)
-        state.pruned.save(context.folder / "artifact")
-        quality = evaluate(state.models["pruned"], context.data.test, data=context.data).to_dict()
+        quality = evaluate(state.network, context.data.test, data=context.data).to_dict()
         summary = {
             "compressed_bytes": small.bytes,
             "dense_bytes": small.dense_bytes,
@@ -227,8 +227,8 @@ class Compress(Step[CompressSettings]):
 
     def restore(self, context: Context, state: State, config: CompressSettings) -> State:
         """Reads the file."""
-        model: nn.Module = decompress(context.work / FILE, state.models[state.current])
-        return _with(context, state, sparse(model, state.masks))
+        model: nn.Module = decompress(context.work / FILE, state.network)
+        return _sparse(context, state, model, state.masks)
 
 
 STEPS.add("sparsify", Sparsify())

@@ -67,11 +67,11 @@ class Adapt(Step[TrainSettings]):
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains ``dense`` in place."""
-        return state, train(context, state.models["dense"], config, "dense", "Dense, adapted")
+        return state, train(context, state.dense, config, "dense", "Dense, adapted")
 
     def restore(self, context: Context, state: State, config: TrainSettings) -> State:
         """Loads the trained weights."""
-        load_weights_into(state.models["dense"], weights_file(context))
+        load_weights_into(state.dense, weights_file(context))
         return state
 
 
@@ -83,15 +83,15 @@ class Control(Step[TrainSettings]):
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains a copy of ``dense`` as ``control``."""
-        model = deep_copy(state.models["dense"])
+        model = deep_copy(state.dense)
         result = train(context, model, config, "control", "Dense, trained on")
-        return state.with_model("control", model), result
+        return state.with_other("control", model), result
 
     def restore(self, context: Context, state: State, config: TrainSettings) -> State:
         """Loads the trained weights into a copy of the dense network."""
-        model = deep_copy(state.models["dense"])
+        model = deep_copy(state.dense)
         load_weights_into(model, weights_file(context))
-        return state.with_model("control", model)
+        return state.with_other("control", model)
 
 
 class Finetune(Step[FinetuneSettings]):
@@ -102,16 +102,15 @@ class Finetune(Step[FinetuneSettings]):
     after = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
-        """Trains ``pruned`` in place and writes the run's artifact again."""
+        """Trains ``pruned`` in place."""
         teachers = [] if config.distill is None else [config.distill.make(context, state)]
         extras = [*teachers, *held(state)]
-        result = train(context, state.models["pruned"], config, "pruned", "Pruned, fine-tuned", extras)
-        state.pruned.save(context.folder / "artifact")
+        result = train(context, state.cut.model, config, "pruned", "Pruned, fine-tuned", extras)
         return state, result
 
     def restore(self, context: Context, state: State, config: FinetuneSettings) -> State:
         """Loads the trained weights."""
-        load_weights_into(state.models["pruned"], weights_file(context))
+        load_weights_into(state.cut.model, weights_file(context))
         return state
 
 

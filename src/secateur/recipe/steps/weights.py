@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.core.errors import WeightsError
+from secateur.core.files import whole
 from secateur.models.safetensors_file import read_safetensors
 from secateur.recipe.records import REMEDY
 
-__all__ = ["load_weights_into", "read_weights", "save_weights"]
+__all__ = ["contents", "load_weights_into", "read_weights", "save_weights"]
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the state dict as safetensors, in one step."""
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft:
+        save_file(tensors, draft)
+
+
+def contents(model: nn.Module) -> str:
+    """A digest of everything that a network's state dict holds."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        if isinstance(tensor, Tensor):
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_weights_into(model: nn.Module, path: Path) -> None:

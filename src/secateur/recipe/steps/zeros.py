@@ -35,14 +35,14 @@ class RemoveZeros(Step[RemoveZerosSettings]):
         """Cuts the current network, which stays as it is."""
         from secateur.sparsity.zeros import remove_zeros
 
-        pruned = remove_zeros(state.models[state.current], context.images(2), below=config.below)
+        pruned = remove_zeros(state.network, context.images(2), below=config.below)
         return keep_cut(context, state, pruned, str(config), [])
 
     def restore(self, context: Context, state: State, config: RemoveZerosSettings) -> State:
         """Removes the same again: it follows from the weights alone."""
         from secateur.sparsity.zeros import remove_zeros
 
-        pruned = remove_zeros(state.models[state.current], context.images(2), below=config.below)
+        pruned = remove_zeros(state.network, context.images(2), below=config.below)
         return after_cut(state, pruned)
 
 

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core import reading
-from secateur.core.errors import DataError, InputError, SecateurError
+from secateur.core.errors import DataError, InputError
 
 __all__ = [
     "disk_errors",
+    "is_full",
     "lock",
     "new_folder",
     "read_json",
     "refuse_links",
+    "settle",
     "sweep",
-    "worker_errors",
+    "whole",
+    "write_bytes",
     "write_json",
     "write_text",
 ]
@@ -33,19 +36,57 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` in one step: readers see the old file or the new one, never half."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """The one way in which a file is written: readers see the old file or the new one, never half of it.
+
+    What is written goes to a hidden name beside ``path`` (the same ending, so that writers that look at it agree), to
+    the disk, and then to its own name in one step. If the block fails, nothing is left; if the process is killed, a
+    hidden file, which :func:`sweep` deletes.
+
+    Yields:
+        The hidden name, of an empty file.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with whole(folder / "note.txt") as draft:
+    ...     _ = draft.write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['note.txt']
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    draft = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp makes files that only their owner can read
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield draft
+        settle(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def settle(draft: Path, path: Path) -> None:
+    """Gives a complete file its name, so that a crash of the machine leaves the old one or the new one too."""
+    draft.chmod(0o644)  # mkstemp and safetensors make files that only their owner can read
+    with draft.open("r+b") as file:
+        os.fsync(file.fileno())
+    draft.replace(path)
+    with contextlib.suppress(OSError):  # Windows opens no folders; some file systems sync none
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Writes ``content`` to ``path`` in one step."""
+    with whole(path) as draft:
+        draft.write_bytes(content)
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` to ``path`` in one step, as UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -164,7 +205,8 @@ def _open_lock(path: Path) -> int:
     return handle
 
 
-def _is_full(error: BaseException) -> bool:
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, in whatever words."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     return any(word in str(error) for word in _FULL_WORDS)
@@ -183,19 +225,6 @@ def disk_errors(folder: Path, then: str = "try again") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if any(_is_full(cause) for cause in _causes(error)):
+        if any(is_full(cause) for cause in _causes(error)):
             raise DataError(f"The disk is full: cannot write in {folder}. Free some space, then {then}.") from error
         raise
-
-
-@contextlib.contextmanager
-def worker_errors(folder: Path) -> Iterator[None]:
-    """Turns the death of a process that decodes images into one clear :class:`SecateurError`."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise SecateurError(
-            f"A process that decodes images was killed. Go on with `secateur resume {folder}`."
-        ) from error

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from secateur.core.errors import DataError, InputError, SecateurError
-from secateur.recipe.files import disk_errors, lock, new_folder, read_json, sweep, worker_errors, write_json, write_text
+from secateur.core.files import disk_errors, lock, new_folder, read_json, sweep, write_json, write_text
 from secateur.recipe.metrics import Metrics
+from secateur.recipe.runner import worker_errors
 
 
 def test_write_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_sweep_deletes_only_temporary_files(tmp_path: Path) -> None:
 def test_lock_keeps_a_second_process_out_and_dies_with_the_first(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     code = (
-        "import sys, time; from pathlib import Path; from secateur.recipe.files import lock\n"
+        "import sys, time; from pathlib import Path; from secateur.core.files import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
