@@ -127,7 +127,8 @@ WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
          "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
          "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family",
-         "backend": "back end", "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
+         "backend": "back end", "calibration": "data",
+         "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 PRUNED = secateur.prune(net(), X, ratio=0.5)

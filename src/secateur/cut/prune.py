@@ -21,11 +21,11 @@ from secateur.core.errors import (
     PlanError,
     UnknownNameError,
 )
+from secateur.core.inputs import Data
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import ExampleInputs, Target, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria import GroupView
-from secateur.criteria.data import Data
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported

@@ -10,10 +10,10 @@ from torch import nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.inputs import Data, calls
 from secateur.cut.pruned import Pruned
 from secateur.graph.trace import preserved_rng
 from secateur.recovery.affine import Options
-from secateur.recovery.batches import Calibration, batches
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.layout import layout
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
@@ -37,7 +37,7 @@ WITHOUT_DATA = ("bias", "merge")
 @arguments.checked
 def recover(
     pruned: Pruned,
-    calibration: Calibration | None = None,
+    calibration: Data | None = None,
     *,
     dense: nn.Module,
     method: str = "least_squares",
@@ -53,9 +53,9 @@ def recover(
 
     Args:
         pruned: From :func:`secateur.prune` or :func:`secateur.apply`. It is not touched.
-        calibration: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
-            dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data
-            (``merge`` never looks at any).
+        calibration: Inputs, normalised as in training, in any form of :mod:`secateur.core.inputs` (a tensor, a
+            tuple, a dict, a loader); labels are not looked at. 128 samples help, 512 are good. ``None`` for the
+            methods without data (``merge`` never looks at any).
         dense: The network before the cut, in any mode; not touched.
         method: One of :data:`METHODS`.
         ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; by default
@@ -88,7 +88,7 @@ def recover(
     return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
 
 
-def _check(calibration: Calibration | None, method: str, ridge: float | None, batch_size: int) -> None:
+def _check(calibration: Data | None, method: str, ridge: float | None, batch_size: int) -> None:
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
     if calibration is None and method not in WITHOUT_DATA:
@@ -101,7 +101,7 @@ def _check(calibration: Calibration | None, method: str, ridge: float | None, ba
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
 
 
-def _with_data(pair: Twin, calibration: Calibration, method: str, batch_size: int, options: Options) -> list[str]:
+def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, options: Options) -> list[str]:
     flow = pair.groups.flow
     stops: list[Stop] = []
 
@@ -114,7 +114,7 @@ def _with_data(pair: Twin, calibration: Calibration, method: str, batch_size: in
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     with preserved_rng(*devices):
-        data = batches(calibration, flow.traced, batch_size)
+        data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
         notes += sweep((pair.dense, pair.pruned), chain([first], data), plan)
