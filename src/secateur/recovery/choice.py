@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.budget import AUTO, LATENCY, choose, step_of
+from secateur.budget import AUTO, LATENCY, step_of
+from secateur.budget.choose import choose
 from secateur.budget.latency import Rules, setting_of, to_latency
 from secateur.core import arguments
 from secateur.core.checks import check_inputs, check_weights, run
