@@ -153,8 +153,8 @@ def test_only_and_ignore() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({}, InputError, "either ratio"),
-        ({"ratio": 0.5, "target": Target(macs=0.5)}, InputError, "either ratio"),
+        ({}, InputError, "Give one aim"),
+        ({"ratio": 0.5, "target": Target(macs=0.5)}, InputError, "Give one aim"),
         ({"ratio": 1.0}, InputError, r"\[0, 1\)"),
         ({"ratio": -0.1}, InputError, r"\[0, 1\)"),
         ({"ratio": float("nan")}, InputError, "ratio is a finite number"),

@@ -112,9 +112,11 @@ def test_selection_by_reconstruction_takes_them_too() -> None:
     )
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "wants a share"), (-2, "wants a share"), (float("nan"), "finite")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "what is kept: a share"), (-2, "what is kept: a share"), (float("nan"), "finite")]
+)
 def test_what_is_no_amount_is_refused(value: float, words: str) -> None:
-    with pytest.raises(InputError, match=rf"Target\(energy=…\).*{words}"):
+    with pytest.raises(InputError, match=rf"energy=….*{words}"):
         Target(energy=value)
     with pytest.raises(InputError, match="got params and size"):
         Target(params=0.5, size=0.5)

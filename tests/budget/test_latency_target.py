@@ -233,7 +233,7 @@ def test_unknown_and_missing_runtimes(arithmetic: Register) -> None:  # noqa: F8
 
 def test_ratio_and_latency_together(arithmetic: Register) -> None:  # noqa: F811
     model, x = chain(8, 8)
-    with pytest.raises(InputError, match="either ratio or target"):
+    with pytest.raises(InputError, match="Give one aim"):
         secateur.prune(model, x, ratio=0.5, target=Target(latency=0.5, runtime=arithmetic()))
 
 

@@ -127,7 +127,8 @@ WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
          "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
          "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family",
-         "backend": "back end", "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
+         "backend": "back end", "calibration": "data",
+         "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 PRUNED = secateur.prune(net(), X, ratio=0.5)
@@ -204,7 +205,9 @@ def test_iterators_are_asked_for_their_elements_once() -> None:
 
     assert secateur.prune(net(), X, ratio=0.5, only=names()).after.params < 58
     assert asked == ["0"]
-    with pytest.raises(InputError, match=r"prune\(ignore=…\): the elements of ignore are a string each; got 3"):
+    with pytest.raises(
+        InputError, match=r"prune\(ignore=…\): the elements of ignore are a string or a torch.nn.Module each; got 3"
+    ):
         secateur.prune(net(), X, ratio=0.5, ignore=iter(["0", 3]))  # type: ignore[list-item]
 
 
@@ -227,9 +230,11 @@ def test_what_stands_for_a_network_is_told_what_to_do(wrong: Any, words: str) ->
         secateur.prune(wrong, X, ratio=0.5)
 
 
-def test_a_ratio_per_layer_and_a_misspelt_argument_are_answered() -> None:
-    with pytest.raises(InputError, match=r"prune\(ratio=…\): ratio is a .*number.*got \{'0': 0.25\} \(dict\).*only="):
-        secateur.prune(net(), X, ratio={"0": 0.25})  # type: ignore[arg-type]
+def test_a_ratio_per_layer_where_there_is_one_and_a_misspelt_argument_are_answered() -> None:
+    with pytest.raises(InputError, match=r"remove_layers\(ratio=…\): ratio is a .*number.*got \{'0': 0.25\} \(dict\)"):
+        secateur.remove_layers(Residual(), X, ratio={"0": 0.25})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"prune\(ratio=…\): .* a dict from strings to finite numbers .*got"):
+        secateur.prune(net(), X, ratio={"0": "half"})  # type: ignore[dict-item]
     with pytest.raises(InputError, match="Did you mean 'granularity'"):
         secateur.prune(net(), X, ratio=0.5, granlarity="whole")  # type: ignore[call-arg]
     with pytest.raises(InputError, match=r"prune\(\): missing a required argument: 'example_inputs'"):

@@ -165,8 +165,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "raw pixels": (torch.zeros(4, 3, 3, 3, dtype=torch.uint8), r"torch.uint8, the network takes torch.float32"),
     "NaN": (IMAGES / torch.zeros(()), "Batch 1 of the data holds NaN or infinite"),
     "numpy": ([np.zeros((4, 3, 3, 3))], "is a ndarray; the network takes a tensor"),
-    "names": ("images", "data is a tensor, or an iterable of batches"),
-    "number": (3, "data is a tensor, or an iterable of batches"),
+    "names": ("images", "data is a tensor, .* an iterable of batches"),
+    "number": (3, "data is a tensor, .* an iterable of batches"),
     "too many inputs": ([(IMAGES, IMAGES, IMAGES)], "is a tuple of 3; the network takes a tensor"),
     "labels of another batch": ([(IMAGES, torch.zeros(3).long())], "4 samples and 3 labels"),
 }

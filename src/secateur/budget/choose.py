@@ -13,7 +13,7 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "choose", "reached"]
+__all__ = ["TOLERANCE", "check_rules", "choose", "reached"]
 
 TOLERANCE = 0.01
 """A target counts as met within one per cent."""
@@ -30,7 +30,7 @@ def choose(
     costs: Costs,
     scores: Mapping[int, NDArray[np.float64]],
     *,
-    ratio: float | None = None,
+    ratio: float | Mapping[int, float] | None = None,
     target: Target | None = None,
     scope: str = "local",
     round_to: int = 1,
@@ -44,7 +44,8 @@ def choose(
         costs: Exact costs of the network under any choice.
         scores: Scores of the units that may go, by group number; higher = keep.
         ratio: Share of units to remove, in [0, 1): of every group (``local``), of every block (``block``) or
-            of all units (``global``); rounded to the nearest whole number, exactly, also under ties.
+            of all units (``global``); rounded to the nearest whole number, exactly, also under ties. Or, with scope
+            ``local``, one per group number; other groups are left alone.
         target: Parameters, MACs, energy or bytes to reach, within one per cent, instead of a ratio.
         scope: ``local``, ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
@@ -58,22 +59,25 @@ def choose(
         Which units stay, shape (units,), bool.
 
     Raises:
-        InputError: A value out of range, or both or neither of ``ratio`` and ``target``.
+        InputError: A value out of range.
         BudgetError: The target is out of reach; says how far it can go.
     """
-    _check(ratio, target, scope, round_to, min_units)
+    check_rules(scope, round_to, min_units)
     groups = costs.groups.items
+    if isinstance(ratio, Mapping):
+        scores = {number: values for number, values in scores.items() if number in ratio}
     steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
         return _to_target(costs, steps, keep, target)
     assert ratio is not None
-    if not steps and ratio > 0:
+    shares = ratio if isinstance(ratio, Mapping) else dict.fromkeys(scores, ratio)
+    if not steps and any(share > 0 for share in shares.values()):
         raise BudgetError(
             f"Nothing can be pruned: round_to={round_to} and min_units={min_units} leave no smaller width in any "
             f"of the {len(scores)} groups{' that lie inside a block' if scope == 'block' else ''}."
         )
-    for taken in _to_ratio(steps, groups, ratio, scope, gone or {}):
+    for taken in _to_ratio(steps, groups, shares, scope, gone or {}):
         keep[taken.units] = False
     return keep
 
@@ -86,11 +90,8 @@ def reached(costs: Costs, keep: Mask, target: Target | None) -> tuple[str, ...]:
     return (f"{target.measure}: {dense:,.0f} → {now:,.0f} {_UNITS[target.measure]} ({now / dense:.1%})",)
 
 
-def _check(ratio: float | None, target: Target | None, scope: str, round_to: int, min_units: int) -> None:
-    if (ratio is None) == (target is None):
-        raise InputError("Give either ratio (share of units to remove) or target (params, macs, … to keep).")
-    if ratio is not None and not 0 <= ratio < 1:
-        raise InputError(f"ratio is the share of units to remove, in [0, 1); got {ratio!r}.")
+def check_rules(scope: str, round_to: int, min_units: int) -> None:
+    """Checks what the widths that are left have to keep to."""
     if scope not in SCOPES:
         raise UnknownNameError("scope", scope, SCOPES)
     if round_to < 1 or min_units < 1:
@@ -98,7 +99,7 @@ def _check(ratio: float | None, target: Target | None, scope: str, round_to: int
 
 
 def _to_ratio(
-    steps: Sequence[Step], groups: Sequence[Group], ratio: float, scope: str, earlier: Mapping[int, int]
+    steps: Sequence[Step], groups: Sequence[Group], shares: Mapping[int, float], scope: str, earlier: Mapping[int, int]
 ) -> list[Step]:
     """Takes steps while that brings each pool's count nearer to what was asked."""
 
@@ -115,7 +116,7 @@ def _to_ratio(
     taken = []
     for step in steps:
         key, size = pool(step.group), len(step.units)
-        wanted = ratio * total[key] + 1e-9
+        wanted = shares[step.group] * total[key] + 1e-9
         if step.group not in closed and gone[key] + size / 2 <= wanted:
             gone[key] += size
             taken.append(step)
@@ -130,7 +131,7 @@ def _to_ratio(
 def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
     if target.measured:
-        raise InputError(f"A latency is measured, not counted: secateur.prune() and select() aim at one; got {target}.")
+        raise InputError(f"A latency is measured, not counted: secateur.prune() aims at one; got {target}.")
     name = target.measure
     dense = costs.measure(name, keep)
     wanted = target.of(dense)

@@ -57,7 +57,7 @@ def shown(value: Any) -> str:
 def advice(name: str, value: Any, hint: Any) -> str:
     """What to do instead, in a sentence; empty where the refusal says it all."""
     wanted = members(hint)
-    if nn.Module in wanted:
+    if nn.Module in wanted and str not in wanted:
         return _network(name, value)
     made = next((_MADE_BY[k.__name__] for k in wanted if getattr(k, "__name__", "") in _MADE_BY), "")
     if made:
@@ -77,7 +77,7 @@ def _has_path(text: str, wanted: tuple[Any, ...]) -> bool:
 
 def _number(name: str, value: Any) -> str:
     if isinstance(value, Mapping) and name == "ratio":
-        return "Give one number; for another ratio per layer call prune once for each, with only=[layer]."
+        return "A ratio per layer is a dict from names or patterns to numbers, where the function takes one."
     if isinstance(value, (bool, np.bool_)):
         return "True and False are no numbers here."
     if isinstance(value, str):

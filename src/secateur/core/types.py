@@ -102,7 +102,7 @@ class Target:
         if name in _LATENCIES:
             self._check_latency(name, value)
         elif not value > 0:
-            raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
+            raise InputError(f"{name}=… is what is kept: a share in (0, 1] or a count above 1; got {value!r}.")
         elif self.runtime is not None:
             raise InputError(
                 f"Target(runtime={self.runtime!r}) says where a latency is measured; {name} has no runtime."
@@ -111,9 +111,9 @@ class Target:
     def _check_latency(self, name: str, value: float) -> None:
         if not 0 < value < float("inf") or (name == "latency" and value > 1):
             wants = "a share in (0, 1] (milliseconds: latency_ms)" if name == "latency" else "milliseconds above 0"
-            raise InputError(f"Target({name}=…) wants {wants}; got {value!r}.")
+            raise InputError(f"{name}=… is the time that is kept: it wants {wants}; got {value!r}.")
         if self.runtime is None:
-            raise InputError(f"Target({name}=…) wants a runtime to measure it in, for instance runtime='onnxruntime'.")
+            raise InputError(f"{name}=… wants a runtime to measure it in, for instance runtime='onnxruntime'.")
         for setting in ("batch", "threads"):
             if not getattr(self, setting) >= 1:
                 raise InputError(f"Target({setting}=…) is at least 1; got {getattr(self, setting)!r}.")

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from secateur.core.errors import InputError
+from secateur.core.inputs import Batch, pieces
 from secateur.core.types import Member
 from secateur.criteria.base import GroupView, criterion
-from secateur.criteria.data import Batch, pieces
 from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run, runs
 from secateur.graph.writes import written
 

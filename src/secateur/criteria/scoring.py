@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.inputs import Data
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable
-from secateur.criteria.data import Data
 from secateur.criteria.statistics import Loss, Setting, collect
 from secateur.graph.groups import Group, Groups
 

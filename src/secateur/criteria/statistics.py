@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.inputs import Batch, Data, batches, pieces
 from secateur.core.registry import Registry
 from secateur.criteria.base import Criterion, NotApplicable
-from secateur.criteria.data import Batch, Data, batches, pieces
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced, preserved_rng

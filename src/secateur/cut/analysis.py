@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.types import ExampleInputs, Unsupported
 from secateur.cost.counts import Costs
-from secateur.cut.selection import pinned_by_selection
+from secateur.cut.selection import Selection, names_in, pinned_by_selection
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups, solve
@@ -44,8 +43,8 @@ def analyse(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    only: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
+    only: Selection | None = None,
+    ignore: Selection = (),
     granularity: str = "auto",
     also: Also | None = None,
 ) -> Analysis:
@@ -54,16 +53,18 @@ def analyse(
     Args:
         model: Any network; it is not touched.
         example_inputs: A tensor, a tuple, or a dict of keyword inputs.
-        only: Names or patterns of modules whose output channels alone may be pruned.
-        ignore: Names or patterns of modules whose output channels are kept.
+        only: Modules (themselves, their names or patterns) whose output channels alone may be pruned.
+        ignore: Modules (the same) whose output channels are kept.
         granularity: ``whole`` blocks (heads, groups), positions ``within`` them, or ``auto``.
         also: Further methods of the network that have to work after the cut, each with what it is called with
             (``{"embed": images}``); parameters that nothing traced uses stay whole.
 
     Raises:
         TraceError: The network cannot be traced.
-        UnknownNameError: ``only`` or ``ignore`` names a module that is not there.
+        InputError: ``only`` or ``ignore`` holds a module of another network.
+        UnknownNameError: They name a module that is not there.
     """
+    only, ignore = names_in(model, only, "only"), names_in(model, ignore, "ignore")
     check_network(model, example_inputs)
     model = plain_network(model)
     found, notes = labelled(model, example_inputs, also)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from secateur.budget import before_cut
 from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
+from secateur.core.patterns import covered
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
 from secateur.cut.pruned import DENSE, Pruned, opened, weights_print
+from secateur.cut.selection import Selection, names_in
 from secateur.graph.branches import Branch, find_branches
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
@@ -121,8 +122,8 @@ def remove_layers(
     *,
     count: int | None = None,
     ratio: float | None = None,
-    names: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
+    names: Selection | None = None,
+    ignore: Selection = (),
     criterion: str = "auto",
     backend: str = "auto",
     verify: bool = True,
@@ -139,8 +140,9 @@ def remove_layers(
         example_inputs: A tensor, a tuple, or a dict of keyword inputs. The result of an earlier cut knows it.
         count: How many branches go, lowest score first.
         ratio: Share of the removable branches that goes, instead of ``count``.
-        names: Names (or patterns) of the branches, or of modules that contain them, that go, instead of ``count``.
-        ignore: Names or patterns of branches that stay.
+        names: Names (or patterns) of the branches, or of modules that contain them (or these modules themselves),
+            that go, instead of ``count``.
+        ignore: Branches that stay, the same.
         criterion: As in :func:`removable`.
         backend: ``module`` (the block becomes ``nn.Identity`` or the activation that followed), ``graph`` (the
             exported graph without it), or ``auto``: the first where it verifies, else the second.
@@ -161,16 +163,16 @@ def remove_layers(
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
     given, first, example_inputs = opened(model, example_inputs)
+    names, ignore = names_in(given, names, "names"), names_in(given, ignore, "ignore")
     model = plain_network(given)
     network = _network(model, example_inputs)
     if not network.free:
         raise BudgetError(_nothing_free(network.branches))
-    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
     stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches, "ignore")}
     if names is not None:
         if count is not None or ratio is not None:
             raise InputError("Give one of count, ratio and names; got names and another one.")
-        chosen = _named([names] if isinstance(names, str) else list(names), network, stay)
+        chosen = _named(names, network, stay)
     else:
         scores = ranked(network.groups, network.free, criterion, seed)
         chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
@@ -215,15 +217,10 @@ def _nothing_free(branches: Sequence[Branch]) -> str:
 
 def _matching(pattern: str, branches: Sequence[Branch], argument: str = "names") -> list[Branch]:
     """Branches that a name or pattern stands for: their own name, their last layer, or a module around them."""
-    found = [b for b in branches if _covers(pattern, b.name) or pattern == b.layers[-1]]
+    found = [b for b in branches if covered(b.name, [pattern]) or pattern == b.layers[-1]]
     if not found:
         raise UnknownNameError("residual branch", pattern, (b.name for b in branches), argument=argument)
     return found
-
-
-def _covers(pattern: str, name: str) -> bool:
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[: k + 1]), pattern) for k in range(len(parts)))
 
 
 def _named(names: list[str], network: _Network, stay: set[str]) -> set[str]:

@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from secateur.budget import AUTO, LATENCY, before_cut, choose, gone_before, latency_of_dense, of_dense, reached, step_of
-from secateur.budget.latency import Rules, in_words, setting_of, to_latency
+from secateur.budget import LATENCY, Aim, Ratio, before_cut, target_of
+from secateur.budget.latency import in_words
 from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import (
     BudgetError,
-    InputError,
     PlanError,
     UnknownNameError,
 )
+from secateur.core.inputs import Data
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import ExampleInputs, Target, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria import GroupView
-from secateur.criteria.data import Data
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
 from secateur.cut.pruned import DENSE, Cut, Pruned, opened, weights_print
+from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
@@ -43,8 +43,6 @@ from secateur.surgery.graph import new_indices
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
-REFERENCES = ("current", "dense")
-
 Mask = NDArray[np.bool_]
 
 
@@ -54,14 +52,20 @@ def prune(
     example_inputs: ExampleInputs | None = None,
     *,
     criterion: str | Callable[[GroupView], Tensor] = "l2",
-    ratio: float | None = None,
+    ratio: Ratio | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    energy: float | None = None,
+    size: float | None = None,
+    latency: float | None = None,
+    runtime: str | None = None,
     target: Target | None = None,
     of: str = "current",
     scope: str | None = None,
     round_to: int | str | None = None,
     min_units: int = 1,
-    only: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
+    only: Selection | None = None,
+    ignore: Selection = (),
     groups: Iterable[str] | None = None,
     granularity: str = "auto",
     backend: str = "auto",
@@ -79,9 +83,17 @@ def prune(
         example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs. The result of an
             earlier cut knows it.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
-        ratio: Share of the units to remove, in [0, 1).
-        target: ``Target(macs=…)``, ``params``, ``energy`` or ``size`` to reach within 1 %, instead of ``ratio``; or
-            ``Target(latency=0.5, runtime="onnxruntime")`` or ``latency_ms``, measured, to reach within 5 %.
+        ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
+            names and patterns as ``only`` takes them: the last that fits a layer counts (put the general ones first),
+            and layers that none fits stay whole. Exactly one of ``ratio`` and what follows is given.
+        macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; reached within 1 %.
+        params: Parameters to keep, the same.
+        energy: Energy (by a model, in multiply-accumulates) to keep, the same.
+        size: Bytes of the weights file to keep, the same.
+        latency: Measured time in ``runtime`` to keep: a share up to 1, or milliseconds above 1; within 5 %.
+        runtime: Where ``latency`` is measured.
+        target: A :class:`~secateur.Target`, which also says the batch and the threads that a latency is of, and takes
+            milliseconds below 1 (``latency_ms``).
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
@@ -90,8 +102,9 @@ def prune(
         round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is
             the runtime's own step (PyTorch's, where no runtime is named); without a latency 1 by default.
         min_units: Units that every group keeps at least.
-        only: Names or patterns of the only modules (or parameters) whose output channels may go.
-        ignore: Names or patterns of modules (or parameters) that keep their output channels.
+        only: The only modules (or parameters) whose output channels may go: names, patterns, or the modules of
+            ``model`` themselves.
+        ignore: Modules (or parameters) that keep their output channels, the same.
         groups: Names of the groups that alone are pruned, as :func:`analyse` gives them.
         granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
             channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
@@ -102,9 +115,9 @@ def prune(
         also: Further methods of the network that have to work after the cut, each with what it is called with
             (``{"embed": images}``). Parameters that nothing traced uses stay whole, and a note names them.
         seed: For criteria that draw random numbers.
-        data: Calibration data, for criteria that need them (`secateur criteria` says which): a tensor of inputs, or
-            an iterable of batches (a DataLoader, a generator), each inputs or a pair (inputs, labels). They are gone
-            through once, in constant memory.
+        data: Calibration data, for criteria that need them (`secateur criteria` says which), in any form of
+            :mod:`secateur.core.inputs`: a tensor, a tuple, a dict, or an iterable of batches (a DataLoader, a
+            generator), each inputs or a pair (inputs, labels). They are gone through once, in constant memory.
         loss: For criteria that need gradients: a function of the network's output and the labels that gives the
             mean loss; by default cross-entropy.
 
@@ -130,40 +143,26 @@ def prune(
     """
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
-    if of not in REFERENCES:
-        raise UnknownNameError("network that shares are of", of, REFERENCES)
-    if ratio is not None and target is not None:
-        raise InputError(f"Give either ratio or target; got ratio={ratio!r} and Target({target.measure}=…).")
-    if target is not None and target.measured:
-        setting_of(target)  # before anything that takes time
-    step = step_of(round_to, target)
+    kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
+    goal = target_of(ratio, target, kept, runtime)
+    aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units)
     network, first, example_inputs = opened(model, example_inputs)
+    only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
     scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
     if not scores.values:
         raise BudgetError(_nothing_free(analysis))
-    earlier = remembered(model) if of == "dense" else None
-    provenance = {"criterion": chosen(criterion).name, "ratio": ratio, "of": of, "scope": scope, "round_to": step,
-                  "seed": seed,
-                  "target": None if target is None else target.given}  # fmt: skip
+    made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
     def cut(keep: Mask, **more: Any) -> Pruned:
-        made = {**provenance, **more}
-        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, provenance=made)
+        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify,
+                    provenance={**made, **more})  # fmt: skip
 
-    if target is not None and target.measured:
-        rules = Rules(scope, step, min_units, fine=round_to in (None, AUTO))
-        met = to_latency(analysis.costs, scores, latency_of_dense(target, earlier), rules=rules,
-                         dense=(model, example_inputs), cut=lambda keep: cut(keep).model)  # fmt: skip
-        pruned = cut(met.keep, **{LATENCY: met.record})
-        return replace(pruned, notes=(*scores.notes, *met.notes, *pruned.notes))
-    goal = of_dense(target, earlier) if target is not None else None
-    keep = choose(analysis.costs, scores.values, ratio=ratio, target=goal, scope=scope or "local", round_to=step,
-                  min_units=min_units, gone=gone_before(earlier, analysis.groups.items),
-                  absolute=scores.absolute)  # fmt: skip
-    pruned = cut(keep, scope=scope or "local")
-    return replace(pruned, notes=(*scores.notes, *reached(analysis.costs, keep, goal), *pruned.notes))
+    choice = aim.choose(analysis.costs, scores, earlier=remembered(model), dense=(model, example_inputs),
+                        cut=lambda keep: cut(keep).model)  # fmt: skip
+    pruned = cut(choice.keep, **choice.record)
+    return replace(pruned, notes=(*scores.notes, *choice.notes, *pruned.notes))
 
 
 @arguments.checked

@@ -1,17 +1,64 @@
-"""``only`` and ``ignore``: module names and patterns become labels that must stay."""
+"""``only`` and ``ignore``: modules, their names and patterns become labels that must stay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from typing import overload
 
 from torch import nn
 
-from secateur.core.errors import UnknownNameError
+from secateur.core.errors import InputError
+from secateur.core.patterns import checked, covered
+from secateur.graph.copies import unwrapped
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Vector
 
-__all__ = ["checked", "covered", "pinned_by_selection"]
+__all__ = ["Selection", "names_in", "pinned_by_selection"]
+
+Selection = str | nn.Module | Iterable[str | nn.Module]
+"""Modules of the network, or names and patterns of modules and parameters."""
+
+
+@overload
+def names_in(model: nn.Module, given: Selection, argument: str) -> list[str]: ...
+
+
+@overload
+def names_in(model: nn.Module, given: Selection | None, argument: str) -> list[str] | None: ...
+
+
+def names_in(model: nn.Module, given: Selection | None, argument: str) -> list[str] | None:
+    """Names and patterns as they are, and the names of modules that are handed over themselves.
+
+    Args:
+        model: The network as the user has it: copies hold other modules.
+        given: What :data:`Selection` says; ``None`` stays ``None``.
+        argument: What the argument is called.
+
+    Raises:
+        InputError: A module that is not one of the network's.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> names_in(net, net[0], "only"), names_in(net, ["1", net], "only")
+    (['0'], ['1', '*'])
+    """
+    if given is None:
+        return None
+    several = [given] if isinstance(given, (str, nn.Module)) else list(given)
+    return [name for one in several for name in ([one] if isinstance(one, str) else _names(model, one, argument))]
+
+
+def _names(model: nn.Module, module: nn.Module, argument: str) -> list[str]:
+    found = [name or "*" for name, other in unwrapped(model).named_modules(remove_duplicate=False) if other is module]
+    if not found and module is not model:
+        kind = type(module).__name__
+        alike = [name for name, other in unwrapped(model).named_modules() if name and type(other) is type(module)]
+        offer = f"it has a {kind} at {', '.join(map(repr, alike[:3]))}" if alike else f"it has no {kind}"
+        raise InputError(
+            f"{argument}=…: the {kind} that was given is not a module of the network ({offer}; a copy is another "
+            f"module). Give one of the network's own, as net.get_submodule(name), or its name."
+        )
+    return found or ["*"]
 
 
 def pinned_by_selection(
@@ -35,19 +82,3 @@ def pinned_by_selection(
         if kept:
             pinned += [v[0] for v in labels.dims.values() if len(v[0]) and int(v[0][0]) not in flow.consumed]
     return pinned
-
-
-def checked(patterns: Iterable[str], names: list[str], argument: str = "") -> list[str]:
-    """The patterns as a list; raises :class:`UnknownNameError`, which names the argument, for one that fits no name."""
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UnknownNameError("module or parameter", pattern, names, argument=argument)
-    return patterns
-
-
-def covered(parameter: str, patterns: Iterable[str]) -> bool:
-    """Whether the parameter or a module that contains it matches a pattern."""
-    parts = parameter.split(".")
-    paths = [".".join(parts[: k + 1]) for k in range(len(parts))]
-    return any(fnmatchcase(path, pattern) for pattern in patterns for path in paths)

@@ -10,10 +10,10 @@ from torch import nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.inputs import Data, calls
 from secateur.cut.pruned import DENSE, Pruned, weights_print
 from secateur.graph.trace import preserved_rng
 from secateur.recovery.affine import Options
-from secateur.recovery.batches import Calibration, batches
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.layout import layout
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
@@ -37,7 +37,7 @@ WITHOUT_DATA = ("bias", "merge")
 @arguments.checked
 def recover(
     pruned: Pruned,
-    data: Calibration | None = None,
+    data: Data | None = None,
     *,
     dense: nn.Module | None = None,
     method: str = "least_squares",
@@ -53,9 +53,9 @@ def recover(
 
     Args:
         pruned: From :func:`secateur.prune` or :func:`secateur.apply`. It is not touched.
-        data: Unlabelled inputs, normalised as in training: all of them in one tensor (N, …), tuple or
-            dict, or an iterable of batches. 128 help, 512 are good. ``None`` for the methods without data
-            (``merge`` never looks at any).
+        data: Inputs, normalised as in training, in any form of :mod:`secateur.core.inputs` (a tensor, a tuple, a
+            dict, a loader); labels are not looked at. 128 samples help, 512 are good. ``None`` for the methods
+            without data (``merge`` never looks at any).
         dense: The network before the (first) cut, in any mode; not touched. ``pruned`` remembers it unless it was
             loaded or copied.
         method: One of :data:`METHODS`.
@@ -111,7 +111,7 @@ def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
     return dense
 
 
-def _check(calibration: Calibration | None, method: str, ridge: float | None, batch_size: int) -> None:
+def _check(calibration: Data | None, method: str, ridge: float | None, batch_size: int) -> None:
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
     if calibration is None and method not in WITHOUT_DATA:
@@ -124,7 +124,7 @@ def _check(calibration: Calibration | None, method: str, ridge: float | None, ba
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
 
 
-def _with_data(pair: Twin, calibration: Calibration, method: str, batch_size: int, options: Options) -> list[str]:
+def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, options: Options) -> list[str]:
     flow = pair.groups.flow
     stops: list[Stop] = []
 
@@ -137,7 +137,7 @@ def _with_data(pair: Twin, calibration: Calibration, method: str, batch_size: in
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     with preserved_rng(*devices):
-        data = batches(calibration, flow.traced, batch_size)
+        data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
         notes += sweep((pair.dense, pair.pruned), chain([first], data), plan)

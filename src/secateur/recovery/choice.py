@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from secateur.budget import AUTO, LATENCY, choose, step_of
+from secateur.budget import AUTO, LATENCY, step_of
+from secateur.budget.choose import choose
 from secateur.budget.latency import Rules, setting_of, to_latency
 from secateur.core import arguments
-from secateur.core.checks import check_weights, run
+from secateur.core.checks import check_inputs, check_weights, run
 from secateur.core.errors import BudgetError, InputError
+from secateur.core.inputs import Data, calls
 from secateur.core.modes import evaluating
 from secateur.core.plan import Plan
 from secateur.core.types import Target
@@ -24,7 +27,6 @@ from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.prune import apply, plan_of
 from secateur.graph.trace import preserved_rng
 from secateur.recovery.affine import Options
-from secateur.recovery.batches import Calibration, batches, first_batch
 from secateur.recovery.gather import Curve, Gather, Ledger
 from secateur.recovery.probe import sensitivities
 from secateur.recovery.scale import check_scale
@@ -41,7 +43,7 @@ Mask = NDArray[np.bool_]
 @arguments.checked
 def select(
     model: nn.Module,
-    calibration: Calibration,
+    calibration: Data,
     *,
     ratio: float | None = None,
     target: Target | None = None,
@@ -86,7 +88,7 @@ def select(
         BudgetError: Nothing to remove, or a target out of reach.
         ExportError: The network cannot be exported to the runtime of a latency.
     """
-    example, calibration = first_batch(calibration)
+    example, calibration = _first_batch(calibration)
     for word, number in (("probes", probes), ("batch_size", batch_size)):
         if number < 1:
             raise InputError(f"select({word}=…) is a number of samples, at least 1; got {number!r}.")
@@ -121,14 +123,25 @@ def select(
     return plan(keep)
 
 
-def _curves(analysis: Analysis, calibration: Calibration, batch_size: int, probes: int, seed: int) -> dict[int, Curve]:
+def _first_batch(data: Data) -> tuple[Any, Data]:
+    """Two samples to trace a network with, and the data unharmed (an iterator has lost its first batch)."""
+    if not isinstance(data, (Tensor, tuple, Mapping)):
+        data = list(data)
+    whole = isinstance(data, (Tensor, tuple, Mapping))
+    part = data if whole else next(iter(data), None)
+    if part is not None:
+        check_inputs(tuple(part) if isinstance(part, list) else part, "calibration")
+    return pytree.tree_map(lambda v: v[:2] if isinstance(v, Tensor) and v.ndim else v, part), data
+
+
+def _curves(analysis: Analysis, calibration: Data, batch_size: int, probes: int, seed: int) -> dict[int, Curve]:
     """Order of removal and growth of the output's error for every group."""
     groups = analysis.groups
     flow = groups.flow
     walker = Walker(flow.traced.module)
     every = np.ones(len(groups.component), dtype=bool)
     pair = Twin(groups, every, walker, walker, {n: n for n in walker.nodes})
-    data = batches(calibration, flow.traced, batch_size)
+    data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
     first = list(islice(data, 1))
     check_scale(walker, norms(flow), first[0])
     ledger = Ledger(pair)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError
-from secateur.cut.selection import checked, covered
+from secateur.core.patterns import checked, covered
 from secateur.sparsity.masks import copied, weights_of
 from secateur.train.extras import Extra
 

@@ -17,8 +17,8 @@ from secateur.core.checks import check_network, run
 from secateur.core.errors import InputError, VerificationError, WeightsError, first_line
 from secateur.core.files import whole
 from secateur.core.modes import evaluating
+from secateur.core.patterns import checked, covered
 from secateur.core.types import ExampleInputs, call
-from secateur.cut.selection import checked, covered
 from secateur.graph.copies import deep_copy
 from secateur.models.safetensors_file import read_safetensors
 from secateur.sparsity.kernels import (

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError, WeightsError, first_line
 from secateur.core.files import whole
+from secateur.core.patterns import checked, covered
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.reading import parse_json, plain
-from secateur.cut.selection import checked, covered
 from secateur.graph.copies import deep_copy
 from secateur.train.extras import Extra
 

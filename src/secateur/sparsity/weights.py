@@ -12,11 +12,11 @@ from torch.fx import GraphModule
 from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError, SecateurError, UnknownNameError
+from secateur.core.patterns import checked, covered
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
 from secateur.cost.counts import count
 from secateur.cut.pruned import Pruned
-from secateur.cut.selection import checked, covered
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.scores import WEIGHT_CRITERIA

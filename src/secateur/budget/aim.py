@@ -1,0 +1,209 @@
+"""What a cut aims at, and the choice of units that comes of it: by ratio, by count or by measured time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.budget.choose import check_rules, choose, reached
+from secateur.budget.earlier import LATENCY, gone_before, latency_of_dense, of_dense
+from secateur.budget.latency import Rules, setting_of, to_latency
+from secateur.budget.step import AUTO, step_of
+from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.patterns import checked, covered, paths
+from secateur.core.plan import Plan
+from secateur.core.types import ExampleInputs, Target
+from secateur.cost.counts import Costs
+from secateur.criteria.scoring import Scores
+from secateur.graph.groups import Groups
+
+__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "target_of"]
+
+Mask = NDArray[np.bool_]
+
+Ratio = float | Mapping[str, float]
+"""The share of the units that is removed; or one per name or pattern of modules, others being left alone."""
+
+REFERENCES = ("current", "dense")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which units stay, and what is to be said of it.
+
+    Attributes:
+        keep: Which units stay, shape (units,), bool.
+        notes: What the user should know.
+        record: What the plan notes of the way that was chosen: the scope, and what a latency has measured.
+    """
+
+    keep: Mask
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How much is to go, and by which rules: one ratio, or one target.
+
+    Attributes:
+        ratio: Share of the units to **remove**, in [0, 1); or one per module pattern, of which the last that fits
+            a layer counts; layers that none fits stay as they are.
+        target: What is to be **kept** of parameters, MACs, energy, bytes or measured time.
+        of: What the shares are of: the network as it is (``current``), or before its first cut (``dense``).
+        scope: ``local``, ``global`` or ``block``; ``None`` for ``local``, and with a latency for the widths that
+            keep the most score.
+        round_to: Widths that are left are multiples of this; see :func:`~secateur.budget.step_of`.
+        min_units: Units that every group keeps at least.
+    """
+
+    ratio: Ratio | None = None
+    target: Target | None = None
+    of: str = "current"
+    scope: str | None = None
+    round_to: int | str | None = None
+    min_units: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be aimed at, before anything that takes time."""
+        if (self.ratio is None) == (self.target is None):
+            raise InputError(_one_aim([] if self.ratio is None else [f"ratio={self.ratio!r}", "a target"]))
+        if self.of not in REFERENCES:
+            raise UnknownNameError("network that shares are of", self.of, REFERENCES)
+        if self.target is not None and self.target.measured:
+            setting_of(self.target)
+        check_rules(self.scope or "local", self.step, self.min_units)
+        shares = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
+        for name, share in shares.items():
+            if share is not None and not 0 <= share < 1:
+                where = f" for {name!r}" if name else ""
+                raise InputError(
+                    f"ratio is the share of units to remove, in [0, 1); got {share!r}{where}. What is kept is said by "
+                    "macs, params, size, energy or latency."
+                )
+        if isinstance(self.ratio, Mapping) and self.scope not in (None, "local"):
+            raise InputError(f"A ratio per layer is local; got scope={self.scope!r} with it. Leave scope out.")
+
+    @property
+    def step(self) -> int:
+        """What widths are multiples of."""
+        return step_of(self.round_to, self.target)
+
+    @property
+    def measure(self) -> str | None:
+        """What is counted: ``macs``, ``params`` …; ``None`` for a ratio and for a latency, which is measured."""
+        return None if self.target is None or self.target.measured else self.target.measure
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a plan notes of it."""
+        ratio = dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio
+        return {"ratio": ratio, "of": self.of, "scope": self.scope, "round_to": self.step,
+                "target": None if self.target is None else self.target.given}  # fmt: skip
+
+    def choose(
+        self,
+        costs: Costs,
+        scores: Scores,
+        *,
+        earlier: Plan | None = None,
+        dense: tuple[nn.Module, ExampleInputs],
+        cut: Callable[[Mask], nn.Module],
+    ) -> Choice:
+        """Chooses which units stay.
+
+        Args:
+            costs: Exact costs of the network under any choice.
+            scores: What the units are worth.
+            earlier: The cuts so far, for shares of the dense network.
+            dense: The network and its example inputs, which a latency measures.
+            cut: Cuts the network by a choice, which a latency measures too.
+
+        Raises:
+            InputError: A ratio for a layer that is not there.
+            BudgetError: The aim is out of reach; says how far one can go.
+            ExportError: The network cannot be exported to the runtime of a latency.
+        """
+        earlier = earlier if self.of == "dense" else None
+        if self.target is not None and self.target.measured:
+            rules = Rules(self.scope, self.step, self.min_units, fine=self.round_to in (None, AUTO))
+            wanted = latency_of_dense(self.target, earlier)
+            met = to_latency(costs, scores, wanted, rules=rules, dense=dense, cut=cut)
+            return Choice(met.keep, met.notes, {LATENCY: met.record})
+        goal = None if self.target is None else of_dense(self.target, earlier)
+        ratio, notes = (
+            _by_group(self.ratio, costs.groups, scores) if isinstance(self.ratio, Mapping) else (self.ratio, ())
+        )
+        scope = self.scope or "local"
+        keep = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
+                      min_units=self.min_units, gone=gone_before(earlier, costs.groups.items),
+                      absolute=scores.absolute)  # fmt: skip
+        return Choice(keep, (*notes, *reached(costs, keep, goal)), {"scope": scope})
+
+
+def target_of(
+    ratio: Ratio | None, target: Target | None, kept: Mapping[str, float | None], runtime: str | None
+) -> Target | None:
+    """The target that plain arguments name, ``None`` where they name a ratio; exactly one of them may.
+
+    Args:
+        ratio: Share of the units to remove.
+        target: A target that is one already.
+        kept: What is kept, by name: a share up to 1, or an amount above 1 (of a latency, milliseconds).
+        runtime: Where a latency is measured.
+
+    Raises:
+        InputError: None of them, several, or a runtime without a latency.
+
+    >>> target_of(None, None, {"macs": 0.5, "params": None}, None).given
+    {'macs': 0.5}
+    """
+    every = {"ratio": ratio, **kept, "target": target}
+    given: dict[str, Any] = {name: value for name, value in every.items() if value is not None}
+    if len(given) != 1:
+        said = (f"Target({value.measure}=…)" if isinstance(value, Target) else f"{name}={value!r}"
+                for name, value in given.items())  # fmt: skip
+        raise InputError(_one_aim(list(said)))
+    (name, value), *_ = given.items()
+    if runtime is not None and name != "latency":
+        raise InputError(
+            f"runtime={runtime!r} says where a latency is measured: give latency= with it, a share up to 1 or "
+            "milliseconds above 1."
+        )
+    if name == "latency":
+        return Target(**{name if value <= 1 else "latency_ms": value}, runtime=runtime)
+    return target if name in ("ratio", "target") else Target(**{name: value})
+
+
+def _one_aim(given: list[str]) -> str:
+    return (
+        "Give one aim: ratio, which is the share of the units that is removed; or one of params, macs, energy, size "
+        "and latency, which are the share (up to 1) or the amount (above 1) that is kept; or target=Target(…). Got "
+        f"{' and '.join(given) or 'none of them'}."
+    )
+
+
+def _by_group(ratio: Mapping[str, float], groups: Groups, scores: Scores) -> tuple[dict[int, float], tuple[str, ...]]:
+    """The ratio of every group: that of the last pattern that fits one of the layers that make its channels.
+
+    Raises:
+        UnknownNameError: A pattern that fits no module or parameter.
+        InputError: None of the patterns fits a layer whose channels may go.
+    """
+    checked(ratio, dict.fromkeys(path for name in groups.flow.tensors for path in paths(name)), "ratio")
+    found: dict[int, float] = {}
+    idle = dict.fromkeys(ratio)
+    for number in scores.values:
+        made = [m.parameter for m in groups.items[number].members if not m.consumes]
+        fitting = [pattern for pattern in ratio if any(covered(name, [pattern]) for name in made)]
+        for pattern in fitting:
+            idle.pop(pattern, None)
+            found[number] = ratio[pattern]
+    if not found:
+        raise InputError(f"None of the layers that ratio names ({', '.join(ratio)}) has channels that may go.")
+    return found, tuple(f"the ratio for {pattern!r} removes nothing: no channels of it may go" for pattern in idle)
