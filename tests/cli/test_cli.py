@@ -116,7 +116,7 @@ def test_prune_saves_an_artifact_that_loads(tmp_path: Path, secateur_cli) -> Non
     assert "Verified" in said.out
     record = json.loads((tmp_path / "a" / "plan.json").read_text())
     assert record["params"][1] < record["params"][0]
-    model = secateur.load(tmp_path / "a", model=secateur.models.create("resnet_digits"))
+    model = secateur.load(tmp_path / "a", model=secateur.models.create("resnet_digits")).model
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert shapes["layer1.0.conv1.weight"][0] == 8
     assert shapes["layer3.0.conv1.weight"][0] == 64, "ignored"

@@ -31,7 +31,7 @@ def test_branches_are_listed_and_removed(tmp_path: Path, capsys: pytest.CaptureF
     code, out, _ = call(capsys, "resnet_digits", "--names", "layer1.1", "--out", tmp_path / "small")
     assert code == 0
     assert "Removed: layer1.1" in out
-    loaded = secateur.load(tmp_path / "small", model=create("resnet_digits"))
+    loaded = secateur.load(tmp_path / "small", model=create("resnet_digits")).model
     assert isinstance(loaded.layer1[1], torch.nn.Identity)
 
 

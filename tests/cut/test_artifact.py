@@ -29,7 +29,7 @@ def test_round_trip_with_and_without_the_users_class(name: str, tmp_path: Path) 
     expected = pruned.model.eval()(x)
     pruned.save(tmp_path / "a", graph=True)
     fresh, _ = ZOO[name]()
-    for loaded in (secateur.load(tmp_path / "a"), secateur.load(tmp_path / "a", model=fresh)):
+    for loaded in (secateur.load(tmp_path / "a").model, secateur.load(tmp_path / "a", model=fresh).model):
         assert torch.equal(loaded(x), expected)
         assert not loaded.training
         assert loaded.train()(x).requires_grad
@@ -39,7 +39,7 @@ def test_round_trip_with_and_without_the_users_class(name: str, tmp_path: Path) 
 def test_the_graph_trains_after_loading_and_batch_norm_follows_the_mode(tmp_path: Path) -> None:
     model, x = ZOO["zero_padded_shortcut"]()
     secateur.prune(settle(model), x, ratio=0.5).save(tmp_path)
-    loaded = secateur.load(tmp_path)
+    loaded = secateur.load(tmp_path).model
     before = loaded.get_buffer("stem.1.running_mean").clone()
     loaded.train()(x).sum().backward()
     assert not torch.equal(before, loaded.get_buffer("stem.1.running_mean"))
@@ -59,10 +59,10 @@ def test_loading_does_not_touch_the_given_model(tmp_path: Path) -> None:
 def test_a_loaded_network_can_be_pruned_again_and_the_plans_compose(tmp_path: Path) -> None:
     model, x = ZOO["residual"]()
     secateur.prune(settle(model), x, ratio=0.5).save(tmp_path / "one")
-    loaded = secateur.load(tmp_path / "one", model=ZOO["residual"]()[0])
+    loaded = secateur.load(tmp_path / "one", model=ZOO["residual"]()[0]).model
     second = secateur.prune(loaded, x, ratio=0.5)
     second.save(tmp_path / "two")
-    again = secateur.load(tmp_path / "two", model=ZOO["residual"]()[0])
+    again = secateur.load(tmp_path / "two", model=ZOO["residual"]()[0]).model
     assert torch.equal(again(x), second.model.eval()(x))
 
 
@@ -72,7 +72,7 @@ def test_a_graph_that_is_pruned_again_stays_a_graph(tmp_path: Path) -> None:
     second = secateur.prune(first.model, x, ratio=0.25)
     assert second.backend == "graph"
     second.save(tmp_path)
-    for loaded in (secateur.load(tmp_path), secateur.load(tmp_path, model=ZOO["plain"]()[0])):
+    for loaded in (secateur.load(tmp_path).model, secateur.load(tmp_path, model=ZOO["plain"]()[0]).model):
         assert torch.equal(loaded(x), second.model.eval()(x))
 
 

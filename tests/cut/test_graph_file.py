@@ -71,7 +71,7 @@ def test_everything_comes_back(backend: str, tmp_path: Path) -> None:
     model, inputs = odd(views=backend == "graph")
     pruned = secateur.prune(model, inputs, ratio=0.5, backend=backend)
     pruned.save(tmp_path, graph=True)
-    loaded = secateur.load(tmp_path)
+    loaded = secateur.load(tmp_path).model
     assert same(call(loaded, inputs), call(pruned.model.eval(), inputs))
     assert set(loaded.state_dict()) == set(pruned.model.state_dict())
     half = {"x": inputs["x"][:1], "mask": {"m": inputs["mask"]["m"][:1]}, "factor": 0.5}
@@ -86,11 +86,11 @@ def test_everything_comes_back(backend: str, tmp_path: Path) -> None:
 def test_a_loaded_graph_can_be_saved_copied_and_cut_again(tmp_path: Path) -> None:
     model, inputs = odd()
     secateur.prune(model, inputs, ratio=0.5, backend="graph").save(tmp_path)
-    loaded = secateur.load(tmp_path)
+    loaded = secateur.load(tmp_path).model
     assert same(call(copy.deepcopy(loaded), inputs), call(loaded, inputs))
     again = secateur.prune(loaded, inputs, ratio=0.25)
     again.save(tmp_path / "again")
-    assert same(call(secateur.load(tmp_path / "again"), inputs), call(again.model.eval(), inputs))
+    assert same(call(secateur.load(tmp_path / "again").model, inputs), call(again.model.eval(), inputs))
 
 
 def test_another_size_is_refused_after_loading_too(saved: Path) -> None:
@@ -285,7 +285,7 @@ def test_forged_inputs(saved: Path, tmp_path: Path, inputs: dict[str, Any]) -> N
 
 def test_inputs_that_claim_to_be_huge_take_no_memory(saved: Path, tmp_path: Path) -> None:
     huge = {"shape": [10**9, 3, 8, 8], "dtype": "float32"}
-    assert isinstance(secateur.load(forged(saved, tmp_path, lambda graph: None, inputs=huge)), nn.Module)
+    assert isinstance(secateur.load(forged(saved, tmp_path, lambda graph: None, inputs=huge)), secateur.Pruned)
 
 
 def test_what_is_shared_must_be_there(saved: Path, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_large_tensor_is_made_where_the_folder_is_trusted(saved: Path, tmp_pat
 
     with pytest.raises(PlanError, match=r"4,000,000,000 bytes.*trust=True"):
         secateur.load(forged(saved, tmp_path, large))
-    assert isinstance(secateur.load(tmp_path, trust=True), nn.Module)
+    assert isinstance(secateur.load(tmp_path, trust=True), secateur.Pruned)
 
 
 # --------------------------------------------------------------------------- operators that do not look at shapes
@@ -339,7 +339,7 @@ def test_checked_operators_compute_the_same_and_are_saved_and_cut_again(
     folder, pruned, x = shaped
     ops = {node.get("op") for node in json.loads((folder / "graph.json").read_text())["nodes"]}
     assert set(SHAPED) <= ops
-    loaded = secateur.load(folder)
+    loaded = secateur.load(folder).model
     assert torch.equal(loaded(x), pruned.model(x))
     assert torch.equal(copy.deepcopy(loaded)(x[:1]), pruned.model(x[:1]))
     again = secateur.prune(loaded, x, ratio=0.25)
@@ -391,7 +391,7 @@ def test_shapes_that_do_not_fit_are_refused_before_anything_is_computed(
 def test_and_where_the_folder_is_trusted_when_it_runs(
     shaped: tuple[Path, secateur.Pruned, Tensor], tmp_path: Path, case: str
 ) -> None:
-    loaded = secateur.load(forged(shaped[0], tmp_path, SHAPES[case]), trust=True)
+    loaded = secateur.load(forged(shaped[0], tmp_path, SHAPES[case]), trust=True).model
     with pytest.raises(InputError, match=r"(lstm|_weight_norm) (takes|of)"):
         loaded(shaped[2])
 
@@ -435,7 +435,7 @@ def test_what_depends_on_values_needs_trust(saved: Path, tmp_path: Path) -> None
 
     with pytest.raises(PlanError, match=r"cannot be known without computing.*trust=True"):
         secateur.load(forged(saved, tmp_path, by_value))
-    assert isinstance(secateur.load(tmp_path, trust=True), nn.Module)
+    assert isinstance(secateur.load(tmp_path, trust=True), secateur.Pruned)
 
 
 def test_a_network_that_no_graph_can_hold_is_saved_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,7 +261,7 @@ def test_known_numbers_are_rewritten_and_saved(backend: str, tmp_path: Any) -> N
     hidden = F.relu(model.a(x)[:, order] * model.b(x)) * mask[:, None, None]  # type: ignore[operator]
     assert torch.allclose(pruned.model(x), model.c(hidden), atol=1e-6)  # type: ignore[operator]
     pruned.save(tmp_path, graph=True)
-    for loaded in (secateur.load(tmp_path), secateur.load(tmp_path, model=Numbered())):
+    for loaded in (secateur.load(tmp_path).model, secateur.load(tmp_path, model=Numbered()).model):
         assert torch.allclose(loaded(x), pruned.model(x), atol=1e-6)
     again = secateur.prune(pruned.model, x, ratio=0.3, criterion="random", seed=1, backend=backend)
     assert torch.allclose(secateur.apply(model, again.plan, x).model(x), again.model(x), atol=1e-6)

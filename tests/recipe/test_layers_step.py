@@ -48,7 +48,7 @@ def test_layers_and_channels_in_one_recipe(tmp_path: Path) -> None:
     blocks = {row["block"]: row["after"] for row in result["report"]["blocks"]}
     assert all(blocks[name] == 0 for name in ranked[:2])
     x = torch.randn(3, 1, 8, 8)
-    loaded = secateur.load(tmp_path / "run/artifact", model=Blocks())
+    loaded = secateur.load(tmp_path / "run/artifact", model=Blocks()).model
     torch.testing.assert_close(loaded(x), pruned.eval()(x))
     again = reopen(tmp_path / "run").state.models["pruned"].eval()
     assert torch.equal(again(x), pruned(x))

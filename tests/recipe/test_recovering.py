@@ -43,7 +43,7 @@ def test_select_and_recover_reach_the_target_and_are_restored(tmp_path: Path) ->
     assert all(torch.equal(t, back[n]) for n, t in result.state.models["pruned"].state_dict().items())
     from secateur import load
 
-    again = load(tmp_path / "run" / "artifact", model=result.state.models["dense"]).state_dict()
+    again = load(tmp_path / "run" / "artifact", model=result.state.models["dense"]).model.state_dict()
     assert all(torch.equal(t, again[n]) for n, t in back.items()), "the artifact is the repaired network"
 
 

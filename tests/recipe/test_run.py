@@ -102,7 +102,7 @@ def test_metrics_have_a_line_per_epoch_and_per_step(finished: Path) -> None:
 def test_the_artifact_holds_the_fine_tuned_network(finished: Path) -> None:
     again = reopen(finished)
     images = again.data.sample(8, split="test")
-    loaded = secateur.load(finished / "artifact", model=again.state.models["dense"])
+    loaded = secateur.load(finished / "artifact", model=again.state.models["dense"]).model
     with torch.no_grad():
         expected = again.state.models["pruned"].eval()(images)
         assert torch.equal(loaded(images), expected)

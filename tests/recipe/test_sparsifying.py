@@ -66,7 +66,7 @@ def test_weight_pruning_raises_the_share_and_holds_the_masks(tmp_path: Path) -> 
     assert "of every layer" in found.results["pruning"]
     assert any(f"{50_610 / 5_430:.1f}× fewer" in note for note in found.results["notes"])
     # The artifact is an ordinary network with zeros in it, and its masks are those zeros.
-    loaded = secateur.load(tmp_path / "run/artifact", model=create("lenet300", inputs=64))
+    loaded = secateur.load(tmp_path / "run/artifact", model=create("lenet300", inputs=64)).model
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
     assert all(torch.equal(masks_of(loaded)[n], mask) for n, mask in found.state.masks.items())
 
@@ -112,7 +112,7 @@ def test_channels_then_weights_then_channels(double: Path) -> None:
     assert zeros(state.models["pruned"], dict(state.masks))
     total = sum(mask.numel() for mask in state.masks.values())
     assert sum(int(mask.sum()) for mask in state.masks.values()) == int(0.2 * total + 0.5)
-    loaded = secateur.load(double / "run/artifact", model=create("lenet300", inputs=64))
+    loaded = secateur.load(double / "run/artifact", model=create("lenet300", inputs=64)).model
     pairs = zip(loaded.parameters(), state.models["pruned"].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 

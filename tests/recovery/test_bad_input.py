@@ -38,7 +38,7 @@ def pruned(net: nn.Sequential) -> Pruned:
         (torch.full((8, 3, 8, 8), float("nan")), "NaN"),
         (torch.randn(0, 3, 8, 8), "no sample"),
         ([], "no batch"),
-        (3, "calibration is a tensor.*an iterable or None; got 3"),
+        (3, "data is a tensor.*an iterable or None; got 3"),
         ((torch.randn(8, 3, 8, 8), torch.zeros(7)), "8 samples and 7 labels"),
         (torch.rand(8, 3, 8, 8) * 255, "another scale.*Normalise"),
         (torch.randn(8, 3, 8, 8) / 255**2 - 40, "another scale"),

@@ -24,7 +24,7 @@ def test_an_artifact_is_left_that_loads(tmp_path: Path) -> None:
     record = json.loads((out / "plan.json").read_text())
     assert record["macs"][1] == pytest.approx(0.5 * record["macs"][0], rel=0.01)
     assert record["plan"]["provenance"]["criterion"] == "reconstruction"
-    model = secateur.load(out, model=secateur.models.create("vgg_digits"))
+    model = secateur.load(out, model=secateur.models.create("vgg_digits")).model
     kept = record["plan"]["keep"]["classifier.weight"]["1"] if "classifier.weight" in record["plan"]["keep"] else None
     assert kept is None or model.classifier.in_features == len(kept)  # type: ignore[union-attr]
 

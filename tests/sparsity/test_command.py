@@ -30,7 +30,7 @@ def test_it_leaves_an_artifact_and_a_compressed_file(tmp_path: Path, capsys: pyt
     assert "40,000" in said
     assert f"{(out / 'model.sdc').stat().st_size:,} bytes on disk" in " ".join(said.split())
     assert " ".join(said.split()).count("Zeros count as size only") == 1
-    loaded = secateur.load(out, model=create("lenet5"))
+    loaded = secateur.load(out, model=create("lenet5")).model
     assert int(loaded.fc1.weight.count_nonzero()) == 40_000
     assert bool((loaded.conv1.weight != 0).all())
     small = secateur.decompress(out / "model.sdc", create("lenet5"))

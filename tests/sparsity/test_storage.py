@@ -117,7 +117,7 @@ def test_a_network_that_lost_channels_first(tmp_path: Path) -> None:
     channels = secateur.prune(model, images, ratio=0.5)
     channels.save(tmp_path / "artifact")
     small = compress(sparsify(channels.model, ratio=0.8).model, tmp_path / "net.sdc")
-    back = decompress(small.path, secateur.load(tmp_path / "artifact", model=create("lenet5")))
+    back = decompress(small.path, secateur.load(tmp_path / "artifact", model=create("lenet5")).model)
     assert torch.equal(back(images), small.model.eval()(images))
 
 

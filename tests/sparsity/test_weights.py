@@ -210,7 +210,7 @@ def test_a_sparse_network_is_an_artifact_like_any_other(tmp_path: Path) -> None:
     model = create("lenet5")
     found = sparsify(model, ratio=0.9)
     found.save(tmp_path / "sparse", torch.zeros(2, 1, 28, 28))
-    loaded = secateur.load(tmp_path / "sparse", model=create("lenet5"))
+    loaded = secateur.load(tmp_path / "sparse", model=create("lenet5")).model
     images = torch.randn(2, 1, 28, 28)
     assert torch.equal(loaded(images), found.model(images))
     masks = masks_of(loaded)
@@ -228,7 +228,7 @@ def test_sparse_after_channels_keeps_plan_and_weights(tmp_path: Path, backend: s
     assert both.plan == channels.plan
     assert (both.before.params, both.backend) == (431_080, backend)
     both.save(tmp_path / "both")
-    loaded = secateur.load(tmp_path / "both", model=create("lenet5"))
+    loaded = secateur.load(tmp_path / "both", model=create("lenet5")).model
     assert torch.equal(loaded(images), found.model.eval()(images))
     assert sum(int(p.count_nonzero()) for p in loaded.parameters()) == found.params_left
 

@@ -297,7 +297,7 @@ def test_artifacts_reload_with_and_without_the_users_class(backend: str, tmp_pat
             p.mul_(1.01)  # weights move after the cut
     pruned.save(tmp_path, graph=True)
     expected = pruned.model(x)
-    for loaded in (secateur.load(tmp_path), secateur.load(tmp_path, model=Blocks())):
+    for loaded in (secateur.load(tmp_path).model, secateur.load(tmp_path, model=Blocks()).model):
         assert torch.equal(loaded(x), expected)
         assert set(loaded.state_dict()) == set(pruned.model.state_dict())
     with pytest.raises((PlanError, WeightsError)):
@@ -327,8 +327,8 @@ def test_channels_and_layers_compose_in_both_orders(order: str, backend: str, tm
     assert again.before.params == secateur.count(model, x).params
     pruned.save(tmp_path, graph=True)
     for loaded in (
-        secateur.load(tmp_path),
-        secateur.load(tmp_path, model=Blocks("B")),
+        secateur.load(tmp_path).model,
+        secateur.load(tmp_path, model=Blocks("B")).model,
     ):
         torch.testing.assert_close(loaded(x), expected)
     blocks = [m for m in model.modules() if isinstance(m, BasicBlock)]

@@ -81,7 +81,9 @@ def recover(
     True
     """
     _check(data, method, ridge, batch_size)
-    pair = twin(pruned, _dense_of(pruned, dense))
+    dense = _dense_of(pruned, dense)
+    pair = twin(pruned, dense)
+    _check_unchanged(pruned, dense)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
@@ -93,7 +95,7 @@ def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
     """The network before the first cut.
 
     Raises:
-        InputError: It is not known, or another one was given.
+        InputError: It is not known.
     """
     dense = pruned.dense if given is None else given
     if dense is None:
@@ -101,6 +103,15 @@ def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
             "The network before the cut is not known here: what is loaded or copied does not hold it. Give it: "
             "recover(pruned, data, dense=net)."
         )
+    return dense
+
+
+def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
+    """Refuses a network of the same form with other weights.
+
+    Raises:
+        InputError: It is another one, or was trained since.
+    """
     plan = pruned.plan.parts[0] if pruned.plan.parts else pruned.plan
     known = plan.provenance.get(DENSE)
     if known is not None and weights_print(dense) not in (None, known):
@@ -108,7 +119,6 @@ def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
             "dense is not the network that was cut: its weights are others, or they have changed since. Give the "
             "network that was handed to prune, with the weights that it had then."
         )
-    return dense
 
 
 def _check(calibration: Data | None, method: str, ridge: float | None, batch_size: int) -> None:
