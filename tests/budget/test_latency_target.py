@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from secateur.budget.latency.knapsack import Problem, solve
-from secateur.budget.latency.pick import Rules, score_kept, widths
-from secateur.budget.latency.predict import Term
 from torch import nn
 
 import secateur
 from latency_cases import arithmetic, chain, counted, residual, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
+from secateur.budget.latency.knapsack import Problem, solve
+from secateur.budget.latency.pick import Rules, score_kept, widths
+from secateur.budget.latency.predict import Term
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
 from secateur.criteria.scoring import Scores, score
 from secateur.cut.analysis import analyse
@@ -225,8 +225,12 @@ def test_unknown_and_missing_runtimes(arithmetic: Register) -> None:  # noqa: F8
     with pytest.raises(UnknownNameError, match="Did you mean 'onnxruntime'"):
         secateur.prune(model, x, target=Target(latency=0.5, runtime="onnxruntim"))
     name = arithmetic()
-    missing = Runtime(name, "", None, ("no_such_package",), "onnx", 16, RUNTIMES[name].open)
-    RUNTIMES._items[name] = missing
+
+    class Missing(Runtime):
+        packages = ("no_such_package",)
+        extra = "onnx"
+
+    RUNTIMES._items[name] = Missing()
     with pytest.raises(InputError, match=r"needs no_such_package: pip install torch==.*secateur\[onnx\]"):
         secateur.prune(model, x, target=Target(latency=0.5, runtime=name))
 
