@@ -27,10 +27,10 @@ from records import into_docs, read, table, write
 from torch import Tensor, nn
 
 import secateur
-from secateur.export.formats import FORMATS
-from secateur.export.pt2 import read_program
 from secateur.models import create
-from secateur.runtimes import RUNTIMES, installed
+from secateur.runtimes import installed
+from secateur.runtimes.formats import writers
+from secateur.runtimes.pytorch import read_program
 from secateur.timing import latency
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/artifacts.md"
@@ -110,10 +110,9 @@ def files_of(x: Tensor) -> dict[str, bytes]:
         place = Path(folder)
         pruned = secateur.prune(randomised(net).eval(), x, ratio=0.5)
         pruned.save(place / "artifact", graph=True)
-        for to in FORMATS:
-            format_ = FORMATS[to]
-            if installed(RUNTIMES[format_.runtime]):
-                secateur.export(pruned.model, x, place / f"small{format_.suffix}", to)
+        for to, runtime in writers().items():
+            if installed(runtime):
+                secateur.export(pruned.model, x, place / f"small{runtime.suffix}", to)
         return {str(f.relative_to(place)): f.read_bytes() for f in sorted(place.rglob("*")) if f.is_file()}
 
 

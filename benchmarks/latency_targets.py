@@ -27,18 +27,17 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
-from secateur.timing.entrants import Entrant
 from torch import Tensor, nn
 
 import secateur
 from secateur import Pruned, Target
 from secateur.core.errors import BudgetError
 from secateur.export import export
-from secateur.export.formats import FORMATS
 from secateur.models import create, normalisation
 from secateur.models._torchvision import import_torchvision
 from secateur.runtimes import RUNTIMES
 from secateur.timing import latency
+from secateur.timing.entrants import Entrant
 
 NAME = "latency_targets"
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "latency-targets.md"
@@ -98,10 +97,9 @@ def measured(networks: Mapping[str, nn.Module], x: Tensor, runtime: str) -> dict
     with tempfile.TemporaryDirectory() as folder:
         entrants = []
         for number, (name, network) in enumerate(networks.items()):
-            to = str(RUNTIMES[runtime].format)
-            path = Path(folder) / f"{number}{FORMATS[to].suffix}"
-            export(network, x, path, to=to)
-            entrants.append(Entrant(name, path, runtime))
+            path = Path(folder) / f"{number}{RUNTIMES[runtime].suffix}"
+            export(network, x, path)
+            entrants.append(Entrant(name, path, runtime, trust=True))
         times = latency(entrants, x, batches=(1,), backward=False, rounds=60, budget_s=12.0, processes=2)
     samples = {t.model: t.samples_ms for t in times}
     found = {}

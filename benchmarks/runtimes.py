@@ -22,9 +22,6 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
-from secateur.timing.candidates import Candidate, candidates
-from secateur.timing.deployment import deployments
-from secateur.timing.quality import scores
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,9 +31,12 @@ from secateur.core.batches import resize
 from secateur.core.errors import BudgetError
 from secateur.cost.counts import count
 from secateur.data import DataSet
+from secateur.export.entered import entered
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, installed
-from secateur.timing import latency
+from secateur.timing import Entrant, latency
+from secateur.timing.quality import scores
+from secateur.timing.results import results
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/runtimes-measured.md"
 SIDES = {"resnet18": 224, "mobilenet_v2": 224, "resnet56": 32}
@@ -107,11 +107,11 @@ def measure(name: str, way: str, runtime: str, images: Tensor, args: argparse.Na
     counts = {role: count(model, images[:2]) for role, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         given: dict[str, Any] = {"runtimes": [runtime], "batches": (1,)}
-        found = list(candidates(models, images[:8], Path(folder), **given, calibration=images[:128]))
+        found = list(entered(models, images[:8], Path(folder), **given, calibration=images[:128]))
         timings = timed(found, images, args)
         evaluations = scores(found, cifar(args.data), images=args.test_images) if trained else {}
         params = {role: c.params for role, c in counts.items()}
-        lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
+        lines = results(found, timings, reference="dense", params=params, evaluations=evaluations)
     shared = {"network": name, "way": way, "runtime": runtime, "version": RUNTIMES[runtime].version()}
     macs = {role: c.macs for role, c in counts.items()}
     return [
@@ -121,8 +121,8 @@ def measure(name: str, way: str, runtime: str, images: Tensor, args: argparse.Na
     ]  # fmt: skip
 
 
-def timed(found: list[Candidate], images: Tensor, args: argparse.Namespace) -> Any:
-    entrants = [entrant for one in found for entrant in one.entrants]
+def timed(found: list[Entrant], images: Tensor, args: argparse.Namespace) -> Any:
+    entrants = [entrant for entrant in found if not entrant.problem]
     options = {"rounds": args.rounds, "budget_s": args.seconds, "processes": args.processes}
     return latency(entrants, resize(images, 1), batches=(1,), backward=False, **options) if entrants else ()
 
@@ -197,7 +197,7 @@ def claims(rows: list[dict[str, Any]]) -> list[str]:
 
 def plan(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Every (network, way, runtime), the main table first."""
-    here = args.runtimes or [name for name in RUNTIMES if installed(RUNTIMES[name]) and name != "compiled"]
+    here = args.runtimes or [r for r in RUNTIMES if installed(RUNTIMES[r]) and not RUNTIMES[r].slow_to_start]
     main = [(name, MAIN[name], runtime) for name in args.networks for runtime in here]
     others = [
         (name, way, runtime)

@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 from records import into_docs, table, write
-from secateur.timing.candidates import candidates
-from secateur.timing.deployment import deployments
-from secateur.timing.quality import scores
 from torch import nn
 
 import secateur
 from secateur.cost.counts import count
 from secateur.data import DataSet, load
+from secateur.export.entered import entered
 from secateur.models import create, normalisation
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.timing import latency
+from secateur.timing.quality import scores
+from secateur.timing.results import results
 
 NAME = "seed_comparison"
 DOCS = Path(__file__).resolve().parents[1] / "docs/seed-comparison.md"
@@ -70,13 +70,13 @@ def rows(args: argparse.Namespace, data: DataSet, models: dict[str, nn.Module]) 
     images = data.sample(32, split="test")
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {"runtimes": ["pytorch", "litert"], "batches": (1,)}
-        found = list(candidates(models, images, Path(folder), **options, calibration=data.sample(256, seed=0)))
-        entrants = [entrant for one in found for entrant in one.entrants]
+        found = list(entered(models, images, Path(folder), **options, calibration=data.sample(256, seed=0)))
+        entrants = [entrant for entrant in found if not entrant.problem]
         timings = latency(entrants, images[:1], batches=(1,), backward=False, rounds=args.rounds,
                           budget_s=args.seconds, processes=args.processes)  # fmt: skip
         evaluations = scores(found, data, images=args.images)
     params = {role: count(model, images[:2]).params for role, model in models.items()}
-    lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
+    lines = results(found, timings, reference="dense", params=params, evaluations=evaluations)
     order = list(TITLES)
     lines = tuple(sorted(lines, key=lambda line: order.index((line.network, line.runtime, line.precision))))
     return [line.to_json() for line in lines]

@@ -20,17 +20,16 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
-from secateur.timing.rounds import Contender, no_gc, rounds, thread_count
-from secateur.timing.timings import spread
 from torch import Tensor, nn
 
 from secateur.export import export
-from secateur.export.formats import FORMATS
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, Program, installed
 from secateur.sparsity import sparsify
 from secateur.sparsity.converting import _standing_for
 from secateur.sparsity.kernels import PRODUCTS
+from secateur.timing.rounds import TimedCall, no_gc, rounds, thread_count
+from secateur.timing.timings import spread
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/sparsity.md"
 IN = ("pytorch", "onnxruntime", "openvino", "litert")
@@ -69,11 +68,10 @@ def zeros(count: int) -> None:
 
 
 def _open(model: nn.Module, x: Tensor, runtime: str, folder: Path) -> Program:
-    if runtime == "pytorch":
+    if RUNTIMES[runtime].modules:
         return RUNTIMES[runtime].open(model, 1)
-    to = str(RUNTIMES[runtime].format)
-    path = folder / f"{id(model)}{FORMATS[to].suffix}"
-    export(model, x, path, to=to)
+    path = folder / f"{id(model)}{RUNTIMES[runtime].suffix}"
+    export(model, x, path)
     return RUNTIMES[runtime].open(path, 1)
 
 
@@ -116,7 +114,7 @@ def _product(sparse: nn.Module, x: Tensor, count: int, **facts: Any) -> None:
         _compare(programs, x, count, **facts)
 
 
-def _busy(call: Callable[[], object]) -> Contender:
+def _busy(call: Callable[[], object]) -> TimedCall:
     """Like ``timed``, by the processor time of this process."""
 
     def run(calls: int) -> float:

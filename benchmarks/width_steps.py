@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from records import into_docs, read, table, write
+
 from secateur.budget.latency.layers import Layer
 from secateur.budget.latency.store import Setting
 from secateur.budget.latency.table import open_layer
-from secateur.timing.rounds import no_gc, rounds, thread_count, timed
-
 from secateur.runtimes import RUNTIMES, installed
+from secateur.timing.rounds import no_gc, rounds, thread_count, timed
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/runtimes.md"
 LAYER = Layer("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1), followers=("batch_norm", "relu"))
@@ -68,7 +68,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = read("width_steps")
-    for runtime in options.runtimes or [r for r in RUNTIMES if installed(RUNTIMES[r]) and r != "compiled"]:
+    for runtime in options.runtimes or [
+        r for r in RUNTIMES if installed(RUNTIMES[r]) and not RUNTIMES[r].slow_to_start
+    ]:
         if any(row["runtime"] == runtime for row in rows):
             continue
         rows.append(measured(runtime, options.seconds))

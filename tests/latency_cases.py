@@ -34,11 +34,12 @@ def arithmetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., 
         monkeypatch.setattr(f"secateur.budget.latency.{module}.timed", lambda run: lambda calls: run())
 
     def register(seconds: Seconds = seconds_by_macs, *, name: str = "arithmetic", step: int = 2) -> str:
-        def start(model: Any, threads: int) -> Program:
-            return Program(lambda inputs: seconds(model, inputs) / threads, lambda found: found, lambda found: [])
+        class Arithmetic(Runtime):
+            def from_module(self, module: nn.Module, threads: int) -> Program:
+                return Program(lambda inputs: seconds(module, inputs) / threads, lambda found: found, lambda found: [])
 
-        runtime = Runtime(name, "times by arithmetic", None, ("torch",), "train", step, start, modules=True)
-        monkeypatch.setitem(RUNTIMES._items, name, runtime)
+        Arithmetic.name, Arithmetic.step = name, step
+        monkeypatch.setitem(RUNTIMES._items, name, Arithmetic())
         return name
 
     return register

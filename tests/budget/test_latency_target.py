@@ -225,8 +225,12 @@ def test_unknown_and_missing_runtimes(arithmetic: Register) -> None:  # noqa: F8
     with pytest.raises(UnknownNameError, match="Did you mean 'onnxruntime'"):
         secateur.prune(model, x, target=Target(latency=0.5, runtime="onnxruntim"))
     name = arithmetic()
-    missing = Runtime(name, "", None, ("no_such_package",), "onnx", 16, RUNTIMES[name].open)
-    RUNTIMES._items[name] = missing
+
+    class Missing(Runtime):
+        packages = ("no_such_package",)
+        extra = "onnx"
+
+    RUNTIMES._items[name] = Missing()
     with pytest.raises(InputError, match=r"needs no_such_package: pip install torch==.*secateur\[onnx\]"):
         secateur.prune(model, x, target=Target(latency=0.5, runtime=name))
 

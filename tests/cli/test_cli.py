@@ -220,9 +220,9 @@ def test_export_of_int8_is_calibrated_and_scored_on_the_run_s_own_images(
 
 
 def test_runtimes_are_listed_with_how_to_get_the_missing_ones(monkeypatch: pytest.MonkeyPatch, secateur_cli) -> None:  # type: ignore[no-untyped-def]
-    from secateur.runtimes import base
+    from secateur.runtimes import packages
 
-    monkeypatch.setattr(base, "_found", lambda name: name == "torch")
+    monkeypatch.setattr(packages, "_found", lambda name: name == "torch")
     said = secateur_cli("runtimes")
     assert said.code == 0
     lines = {line.split()[0]: line for line in said.out.splitlines()}

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+
 from secateur.core.errors import ExportError, InputError, UnknownNameError
-from secateur.export import ExportCheck, export, onnx
-from secateur.export.formats import FORMATS, Format
-from secateur.runtimes import RUNTIMES, Program, Runtime, base, installed
-from secateur.runtimes.sessions import feed, session
+from secateur.export import ExportCheck, export
+from secateur.graph.trace import Exported
+from secateur.runtimes import RUNTIMES, Program, Runtime, installed, onnxruntime, packages
+from secateur.runtimes.onnxruntime import feed, session
 
 FORMAT_NAMES = ("onnx", "pt2")
 
@@ -161,7 +162,7 @@ def test_a_fixed_batch_is_said_to_be_fixed(tmp_path: Path, to: str) -> None:
 
 
 def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx, "_LIMIT", 100)
+    monkeypatch.setattr(onnxruntime, "_LIMIT", 100)
     net = nn.Sequential(nn.Linear(100, 100))
     check = export(net, torch.zeros(1, 100), tmp_path / "big.onnx")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
@@ -170,13 +171,20 @@ def test_large_weights_go_to_a_second_file(tmp_path: Path, monkeypatch: pytest.M
     torch.testing.assert_close(outputs_of(tmp_path / "big.onnx", inputs), net(inputs), rtol=1e-4, atol=1e-5)
 
 
-WRONG = Format(".wrong", "", lambda traced, path: path.touch(), "wrong")
+class Says(Runtime):
+    """Gives the same output whatever the file and the inputs."""
 
+    name = format = "wrong"
+    suffixes = (".wrong",)
 
-def says(output: Tensor) -> Runtime:
-    """A runtime that gives the same output whatever the file and the inputs."""
-    program = Program(lambda inputs: inputs, lambda inputs: output, lambda output: [output])
-    return Runtime("wrong", "", "wrong", ("torch",), "train", 1, lambda network, threads: program)
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+    def convert(self, traced: Exported, file: Path) -> None:
+        file.touch()
+
+    def from_file(self, file: Path, threads: int) -> Program:
+        return Program(lambda inputs: inputs, lambda inputs: self.output, lambda output: [output])
 
 
 @pytest.mark.parametrize(
@@ -190,8 +198,7 @@ def says(output: Tensor) -> Runtime:
 def test_failed_check_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: Tensor, message: str
 ) -> None:
-    monkeypatch.setitem(FORMATS._items, "wrong", WRONG)
-    monkeypatch.setitem(RUNTIMES._items, "wrong", says(output))
+    monkeypatch.setitem(RUNTIMES._items, "wrong", Says(output))
     path = tmp_path / "net.wrong"
     path.write_text("what was there")
     net = FixedZero()
@@ -246,7 +253,7 @@ def test_every_converter_names_the_operator_and_its_module(
     net = nn.Sequential(nn.Conv2d(3, 4, 3), module).eval()
     words = rf"operator {operator}\.default \(module '1', {type(module).__name__}\) cannot be converted to {title}\."
     with pytest.raises(ExportError, match=words):
-        export(net, torch.rand(1, 3, 8, 8), tmp_path / f"net{FORMATS[to].suffix}", to)
+        export(net, torch.rand(1, 3, 8, 8), tmp_path / f"net{runtime.suffix}", to)
     assert not list(tmp_path.iterdir())
 
 
@@ -286,12 +293,11 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(traced: object, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def full(self: Runtime, traced: Exported, file: Path) -> None:
+        file.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    broken = Format(".pt2", "", full, "pytorch")
-    monkeypatch.setitem(FORMATS._items, "pt2", broken)
+    monkeypatch.setattr(type(RUNTIMES["pytorch"]), "convert", full)
     with pytest.raises(ExportError, match="No space left on device"):
         export(nn.ReLU(), torch.zeros(2, 3), tmp_path / "net.pt2", "pt2")
     assert not list(tmp_path.iterdir())
@@ -306,7 +312,7 @@ def test_file_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_missing_package_names_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_found", lambda name: name != "onnxscript")
+    monkeypatch.setattr(packages, "_found", lambda name: name != "onnxscript")
     with pytest.raises(InputError, match=r'needs onnxscript: pip install torch==[0-9.]+ "secateur\[onnx\]"'):
         export(nn.ReLU(), torch.zeros(2, 3), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())

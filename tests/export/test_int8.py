@@ -11,16 +11,17 @@ from torch import Tensor, nn
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+
 from secateur.core.errors import ExportError, InputError
 from secateur.export import ExportCheck, export
 from secateur.export.calibration import LEAST_SNR_DB, judge_int8
-from secateur.export.checks import Agreement, agreement
-from secateur.export.formats import FORMATS
 from secateur.export.scored import scored
-from secateur.runtimes import RUNTIMES, base
-from secateur.runtimes.base import missing
+from secateur.runtimes import packages
+from secateur.runtimes.formats import writer, writers
+from secateur.runtimes.packages import missing
+from secateur.runtimes.parity import Agreement, agreement
 
-QUANTISED = [name for name in FORMATS if FORMATS[name].quantise]
+QUANTISED = [to for to, runtime in writers().items() if runtime.int8]
 
 
 def network() -> nn.Module:
@@ -34,8 +35,7 @@ def images(count: int, seed: int = 1) -> Tensor:
 
 
 def ready(to: str) -> None:
-    format_ = FORMATS[to]
-    gone = missing((*RUNTIMES[format_.runtime].packages, *format_.quantise_needs))
+    gone = missing((*writer(to).packages, *writer(to).int8_packages))
     if gone:
         pytest.skip(f"{', '.join(gone)} is not installed")
 
@@ -43,7 +43,7 @@ def ready(to: str) -> None:
 @pytest.mark.parametrize("to", QUANTISED)
 def test_int8_is_smaller_and_near(to: str, tmp_path: Path) -> None:
     ready(to)
-    net, suffix = network(), FORMATS[to].suffix
+    net, suffix = network(), writer(to).suffix
     dense = export(net, images(1), tmp_path / f"dense{suffix}", to)
     path = tmp_path / f"small{suffix}"
     check = export(net, images(1), path, to, calibration=images(32), check_inputs=images(16, seed=2))
@@ -57,7 +57,7 @@ def test_int8_is_smaller_and_near(to: str, tmp_path: Path) -> None:
     assert weights[0].stat().st_size < weights[1].stat().st_size
     assert ExportCheck.from_json(check.to_json()) == check
     # Independently of the check: the file takes float images and gives float scores.
-    (found,) = RUNTIMES[FORMATS[to].runtime].open(path, 1)(images(1, seed=3))
+    (found,) = writer(to).open(path, 1)(images(1, seed=3))
     assert found.dtype == torch.float32
     wanted = net(images(1, seed=3))
     assert float((found - wanted).norm() / wanted.norm()) < 0.1
@@ -122,8 +122,8 @@ def test_what_is_not_installed_is_named_with_its_command(
     to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs = {"openvino": "nncf", "litert": "ai_edge_quantizer", "executorch": "executorch"}[to]
-    monkeypatch.setattr(base, "_found", lambda name: name != needs)
-    calibration = images(4) if FORMATS[to].quantise else None
+    monkeypatch.setattr(packages, "_found", lambda name: name != needs)
+    calibration = images(4) if writer(to).int8 else None
     with pytest.raises(InputError, match=rf'needs {needs}: pip install torch==[0-9.]+ "secateur\[{to}\]"'):
         export(network(), images(1), tmp_path / "net", to, calibration=calibration)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from torch import nn
 
 from secateur.core.errors import ExportError, UnknownNameError
 from secateur.export import export
-from secateur.export.formats import FORMATS, format_of
-from secateur.runtimes import RUNTIMES
+from secateur.runtimes import installed
+from secateur.runtimes.formats import writer, writer_for, writers
 
-HERE = [name for name in FORMATS if all(map(importlib.util.find_spec, RUNTIMES[FORMATS[name].runtime].packages))]
+HERE = [name for name, runtime in writers().items() if installed(runtime)]
 MARK = 12345.678
 
 
@@ -42,7 +41,7 @@ def network(rows: int) -> nn.Module:
 def written(folder: Path, name: str, rows: int, images: int) -> dict[str, bytes]:
     folder.mkdir()
     data = torch.full((images, 12), MARK)
-    export(network(rows), data[:2], folder / f"net{FORMATS[name].suffix}", check_inputs=torch.ones(2, 12))
+    export(network(rows), data[:2], folder / f"net{writer(name).suffix}", check_inputs=torch.ones(2, 12))
     # OpenVINO numbers nodes by all that it ever made in the process.
     return {path.name: re.sub(rb'_\d+"', b'"', path.read_bytes()) for path in folder.iterdir()}
 
@@ -96,11 +95,10 @@ NAMES = {"net.onnx": "onnx", "net.XML": "openvino", "a.b.tflite": "litert", "net
 
 @pytest.mark.parametrize(("file", "name"), NAMES.items())
 def test_the_name_says_the_format(file: str, name: str) -> None:
-    assert format_of(Path(file)) == format_of(Path(file), name) == name
-    assert format_of(Path("net"), name) == name
-    other = next(n for n in FORMATS if n != name)
+    assert writer_for(Path(file)) is writer_for(Path(file), name) is writer_for(Path("net"), name) is writer(name)
+    other = next(n for n in writers() if n != name)
     with pytest.raises(ExportError, match=f"{other!r} ends in") as error:
-        format_of(Path(file), other)
+        writer_for(Path(file), other)
     assert "\n" not in str(error.value)
 
 
@@ -111,10 +109,10 @@ def test_names_that_say_none(tmp_path: Path, file: str) -> None:
     assert not list(tmp_path.iterdir())
     if file not in ("net", ".onnx"):
         with pytest.raises(ExportError, match="ends in"):
-            format_of(Path(file), "onnx")
+            writer_for(Path(file), "onnx")
 
 
 def test_a_format_that_is_none() -> None:
     for file in ("net", "net.onnx", "net.bin"):
         with pytest.raises(UnknownNameError, match="onx"):
-            format_of(Path(file), "onx")
+            writer_for(Path(file), "onx")

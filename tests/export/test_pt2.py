@@ -14,10 +14,10 @@ from torch import nn
 
 from secateur.core.errors import InputError, SecateurError, WeightsError
 from secateur.export import export
-from secateur.export.pt2 import read_program
 from secateur.runtimes import RUNTIMES
+from secateur.runtimes.pytorch import read_program
 from secateur.timing import latency
-from secateur.timing.children import Job, children
+from secateur.timing.children import children
 from secateur.timing.entrants import Entrant
 
 X = torch.zeros(2, 1, 4, 4)
@@ -74,7 +74,7 @@ def test_nothing_of_a_file_that_is_not_trusted_is_read(bomb: Path, way: str) -> 
 
 
 def test_nor_in_a_process_of_its_own(bomb: Path) -> None:
-    with pytest.raises(SecateurError, match="can run any code"), children({"a": Job(bomb, "pytorch", 1)}, X):
+    with pytest.raises(SecateurError, match="can run any code"), children([Entrant("a", bomb, "pytorch")], X):
         pass
     assert not (bomb.parent / "ran").exists()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import nn
@@ -29,16 +28,15 @@ def recipe(tmp_path: Path, runtimes: str) -> Recipe:
     return load_recipe(file)
 
 
-def imaginary(extra: str = "dream") -> Runtime:
-    def refuse(network: Any, threads: int) -> Any:
-        raise AssertionError("it is not installed")
-
-    return Runtime("imaginary", "not there", "onnx", ("no_such_package",), extra, 1, refuse)
+class Imaginary(Runtime):
+    name = "imaginary"
+    packages = ("no_such_package",)
+    extra = "dream"
 
 
 @pytest.fixture
 def with_imaginary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RUNTIMES._items, "imaginary", imaginary())
+    monkeypatch.setitem(RUNTIMES._items, "imaginary", Imaginary())
 
 
 @pytest.mark.usefixtures("with_imaginary")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe import load_recipe, run
 from secateur.recipe.steps.shipping import Export, ExportSettings
-from secateur.runtimes import base
+from secateur.runtimes import packages
 
 RECIPE = """
 name: ship
@@ -48,7 +48,7 @@ def test_formats_are_known_by_name() -> None:
 def test_packages_are_asked_for_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"steps\.export\.int8: none of the formats pt2 has int8"):
         Export().check(ExportSettings(to=["pt2"], int8=True))
-    monkeypatch.setattr(base, "_found", lambda name: name != "nncf")
+    monkeypatch.setattr(packages, "_found", lambda name: name != "nncf")
     Export().check(ExportSettings(to=["openvino"]))
     with pytest.raises(InputError, match=r"steps\.export\.to: openvino needs nncf: pip install .*secateur\[openvino\]"):
         Export().check(ExportSettings(to=["openvino"], int8=True))

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-from secateur.timing.deployment import Deployment
-
 from secateur.report import Results, write_report
 from secateur.report.deployed import deployed_table
 from secateur.report.page import read_results
 from secateur.timing import Spread
+from secateur.timing.results import EntrantResult
 
 
 def at(median: float) -> Spread:
     return Spread(median, median, median, median, median, 9)
 
 
-DENSE = Deployment("dense", "litert", params=853_018, bytes=3_450_000, ms=at(8.0), top1=90.0, loss=0.31, images=500)
-PRUNED = Deployment(
+DENSE = EntrantResult("dense", "litert", params=853_018, bytes=3_450_000, ms=at(8.0), top1=90.0, loss=0.31, images=500)
+PRUNED = EntrantResult(
     "pruned", "litert", "int8", 400_000, 456_700, 0.02, at(2.0), at(4.0), top1=89.25, loss=0.3456, images=500
 )
-FAILED = Deployment("pruned", "executorch", params=400_000, problem="the operator <b>aten.odd</b> has no rule")
+FAILED = EntrantResult("pruned", "executorch", params=400_000, problem="the operator <b>aten.odd</b> has no rule")
 
 
 def test_one_row_per_network_runtime_and_precision() -> None:
@@ -31,7 +30,7 @@ def test_one_row_per_network_runtime_and_precision() -> None:
 
 
 def test_columns_without_a_figure_are_left_out() -> None:
-    table = deployed_table(Results(deployed=(Deployment("dense", "pytorch", params=10, bytes=1_000_000),)))
+    table = deployed_table(Results(deployed=(EntrantResult("dense", "pytorch", params=10, bytes=1_000_000),)))
     assert table is not None
     assert table.headers == ("", "Parameters", "Size")
     assert table.rows == (("Dense, PyTorch float", "10", "1.000 MB"),)

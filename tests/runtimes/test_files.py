@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from secateur.core.errors import InputError
 from secateur.export import export
 from secateur.runtimes import RUNTIMES, installed
-from secateur.runtimes.files import feed_in_order, file_format
+from secateur.runtimes.files import feed_in_order
 
-FILES = [name for name in RUNTIMES if RUNTIMES[name].format not in (None, "pt2")]
-SUFFIX = {"onnx": "onnx", "openvino": "xml", "litert": "tflite", "executorch": "pte", "pt2": "pt2"}
+FILES = [name for name in RUNTIMES if not RUNTIMES[name].modules]
 
 
 def network() -> nn.Module:
@@ -31,8 +30,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         runtime = RUNTIMES[name]
         if not installed(runtime):
             pytest.skip(f"{name} is not installed")
-        assert runtime.format is not None
-        path = folder / f"{name}.{SUFFIX[runtime.format]}"
+        path = folder / f"{name}{runtime.suffix}"
         if not path.exists():
             export(network(), torch.zeros(2, 3, 8, 8), path, runtime.format)
         return path
@@ -79,7 +77,7 @@ def test_a_file_of_another_kind(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_module_or_no_file(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"runs files, not modules; write one with secateur\.deploy\.export"):
+    with pytest.raises(InputError, match=r"runs files, not modules; write one with secateur\.export\(model, inputs"):
         RUNTIMES[name].open(network(), 1)
     with pytest.raises(InputError, match=r"There is no .*file '.*nothing'"):
         RUNTIMES[name].open(tmp_path / "nothing", 1)
@@ -111,19 +109,21 @@ def test_openvino_reads_onnx_too(written: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "kind"),
+    ("head", "names"),
     [
-        (b"PK\x03\x04....", "pt2"),
-        (b"\x1c\0\0\0TFL3", "litert"),
-        (b"\x30\0\0\0ET12eh00", "executorch"),
-        (b'<?xml version="1.0"?>', "openvino"),
-        (b"\x08\x0a\x12\x07pytorch", None),
-        (b"", None),
+        (b"PK\x03\x04" + bytes(200) + b"net/archive_format", {"pytorch", "compiled"}),
+        (b"PK\x03\x04" + bytes(200) + b"net/data.pkl", set()),  # weights, or any other zip archive
+        (b"....net/archive_format", set()),
+        (b"\x1c\0\0\0TFL3", {"litert"}),
+        (b"\x30\0\0\0ET12eh00", {"executorch"}),
+        (b'<?xml version="1.0"?>', {"openvino"}),
+        (b"\x08\x0a\x12\x07pytorch", {"onnxruntime", "openvino"}),
+        (b"", set()),
     ],
 )
-def test_file_format(head: bytes, kind: str | None, tmp_path: Path) -> None:
+def test_every_runtime_knows_its_own_files(head: bytes, names: set[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(head)
-    assert file_format(tmp_path / "file") == kind
+    assert {name for name in RUNTIMES if RUNTIMES[name].recognises(tmp_path / "file")} == names
 
 
 def test_inputs_by_name_or_in_order() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.core.errors import InputError, SecateurError
 from secateur.timing import latency
-from secateur.timing.children import Child, Job, ModuleFiles, children
+from secateur.timing.children import Child, ModuleFiles, children
 from secateur.timing.entrants import Entrant
 
 HANGS = (sys.executable, "-c", "import time; print('{}', flush=True); time.sleep(60)")
@@ -62,9 +62,9 @@ def test_networks_are_timed_in_fresh_processes() -> None:
 
 def test_a_refusal_reaches_the_caller_in_the_runtimes_words(tmp_path: Path) -> None:
     (tmp_path / "broken.pt2").write_bytes(b"not a network")
-    job = Job(tmp_path / "broken.pt2", "pytorch", 1, trust=True)
+    entrant = Entrant("a", tmp_path / "broken.pt2", "pytorch", trust=True)
     words = r"^a in pytorch cannot be timed in a process of its own: .*broken\.pt2 cannot be read"
-    with pytest.raises(InputError, match=words), children({"a": job}, torch.zeros(1, 3)):
+    with pytest.raises(InputError, match=words), children([entrant], torch.zeros(1, 3)):
         pytest.fail("opened a damaged file")
 
 
@@ -83,10 +83,12 @@ def test_files_of_modules_go_with_the_block() -> None:
     net = nn.Linear(3, 2)
     with ModuleFiles() as files:
         entrant = Entrant("a", net, "pytorch")
-        jobs = files.jobs([entrant], torch.zeros(2, 3), 1)
-        again = files.jobs([entrant], torch.zeros(5, 3), 1)
-        assert jobs is not None
-        assert jobs == again  # a free batch size: written once
-        folder = jobs["a"].file.parent
-        assert jobs["a"].file.is_file()
+        found = files.of([entrant], torch.zeros(2, 3))
+        again = files.of([entrant], torch.zeros(5, 3))
+        assert found is not None
+        assert found == again  # a free batch size: written once
+        file = found[0].network
+        assert isinstance(file, Path)
+        assert file.is_file()
+        folder = file.parent
     assert not folder.exists()

@@ -26,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("latency", "rounds", "contenders"):
+    for module in ("latency", "rounds", "calls"):
         # By its module name: the package's attribute of that name is the function.
         monkeypatch.setattr(sys.modules[f"secateur.timing.{module}"], "perf_counter", clock)
     return clock
@@ -162,7 +162,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         latency({}, inputs)
     with pytest.raises(InputError, match=r"threads=…. must be positive; got 0"):
         latency({"a": nn.Linear(3, 3)}, inputs, threads=0)
-    with pytest.raises(InputError, match=r"no ONNX file '.*missing.onnx'"):
+    with pytest.raises(InputError, match=r"no file '.*missing.onnx'"):
         latency({"a": tmp_path / "missing.onnx"}, inputs)
     with pytest.raises(InputError, match=r"cannot open '.*damaged.onnx'"):
         latency({"a": damaged}, inputs)

@@ -5,11 +5,11 @@ import sys
 import pytest
 
 from secateur.core.errors import InputError
-from secateur.timing.rounds import Contender, rounds, timed
+from secateur.timing.rounds import TimedCall, rounds, timed
 
 
 class Clock:
-    """A clock that only contenders move, so that no test depends on how busy the machine is."""
+    """A clock that only runs move, so that no test depends on how busy the machine is."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -17,7 +17,7 @@ class Clock:
         # By its module name: the package's attribute of that name is the function.
         monkeypatch.setattr(sys.modules[rounds.__module__], "perf_counter", lambda: self.now)
 
-    def takes(self, name: str, seconds: float) -> Contender:
+    def takes(self, name: str, seconds: float) -> TimedCall:
         def run(calls: int) -> float:
             self.log.append((name, calls))
             self.now += calls * seconds
@@ -32,8 +32,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_each_round_runs_everyone_once_in_an_order_of_its_own(clock: Clock) -> None:
-    contenders = {"a": clock.takes("a", 0.02), "b": clock.takes("b", 0.03), "c": clock.takes("c", 0.04)}
-    calls, samples = rounds(contenders, budget_s=60, rounds=12, warmup=1)
+    runs = {"a": clock.takes("a", 0.02), "b": clock.takes("b", 0.03), "c": clock.takes("c", 0.04)}
+    calls, samples = rounds(runs, budget_s=60, rounds=12, warmup=1)
     assert calls == 1
     assert samples == {"a": (20.0,) * 12, "b": (30.0,) * 12, "c": (40.0,) * 12}
     names = [name for name, _ in clock.log][3:]  # after one warm-up call each
@@ -90,5 +90,5 @@ def test_numbers_must_be_positive(name: str) -> None:
 
 
 def test_nothing_to_time_is_an_error() -> None:
-    with pytest.raises(InputError, match="at least one contender"):
+    with pytest.raises(InputError, match="at least one thing to time"):
         rounds({}, budget_s=1)

@@ -1,20 +1,15 @@
-"""int8 files: quantising on samples, and what is too far from the network to be one."""
+"""int8 files: what they may be quantised on, and what is too far from the network to be one."""
 
 from __future__ import annotations
-
-import tempfile
-from pathlib import Path
 
 from secateur.core.batches import batch_size, tensors
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
-from secateur.export.checks import Agreement
-from secateur.export.formats import FORMATS, Format
-from secateur.export.tracing import first_line
-from secateur.graph.trace import Exported
-from secateur.runtimes.silence import silence
+from secateur.runtimes import Runtime
+from secateur.runtimes.formats import writers
+from secateur.runtimes.parity import Agreement
 
-__all__ = ["LEAST_SNR_DB", "check_calibration", "judge_int8", "write_int8"]
+__all__ = ["LEAST_SNR_DB", "check_calibration", "judge_int8"]
 
 LEAST_SNR_DB = 3.0
 """Below this, half of what the file says is noise: a broken quantisation, not a rough one.
@@ -23,16 +18,16 @@ What falls below was calibrated on the wrong images or holds an operator that in
 """
 
 
-def check_calibration(to: str, calibration: ExampleInputs, example_inputs: ExampleInputs) -> None:
+def check_calibration(runtime: Runtime, calibration: ExampleInputs, example_inputs: ExampleInputs) -> None:
     """Checks that the format has int8 files and that the samples fit the network.
 
     Raises:
         InputError: There is no int8 for the format, or the samples have another shape, none, or NaN in them.
     """
-    offered = [name for name in FORMATS if FORMATS[name].quantise]
-    if to not in offered:
+    if not runtime.int8:
+        offered = [to for to, one in writers().items() if one.int8]
         raise InputError(
-            f"calibration=… asks for int8, and there are no int8 files of the format {to!r}; there are of "
+            f"calibration=… asks for int8, and there are no int8 files of the format {runtime.format!r}; there are of "
             f"{', '.join(offered)}."
         )
     wanted = [tuple(tensor.shape[1:]) for tensor in tensors(example_inputs)]
@@ -46,24 +41,6 @@ def check_calibration(to: str, calibration: ExampleInputs, example_inputs: Examp
         raise InputError("There is no calibration sample; int8 needs some, best a few hundred real ones.")
     if any(tensor.is_floating_point() and not tensor.isfinite().all() for tensor in tensors(calibration)):
         raise InputError("There are NaN or infinite values in the calibration samples; int8 needs finite ones.")
-
-
-def write_int8(format_: Format, traced: Exported, calibration: ExampleInputs, path: Path) -> None:
-    """Writes the network in float32 elsewhere and the quantised file to ``path``.
-
-    Raises:
-        ExportError: The network cannot be converted or quantised.
-    """
-    assert format_.quantise is not None
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, silence():
-        dense = Path(folder) / f"net{format_.suffix}"
-        format_.write(traced, dense)
-        try:
-            format_.quantise(dense, calibration, None if traced.dynamic else traced.batch, path)
-        except (ExportError, OSError):
-            raise
-        except Exception as error:  # each quantiser has classes of its own
-            raise ExportError(f"The quantisation failed: {first_line(error)}") from error
 
 
 def judge_int8(found: Agreement, to: str) -> None:

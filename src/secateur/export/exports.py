@@ -14,16 +14,15 @@ from secateur.core.batches import batch_size
 from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
 from secateur.core.errors import ExportError, InputError
-from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs
-from secateur.export.calibration import check_calibration, judge_int8, write_int8
-from secateur.export.checks import Agreement, ExportCheck, agreement, noise
-from secateur.export.formats import FORMATS, Format, format_of
-from secateur.export.private import private
+from secateur.export.calibration import check_calibration, judge_int8
+from secateur.export.checks import ExportCheck
 from secateur.export.publish import publish, scratch, target
-from secateur.export.tracing import quiet, trace
 from secateur.graph.trace import Exported
-from secateur.runtimes import RUNTIMES
+from secateur.runtimes import Runtime
+from secateur.runtimes.formats import writer_for
+from secateur.runtimes.parity import Agreement, judge, noise
+from secateur.runtimes.writing import TOLERANCE, compare, write
 
 __all__ = ["export"]
 
@@ -37,7 +36,7 @@ def export(
     *,
     calibration: ExampleInputs | None = None,
     check_inputs: ExampleInputs | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float = TOLERANCE,
 ) -> ExportCheck:
     """Writes the network to ``path`` and checks the file against PyTorch before it gets its name.
 
@@ -71,35 +70,36 @@ def export(
             cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
     path = target(path)
-    to = format_of(path, to)
-    format_ = FORMATS[to]
-    format_.need(f"Export to {to!r}", int8=calibration is not None)
+    runtime = writer_for(path, to)
+    runtime.need(f"Export to {runtime.format!r}", int8=calibration is not None)
     if tolerance < 0:
         raise InputError(f"export(tolerance=…) is the allowed difference, 0 or more; got {tolerance!r}.")
     check_kind(model)
     sound_inputs(example_inputs)
     if calibration is not None:
-        check_calibration(to, calibration, example_inputs)
+        check_calibration(runtime, calibration, example_inputs)
     if check_inputs is None:
         check_inputs = noise(example_inputs) if calibration is None else calibration
     sound_inputs(check_inputs, "check_inputs")
-    with evaluating(model), quiet(), scratch(path) as folder:
-        traced = private(trace(model, example_inputs, free=not format_.fixed_batch))
+    with scratch(path) as folder:
         file = Path(folder) / path.name
-        _write(format_, traced, calibration, file, path)
-        found = agreement(model, format_.load(file), check_inputs, None if traced.dynamic else traced.batch)
+        try:
+            traced = write(model, example_inputs, file, runtime, calibration)
+        except OSError as error:
+            raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+        found = compare(model, file, traced, runtime, check_inputs)
         if calibration is None:
-            _judge(found, to, tolerance)
+            judge(found, runtime.format, tolerance)
         else:
-            judge_int8(found, to)
-        check = _check(found, to, path, traced)
+            judge_int8(found, runtime.format)
+        check = _check(found, runtime, path, traced)
         facts = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
         return replace(check, bytes=publish(file, path), **facts)
 
 
-def _check(found: Agreement, to: str, path: Path, traced: Exported) -> ExportCheck:
+def _check(found: Agreement, runtime: Runtime, path: Path, traced: Exported) -> ExportCheck:
     return ExportCheck(
-        format=to,
+        format=runtime.format,
         path=str(path),
         bytes=0,
         max_difference=found.max_difference,
@@ -108,28 +108,10 @@ def _check(found: Agreement, to: str, path: Path, traced: Exported) -> ExportChe
         images=found.images,
         batches=found.batches,
         dynamic_batch=traced.dynamic,
-        runtime=RUNTIMES[FORMATS[to].runtime].version(),
+        runtime=runtime.version(),
     )
 
 
 def _int8_facts(found: Agreement, calibration: ExampleInputs) -> dict[str, float | None]:
     snr = found.snr_db
     return {"calibration": batch_size(calibration), "snr_db": snr if math.isfinite(snr) else None}
-
-
-def _write(format_: Format, traced: Exported, calibration: ExampleInputs | None, file: Path, path: Path) -> None:
-    try:
-        if calibration is None:
-            format_.write(traced, file)
-        else:
-            write_int8(format_, traced, calibration, file)
-    except OSError as error:
-        raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
-
-
-def _judge(found: Agreement, to: str, tolerance: float) -> None:
-    if not found.max_difference <= tolerance:
-        raise ExportError(
-            f"The {to} file differs from the network by {found.max_difference:.3g} at output {found.output} "
-            f"(allowed: {tolerance:.3g}; {found.same_labels:.1%} of the labels agree). No file was written."
-        )

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.export.checks import ExportCheck
-from secateur.export.formats import FORMATS
+from secateur.runtimes.formats import writer
+from secateur.timing import Entrant
+from secateur.timing.quality import scores
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -26,13 +28,9 @@ def scored(check: ExportCheck, data: DataSet, *, images: int | None = None) -> E
     Raises:
         InputError: The file does not take the images.
     """
-    from secateur.timing.candidates import Candidate
-    from secateur.timing.entrants import Entrant
-    from secateur.timing.quality import scores
-
-    runtime = FORMATS[check.format].runtime
-    entrant = Entrant("file", Path(check.path), runtime, None if check.dynamic_batch else check.batches[0], trust=True)
-    found = scores([Candidate("file", runtime, entrants=(entrant,))], data, images=images)
+    batch = None if check.dynamic_batch else check.batches[0]
+    entrant = Entrant("file", Path(check.path), writer(check.format).name, batch, trust=True)
+    found = scores([entrant], data, images=images)
     if not found:
         return check
     (quality,) = found.values()

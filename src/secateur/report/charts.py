@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from secateur.report.schema import Curve, Results
-from secateur.report.view import RUNTIMES
+from secateur.runtimes import title_of
 
 __all__ = ["Figure", "base_layout", "curves", "layers", "plain", "times"]
 
@@ -184,7 +184,7 @@ def _colour(role: str) -> str:
 
 
 def _setting(runtime: str, direction: str, batch: int) -> str:
-    return plain(RUNTIMES.get(runtime, runtime)) + f"<br>{plain(direction)}, batch {batch}"
+    return plain(title_of(runtime)) + f"<br>{plain(direction)}, batch {batch}"
 
 
 def plain(value: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from secateur.report import words
 from secateur.report.schema import Results
-from secateur.report.view import RUNTIMES, Table
-from secateur.timing.deployment import Deployment
+from secateur.report.view import Table
+from secateur.runtimes import title_of
+from secateur.timing.results import EntrantResult
 
 __all__ = ["deployed_table"]
 
@@ -27,32 +28,31 @@ def deployed_table(results: Results) -> Table | None:
     return Table(tuple(headers[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in rows))
 
 
-def _label(line: Deployment) -> str:
+def _label(line: EntrantResult) -> str:
     """For instance ``Pruned, LiteRT int8``."""
-    runtime = RUNTIMES.get(line.runtime, line.runtime)
     precision = "float" if line.precision == "float32" else line.precision
-    return f"{line.network[:1].upper()}{line.network[1:]}, {runtime} {precision}"
+    return f"{line.network[:1].upper()}{line.network[1:]}, {title_of(line.runtime)} {precision}"
 
 
-def _accuracy(line: Deployment) -> str:
+def _accuracy(line: EntrantResult) -> str:
     return words.NOTHING if line.top1 is None else f"{line.top1:.2f} %"
 
 
-def _loss(line: Deployment) -> str:
+def _loss(line: EntrantResult) -> str:
     return words.NOTHING if line.loss is None else f"{line.loss:.4f}"
 
 
-def _time(line: Deployment) -> str:
+def _time(line: EntrantResult) -> str:
     if line.problem:
         return "does not run"
     return words.milliseconds(line.ms.median if line.ms else None)
 
 
-def _speedup(line: Deployment) -> str:
+def _speedup(line: EntrantResult) -> str:
     return words.times(line.speedup.median if line.speedup else None)
 
 
-def _size(line: Deployment) -> str:
+def _size(line: EntrantResult) -> str:
     # One unit for all rows, so that they can be compared at a glance.
     return words.NOTHING if line.bytes is None else f"{line.bytes / 1e6:.3f} MB"
 

@@ -15,6 +15,7 @@ from secateur.core.files import write_bytes
 from secateur.report import view, words
 from secateur.report.page import read_results
 from secateur.report.schema import Results
+from secateur.runtimes import title_of
 
 __all__ = ["picture"]
 
@@ -115,7 +116,7 @@ def _time_bar(results: Results) -> list[_Bar]:
     setting = (found.runtime, found.direction, found.batch)
     medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
     a, b = medians["dense"], medians["pruned"]
-    title = f"{view.RUNTIMES.get(found.runtime, found.runtime)}, batch {found.batch}"
+    title = f"{title_of(found.runtime)}, batch {found.batch}"
     verdict = f"{words.times(found.ratio.median)} as fast"
     return [_Bar(title, a, b, words.milliseconds(a), words.milliseconds(b), verdict)]
 

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from secateur.core.types import Unsupported, Verification
 from secateur.export.checks import ExportCheck
-from secateur.timing.deployment import Deployment
 from secateur.timing.machine import Machine
 from secateur.timing.measurement import Measurement
+from secateur.timing.results import EntrantResult
 from secateur.timing.timings import Timing
 
 __all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Point", "Results", "ScaleRow", "Scales"]
@@ -155,7 +155,7 @@ class Results(_Part):
         points: Networks on the way, scored.
         latency: From :func:`secateur.timing.latency`; models named ``dense`` and ``pruned``.
         deployed: Every network in every runtime and precision that was measured, from
-            :func:`secateur.timing.deployment.deployments`.
+            :func:`secateur.timing.results.results`.
         exports: From :func:`secateur.export.export`.
         unsupported: Operators without a rule.
         pinned: Layers that were not prunable.
@@ -182,7 +182,7 @@ class Results(_Part):
     scales: tuple[Scales, ...] = ()
     points: tuple[Point, ...] = ()
     latency: tuple[Timing, ...] = ()
-    deployed: tuple[Deployment, ...] = ()
+    deployed: tuple[EntrantResult, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
     pinned: tuple[Pinned, ...] = ()

@@ -9,6 +9,7 @@ from secateur.cost import compression_ratio, mac_reduction
 from secateur.export.checks import ExportCheck
 from secateur.report import words
 from secateur.report.schema import BlockRow, Network, Results
+from secateur.runtimes import title_of
 from secateur.timing.measurement import Measurement
 from secateur.timing.timings import Speedup, Timing, speedups
 
@@ -29,15 +30,6 @@ __all__ = [
 _TO = "\N{WORD JOINER}–\N{WORD JOINER}"
 
 _ORDER = ("dense", "pruned", "control", "scratch", "other")
-
-RUNTIMES = {
-    "pytorch": "PyTorch",
-    "compiled": "PyTorch compiled",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "litert": "LiteRT",
-    "executorch": "ExecuTorch",
-}
 
 
 @dataclass(frozen=True)
@@ -171,7 +163,7 @@ def setting_label(runtime: str, direction: str, batch: int) -> str:
     >>> setting_label("onnxruntime", "forward", 1)
     'ONNX Runtime forward, batch 1'
     """
-    return f"{RUNTIMES.get(runtime, runtime)} {direction}, batch {batch}"
+    return f"{title_of(runtime)} {direction}, batch {batch}"
 
 
 def _measurement(network: Network | None) -> Measurement:

@@ -1,60 +1,81 @@
-"""ExecuTorch on the CPU, with XNNPACK."""
+"""ExecuTorch on the CPU, and its ``.pte`` files, with everything that XNNPACK can compute handed to it."""
 
 from __future__ import annotations
 
 import weakref
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
-from secateur.runtimes.base import RUNTIMES, Program, Runtime, need
-from secateur.runtimes.files import feed_in_order, fit_shapes, network_file
+from secateur.graph.trace import Exported
+from secateur.runtimes.base import Program, Runtime, runtime
+from secateur.runtimes.files import feed_in_order, fit_shapes, head
 from secateur.runtimes.silence import silence
 
-__all__ = ["open_executorch"]
+__all__ = ["ExecuTorch"]
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def open_executorch(network: nn.Module | str | PathLike[str], threads: int) -> Program:
-    """Opens a ``.pte`` file; it takes one batch size only, and its inputs in order.
+@runtime("executorch")
+class ExecuTorch(Runtime):
+    """Opens files that take one batch size only, and their inputs in order.
 
     The number of threads belongs to the process: it can change only while no file is open.
-
-    Raises:
-        InputError: A module instead of a file, executorch is missing, the file is missing, damaged or of another
-            format, or another file is open with another number of threads.
     """
-    path = network_file(network, "executorch", "ExecuTorch")
-    need(("executorch",), "executorch", "Running ExecuTorch files")
-    with silence():
-        _set_threads(threads)
-        method = _method(path)
-    _open.add(method)
-    metadata = method.metadata
-    count = metadata.num_inputs()
-    sizes = [tuple(metadata.input_tensor_meta(index).sizes()) for index in range(count)]
-    names = [f"input {index}" for index in range(count)]
 
-    def prepare(inputs: ExampleInputs) -> Any:
-        held = tuple(torch.as_tensor(array) for array in feed_in_order(inputs, names, path))
-        fit_shapes([tensor.shape for tensor in held], sizes, path, "ExecuTorch")
-        try:
-            with silence():
-                method.execute(held)
-        except RuntimeError as error:
-            raise InputError(f"ExecuTorch cannot run {str(path)!r} on these inputs: {error}") from error
-        return held
+    title = "ExecuTorch"
+    summary = "ExecuTorch on the CPU, with XNNPACK"
+    packages = ("executorch",)
+    extra = "executorch"
+    step = 32
+    suffixes = (".pte",)
+    fixed_batch = True
 
-    def outputs(found: Any) -> list[Tensor]:
-        return list(found)
+    def from_file(self, file: Path, threads: int) -> Program:
+        """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
+        with silence():
+            _set_threads(threads)
+            method = _method(file)
+        _open.add(method)
+        metadata = method.metadata
+        count = metadata.num_inputs()
+        sizes = [tuple(metadata.input_tensor_meta(index).sizes()) for index in range(count)]
+        names = [f"input {index}" for index in range(count)]
 
-    return Program(prepare, method.execute, outputs)
+        def prepare(inputs: ExampleInputs) -> Any:
+            held = tuple(torch.as_tensor(array) for array in feed_in_order(inputs, names, file))
+            fit_shapes([tensor.shape for tensor in held], sizes, file, "ExecuTorch")
+            try:
+                with silence():
+                    method.execute(held)
+            except RuntimeError as error:
+                raise InputError(f"ExecuTorch cannot run {str(file)!r} on these inputs: {error}") from error
+            return held
+
+        def outputs(found: Any) -> list[Tensor]:
+            return list(found)
+
+        return Program(prepare, method.execute, outputs)
+
+    def recognises(self, file: Path) -> bool:
+        """By the mark of the format."""
+        return head(file)[4:8] == b"ET12"
+
+    def convert(self, traced: Exported, file: Path) -> None:
+        """Writes the network for the batch size that it was traced with."""
+        with silence():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+
+            edge = to_edge_transform_and_lower(traced.program, partitioner=[XnnpackPartitioner()])
+            program = edge.to_executorch()
+        with file.open("wb") as opened:
+            program.write_to_file(opened)
 
 
 def _set_threads(threads: int) -> None:
@@ -78,17 +99,3 @@ def _method(path: Path) -> Any:
         return Engine.get().load_program(path).load_method("forward")
     except (RuntimeError, KeyError) as error:
         raise InputError(f"ExecuTorch cannot open {str(path)!r}: {error}") from error
-
-
-RUNTIMES.add(
-    "executorch",
-    Runtime(
-        "executorch",
-        "ExecuTorch on the CPU, with XNNPACK",
-        "executorch",
-        ("executorch",),
-        "executorch",
-        32,
-        open_executorch,
-    ),
-)

@@ -1,4 +1,4 @@
-"""What runtimes that read files have in common: which file it is, and its inputs in order."""
+"""What runtimes that read files have in common: their first bytes, and their inputs in order."""
 
 from __future__ import annotations
 
@@ -9,52 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from secateur.core.batches import tensors
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 
-__all__ = ["feed_in_order", "file_format", "fit_shapes", "network_file"]
-
-# Where each format says what it is: name, offset and the bytes there. ONNX has no such mark.
-_MARKS = (
-    ("pt2", 0, b"PK\x03\x04"),
-    ("litert", 4, b"TFL3"),
-    ("executorch", 4, b"ET12"),
-    ("openvino", 0, b"<"),
-)
+__all__ = ["feed_in_order", "fit_shapes", "head"]
 
 
-def file_format(path: Path) -> str | None:
-    """Returns the export format that a file says it is in, or ``None`` where it says nothing (ONNX, or damaged)."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    return next((name for name, offset, mark in _MARKS if head[offset : offset + len(mark)] == mark), None)
-
-
-def network_file(network: nn.Module | str | PathLike[str], format_: str, title: str) -> Path:
-    """Checks that ``network`` is a file and, as far as a look at it tells, one of ``format_``.
-
-    Args:
-        network: What a runtime was asked to open.
-        format_: The format that it reads; ``onnx`` passes for whatever carries no mark.
-        title: The runtime's name in messages.
-
-    Raises:
-        InputError: A module instead of a file, no such file, or one of another format.
-    """
-    if isinstance(network, nn.Module):
-        raise InputError(
-            f"{title} runs files, not modules; write one with secateur.export.export(model, inputs, path, {format_!r})."
-        )
-    path = Path(network)
-    if not path.is_file():
-        raise InputError(f"There is no {'ONNX ' if format_ == 'onnx' else ''}file {str(path)!r}.")
-    found = file_format(path)
-    if found is not None and found != format_:
-        raise InputError(f"{str(path)!r} is a file of the format {found!r}; {title} reads {format_!r}.")
-    return path
+def head(file: Path, count: int = 16) -> bytes:
+    """The first bytes of a file, where formats say what they are."""
+    with file.open("rb") as opened:
+        return opened.read(count)
 
 
 def feed_in_order(inputs: ExampleInputs, names: Sequence[str], path: str | PathLike[str]) -> list[NDArray[Any]]:

@@ -1,66 +1,113 @@
-"""LiteRT (the successor of TensorFlow Lite) on the CPU, with XNNPACK."""
+"""LiteRT (the successor of TensorFlow Lite) on the CPU, with XNNPACK, and its ``.tflite`` files."""
 
 from __future__ import annotations
 
-from os import PathLike
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from secateur.core.batches import chunks
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
-from secateur.runtimes.base import RUNTIMES, Program, Runtime, need
-from secateur.runtimes.files import feed_in_order, fit_shapes, network_file
+from secateur.graph.trace import Exported
+from secateur.runtimes.base import Program, Runtime, runtime
+from secateur.runtimes.files import feed_in_order, fit_shapes, head
 from secateur.runtimes.silence import silence
 
-__all__ = ["SIGNATURE", "open_litert", "signature_inputs"]
+__all__ = ["LiteRT"]
 
-SIGNATURE = "serving_default"
-
-
-def open_litert(network: nn.Module | str | PathLike[str], threads: int) -> Program:
-    """Opens a ``.tflite`` file with ``threads`` threads; it takes one batch size only.
-
-    Integers of 64 bits become those of 32 that such files work with.
-
-    Raises:
-        InputError: A module instead of a file, ai-edge-litert is missing, or the file is missing, damaged or of
-            another format.
-    """
-    path = network_file(network, "litert", "LiteRT")
-    need(("ai_edge_litert",), "litert", "Running LiteRT files")
-    interpreter = _interpreter(str(path), threads)
-    wanted, given = interpreter.get_input_details(), interpreter.get_output_details()
-    names = _names(wanted)
-
-    def prepare(inputs: ExampleInputs) -> Any:
-        arrays = feed_in_order(inputs, names, path)
-        fit_shapes([array.shape for array in arrays], [entry["shape"] for entry in wanted], path, "LiteRT")
-        held = [array.astype(entry["dtype"], copy=False) for array, entry in zip(arrays, wanted, strict=True)]
-        run(held)
-        return held
-
-    def run(held: Any) -> Any:
-        for entry, array in zip(wanted, held, strict=True):
-            interpreter.set_tensor(entry["index"], array)
-        interpreter.invoke()
-        return [interpreter.get_tensor(entry["index"]) for entry in given]
-
-    def outputs(found: Any) -> list[Tensor]:
-        return [torch.as_tensor(array) for array in found]
-
-    return Program(prepare, run, outputs)
+_SIGNATURE = "serving_default"
 
 
-def signature_inputs(path: Path) -> list[str]:
-    """Names of a file's inputs as its signature has them, in the order in which it takes them."""
-    return _names(_interpreter(str(path), 1).get_input_details())
+@runtime("litert")
+class LiteRT(Runtime):
+    """Opens files that take one batch size only; integers of 64 bits become those of 32 that they work with."""
+
+    title = "LiteRT"
+    summary = "LiteRT (was TensorFlow Lite) on the CPU, with XNNPACK"
+    packages = ("ai_edge_litert", "litert_torch")
+    int8_packages = ("ai_edge_quantizer",)
+    extra = "litert"
+    step = 32
+    suffixes = (".tflite",)
+    fixed_batch = True
+
+    def from_file(self, file: Path, threads: int) -> Program:
+        """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
+        interpreter = _interpreter(str(file), threads)
+        wanted, given = interpreter.get_input_details(), interpreter.get_output_details()
+        names = _names(wanted)
+
+        def prepare(inputs: ExampleInputs) -> Any:
+            arrays = feed_in_order(inputs, names, file)
+            fit_shapes([array.shape for array in arrays], [entry["shape"] for entry in wanted], file, "LiteRT")
+            held = [array.astype(entry["dtype"], copy=False) for array, entry in zip(arrays, wanted, strict=True)]
+            run(held)
+            return held
+
+        def run(held: Any) -> Any:
+            for entry, array in zip(wanted, held, strict=True):
+                interpreter.set_tensor(entry["index"], array)
+            interpreter.invoke()
+            return [interpreter.get_tensor(entry["index"]) for entry in given]
+
+        def outputs(found: Any) -> list[Tensor]:
+            return [torch.as_tensor(array) for array in found]
+
+        return Program(prepare, run, outputs)
+
+    def recognises(self, file: Path) -> bool:
+        """By the mark of the format."""
+        return head(file)[4:8] == b"TFL3"
+
+    def convert(self, traced: Exported, file: Path) -> None:
+        """Writes the network for the batch size that it was traced with."""
+        os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
+        with silence():
+            import litert_torch
+
+            module = traced.program.module(check_guards=False)
+            litert_torch.convert(module, traced.args, traced.kwargs).export(str(file))
+
+    def quantise(self, dense: Path, calibration: ExampleInputs, batch: int | None, file: Path) -> None:
+        """Quantises with ai-edge-quantizer: weights per channel, activations per tensor; inputs, outputs stay float.
+
+        Ranges are the least and the largest value of all samples. The quantiser's own choice, moving averages of each
+        sample's, cuts off the rare large activations.
+        """
+        from ai_edge_quantizer.calibrator import Calibrator
+        from ai_edge_quantizer.quantizer import Quantizer
+        from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
+        plan = _plan()
+        names = _names(_interpreter(str(dense), 1).get_input_details())
+        parts = [feed_in_order(part, names, dense) for part in chunks(calibration, batch or 1, fill=True)]
+        samples = [dict(zip(names, arrays, strict=True)) for arrays in parts]
+        ranges = Calibrator(str(dense), torch.get_num_threads(), qsv_update_func=min_max_update)
+        ranges.calibrate({_SIGNATURE: samples}, plan)
+        quantiser = Quantizer(str(dense), plan.get_quantization_recipe())
+        file.write_bytes(quantiser.quantize(ranges.get_model_qsvs()).quantized_model or b"")
+
+
+def _plan() -> Any:
+    """The quantiser's static int8 recipe, with inputs and outputs left alone."""
+    from ai_edge_quantizer import qtyping, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+    plan = RecipeManager()
+    plan.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        plan.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    return plan
 
 
 def _names(details: list[dict[str, Any]]) -> list[str]:
-    return [entry["name"].removeprefix(f"{SIGNATURE}_") for entry in details]
+    """Names of a file's inputs as its signature has them, in the order in which it takes them."""
+    return [entry["name"].removeprefix(f"{_SIGNATURE}_") for entry in details]
 
 
 def _interpreter(path: str, threads: int) -> Any:
@@ -71,20 +118,6 @@ def _interpreter(path: str, threads: int) -> Any:
             interpreter = Interpreter(path, num_threads=threads)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"LiteRT cannot open {path!r}: {reason}") from error
+            words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"LiteRT cannot open {path!r}: {words}") from error
     return interpreter
-
-
-RUNTIMES.add(
-    "litert",
-    Runtime(
-        "litert",
-        "LiteRT on the CPU, with XNNPACK",
-        "litert",
-        ("ai_edge_litert", "litert_torch"),
-        "litert",
-        32,
-        open_litert,
-    ),
-)

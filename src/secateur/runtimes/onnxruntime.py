@@ -1,44 +1,201 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, and ONNX files, which most other runtimes read too."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.export import ExportedProgram
 
+from secateur.core.batches import batch_size, chunks
+from secateur.core.errors import ExportError, InputError, first_line
 from secateur.core.types import ExampleInputs
-from secateur.runtimes.base import RUNTIMES, Program, Runtime
-from secateur.runtimes.files import network_file
-from secateur.runtimes.sessions import feed, run_session, session
+from secateur.graph.trace import Exported
+from secateur.runtimes.base import Program, Runtime, runtime
+from secateur.runtimes.files import feed_in_order, head
+from secateur.runtimes.refusals import reason
 
-__all__ = ["open_onnx"]
+__all__ = ["OnnxRuntime", "feed", "is_onnx", "session", "write_onnx"]
+
+# A protobuf message, and so an ONNX file with its weights inside, holds 2 GiB at most.
+_LIMIT = 2**31 - 2**20
+_CALIBRATED_AT_ONCE = 16  # every activation of a batch is held
 
 
-def open_onnx(network: nn.Module | str | PathLike[str], threads: int) -> Program:
-    """Opens an ONNX file with ``threads`` threads inside an operator.
+@runtime("onnxruntime")
+class OnnxRuntime(Runtime):
+    """Opens ONNX files with a fixed number of threads inside an operator."""
+
+    title = "ONNX Runtime"
+    summary = "ONNX Runtime on the CPU"
+    packages = ("onnxruntime", "onnx", "onnxscript")
+    extra = "onnx"
+    step = 16
+    format = "onnx"
+    suffixes = (".onnx",)
+
+    def from_file(self, file: Path, threads: int) -> Program:
+        """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
+        opened = session(file, threads)
+
+        def prepare(inputs: ExampleInputs) -> Any:
+            arrays = feed(opened, inputs, file)
+            _try(opened, arrays, file)  # a refusal is worded once, outside the timed call
+            return arrays
+
+        def outputs(arrays: Any) -> list[Tensor]:
+            return [torch.as_tensor(array) for array in arrays]
+
+        return Program(prepare, lambda arrays: opened.run(None, arrays), outputs)
+
+    def recognises(self, file: Path) -> bool:
+        """By the first field of the message."""
+        return is_onnx(file)
+
+    def parts(self, file: Path) -> tuple[Path, ...]:
+        """The file, and the one that holds the weights."""
+        return file, file.with_name(f"{file.name}.data")
+
+    def convert(self, traced: Exported, file: Path) -> None:
+        """Writes one file with all weights, up to 2 GB of them."""
+        write_onnx(traced, file)
+
+    def quantise(self, dense: Path, calibration: ExampleInputs, batch: int | None, file: Path) -> None:
+        """Writes QDQ pairs around operators: weights signed per channel, activations unsigned per tensor, by min-max.
+
+        Signed activations would be right too, and slower on x86: its instructions multiply unsigned by signed bytes.
+        """
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        prepared = dense.with_name("prepared.onnx")
+        quant_pre_process(dense, prepared)  # folds batch norms and finds shapes, without which much stays float
+        opened = session(dense)
+        fed = (feed(opened, part, dense) for part in chunks(calibration, batch or _CALIBRATED_AT_ONCE, fill=True))
+        quantize_static(
+            prepared,
+            file,
+            _Reader(fed),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def is_onnx(file: Path) -> bool:
+    """Whether a file begins as ONNX files do: with the version of the format, the first field of the message."""
+    return head(file, 1) == b"\x08"
+
+
+# ---------------------------------------------------------------------------------------------------- running files
+
+
+def session(path: str | PathLike[str], threads: int = 1) -> Any:
+    """Opens an ONNX file on the CPU with ``threads`` threads inside an operator.
 
     Raises:
-        InputError: A module instead of a file, onnxruntime is missing, or the file is missing or damaged.
+        InputError: The file is damaged.
     """
-    path = network_file(network, "onnx", "ONNX Runtime")
-    opened = session(path, threads)
+    import onnxruntime as ort
 
-    def prepare(inputs: ExampleInputs) -> Any:
-        arrays = feed(opened, inputs, path)
-        run_session(opened, arrays, path)  # a refusal is worded once, outside the timed call
-        return arrays
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads > 1:
+        # Idle threads that spin would take the cores of whatever is measured next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own per status code
+        raise InputError(f"ONNX Runtime cannot open {str(path)!r}: {first_line(error)}") from error
 
-    def outputs(arrays: Any) -> list[Tensor]:
-        return [torch.as_tensor(array) for array in arrays]
 
-    return Program(prepare, lambda arrays: opened.run(None, arrays), outputs)
+def feed(opened: Any, inputs: ExampleInputs, path: str | PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Returns the arrays that a session wants: by name where the names agree, else in order.
+
+    Raises:
+        InputError: When the numbers of inputs differ, or the file takes another fixed batch size only.
+    """
+    wanted = opened.get_inputs()
+    names = [entry.name for entry in wanted]
+    arrays = feed_in_order(inputs, names, path)
+    fixed = wanted[0].shape[0] if names and wanted[0].shape else None
+    if isinstance(fixed, int) and fixed != (batch := batch_size(inputs)):
+        raise InputError(f"{str(path)!r} takes batches of {fixed} only; got {batch}. Export it with a dynamic batch.")
+    return dict(zip(names, arrays, strict=True))
 
 
-RUNTIMES.add(
-    "onnxruntime",
-    Runtime(
-        "onnxruntime", "ONNX Runtime on the CPU", "onnx", ("onnxruntime", "onnx", "onnxscript"), "onnx", 16, open_onnx
-    ),
-)
+def _try(opened: Any, arrays: Mapping[str, NDArray[Any]], path: str | PathLike[str]) -> None:
+    """Runs the session once.
+
+    Raises:
+        InputError: The runtime refuses the inputs; the message is its own.
+    """
+    try:
+        opened.run(None, dict(arrays))
+    except Exception as error:  # onnxruntime raises a class of its own per status code
+        words = " ".join(str(error).split())
+        raise InputError(f"ONNX Runtime cannot run {str(path)!r} on these inputs: {words}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- writing files
+
+
+def write_onnx(traced: Exported, path: Path) -> None:
+    """Writes one file with all weights; beyond 2 GB of them they go to ``<name>.data`` beside it.
+
+    Raises:
+        ExportError: An operator cannot be converted; the message names it and the module that it comes from.
+    """
+    program = traced.program
+    inputs, outputs = _names(program)
+    try:
+        exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    except Exception as error:  # the exporter's own classes are private
+        raise ExportError(reason(error, "ONNX", program)) from error
+    if exported is None:
+        raise ExportError("torch.onnx.export returned no model; use a newer torch (2.9 or later).")
+    _name_batch(exported.model)
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    exported.save(str(path), external_data=size > _LIMIT)
+
+
+def _names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None]:
+    # Only lone tensors are renamed: several have names of the user's own.
+    signature = program.graph_signature
+    keywords = program.example_inputs[1]
+    lone_input = len(signature.user_inputs) == 1 and not keywords
+    return ["input"] if lone_input else None, ["output"] if len(signature.user_outputs) == 1 else None
+
+
+def _name_batch(model: Any) -> None:
+    """Gives the one symbolic dimension of the inputs the name ``batch`` instead of ``s31``."""
+    import onnx_ir as ir
+
+    graph = model.graph
+    symbols = {str(d) for value in graph.inputs for d in value.shape or () if isinstance(d, ir.SymbolicDim)}
+    if len(symbols) != 1:
+        return
+    old = symbols.pop()
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        for index, dimension in enumerate(value.shape or ()):
+            if str(dimension) == old:
+                value.shape[index] = ir.SymbolicDim("batch")
+
+
+class _Reader:
+    """Gives one calibration batch after the other, in the form that the quantiser asks for."""
+
+    def __init__(self, batches: Iterator[dict[str, NDArray[Any]]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._batches, None)

@@ -1,54 +1,111 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the CPU, and its own files: an ``.xml`` file with the weights in a ``.bin`` file beside it."""
 
 from __future__ import annotations
 
-from os import PathLike
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from secateur.core.errors import InputError
+from secateur.core.batches import chunks
+from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
-from secateur.runtimes.base import RUNTIMES, Program, Runtime, need
-from secateur.runtimes.files import feed_in_order, file_format, network_file
+from secateur.graph.trace import Exported
+from secateur.runtimes.base import Program, Runtime, runtime
+from secateur.runtimes.files import feed_in_order, head
+from secateur.runtimes.onnxruntime import is_onnx, write_onnx
 
-__all__ = ["open_openvino"]
+__all__ = ["OpenVINO"]
 
 
-def open_openvino(network: nn.Module | str | PathLike[str], threads: int) -> Program:
-    """Opens OpenVINO's own format (``.xml`` with its ``.bin`` beside it) or an ONNX file.
+@runtime("openvino")
+class OpenVINO(Runtime):
+    """Opens OpenVINO's own files and ONNX files, and computes in float32.
 
-    Computes in float32: left alone, OpenVINO silently takes bfloat16 on processors that have it.
-
-    Raises:
-        InputError: A module instead of a file, openvino is missing, or the file is missing, damaged or of
-            another format.
+    Left alone, OpenVINO silently takes bfloat16 on processors that have it.
     """
-    # A file without a mark passes as ONNX, which OpenVINO reads too.
-    path = network_file(network, "openvino", "OpenVINO")
-    need(("openvino",), "openvino", "Running OpenVINO files")
-    if file_format(path) and not path.with_suffix(".bin").is_file():
-        raise InputError(f"The weights of {str(path)!r} are missing: they lie beside it in {path.stem}.bin.")
-    compiled = _compile(str(path), threads)
-    request = compiled.create_infer_request()
-    names = [port.get_any_name() for port in compiled.inputs]
 
-    def prepare(inputs: ExampleInputs) -> Any:
+    title = "OpenVINO"
+    summary = "OpenVINO on the CPU, in float32"
+    packages = ("openvino", "onnx", "onnxscript")
+    int8_packages = ("nncf",)
+    extra = "openvino"
+    step = 16
+    suffixes = (".xml", ".onnx")
+
+    def from_file(self, file: Path, threads: int) -> Program:
+        """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
+        if _is_xml(file) and not file.with_suffix(".bin").is_file():
+            raise InputError(f"The weights of {str(file)!r} are missing: they lie beside it in {file.stem}.bin.")
+        compiled = _compile(str(file), threads)
+        request = compiled.create_infer_request()
+        names = [port.get_any_name() for port in compiled.inputs]
+
+        def prepare(inputs: ExampleInputs) -> Any:
+            import openvino
+
+            arrays = feed_in_order(inputs, names, file)
+            held = [openvino.Tensor(array, shared_memory=True) for array in arrays]
+            try:
+                request.infer(held)  # a refusal is worded once, outside the timed call
+            except RuntimeError as error:
+                raise InputError(f"OpenVINO cannot run {str(file)!r} on these inputs: {_reason(error)}") from error
+            return held
+
+        def outputs(found: Any) -> list[Tensor]:
+            return [torch.as_tensor(array) for array in found.values()]
+
+        return Program(prepare, request.infer, outputs)
+
+    def recognises(self, file: Path) -> bool:
+        """By the XML, or as an ONNX file."""
+        return _is_xml(file) or is_onnx(file)
+
+    def parts(self, file: Path) -> tuple[Path, ...]:
+        """The file, and the one that holds the weights."""
+        return file, file.with_suffix(".bin")
+
+    def convert(self, traced: Exported, file: Path) -> None:
+        """Goes by way of ONNX, which keeps names and all sizes but the batch (a direct conversion frees them all)."""
         import openvino
 
-        arrays = feed_in_order(inputs, names, path)
-        held = [openvino.Tensor(array, shared_memory=True) for array in arrays]
-        try:
-            request.infer(held)  # a refusal is worded once, outside the timed call
-        except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot run {str(path)!r} on these inputs: {_reason(error)}") from error
-        return held
+        with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+            between = Path(folder) / "net.onnx"
+            write_onnx(traced, between)
+            # convert_model does the same as read_model and reports it to its makers.
+            _save(openvino.Core().read_model(between), file)
 
-    def outputs(found: Any) -> list[Tensor]:
-        return [torch.as_tensor(array) for array in found.values()]
+    def quantise(self, dense: Path, calibration: ExampleInputs, batch: int | None, file: Path) -> None:
+        """Quantises with NNCF: weights and activations to 8 bits, biases corrected for what that shifts."""
+        os.environ.setdefault("NNCF_CI", "1")  # else every call is reported to its makers
+        import nncf
+        import openvino
 
-    return Program(prepare, request.infer, outputs)
+        model = openvino.Core().read_model(dense)
+        names = [port.get_any_name() for port in model.inputs]
+        parts = [feed_in_order(part, names, dense) for part in chunks(calibration, batch or 1, fill=True)]
+        samples = [dict(zip(names, arrays, strict=True)) for arrays in parts]
+        _save(nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples)), file)
+
+
+def _is_xml(file: Path) -> bool:
+    return head(file).startswith(b"<")
+
+
+def _save(model: Any, path: Path) -> None:
+    """Writes an OpenVINO model with its weights as they are: by default they would be halved to float16.
+
+    Raises:
+        ExportError: The ending is not ``.xml``, which OpenVINO knows its files by.
+    """
+    import openvino
+
+    if path.suffix != ".xml":
+        raise ExportError(f"OpenVINO knows its files by their ending .xml; got the name {path.name!r}.")
+    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 def _compile(path: str, threads: int) -> Any:
@@ -73,17 +130,3 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     plain = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     return (plain or lines or [type(error).__name__])[0]
-
-
-RUNTIMES.add(
-    "openvino",
-    Runtime(
-        "openvino",
-        "OpenVINO on the CPU, in float32",
-        "openvino",
-        ("openvino", "onnx", "onnxscript"),
-        "openvino",
-        16,
-        open_openvino,
-    ),
-)

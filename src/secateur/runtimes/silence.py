@@ -1,13 +1,29 @@
-"""Keeping libraries quiet that write to the terminal from compiled code, past Python's own streams."""
+"""Keeping libraries quiet that write to the terminal: through Python, or from compiled code past its streams."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-__all__ = ["silence"]
+__all__ = ["quiet", "silence"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps warnings, log lines and progress marks of exporters away from the user's terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

@@ -242,8 +242,8 @@ def _converted(model: nn.Module, name: str, x: Tensor | None, min_speedup: float
         return ConvertedLayer(name, sparsity, "dense", None)
     made = {kind: product for kind, make in PRODUCTS.items() if (product := make(matrix)) is not None}
     tried = {kind: _standing_for(layer, product) for kind, product in made.items()}
-    contenders = {kind: timed(lambda m=m: m(x)) for kind, m in {"dense": layer, **tried}.items()}  # type: ignore[misc]
-    _, samples = rounds(contenders, budget_s=budget_s)
+    runs = {kind: timed(lambda m=m: m(x)) for kind, m in {"dense": layer, **tried}.items()}  # type: ignore[misc]
+    _, samples = rounds(runs, budget_s=budget_s)
     gains = {k: spread([a / b for a, b in zip(samples["dense"], samples[k], strict=True)]) for k in tried}
     best = max(gains, key=lambda kind: gains[kind].median)
     if gains[best].median < min_speedup:
@@ -272,6 +272,6 @@ def _difference(model: nn.Module, converted: nn.Module, inputs: ExampleInputs) -
 
 def _whole(model: nn.Module, converted: nn.Module, inputs: ExampleInputs, budget_s: float) -> Spread:
     with evaluating(model):
-        contenders = {"dense": timed(lambda: call(model, inputs)), "sparse": timed(lambda: call(converted, inputs))}
-        _, samples = rounds(contenders, budget_s=budget_s)
+        runs = {"dense": timed(lambda: call(model, inputs)), "sparse": timed(lambda: call(converted, inputs))}
+        _, samples = rounds(runs, budget_s=budget_s)
     return spread([a / b for a, b in zip(samples["dense"], samples["sparse"], strict=True)])

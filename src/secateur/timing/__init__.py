@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from secateur.timing.entrants import Entrant
 from secateur.timing.latency import latency
 from secateur.timing.machine import Machine, machine
 from secateur.timing.measurement import Measurement, measurement
 from secateur.timing.timings import Speedup, Spread, Timing, speedups, spread
 
 __all__ = [
+    "Entrant",
     "Machine",
     "Measurement",
     "Speedup",

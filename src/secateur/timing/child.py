@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,18 +54,22 @@ def _serve(requests: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _open(what: dict[str, Any]) -> Callable[[int], float]:
+    """Opens the network; what the request says is what the process that started this one has decided."""
     import gc
 
     import torch
 
     from secateur.runtimes import RUNTIMES
-    from secateur.timing.contenders import program_contender
+    from secateur.timing.calls import program_call
 
+    if what["runtime"] not in RUNTIMES:  # of the user's own; last on the path, so that it hides nothing
+        sys.path.append(what["home"]["folder"])
+        import_module(what["home"]["module"])
     torch.set_num_threads(what["threads"])
     inputs = torch.load(what["inputs"], weights_only=True)
     program = RUNTIMES[what["runtime"]].open(Path(what["file"]), what["threads"], trust=what["trust"])
     gc.disable()  # as with timeit: a collection would be charged to whoever ran then
-    return program_contender(program, inputs)
+    return program_call(program, inputs)
 
 
 def _write(stream: IO[str], answer: dict[str, Any]) -> None:

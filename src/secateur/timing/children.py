@@ -1,4 +1,4 @@
-"""Networks in processes of their own, so that no runtime's threads and memory disturb another's."""
+"""Entrants in processes of their own, so that no runtime's threads and memory disturb another's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,24 +22,17 @@ from secateur.core.batches import batch_size
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.processes import with_scratch
 from secateur.core.types import ExampleInputs
+from secateur.runtimes import RUNTIMES
+from secateur.runtimes.formats import readers
+from secateur.runtimes.writing import write_checked
 from secateur.timing.entrants import Entrant
-from secateur.timing.rounds import Contender
+from secateur.timing.rounds import TimedCall
 
-__all__ = ["Child", "Job", "ModuleFiles", "children"]
+__all__ = ["Child", "Home", "ModuleFiles", "children", "home_of"]
 
 _COMMAND = (sys.executable, "-P", "-m", "secateur.timing.child")  # -P: nothing is imported from where one stands
 _STOP_S = 2.0
 _ANSWER_S = 600.0  # importing a runtime takes seconds, and minutes where many others want the processor
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a child opens: a file, the runtime that runs it, the threads inside an operator, whether it is trusted."""
-
-    file: Path
-    runtime: str
-    threads: int
-    trust: bool = False
 
 
 class ModuleFiles:
@@ -48,7 +41,7 @@ class ModuleFiles:
     def __init__(self) -> None:
         """Makes no folder before it is needed."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._files: dict[tuple[int, int | None], Path | None] = {}
+        self._files: dict[tuple[int, str, int | None], Path | None] = {}
 
     def __enter__(self) -> ModuleFiles:
         """Nothing to do yet."""
@@ -59,37 +52,66 @@ class ModuleFiles:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def jobs(self, entrants: Sequence[Entrant], inputs: ExampleInputs, threads: int) -> dict[str, Job] | None:
-        """Jobs of the entrants by name; ``None`` when a module cannot be exported (then none shall go apart)."""
-        found = {}
-        for entrant in entrants:
-            network = entrant.network
-            file = self._file(network, inputs) if isinstance(network, nn.Module) else network
-            if file is None:
-                return None
-            found[entrant.name] = Job(file, entrant.runtime, threads, file is not network or entrant.trust)
-        return found
+    def of(self, entrants: Sequence[Entrant], inputs: ExampleInputs) -> tuple[Entrant, ...] | None:
+        """The entrants with files in place of modules.
 
-    def _file(self, model: nn.Module, inputs: ExampleInputs) -> Path | None:
-        for key in ((id(model), None), (id(model), batch_size(inputs))):
+        Returns:
+            ``None`` when a module cannot be written, or its runtime cannot be had in another process (one that was
+            defined in a script or a notebook): then none shall go apart.
+        """
+        found = []
+        for entrant in entrants:
+            if home_of(entrant.runtime) is None:
+                return None
+            if isinstance(entrant.network, nn.Module):
+                file = self._file(entrant.network, entrant.runtime, inputs)
+                if file is None:
+                    return None
+                entrant = replace(entrant, network=file, trust=True)
+            found.append(entrant)
+        return tuple(found)
+
+    def _file(self, model: nn.Module, runtime: str, inputs: ExampleInputs) -> Path | None:
+        writer = next((one for suffix in RUNTIMES[runtime].suffixes for one in readers(suffix)[:1] if one.writes), None)
+        if writer is None:
+            return None
+        for key in ((id(model), writer.name, None), (id(model), writer.name, batch_size(inputs))):
             if key in self._files:
                 return self._files[key]
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="secateur-")
-        path = Path(self._folder.name) / f"{len(self._files)}.pt2"
-        batch, written = _export(model, inputs, path)
-        self._files[id(model), batch] = written
-        return written
+        path: Path | None = Path(self._folder.name) / f"{len(self._files)}{writer.suffix}"
+        try:
+            batch = write_checked(model, inputs, Path(str(path)), writer)
+        except SecateurError:
+            batch, path = None, None
+        self._files[id(model), writer.name, batch] = path
+        return path
 
 
-def _export(model: nn.Module, inputs: ExampleInputs, path: Path) -> tuple[int | None, Path | None]:
-    """Writes a module; returns the only batch size that the file takes, and the file (``None`` if it failed)."""
-    from secateur.export import export  # it needs this package
+@dataclass(frozen=True)
+class Home:
+    """Where the class of a runtime is from: what another process imports to have it too.
 
-    try:
-        check = export(model, inputs, path, to="pt2")
-    except SecateurError:
-        return None, None
-    return (None if check.dynamic_batch else batch_size(inputs)), path
+    Attributes:
+        module: Its name.
+        folder: Where imports find it; empty for a part of Secateur.
+    """
+
+    module: str
+    folder: str = ""
+
+
+def home_of(runtime: str) -> Home | None:
+    """Where a runtime is from; ``None`` for one that no other process can import."""
+    name = type(RUNTIMES[runtime]).__module__
+    if name.partition(".")[0] == __name__.partition(".")[0]:
+        return Home(name)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if name == "__main__" or file is None:
+        return None
+    path = Path(file).resolve()
+    up = name.count(".") + (path.stem == "__init__")
+    return Home(name, str(path.parents[up]))
 
 
 class Child:
@@ -103,7 +125,7 @@ class Child:
     def __init__(
         self, name: str, *, timeout_s: float = _ANSWER_S, command: Sequence[str] = _COMMAND, threads: int = 1
     ) -> None:
-        """Starts the process; it waits for its job."""
+        """Starts the process; it waits for a request."""
         self.name, self.timeout_s = name, timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
@@ -185,15 +207,16 @@ class Child:
 
 @contextmanager
 def children(
-    jobs: Mapping[str, Job], inputs: ExampleInputs, *, timeout_s: float = _ANSWER_S
-) -> Iterator[dict[str, Contender]]:
-    """Gives every network a fresh process for the length of the block, and a contender that asks it.
+    entrants: Sequence[Entrant], inputs: ExampleInputs, threads: int = 1, *, timeout_s: float = _ANSWER_S
+) -> Iterator[dict[str, TimedCall]]:
+    """Gives every entrant a fresh process for the length of the block, and by its label a timed call that asks it.
 
     Only one of them computes at a time; the others wait for a request and use no processor.
 
     Args:
-        jobs: What to open, by name.
+        entrants: Files, and what runs them.
         inputs: What each network is called with.
+        threads: Threads inside an operator.
         timeout_s: Seconds for an answer, opening the network included.
 
     Raises:
@@ -204,12 +227,18 @@ def children(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-")))
         torch.save(inputs, folder / "inputs.pt")
         held = {}
-        for name, job in jobs.items():
-            child = Child(f"{name} in {job.runtime}", timeout_s=timeout_s, threads=job.threads)
-            held[name] = stack.enter_context(child)
-            request = {"file": str(job.file.resolve()), "runtime": job.runtime, "threads": job.threads}
-            request["trust"] = job.trust
-            held[name].send(request | {"inputs": str(folder / "inputs.pt")})
+        for entrant in entrants:
+            child = Child(f"{entrant.label} in {entrant.runtime}", timeout_s=timeout_s, threads=threads)
+            held[entrant.label] = stack.enter_context(child)
+            child.send(_request(entrant, threads) | {"inputs": str(folder / "inputs.pt")})
         for child in held.values():  # they opened their networks at the same time
             child.answer()
-        yield {name: child.seconds for name, child in held.items()}
+        yield {label: child.seconds for label, child in held.items()}
+
+
+def _request(entrant: Entrant, threads: int) -> dict[str, Any]:
+    home = home_of(entrant.runtime)
+    if isinstance(entrant.network, nn.Module) or home is None:
+        raise InputError(f"{entrant.label} in {entrant.runtime} cannot be timed in a process of its own.")
+    file = str(entrant.network.resolve())
+    return {"file": file, "runtime": entrant.runtime, "threads": threads, "trust": entrant.trust, "home": asdict(home)}

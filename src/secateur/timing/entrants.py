@@ -11,21 +11,28 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.runtimes import RUNTIMES
+from secateur.runtimes.formats import readers, writers
 
-__all__ = ["Entrant", "as_entrants", "file_bytes", "runtimes_of", "stem"]
+__all__ = ["Entrant", "as_entrants", "labelled", "stem"]
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One network in one runtime.
+    """One network in one runtime, at one precision: what is timed, scored and compared.
 
     Attributes:
-        name: What results call it, for instance ``dense``; entrants of the same name in several runtimes are the
-            same network.
+        name: What results call the network, for instance ``dense``; entrants of the same name in several runtimes are
+            the same network.
         network: A module, or a file that the runtime reads.
         runtime: A name in :data:`~secateur.runtimes.RUNTIMES`.
-        batch: The only batch size that it takes; ``None`` for any.
+        batch: The only batch size that it takes; ``None`` for any. A network in files of fixed batch sizes enters
+            once per size.
         trust: Whether the file may run code when it is opened (a ``.pt2`` archive can).
+        precision: ``float32`` or ``int8``.
+        bytes: Size on disk of what the runtime loads: the file, or the weights of a module; ``None`` where it is not
+            known.
+        difference: Largest difference to PyTorch that the export's check found; ``None`` where nothing was written.
+        problem: Why it does not run there, in the converter's words; ``network`` is then the module that was to.
     """
 
     name: str
@@ -33,6 +40,24 @@ class Entrant:
     runtime: str
     batch: int | None = None
     trust: bool = False
+    precision: str = "float32"
+    bytes: int | None = None
+    difference: float | None = None
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """What timings call it: the network, and the precision where it is not float32."""
+        return labelled(self.name, self.precision)
+
+
+def labelled(name: str, precision: str) -> str:
+    """What timings call a network at a precision.
+
+    >>> labelled("pruned", "int8"), labelled("pruned", "float32")
+    ('pruned int8', 'pruned')
+    """
+    return name if precision == "float32" else f"{name} {precision}"
 
 
 def as_entrants(
@@ -41,8 +66,8 @@ def as_entrants(
     """Makes entrants of networks by name: modules in ``runtimes``, files in the runtime of their suffix.
 
     Raises:
-        InputError: A file of an unknown suffix, a runtime that takes no modules, or the same name twice in one
-            runtime.
+        InputError: A file of an unknown suffix, a runtime that takes no modules, the same name twice in one runtime,
+            or an entrant that does not run.
 
     >>> net = nn.ReLU()
     >>> [(e.name, e.runtime) for e in as_entrants({"a": net, "a.onnx": "a.onnx"}, ["pytorch", "compiled"])]
@@ -52,27 +77,16 @@ def as_entrants(
         found = [entrant for name, network in models.items() for entrant in _of(name, network, runtimes)]
     else:
         found = list(models)
-    seen = [(e.runtime, e.name, e.batch) for e in found]
+    seen = [(e.runtime, e.label, e.batch) for e in found]
     for key in seen:
         if seen.count(key) > 1:
             raise InputError(f"latency() got two networks called {key[1]!r} in the runtime {key[0]!r}; rename one.")
+    for entrant in found:
+        if entrant.problem:
+            raise InputError(
+                f"latency() got {entrant.label!r}, which does not run in {entrant.runtime!r}: {entrant.problem}"
+            )
     return tuple(found)
-
-
-def runtimes_of(path: str | PathLike[str]) -> tuple[str, ...]:
-    """Names of the runtimes that read files with the suffix of ``path``; empty for an unknown suffix.
-
-    >>> runtimes_of("small.onnx")[0]
-    'onnxruntime'
-    """
-    return _readers().get(Path(path).suffix, ())
-
-
-def file_bytes(path: str | PathLike[str]) -> int:
-    """Bytes of a network file, with the one that holds its weights where the format keeps them apart."""
-    path = Path(path)
-    beside = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(f"{path.name}.data")}.get(path.suffix)
-    return sum(file.stat().st_size for file in (path, beside) if file is not None and file.is_file())
 
 
 def stem(name: str) -> str:
@@ -81,20 +95,8 @@ def stem(name: str) -> str:
     >>> stem("dense.onnx"), stem("resnet18.a1")
     ('dense', 'resnet18.a1')
     """
-    path = Path(name)
-    return name.removesuffix(path.suffix) if path.suffix in _readers() else name
-
-
-def _readers() -> dict[str, tuple[str, ...]]:
-    from secateur.export.formats import FORMATS  # it needs this package
-
-    by_format = {name: FORMATS[name].suffix for name in FORMATS}
-    found: dict[str, tuple[str, ...]] = {}
-    for name, suffix in by_format.items():
-        first = FORMATS[name].runtime
-        others = [r for r in RUNTIMES if RUNTIMES[r].format == name and r != first]
-        found[suffix] = (*found.get(suffix, ()), first, *others)
-    return found
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if readers(suffix) else name
 
 
 def _of(name: str, network: nn.Module | str | PathLike[str], runtimes: Sequence[str]) -> list[Entrant]:
@@ -102,12 +104,12 @@ def _of(name: str, network: nn.Module | str | PathLike[str], runtimes: Sequence[
         for runtime in runtimes:
             if not RUNTIMES[runtime].modules:
                 raise InputError(
-                    f"{runtime!r} runs files, {name!r} is a module; write one with secateur.export.export(), or "
+                    f"{runtime!r} runs files, {name!r} is a module; write one with secateur.export(), or "
                     f"leave it to `secateur measure --runtimes {runtime}`."
                 )
         return [Entrant(name, network, runtime) for runtime in runtimes]
-    readers = runtimes_of(network)
-    if not readers:
-        known = ", ".join(sorted(_readers()))
+    reader = next(iter(readers(Path(network).suffix)), None)
+    if reader is None:
+        known = ", ".join(sorted(one.suffix for one in writers().values()))
         raise InputError(f"{str(network)!r} has no suffix of a known network file ({known}).")
-    return [Entrant(stem(name), Path(network), readers[0])]
+    return [Entrant(stem(name), Path(network), reader.name)]

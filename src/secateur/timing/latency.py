@@ -17,8 +17,8 @@ from secateur.core.checks import check_inputs, check_kind, run
 from secateur.core.errors import InputError
 from secateur.core.modes import evaluating, switchable
 from secateur.core.types import ExampleInputs
-from secateur.timing.children import Job, ModuleFiles, children
-from secateur.timing.contenders import backward_contenders, copies, forward_contenders
+from secateur.timing.calls import backward_calls, copies, forward_calls
+from secateur.timing.children import ModuleFiles, children
 from secateur.timing.entrants import Entrant, as_entrants
 from secateur.timing.rounds import no_gc, thread_count
 from secateur.timing.rounds import rounds as run_rounds
@@ -93,13 +93,13 @@ def latency(
         entered, batches=batches, processes=processes, warmup=warmup, threads=threads, rounds=rounds, budget_s=budget_s
     )
     check_inputs(inputs, "inputs")
-    modules = {e.name: e.network for e in entered if isinstance(e.network, nn.Module)}
+    modules = {e.label: e.network for e in entered if isinstance(e.network, nn.Module)}
     for model in modules.values():
         check_kind(model)
     # Asked of the originals: a copy of a traced network forgets that it cannot be switched.
     train = all(switchable(model) for model in modules.values())
     copied = copies(modules)
-    entered = tuple(replace(e, network=copied[e.name]) if isinstance(e.network, nn.Module) else e for e in entered)
+    entered = tuple(replace(e, network=copied[e.label]) if isinstance(e.network, nn.Module) else e for e in entered)
     settings = _settings(entered, batches, backward=backward)
     plan = _Plan(threads, rounds, warmup, seed, train)
     try:
@@ -121,10 +121,10 @@ def _timed(
         for index, setting in enumerate(settings):
             given = resize(inputs, setting.batch)
             share_s = left / (len(settings) - index)
-            jobs = files.jobs(setting.entrants, given, plan.threads) if processes and setting.forward else None
+            apart = files.of(setting.entrants, given) if processes and setting.forward else None
             timings, seconds = (
-                _apart(setting, given, plan, share_s, jobs=jobs, processes=processes)
-                if jobs
+                _apart(replace(setting, entrants=apart), given, plan, share_s, processes=processes)
+                if apart
                 else _here(setting, given, plan, share_s)
             )
             found += timings
@@ -176,34 +176,34 @@ def _here(setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float)
     """Measures a setting in this process; returns the seconds that it took too."""
     start, mode = perf_counter(), "eval"
     if setting.forward:
-        contenders = forward_contenders(setting.entrants, inputs, plan.threads)
+        runs = forward_calls(setting.entrants, inputs, plan.threads)
     else:
-        models = {e.name: e.network for e in setting.entrants if isinstance(e.network, nn.Module)}
-        mode, contenders = backward_contenders(models, inputs, train=plan.train)
+        models = {e.label: e.network for e in setting.entrants if isinstance(e.network, nn.Module)}
+        mode, runs = backward_calls(models, inputs, train=plan.train)
     share_s -= perf_counter() - start
     calls, samples = run_rounds(
-        contenders, budget_s=max(share_s, 1e-9), rounds=plan.rounds, warmup=plan.warmup, seed=plan.seed
+        runs, budget_s=max(share_s, 1e-9), rounds=plan.rounds, warmup=plan.warmup, seed=plan.seed
     )
     return setting.timings(plan.threads, mode, calls, samples, 0), perf_counter() - start
 
 
 def _apart(
-    setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float, *, jobs: Mapping[str, Job], processes: int
+    setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float, *, processes: int
 ) -> tuple[list[Timing], float]:
     """Measures a setting in fresh processes, ``processes`` times anew; the seconds are those of the rounds."""
-    samples: _Samples = dict.fromkeys(jobs, ())
+    samples: _Samples = {e.label: () for e in setting.entrants}
     seconds, calls = 0.0, 0
     for repeat in range(processes):
-        with children(jobs, inputs) as contenders:
+        with children(setting.entrants, inputs, plan.threads) as runs:
             start = perf_counter()
             calls, new = run_rounds(
-                contenders,
+                runs,
                 budget_s=max(share_s, 1e-9) / processes,
                 rounds=math.ceil(plan.rounds / processes),
                 warmup=plan.warmup,
                 seed=plan.seed + repeat,
             )
-            samples = {name: samples[name] + new[name] for name in jobs}
+            samples = {name: samples[name] + new[name] for name in samples}
             seconds += perf_counter() - start
     return setting.timings(plan.threads, "eval", calls, samples, processes), seconds
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 
+from secateur.runtimes import RUNTIMES
 from secateur.timing.records import Record
 
 __all__ = ["Machine", "machine"]
 
-_PACKAGES = (
-    "secateur", "torch", "torchvision", "onnxruntime", "onnx", "openvino", "nncf", "ai-edge-litert", "litert-torch",
-    "ai-edge-quantizer", "executorch", "numpy",
-)  # fmt: skip
+_PACKAGES = ("secateur", "torch", "torchvision", "numpy")
+"""Besides those of the runtimes."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,14 @@ def machine() -> Machine:
         memory_bytes=_memory_bytes(),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
-        versions={name: version for name in _PACKAGES if (version := _version(name))},
+        versions={name: version for name in _packages() if (version := _version(name))},
     )
+
+
+def _packages() -> tuple[str, ...]:
+    runtimes = (RUNTIMES[name] for name in RUNTIMES)
+    needed = (package.replace("_", "-") for one in runtimes for package in (*one.packages, *one.int8_packages))
+    return tuple(dict.fromkeys((*_PACKAGES, *needed)))
 
 
 def _cpu() -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur.core.batches import resize
 from secateur.core.modes import evaluating
 from secateur.runtimes import RUNTIMES
-from secateur.timing.candidates import Candidate
+from secateur.timing.entrants import Entrant
 
 if TYPE_CHECKING:
     from secateur.data import AnySplit, DataSet
@@ -25,11 +25,11 @@ __all__ = ["quality", "scores"]
 _BATCH = 32
 
 
-def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: int = 1) -> Evaluation:
-    """Runs labelled images through a candidate, in its own runtime.
+def quality(entrant: Entrant, data: DataSet, split: AnySplit, *, threads: int = 1) -> Evaluation:
+    """Runs labelled images through a network in its own runtime.
 
     Args:
-        candidate: What to run; it has something to run.
+        entrant: What to run.
         data: Says how to normalise.
         split: The images, usually (some of) ``data.test``.
         threads: Threads inside an operator.
@@ -43,7 +43,6 @@ def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: in
     from secateur.train import Evaluation
     from secateur.train.evaluate import totals
 
-    entrant = max(candidate.entrants, key=lambda e: e.batch or _BATCH)
     size, seconds = entrant.batch or _BATCH, 0.0
     program = RUNTIMES[entrant.runtime].open(entrant.network, threads, trust=entrant.trust)
 
@@ -63,26 +62,27 @@ def quality(candidate: Candidate, data: DataSet, split: AnySplit, *, threads: in
 
 
 def scores(
-    found: Iterable[Candidate], data: DataSet, *, images: int | None = None, threads: int = 1
+    entrants: Iterable[Entrant], data: DataSet, *, images: int | None = None, threads: int = 1
 ) -> dict[tuple[str, str], Evaluation]:
-    """Scores every candidate that runs, on the same test images.
+    """Scores every network that runs, on the same test images; of fixed batch sizes in the largest.
 
     Args:
-        found: What to score.
+        entrants: What to score.
         data: The test images, and how to normalise them.
         images: How many of them, drawn once; ``None`` for all, 0 for no scores.
         threads: Threads inside an operator.
 
     Returns:
-        By the candidate's name and runtime.
+        By the entrant's label and runtime.
     """
     if images == 0:
         return {}
     split = data.test
     if images is not None and images < len(split):
         split = split.subset(torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:images])
-    ready = [one for one in found if one.entrants]
-    return {(one.name, one.runtime): quality(one, data, split, threads=threads) for one in ready}
+    ready = sorted((e for e in entrants if not e.problem), key=lambda e: e.batch or _BATCH)
+    largest = {(e.label, e.runtime): e for e in ready}
+    return {key: quality(entrant, data, split, threads=threads) for key, entrant in largest.items()}
 
 
 def _settled(network: nn.Module | Path) -> AbstractContextManager[object]:

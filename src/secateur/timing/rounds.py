@@ -13,9 +13,9 @@ import torch
 
 from secateur.core.errors import InputError
 
-__all__ = ["Contender", "no_gc", "rounds", "thread_count", "timed"]
+__all__ = ["TimedCall", "no_gc", "rounds", "thread_count", "timed"]
 
-Contender = Callable[[int], float]
+TimedCall = Callable[[int], float]
 """Makes that many calls in a row and returns the mean seconds of one (of its timed part)."""
 
 _MIN_ROUNDS = 3
@@ -24,24 +24,24 @@ _MAX_CALLS = 50
 
 
 def rounds(
-    contenders: Mapping[str, Contender], *, budget_s: float, rounds: int = 30, warmup: int = 3, seed: int = 0
+    runs: Mapping[str, TimedCall], *, budget_s: float, rounds: int = 30, warmup: int = 3, seed: int = 0
 ) -> tuple[int, dict[str, tuple[float, ...]]]:
-    """Times every contender once per round, in an order that is shuffled anew in each round.
+    """Times everything once per round, in an order that is shuffled anew in each round.
 
-    A machine that slows down for a while slows all of a round's contenders, so ratios within a round hold where
+    A machine that slows down for a while slows all of a round's, so ratios within a round hold where
     times from different minutes do not. A sample is the mean of as many calls as take 5 ms (50 at most); where a
     call takes less than 20 ms, one more call comes before it that is not counted, because whoever ran before has
     emptied the caches.
 
     Args:
-        contenders: What is timed, by name.
+        runs: What is timed, by name.
         budget_s: Seconds for everything; the least of three rounds and one warm-up call each may exceed it.
         rounds: Rounds at most.
-        warmup: Calls that are not counted, per contender.
+        warmup: Calls that are not counted, per name.
         seed: Seed of the order within the rounds.
 
     Returns:
-        Calls per sample (the same for all), and per contender its milliseconds per call, one entry per round.
+        Calls per sample (the same for all), and per name its milliseconds per call, one entry per round.
 
     Raises:
         InputError: There is nothing to time, or a number is not positive.
@@ -50,25 +50,25 @@ def rounds(
     >>> calls, samples["b"]
     (1, (10.0, 10.0, 10.0, 10.0))
     """
-    _check(contenders, budget_s=budget_s, rounds=rounds, warmup=warmup)
+    _check(runs, budget_s=budget_s, rounds=rounds, warmup=warmup)
     end = perf_counter() + budget_s
-    slowest = max(_warm_up(run, warmup, budget_s / 4 / len(contenders)) for run in contenders.values())
+    slowest = max(_warm_up(run, warmup, budget_s / 4 / len(runs)) for run in runs.values())
     calls = min(_MAX_CALLS, max(1, math.ceil(_SAMPLE_S / slowest)))
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
-    order, shuffler = list(contenders), random.Random(seed)
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    order, shuffler = list(runs), random.Random(seed)
     for done in range(rounds):
         if done >= _MIN_ROUNDS and perf_counter() > end:
             break
         shuffler.shuffle(order)
         for name in order:
             if slowest < 4 * _SAMPLE_S:
-                contenders[name](1)
-            samples[name].append(1e3 * contenders[name](calls))
+                runs[name](1)
+            samples[name].append(1e3 * runs[name](calls))
     return calls, {name: tuple(values) for name, values in samples.items()}
 
 
-def timed(call: Callable[[], object]) -> Contender:
-    """Makes a contender of something that is called without arguments; all of the call is timed.
+def timed(call: Callable[[], object]) -> TimedCall:
+    """Times something that is called without arguments; all of the call is timed.
 
     >>> timed(lambda: sum(range(100)))(3) > 0
     True
@@ -106,7 +106,7 @@ def no_gc() -> Iterator[None]:
             gc.enable()
 
 
-def _warm_up(run: Contender, calls: int, limit_s: float) -> float:
+def _warm_up(run: TimedCall, calls: int, limit_s: float) -> float:
     """Makes the calls that are not counted; returns the seconds of the fastest one.
 
     The others held the first call's work, or a moment in which another process had the core: with their time a
@@ -120,9 +120,9 @@ def _warm_up(run: Contender, calls: int, limit_s: float) -> float:
     return max(min(found), 1e-9)
 
 
-def _check(contenders: Mapping[str, Contender], *, budget_s: float, rounds: int, warmup: int) -> None:
-    if not contenders:
-        raise InputError("rounds() needs at least one contender; got none.")
+def _check(runs: Mapping[str, TimedCall], *, budget_s: float, rounds: int, warmup: int) -> None:
+    if not runs:
+        raise InputError("rounds() needs at least one thing to time; got none.")
     for name, value in (("budget_s", budget_s), ("rounds", rounds), ("warmup", warmup)):
         if not value > 0:
             raise InputError(f"rounds({name}=…) must be positive; got {value!r}.")

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from secateur.budget.latency.layers import Layer
-from secateur.runtimes.base import need
+from secateur.runtimes.packages import need
 
-__all__ = ["write_layer"]
+__all__ = ["ONNX", "write_layer"]
+
+ONNX = ".onnx"
+"""Runtimes that open files of this ending get layers as such files."""
 
 # Name of the follower → ONNX operators: (operator, whether it also takes what came before the chain, attributes).
 _CHAINS: dict[str, tuple[tuple[str, bool, dict[str, Any]], ...]] = {

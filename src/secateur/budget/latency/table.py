@@ -14,13 +14,14 @@ from torch import nn
 
 from secateur.budget.latency.layers import Layer
 from secateur.budget.latency.module import SideBySide
-from secateur.budget.latency.onnxfile import write_layer
+from secateur.budget.latency.onnxfile import ONNX, write_layer
 from secateur.budget.latency.store import Setting, Times
 from secateur.core.modes import switch
 from secateur.core.types import ExampleInputs
 from secateur.graph.trace import preserved_rng
 from secateur.runtimes import Program
-from secateur.timing.contenders import copies
+from secateur.runtimes.writing import open_written
+from secateur.timing.calls import copies
 from secateur.timing.rounds import no_gc, rounds, thread_count, timed
 
 __all__ = ["QUANTILE", "REFERENCE", "Table", "axis", "open_layer", "open_network", "parts",
@@ -108,11 +109,11 @@ class Table:
         """Times one layer at several widths, in rounds with the reference layer."""
         with tempfile.TemporaryDirectory() as folder, thread_count(self.setting.threads), no_gc():
             many = {(o, i): copies_of(layer, o, i) for o, i in points}
-            entrants = {
+            runs = {
                 f"{o}x{i}": timed(open_layer(self.setting, layer, o, i, Path(folder), n)) for (o, i), n in many.items()
             }
             reference = timed(reference_call(self.setting))
-            _, samples = rounds({"": reference, **entrants}, budget_s=budget_s, rounds=15, warmup=2)
+            _, samples = rounds({"": reference, **runs}, budget_s=budget_s, rounds=15, warmup=2)
         low = {name: float(np.quantile(values, QUANTILE)) for name, values in samples.items()}
         self.times.reference_ms = self.times.reference_ms or low[""]
         for (o, i), n in many.items():
@@ -178,42 +179,37 @@ def open_layer(
         InputError: The runtime is not installed.
         ExportError: The runtime's format cannot hold the layer.
     """
-    runtime, path = setting.program, folder / f"{layer.kind}-{outer}-{inner}"
+    runtime = setting.program
     channels = layer.channels_in(inner, outer)
     shape = (channels, *layer.space) if layer.kind == "conv" else (*layer.space, channels)
     inputs = torch.rand((setting.batch, *shape), generator=torch.Generator().manual_seed(0))
-    if runtime.format in ("onnx", "openvino"):  # both read ONNX files, which take a millisecond to write
-        path = path.with_suffix(".onnx")
+    if ONNX in runtime.suffixes:  # such files take a millisecond to write
+        path = folder / f"{layer.kind}-{outer}-{inner}{ONNX}"
         write_layer(layer, outer, inner, shape=inputs.shape, path=path, copies=copies)
         program = runtime.open(path, setting.threads)
     else:
         with preserved_rng():
-            program = open_network(setting, SideBySide(layer, outer, inner, copies), inputs, path)
+            program = open_network(setting, SideBySide(layer, outer, inner, copies), inputs)
     prepared = program.prepare(inputs)
     return lambda: program.run(prepared)
 
 
-def open_network(setting: Setting, model: nn.Module, inputs: ExampleInputs, path: Path) -> Program:
+def open_network(setting: Setting, model: nn.Module, inputs: ExampleInputs) -> Program:
     """Opens a network in the runtime: a copy where the runtime runs modules, else through a file.
 
     Args:
         setting: Which runtime, and how many threads.
         model: The network; it is left as it is.
         inputs: Example inputs of the batch size that it will run at.
-        path: Where a file may be written, without its ending.
 
     Raises:
         InputError: The runtime is not installed.
         ExportError: The network cannot be exported, or the file computes something else.
     """
-    from secateur.export import export
-    from secateur.export.formats import FORMATS
-
     runtime = setting.program
     if runtime.modules:
         twin = copies({"": model})[""]
         switch(twin, False)
         return runtime.open(twin, setting.threads)
-    path = path.with_suffix(FORMATS[str(runtime.format)].suffix)
-    export(model, inputs, path, to=str(runtime.format))
-    return runtime.open(path, setting.threads)
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
+        return open_written(model, inputs, Path(folder), runtime, setting.threads)

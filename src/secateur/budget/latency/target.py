@@ -20,7 +20,6 @@ from secateur.core.errors import BudgetError, PlanError
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
-from secateur.runtimes.base import need
 
 __all__ = ["TOLERANCE", "Met", "in_words", "setting_of", "to_latency"]
 
@@ -58,8 +57,7 @@ def setting_of(target: Target) -> Setting:
         InputError: It is not installed; the message holds the install command.
     """
     setting = Setting(target.runtime or "", target.batch, target.threads)
-    runtime = setting.program
-    need(runtime.packages, runtime.extra, f"A latency in {runtime.name}")
+    setting.program.need(f"A latency in {setting.runtime}")
     return setting
 
 

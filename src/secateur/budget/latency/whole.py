@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -47,9 +45,8 @@ class Whole:
         self._reference = reference_call(setting)
 
     def _open(self, model: nn.Module) -> Callable[[], object]:
-        with tempfile.TemporaryDirectory() as folder:
-            program = open_network(self.setting, model, self.inputs, Path(folder) / "network")
-            prepared = program.prepare(self.inputs)
+        program = open_network(self.setting, model, self.inputs)
+        prepared = program.prepare(self.inputs)
         return lambda: program.run(prepared)
 
     def measure(self, model: nn.Module | None = None) -> Found:
@@ -58,8 +55,7 @@ class Whole:
         if model is not None:
             calls["other"] = self._open(model)
         with thread_count(self.setting.threads), no_gc():
-            entrants = {name: timed(call) for name, call in calls.items()}
-            _, samples = rounds(entrants, budget_s=self.budget_s, rounds=40)
+            _, samples = rounds({name: timed(call) for name, call in calls.items()}, budget_s=self.budget_s, rounds=40)
         dense, other = (np.array(samples[name]) for name in ("dense", "other" if model is not None else "dense"))
         low = {name: float(np.quantile(values, QUANTILE)) for name, values in samples.items()}
         return Found(float(np.median(other)), float(np.median(dense)), float(np.median(other / dense)),

@@ -49,10 +49,10 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
         SecateurError: What exporting raises.
     """
     from secateur.export import export as write
-    from secateur.export.formats import format_of
     from secateur.export.scored import scored
+    from secateur.runtimes.formats import writer_for
 
-    to = format_of(path, wish.to)
+    to = writer_for(path, wish.to).format
     data = labelled([opened], wish.data or wish.calibration, opened.inputs)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):

@@ -62,14 +62,11 @@ def datasets(pattern: str | None) -> None:
 
 def runtimes(pattern: str | None) -> None:
     """Lists the runtimes with the file format each reads, whether it has int8, and its version or how to get it."""
-    from secateur.export.formats import FORMATS
     from secateur.runtimes import RUNTIMES, installed
-    from secateur.runtimes.base import install_command
 
     rows = []
     for runtime in (RUNTIMES[name] for name in RUNTIMES):
-        format_ = FORMATS[runtime.format] if runtime.format else None
-        int8 = "yes" if format_ and format_.quantise else "–"
-        state = runtime.version() if installed(runtime) else install_command(runtime.extra)
-        rows.append([runtime.name, runtime.summary, runtime.format or "–", int8, str(runtime.step), state])
+        state = runtime.version() if installed(runtime) else runtime.install_command()
+        file = runtime.format if runtime.writes else "–"
+        rows.append([runtime.name, runtime.summary, file, "yes" if runtime.int8 else "–", str(runtime.step), state])
     _show(["Runtime", "What it is", "Format", "int8", "Width step", "Installed, or how to"], rows, pattern)

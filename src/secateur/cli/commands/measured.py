@@ -8,8 +8,7 @@ from typing import Any
 from secateur.cli.commands.show import console, error, integer, ratio, say, share, size, table
 from secateur.runtimes import RUNTIMES
 from secateur.timing import Measurement, Timing, machine, speedups
-from secateur.timing.candidates import named
-from secateur.timing.deployment import Deployment
+from secateur.timing.results import EntrantResult
 
 __all__ = ["foot", "runs", "sizes", "times"]
 
@@ -24,15 +23,14 @@ def sizes(networks: Mapping[str, Measurement], files: Mapping[str, int]) -> Any:
     return table(["Network", "Parameters", "MACs per sample", "On disk", "Peak memory"], rows)
 
 
-def runs(lines: Sequence[Deployment]) -> Any:
+def runs(lines: Sequence[EntrantResult]) -> Any:
     """What each runtime loads, and how well it does there."""
     columns = ["Runtime", "Network", "On disk", "Differs by"]
     scored = any(line.top1 is not None for line in lines)
     rows = []
     for line in sorted(lines, key=lambda line: [one.runtime for one in lines].index(line.runtime)):
-        name = named(line.network, line.precision)
         differs = "–" if line.difference is None else f"{line.difference:.1e}"
-        row = [line.runtime, name, "failed" if line.problem else size(line.bytes), differs]
+        row = [line.runtime, line.label, "failed" if line.problem else size(line.bytes), differs]
         if scored:
             row += [share(line.top1), "–" if line.loss is None else f"{line.loss:.4f}", integer(line.images)]
         rows.append(row)
@@ -64,7 +62,7 @@ def times(timings: Sequence[Timing], reference: str) -> Any:
     return table(columns, _once(rows, 3), words=(0, 1, 3))
 
 
-def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, failed: Sequence[Deployment]) -> None:
+def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, failed: Sequence[EntrantResult]) -> None:
     """How it was measured, and in full what did not work."""
     here = machine()
     versions = ", ".join(dict.fromkeys(RUNTIMES[name].version() for name in runtimes))
@@ -74,7 +72,7 @@ def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, faile
     )
     for line in failed:
         console().print()
-        error(line.problem, label=f"{named(line.network, line.precision)} in {line.runtime}")
+        error(line.problem, label=f"{line.label} in {line.runtime}")
 
 
 def _where(timings: Sequence[Timing]) -> str:

@@ -14,15 +14,15 @@ from secateur.cli.commands import measured
 from secateur.cli.commands.networks import Opened, labelled, open_network, open_run
 from secateur.cli.commands.show import busy, console
 from secateur.core.batches import resize
-from secateur.core.errors import InputError, SecateurError
+from secateur.core.errors import InputError, SecateurError, first_line
 from secateur.cost.counts import count
-from secateur.runtimes import RUNTIMES, installed
-from secateur.runtimes.base import need
-from secateur.timing import Measurement, Timing, latency, measurement
-from secateur.timing.candidates import Candidate, candidates
-from secateur.timing.deployment import deployments
-from secateur.timing.entrants import Entrant, file_bytes, runtimes_of, stem
+from secateur.export.entered import entered
+from secateur.runtimes import RUNTIMES, Runtime, installed
+from secateur.runtimes.formats import file_bytes, readers
+from secateur.timing import Entrant, Measurement, Timing, latency, measurement
+from secateur.timing.entrants import stem
 from secateur.timing.quality import scores
+from secateur.timing.results import results
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "choose", "measure"]
 
 _CALIBRATION = 256
-_SLOW_TO_START = "compiled"
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,16 @@ class Plan:
 
 
 def choose(names: Sequence[str]) -> tuple[str, ...]:
-    """Runtimes by name; without names every installed one but ``compiled``, which takes a minute to start.
+    """Runtimes by name; without names every installed one but those that are slow to start (``compiled``).
 
     Raises:
         UnknownNameError: With the nearest names.
         InputError: A named one is not installed; with the command that installs it.
     """
     for name in names:
-        need(RUNTIMES[name].packages, RUNTIMES[name].extra, f"The runtime {name!r}")
-    found = names or [name for name in RUNTIMES if installed(RUNTIMES[name]) and name != _SLOW_TO_START]
+        RUNTIMES[name].need(f"The runtime {name!r}")
+    here = (RUNTIMES[name] for name in RUNTIMES)
+    found = names or [one.name for one in here if installed(one) and not one.slow_to_start]
     return tuple(sorted(dict.fromkeys(found), key=lambda name: (name != "pytorch", name)))
 
 
@@ -84,7 +84,7 @@ def measure(
     trust: bool = False,
 ) -> None:
     """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
-    files = [source for source in sources if runtimes_of(source)]
+    files = [source for source in sources if _readers(source)]
     networks = _open(sources, weights, shape, trust)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
@@ -99,16 +99,16 @@ def measure(
         found = []
         for one in _ready(networks, files, inputs, plan, Path(folder), images, trust):
             found.append(one)
-            now(f"Writing networks: {one.name} for {one.runtime} is done …")
-        now(f"Timing {len(found)} networks in shuffled rounds …")
+            now(f"Writing networks: {one.label} for {one.runtime} is done …")
+        now(f"Timing {len({(one.label, one.runtime) for one in found})} networks in shuffled rounds …")
         timings = _timings(found, inputs, plan)
-        now(f"Scoring {len(found)} networks …")
+        now("Scoring networks …")
         scored = scores(found, images, images=plan.images, threads=plan.threads) if images is not None else {}
     _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored)
 
 
 def _tell(
-    found: Sequence[Candidate],
+    found: Sequence[Entrant],
     timings: Sequence[Timing],
     plan: Plan,
     *,
@@ -117,7 +117,7 @@ def _tell(
     scored: Mapping[tuple[str, str], Evaluation],
 ) -> None:
     params = {name: m.params for name, m in numbers.items() if m.params is not None}
-    lines = deployments(found, timings, reference=reference, params=params, evaluations=scored)
+    lines = results(found, timings, reference=reference, params=params, evaluations=scored)
     show = console()
     if any(line.difference is not None or line.top1 is not None or line.problem for line in lines):
         show.print(measured.runs(lines))
@@ -132,7 +132,7 @@ def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | 
     """Opens all but the files; a run's folder alone stands for its dense and its pruned network."""
     if len(sources) == 1 and (Path(sources[0]) / "recipe.yaml").is_file():
         return open_run(Path(sources[0]), trust=trust)
-    names = [source for source in sources if not runtimes_of(source)]
+    names = [source for source in sources if not _readers(source)]
     return [open_network(n, weights=None if Path(n).is_dir() else weights, shape=shape, trust=trust) for n in names]
 
 
@@ -162,7 +162,7 @@ def _check(networks: Sequence[Opened], files: Sequence[str], inputs: Tensor) -> 
 
 
 def _reference(sources: Sequence[str], networks: Sequence[Opened]) -> str:
-    return stem(sources[0]) if runtimes_of(sources[0]) else networks[0].name
+    return stem(sources[0]) if _readers(sources[0]) else networks[0].name
 
 
 def _ready(
@@ -173,48 +173,50 @@ def _ready(
     folder: Path,
     images: DataSet | None,
     trust: bool,
-) -> Iterator[Candidate]:
+) -> Iterator[Entrant]:
     """Writes the networks for every runtime, and asks the files which batch sizes they take."""
     calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
     checked = inputs if images is None else images.sample(32, split="test")
     models = {network.name: network.model for network in networks}
-    made = candidates(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
+    made = entered(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
     for one in made:
-        yield _tried(one, inputs, plan) if one.runtime == _SLOW_TO_START else one
+        yield _tried(one, inputs, plan) if RUNTIMES[one.runtime].slow_to_start else one
     for file in files:
-        for runtime in runtimes_of(file)[:1]:
-            yield _given(file, runtime, inputs, plan, trust)
+        yield from _given(file, _readers(file)[0], inputs, plan, trust)
 
 
-def _given(file: str, runtime: str, inputs: Tensor, plan: Plan, trust: bool) -> Candidate:
-    """A file as a candidate for the batch sizes that it takes."""
-    name = stem(file)
-    program = RUNTIMES[runtime].open(Path(file), plan.threads, trust=trust)
-    entrants, refusal = [], ""
+def _readers(source: str) -> tuple[Runtime, ...]:
+    """What opens a network file; nothing for a source that is none."""
+    return readers(Path(source).suffix)
+
+
+def _given(file: str, runtime: Runtime, inputs: Tensor, plan: Plan, trust: bool) -> list[Entrant]:
+    """A file as entrants for the batch sizes that it takes."""
+    program = runtime.open(Path(file), plan.threads, trust=trust)
+    found, refusal = [], ""
     for batch in sorted({1, *plan.batches}):
         try:
             program.prepare(resize(inputs, batch))
-            entrants.append(Entrant(name, Path(file), runtime, batch, trust))
+            found.append(Entrant(stem(file), Path(file), runtime.name, batch, trust, bytes=file_bytes(file)))
         except SecateurError as error:
             refusal = refusal or str(error)
-    if not entrants:
+    if not found:
         raise InputError(refusal)
-    return Candidate(name, runtime, entrants=tuple(entrants), bytes=file_bytes(file))
+    return found
 
 
-def _tried(candidate: Candidate, inputs: Tensor, plan: Plan) -> Candidate:
-    """The candidate, or the reason why it does not run: a compiler may be missing."""
-    entrant = candidate.entrants[0]
+def _tried(entrant: Entrant, inputs: Tensor, plan: Plan) -> Entrant:
+    """The entrant, or the reason why it does not run: a compiler may be missing."""
+    runtime = RUNTIMES[entrant.runtime]
     try:
-        RUNTIMES[entrant.runtime].open(entrant.network, plan.threads)(resize(inputs, 1))
+        runtime.open(entrant.network, plan.threads, trust=entrant.trust)(resize(inputs, 1))
     except Exception as error:  # the compiler's own classes are private
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return replace(candidate, entrants=(), problem=f"torch.compile failed: {words}")
-    return candidate
+        return replace(entrant, problem=f"It fails in {runtime.title}: {first_line(error)}")
+    return entrant
 
 
-def _timings(found: Sequence[Candidate], inputs: Tensor, plan: Plan) -> tuple[Timing, ...]:
-    entrants = [entrant for one in found for entrant in one.entrants if entrant.batch in (None, *plan.batches)]
+def _timings(found: Sequence[Entrant], inputs: Tensor, plan: Plan) -> tuple[Timing, ...]:
+    entrants = [one for one in found if not one.problem and one.batch in (None, *plan.batches)]
     if not entrants:
         return ()
     options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}

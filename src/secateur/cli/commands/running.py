@@ -189,13 +189,13 @@ def _difference(key: str, before: float | None, after: float | None) -> str:
 
 
 def _speedups(results: Any) -> list[list[str]]:
+    from secateur.runtimes import title_of
     from secateur.timing import speedups
 
     if not any(timing.model == "dense" for timing in results.latency):
         return []
-    names = {"pytorch": "PyTorch", "onnxruntime": "ONNX Runtime"}
     return [
-        [names.get(s.runtime, s.runtime), s.direction, str(s.batch), ratio(s.ratio.median), _quartiles(s.ratio)]
+        [title_of(s.runtime), s.direction, str(s.batch), ratio(s.ratio.median), _quartiles(s.ratio)]
         for s in speedups(results.latency)
         if s.model == "pruned"
     ]

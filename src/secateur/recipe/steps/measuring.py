@@ -13,8 +13,7 @@ from torch import nn
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.runtimes import RUNTIMES
-from secateur.runtimes.base import need
-from secateur.timing.deployment import Deployment
+from secateur.timing.results import EntrantResult
 from secateur.timing.timings import Timing
 
 __all__ = ["Measure", "MeasureSettings"]
@@ -72,7 +71,7 @@ class Measure(Step[MeasureSettings]):
     def check(self, config: MeasureSettings) -> None:
         """Asks for the runtimes before the run begins."""
         for name in config.runtimes:
-            need(RUNTIMES[name].packages, RUNTIMES[name].extra, f"steps.measure.runtimes: {name}")
+            RUNTIMES[name].need(f"steps.measure.runtimes: {name}")
 
     def run(self, context: Context, state: State, config: MeasureSettings) -> tuple[State, StepResult]:
         """Measures every network of the state."""
@@ -101,12 +100,12 @@ class Measure(Step[MeasureSettings]):
 
 def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
-) -> tuple[tuple[Timing, ...], tuple[Deployment, ...]]:
+) -> tuple[tuple[Timing, ...], tuple[EntrantResult, ...]]:
     """Times the networks in every runtime, and scores them there."""
+    from secateur.export.entered import entered
     from secateur.timing import latency
-    from secateur.timing.candidates import candidates
-    from secateur.timing.deployment import deployments
     from secateur.timing.quality import scores
+    from secateur.timing.results import results
 
     images = context.images(max(config.batches), split="test")
     calibration = context.images(config.calibration) if config.int8 else None
@@ -122,15 +121,15 @@ def _time(
     # The files are large, and only here to be timed; the network to ship is the export step's.
     with tempfile.TemporaryDirectory(dir=context.work, prefix=".measured-") as folder:
         wanted: dict[str, Any] = {"runtimes": config.runtimes, "batches": config.batches, "calibration": calibration}
-        found = list(candidates(models, images, Path(folder), **wanted))
-        entrants = [entrant for one in found for entrant in one.entrants]
+        found = list(entered(models, images, Path(folder), **wanted))
+        entrants = [entrant for entrant in found if not entrant.problem]
         timings = latency(entrants, images, **options) if entrants else ()
         evaluations = scores(found, context.data, images=config.images, threads=config.threads)
-    lines = deployments(found, timings, reference="dense", params=params, evaluations=evaluations)
+    lines = results(found, timings, reference="dense", params=params, evaluations=evaluations)
     return timings, lines
 
 
-def _failed(lines: Sequence[Deployment]) -> list[str]:
+def _failed(lines: Sequence[EntrantResult]) -> list[str]:
     return [f"{line.network} in {line.runtime} ({line.precision}): {line.problem}" for line in lines if line.problem]
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.export import ExportCheck
-from secateur.export.formats import FORMATS
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.runtimes.formats import writer
 
 __all__ = ["Export", "ExportSettings", "Report", "ReportSettings"]
 
@@ -39,7 +39,7 @@ class ExportSettings(Settings):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            FORMATS[name]
+            writer(name)
         return tuple(dict.fromkeys(names))
 
 
@@ -52,8 +52,8 @@ class Export(Step[ExportSettings]):
     def check(self, config: ExportSettings) -> None:
         """Asks for the packages of every format, before the run begins."""
         for to in config.to:
-            FORMATS[to].need(f"steps.export.to: {to}", int8=config.int8 and FORMATS[to].quantise is not None)
-        if config.int8 and not any(FORMATS[to].quantise for to in config.to):
+            writer(to).need(f"steps.export.to: {to}", int8=config.int8 and writer(to).int8)
+        if config.int8 and not any(writer(to).int8 for to in config.to):
             raise InputError(f"steps.export.int8: none of the formats {', '.join(config.to)} has int8 files.")
 
     def run(self, context: Context, state: State, config: ExportSettings) -> tuple[State, StepResult]:
@@ -72,9 +72,7 @@ class Export(Step[ExportSettings]):
 
 def _files(config: ExportSettings) -> list[tuple[str, bool]]:
     """Formats to write, each with whether it is the int8 file."""
-    return [
-        (to, int8) for to in config.to for int8 in (False, True) if not int8 or (config.int8 and FORMATS[to].quantise)
-    ]
+    return [(to, int8) for to in config.to for int8 in (False, True) if not int8 or (config.int8 and writer(to).int8)]
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
@@ -82,7 +80,7 @@ def _exported(context: Context, model: nn.Module, config: ExportSettings, to: st
     from secateur.export.scored import scored
 
     images = context.images(config.images, split="test")
-    file = context.folder / f"model{'-int8' if int8 else ''}{FORMATS[to].suffix}"
+    file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"
     calibration = context.images(config.calibration) if int8 else None
     check = export(model, images[:1], file, to=to, calibration=calibration, check_inputs=images)
     return scored(check, context.data, images=config.scored)

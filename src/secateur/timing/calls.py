@@ -1,4 +1,4 @@
-"""What latency() measures: calls of one network, timed."""
+"""What latency() measures: timed calls of one network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from secateur.core.types import ExampleInputs, call
 from secateur.graph.copies import deep_copy
 from secateur.runtimes import RUNTIMES, Program
 from secateur.timing.entrants import Entrant
-from secateur.timing.rounds import Contender
+from secateur.timing.rounds import TimedCall
 
-__all__ = ["backward_contenders", "copies", "forward_contenders", "program_contender"]
+__all__ = ["backward_calls", "copies", "forward_calls", "program_call"]
 
 
-def program_contender(program: Program, inputs: ExampleInputs) -> Contender:
+def program_call(program: Program, inputs: ExampleInputs) -> TimedCall:
     """Returns timed calls of a program; what has to be done once per set of inputs is done here."""
     prepared = program.prepare(inputs)
 
@@ -35,7 +35,7 @@ def program_contender(program: Program, inputs: ExampleInputs) -> Contender:
     return _mean(once)
 
 
-def forward_contenders(entrants: Sequence[Entrant], inputs: ExampleInputs, threads: int) -> dict[str, Contender]:
+def forward_calls(entrants: Sequence[Entrant], inputs: ExampleInputs, threads: int) -> dict[str, TimedCall]:
     """Returns timed forward passes of every network in its runtime, modules in evaluation mode.
 
     Raises:
@@ -44,27 +44,27 @@ def forward_contenders(entrants: Sequence[Entrant], inputs: ExampleInputs, threa
     for entrant in entrants:
         if isinstance(entrant.network, nn.Module):
             switch(entrant.network, False)
-    opened = {e.name: RUNTIMES[e.runtime].open(e.network, threads, trust=e.trust) for e in entrants}
-    return {name: program_contender(program, inputs) for name, program in opened.items()}
+    opened = {e.label: RUNTIMES[e.runtime].open(e.network, threads, trust=e.trust) for e in entrants}
+    return {name: program_call(program, inputs) for name, program in opened.items()}
 
 
-def backward_contenders(
+def backward_calls(
     models: Mapping[str, nn.Module], inputs: ExampleInputs, *, train: bool
-) -> tuple[str, dict[str, Contender]]:
+) -> tuple[str, dict[str, TimedCall]]:
     """Returns the mode and one timed backward pass per network (its forward pass is not timed).
 
     Training mode if ``train`` and every network runs in it, else evaluation mode for all: batch norm
     refuses a single value per channel.
     """
-    contenders = {name: _backward(model, inputs) for name, model in models.items()}
+    timed = {name: _backward(model, inputs) for name, model in models.items()}
     if train:
         for model in models.values():
             switch(model, True)
-        if _all_run(contenders):
-            return "train", contenders
+        if _all_run(timed):
+            return "train", timed
     for model in models.values():
         switch(model, False)
-    return "eval", contenders
+    return "eval", timed
 
 
 def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -74,16 +74,16 @@ def copies(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         return {name: deep_copy(model) for name, model in models.items()}
 
 
-def _all_run(contenders: Mapping[str, Contender]) -> bool:
+def _all_run(timed: Mapping[str, TimedCall]) -> bool:
     try:
-        for run in contenders.values():
+        for run in timed.values():
             run(1)
     except (ValueError, RuntimeError):
         return False
     return True
 
 
-def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
+def _backward(model: nn.Module, inputs: ExampleInputs) -> TimedCall:
     def once() -> float:
         model.zero_grad(set_to_none=True)
         loss = _scalar(call(model, inputs))
@@ -96,7 +96,7 @@ def _backward(model: nn.Module, inputs: ExampleInputs) -> Contender:
     return _mean(once)
 
 
-def _mean(once: Callable[[], float]) -> Contender:
+def _mean(once: Callable[[], float]) -> TimedCall:
     return lambda calls: sum(once() for _ in range(calls)) / calls
 
 

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from secateur.core.errors import InputError
 from secateur.data import load
+from secateur.export.entered import entered
+from secateur.runtimes.formats import file_bytes, readers
 from secateur.timing import Timing, latency
-from secateur.timing.candidates import Candidate, candidates, named
-from secateur.timing.deployment import Deployment, deployments
-from secateur.timing.entrants import Entrant, as_entrants, file_bytes, runtimes_of, stem
+from secateur.timing.entrants import Entrant, as_entrants, stem
 from secateur.timing.quality import quality, scores
+from secateur.timing.results import EntrantResult, results
 
 
 def network() -> nn.Sequential:
@@ -38,7 +39,7 @@ def test_a_name_and_its_suffix_say_network_and_runtime() -> None:
     ]
     assert found[0].network is net
     assert stem("nets/a.v1") == "nets/a.v1"
-    assert runtimes_of("a.txt") == ()
+    assert readers(".txt") == ()
 
 
 @pytest.mark.parametrize(
@@ -64,21 +65,23 @@ def test_files_count_with_the_weights_beside_them(tmp_path: Path) -> None:
 def test_every_network_is_written_for_every_runtime_or_says_why_not(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     nets = {"dense": network(), "odd": Odd()}
-    found = list(candidates(nets, torch.zeros(4, 1, 8, 8), tmp_path, runtimes=["pytorch", "onnxruntime"]))
-    assert [(c.name, c.runtime, bool(c.entrants)) for c in found] == [
+    found = list(entered(nets, torch.zeros(4, 1, 8, 8), tmp_path, runtimes=["pytorch", "onnxruntime"]))
+    assert [(e.name, e.runtime, not e.problem) for e in found] == [
         ("dense", "pytorch", True),
         ("dense", "onnxruntime", True),
         ("odd", "pytorch", True),
         ("odd", "onnxruntime", False),
     ]
     written, failed = found[1], found[3]
-    file = written.entrants[0].network
+    file = written.network
     assert isinstance(file, Path)
     assert written.bytes == file.stat().st_size
     assert written.difference is not None
     assert 0 <= written.difference < 1e-5
     assert "cannot be traced" in failed.problem
     assert failed.bytes is None
+    with pytest.raises(InputError, match=r"'odd', which does not run in 'onnxruntime': .*cannot be traced"):
+        latency(found, torch.zeros(1, 1, 8, 8))
 
 
 def test_int8_stands_beside_float_where_a_runtime_has_it(tmp_path: Path) -> None:
@@ -87,8 +90,8 @@ def test_int8_stands_beside_float_where_a_runtime_has_it(tmp_path: Path) -> None
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)).eval()
     images = torch.randn(64, 1, 8, 8)
     runtimes = ["pytorch", "onnxruntime"]
-    found = list(candidates({"a": net}, images[:8], tmp_path, runtimes=runtimes, calibration=images))
-    assert [(c.name, c.runtime, c.problem) for c in found] == [
+    found = list(entered({"a": net}, images[:8], tmp_path, runtimes=runtimes, calibration=images))
+    assert [(e.label, e.runtime, e.problem) for e in found] == [
         ("a", "pytorch", ""),
         ("a", "onnxruntime", ""),
         ("a int8", "onnxruntime", ""),
@@ -107,9 +110,6 @@ def test_a_fixed_batch_size_takes_part_in_its_own_setting_only(tmp_path: Path) -
     entrants = [Entrant("a", net, "pytorch"), Entrant("b", net, "pytorch", batch=2)]
     timings = latency(entrants, torch.zeros(1, 1, 8, 8), batches=(1, 2), backward=False, rounds=3)
     assert [(t.model, t.batch) for t in timings] == [("a", 1), ("a", 2), ("b", 2)]
-    candidate = Candidate("b", "pytorch", entrants=(entrants[1],))
-    assert candidate.entrant(2) is entrants[1]
-    assert candidate.entrant(1) is None
 
 
 @pytest.mark.parametrize("batch", [None, 70])
@@ -120,8 +120,7 @@ def test_scores_are_those_of_a_plain_loop(batch: int | None) -> None:
     assert len(labels) % (batch or 32)  # the last batch is a smaller one
     with torch.no_grad():
         logits = net(images)
-    candidate = Candidate("a", "pytorch", entrants=(Entrant("a", net.train(), "pytorch", batch),))
-    found = quality(candidate, data, data.test)
+    found = quality(Entrant("a", net.train(), "pytorch", batch), data, data.test)
     assert found.images == len(labels)
     assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
     assert found.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
@@ -130,8 +129,8 @@ def test_scores_are_those_of_a_plain_loop(batch: int | None) -> None:
 
 def test_the_same_images_score_everybody() -> None:
     data, net = load("digits", limit=300), network()
-    found = [Candidate(n, "pytorch", entrants=(Entrant(n, net, "pytorch"),)) for n in "ab"]
-    failed = Candidate("c", "onnxruntime", problem="no")
+    found = [Entrant(n, net, "pytorch") for n in "ab"]
+    failed = Entrant("c", net, "onnxruntime", problem="no")
     some = scores([*found, failed], data, images=20)
     assert set(some) == {("a", "pytorch"), ("b", "pytorch")}
     assert {e.images for e in some.values()} == {20}
@@ -144,9 +143,11 @@ def test_lines_join_what_was_measured() -> None:
         return Timing(name, runtime, "forward", batch, 1, "eval", 1, samples)
 
     found = [
-        Candidate("dense", "litert", bytes=400),
-        Candidate("pruned", "litert", "int8", bytes=50, difference=0.01),
-        Candidate("pruned", "openvino", problem="refused"),
+        Entrant("dense", Path("1"), "litert", 1, bytes=400),
+        Entrant("dense", Path("32"), "litert", 32, bytes=900),
+        Entrant("pruned", Path("1"), "litert", 1, precision="int8", bytes=50, difference=0.01),
+        Entrant("pruned", Path("32"), "litert", 32, precision="int8", bytes=60, difference=0.02),
+        Entrant("pruned", nn.ReLU(), "openvino", problem="refused"),
     ]
     timings = [
         timing("dense", "litert", 8.0, 6.0, 9.0),
@@ -154,12 +155,12 @@ def test_lines_join_what_was_measured() -> None:
         timing("dense", "litert", 80.0, 60.0, 90.0, batch=32),
     ]
     params = {"dense": 100, "pruned": 40}
-    dense, small, failed = deployments(found, timings, reference="dense", params=params, evaluations={})
+    dense, small, failed = results(found, timings, reference="dense", params=params, evaluations={})
     assert dense.ms is not None
     assert dense.ms.median == 8.0
     assert small.speedup is not None
     assert small.speedup.median == 4.0  # of 8/2, 6/3 and 9/2
-    assert (small.params, small.bytes, dense.speedup) == (40, 50, None)
+    assert (small.params, small.bytes, small.difference, dense.speedup) == (40, 50, 0.02, None)
     assert (failed.ms, failed.problem) == (None, "refused")
-    assert Deployment.from_json(small.to_json()) == small
-    assert named("pruned", "int8") == found[1].name
+    assert EntrantResult.from_json(small.to_json()) == small
+    assert small.label == found[2].label == "pruned int8"

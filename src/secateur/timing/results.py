@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateur.timing.candidates import Candidate
+from secateur.timing.entrants import Entrant, labelled
 from secateur.timing.records import Record
 from secateur.timing.timings import Spread, Timing, speedups
 
 if TYPE_CHECKING:
     from secateur.train import Evaluation
 
-__all__ = ["Deployment", "deployments"]
+__all__ = ["EntrantResult", "results"]
 
 
 @dataclass(frozen=True)
-class Deployment(Record):
-    """A network in a runtime, at a precision; what was not measured is ``None``.
+class EntrantResult(Record):
+    """What is known of an :class:`~secateur.timing.Entrant`, at any batch size; what was not measured is ``None``.
 
     Attributes:
         network: What it is called, for instance ``pruned``.
@@ -48,45 +48,52 @@ class Deployment(Record):
     images: int | None = None
     problem: str = ""
 
+    @property
+    def label(self) -> str:
+        """What timings call it: the network, and the precision where it is not float32."""
+        return labelled(self.network, self.precision)
 
-def deployments(
-    found: Iterable[Candidate],
+
+def results(
+    entrants: Iterable[Entrant],
     timings: Iterable[Timing],
     *,
     reference: str,
     params: Mapping[str, int],
     evaluations: Mapping[tuple[str, str], Evaluation],
-) -> tuple[Deployment, ...]:
-    """Joins candidates with what was measured of them.
+) -> tuple[EntrantResult, ...]:
+    """Joins entrants with what was measured of them: one line per network, runtime and precision.
 
     Args:
-        found: Every network in every runtime.
-        timings: Those of their entrants.
+        entrants: Every network in every runtime, in files of fixed batch sizes once per size.
+        timings: Those of the entrants.
         reference: Name of the network that the others are compared with.
         params: Parameters by network.
-        evaluations: By the candidate's name and runtime.
+        evaluations: By the entrant's label and runtime.
     """
     single = [t for t in timings if t.batch == 1 and t.direction == "forward"]
     times = {(t.model, t.runtime): t.spread_ms for t in single}
     known = any(t.model == reference for t in single)
     ratios = {(s.model, s.runtime): s.ratio for s in speedups(single, reference)} if known else {}
 
-    def line(one: Candidate) -> Deployment:
-        key = (one.name, one.runtime)
-        quality = evaluations.get(key)
-        return Deployment(
-            network=one.network,
-            runtime=one.runtime,
-            precision=one.precision,
-            params=params.get(one.network),
-            bytes=one.bytes,
-            difference=one.difference,
+    def line(key: tuple[str, str], sizes: list[Entrant]) -> EntrantResult:
+        first, quality = sizes[0], evaluations.get(key)
+        return EntrantResult(
+            network=first.name,
+            runtime=first.runtime,
+            precision=first.precision,
+            params=params.get(first.name),
+            bytes=first.bytes,
+            difference=max((e.difference for e in sizes if e.difference is not None), default=None),
             ms=times.get(key),
             speedup=ratios.get(key),
             top1=quality.top1 if quality else None,
             loss=quality.loss if quality else None,
             images=quality.images if quality else None,
-            problem=one.problem,
+            problem=first.problem,
         )
 
-    return tuple(line(one) for one in found)
+    lines: dict[tuple[str, str], list[Entrant]] = {}
+    for entrant in entrants:
+        lines.setdefault((entrant.label, entrant.runtime), []).append(entrant)
+    return tuple(line(key, sizes) for key, sizes in lines.items())

@@ -7,9 +7,7 @@ import re
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from secateur.export.tracing import first_line
-
-__all__ = ["reason"]
+__all__ = ["first_words", "reason"]
 
 # How converters print an operator: PyTorch's own form, and the dotted one.
 _PRINTED = re.compile(r"OpOverload\(op='([\w.]+)', overload='(\w+)'\)")
@@ -27,12 +25,22 @@ def reason(error: BaseException, title: str, program: ExportedProgram) -> str:
     text = "\n".join(_chain(error))
     found = _PRINTED.search(text) or _known(text, program)
     if not found:
-        return f"The conversion to {title} failed: {first_line(error)}"
+        return f"The conversion to {title} failed: {first_words(error)}"
     operator = found[1].replace("::", ".")
     return (
         f"The operator {operator}.{found[2]}{_where(operator, program)} cannot be converted to {title}. "
         "Express it with other operators, or export to 'pt2'."
     )
+
+
+def first_words(error: BaseException) -> str:
+    """Returns the class of an error and the first line of its message.
+
+    >>> first_words(ValueError("too small\\nlong explanation"))
+    'ValueError: too small'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _chain(error: BaseException | None) -> list[str]:
