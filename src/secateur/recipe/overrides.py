@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from secateur.core.errors import InputError, UnknownNameError
-from secateur.recipe.schema import ITERATE, split_step
+from secateur.recipe.schema import ITERATE, as_list, split_step
 from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
@@ -32,14 +32,16 @@ def shortcuts(
     seed: int | None = None,
     params: float | None = None,
     macs: float | None = None,
+    use: Sequence[str] = (),
 ) -> YamlTree:
-    """Applies the options that have a name of their own (``--model``, ``--weights``, …).
+    """Applies the options that have a name of their own (``--model``, ``--weights``, …); ``use`` adds plug-ins.
 
     ``epochs`` speaks to every step that trains; ``ratio``, ``params`` and ``macs`` to the steps that remove, see
     :func:`aim`. A network that is exchanged loses the file's weights and factory options, which were meant for the
     other one; likewise a data set its mean and standard deviation.
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
+    tree = _with_plugins(tree, use)
     if model is not None:
         _forget(tree, "model", ("weights", "options", "adapted"))
         tree = _set(tree, "model.name", model, "--model")
@@ -55,6 +57,16 @@ def shortcuts(
             tree = aim(tree, key, value)
     if epochs is not None:
         tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
+    return tree
+
+
+def _with_plugins(tree: YamlTree, plugins: Sequence[str]) -> YamlTree:
+    known = as_list(tree.data.get("use"))
+    new = [plugin for plugin in plugins if plugin not in known]
+    if new:
+        places = range(len(known), len(known) + len(new))
+        tree = YamlTree(tree.data, tree.source, {**tree.lines, **{("use", place): "--use" for place in places}})
+        tree.data["use"] = [*known, *new]
     return tree
 
 

@@ -33,7 +33,7 @@ def run_recipe(
     """Runs a recipe with the command line's settings laid over it."""
     from secateur.recipe import load_recipe, override, run, shortcuts
 
-    recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
+    recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets), trust=trust)
     out = out or free(Path("runs") / recipe.name)
     with interruptible(out):
         shown = None if not quiet else False

@@ -29,6 +29,7 @@ def at_budget(
     params: float | None = None,
     macs: float | None = None,
     sets: Sequence[str] = (),
+    trust: bool = False,
     **options: Any,
 ) -> dict[str, Recipe]:
     """Loads recipes to be compared at equal parameters or equal MACs.
@@ -38,7 +39,9 @@ def at_budget(
         params: Share of the dense network's parameters that every recipe keeps.
         macs: The same for MACs; at most one of the two. Without either, each recipe removes what it says.
         sets: ``key=value`` settings for every recipe that has the step they speak to.
-        options: Those of `secateur.recipe.shortcuts`, likewise: ``model``, ``weights``, ``data``, ``epochs``, ``seed``.
+        trust: Whether the recipes may name any plug-in, see `load_recipe`.
+        options: Those of `secateur.recipe.shortcuts`, likewise: ``model``, ``weights``, ``data``, ``epochs``, ``seed``,
+            ``use``.
 
     Returns:
         Recipes by name.
@@ -57,7 +60,7 @@ def at_budget(
     lenient = _Lenient({key: value for key, value in options.items() if value is not None}, sets)
     recipes: dict[str, Recipe] = {}
     for source in sources:
-        recipe = load_recipe(source, edit=lambda tree: lenient(shortcuts(tree, params=params, macs=macs)))
+        recipe = load_recipe(source, edit=lambda tree: lenient(shortcuts(tree, params=params, macs=macs)), trust=trust)
         if recipe.name in recipes:
             raise InputError(f"There are two recipes named {recipe.name!r}; give one of the files another name.")
         recipes[recipe.name] = recipe
@@ -66,7 +69,13 @@ def at_budget(
 
 
 def at_ratios(
-    source: str | Path, values: Sequence[float], *, key: str = "ratio", sets: Sequence[str] = (), **options: Any
+    source: str | Path,
+    values: Sequence[float],
+    *,
+    key: str = "ratio",
+    sets: Sequence[str] = (),
+    trust: bool = False,
+    **options: Any,
 ) -> dict[str, Recipe]:
     """Loads one recipe at several ratios, or several shares of parameters or MACs.
 
@@ -75,6 +84,7 @@ def at_ratios(
         values: The points.
         key: ``ratio`` (share of units or weights removed), ``params`` or ``macs`` (share kept).
         sets: ``key=value`` settings.
+        trust: Whether the recipe may name any plug-in, see `load_recipe`.
         options: Those of `secateur.recipe.shortcuts`.
 
     Returns:
@@ -90,7 +100,7 @@ def at_ratios(
         if not (0 <= value < 1 if key == "ratio" else 0 < value <= 1):
             what = "removed, in [0, 1)" if key == "ratio" else "kept, in (0, 1]"
             raise InputError(f"A point of the sweep is the share {what}; got {value!r}.")
-        recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options))
+        recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options), trust=trust)
         name = f"{recipe.name}-{key}-{value:g}"
         if name in recipes:
             raise InputError(f"The point {value:g} is given twice.")
