@@ -132,7 +132,8 @@ def _check_order(recipe: Recipe, tree: YamlTree) -> None:
 
     seen: set[str] = set()
     for kind, place in (found for entry in recipe.steps for found in _kinds(entry)):
-        after = [earlier for earlier in STEPS[kind].after if earlier in STEPS]
+        after = [earlier for earlier in STEPS if STEPS[kind].builds_on(STEPS[earlier])]
+        after.sort(key=lambda earlier: not STEPS[earlier].repairable)  # what most recipes cut with comes first
         if after and not seen & set(after):
             raise InputError(f"{tree.where(place)}: {kind} needs a {' or '.join(after)} step before it.")
         seen.add(kind)

@@ -14,9 +14,6 @@ from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
 
-TRAINING = ("adapt", "control", "finetune")
-"""Kinds of steps that ``--epochs`` speaks to."""
-
 AMOUNTS = ("ratio", "ratios", "params", "macs", "energy", "size", "latency", "latency_ms", "std", "count", "names")
 """Settings of which a step that removes takes one."""
 
@@ -56,7 +53,10 @@ def shortcuts(
         if value is not None:
             tree = aim(tree, key, value)
     if epochs is not None:
-        tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
+        from secateur.recipe.steps import STEPS
+
+        training = [kind for kind in STEPS if STEPS[kind].trains]
+        tree = _set_kinds(tree, training, "epochs", epochs, "--epochs")
     return tree
 
 
@@ -91,8 +91,9 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
     present = dict.fromkeys(kind for _, kind in _entries(tree.data))
     known = {kind: STEPS[kind].config.model_fields for kind in present if kind in STEPS}
     kind = next((kind for kind in known if key in known[kind]), None)
-    if kind is None and key == "params" and "sparsify" in known:
-        kind, key, value = "sparsify", "ratio", 1 - value
+    single = next((k for k in known if STEPS[k].cuts == "weights" and "ratio" in known[k]), None)
+    if kind is None and key == "params" and single is not None:
+        kind, key, value = single, "ratio", 1 - value
     if kind is None:
         able = [name for name in STEPS if key in STEPS[name].config.model_fields]
         raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(able)} step.")

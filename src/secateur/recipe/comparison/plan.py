@@ -19,9 +19,6 @@ __all__ = ["DENSE", "at_budget", "at_ratios", "check_alike", "from_dense", "shar
 DENSE = "dense"
 """Name of the job that adapts the network that all others start from."""
 
-LEFT_OUT = ("control", "scratch", "measure", "export", "report")
-"""Steps that a comparison does itself, once for all networks and with nothing else running, or not at all."""
-
 
 def at_budget(
     sources: Sequence[str | Path],
@@ -170,14 +167,21 @@ def from_dense(recipe: Recipe, adapted: str | None) -> Recipe:
     """The recipe as it runs in a comparison: from the adapted network, without steps that are done for all at once.
 
     A plain ``adapt`` has been done. One with a penalty (sparsity training) stays, and trains the shared network on.
+    What only shows or ships a network is done once for all of them and with nothing else running, or not at all.
     """
+    from secateur.recipe.steps import STEPS
+
     steps: tuple[StepEntry, ...] = recipe.steps
     if adapted is not None:
         steps = steps[1:] if _plain_adapt(recipe) else steps
         recipe = replace(recipe, model=recipe.model.model_copy(update={"adapted": adapted}))
-    return replace(recipe, steps=tuple(step for step in steps if step.kind not in LEFT_OUT))
+    left_out = {kind for kind in STEPS if not STEPS[kind].compared}
+    return replace(recipe, steps=tuple(step for step in steps if step.kind not in left_out))
 
 
 def _plain_adapt(recipe: Recipe) -> bool:
+    from secateur.recipe.steps import STEPS
+
     first = recipe.steps[0]
-    return first.kind == "adapt" and not getattr(first.config, "penalty", ())
+    step = STEPS.get(first.kind)  # none for rounds of steps
+    return step is not None and step.trains and step.role == DENSE and not getattr(first.config, "penalty", ())

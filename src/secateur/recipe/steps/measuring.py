@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
 from secateur.runtimes.base import need
 from secateur.timing.deployment import Deployment
@@ -20,12 +20,6 @@ from secateur.timing.timings import Timing
 __all__ = ["Measure", "MeasureSettings"]
 
 SLOWER = 0.95  # what lies nearer to 1 may be chance
-LABELS = {
-    "dense": "Dense, adapted",
-    "control": "Dense, trained on",
-    "pruned": "Pruned",
-    "scratch": "Pruned form, from scratch",
-}
 
 
 class MeasureSettings(Settings):
@@ -68,6 +62,7 @@ class Measure(Step[MeasureSettings]):
 
     summary = "count parameters and MACs, and time the networks in turn"
     config = MeasureSettings
+    compared = False
 
     def check(self, config: MeasureSettings) -> None:
         """Asks for the runtimes before the run begins."""
@@ -77,7 +72,7 @@ class Measure(Step[MeasureSettings]):
     def run(self, context: Context, state: State, config: MeasureSettings) -> tuple[State, StepResult]:
         """Measures every network of the state."""
         networks: list[dict[str, Any]] = [
-            {"label": LABELS[role], "role": role, "measurement": self._numbers(context, role, model)}
+            {"label": title_of(role), "role": role, "measurement": self._numbers(context, role, model)}
             for role, model in state.models.items()
         ]
         # The control has the dense network's form, so timing it would say the same thing twice.
