@@ -1,4 +1,4 @@
-"""A criterion of one's own: `secateur prune resnet_digits --use examples/plugins/own_criterion.py --criterion spread …`."""
+"""A criterion of one's own: `secateur prune resnet_digits --use own_criterion.py --criterion spread …`."""
 
 import torch
 
