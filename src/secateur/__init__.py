@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from secateur import criteria, data, models
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
     from secateur.core.plan import Plan
+    from secateur.core.plugins import use
     from secateur.core.types import Counts, Target, Verification
     from secateur.cost.counts import count
     from secateur.criteria import criterion
@@ -53,6 +54,7 @@ __all__ = [
     "remove_layers",
     "select",
     "sparsify",
+    "use",
 ]
 
 # Names are looked up on first use, so that `secateur --help` does not wait for PyTorch.
@@ -82,6 +84,7 @@ _HOME = {
     "remove_layers": "secateur.cut.layers",
     "select": "secateur.recovery",
     "sparsify": "secateur.sparsity.weights",
+    "use": "secateur.core.plugins",
 }
 _MODULES = {"criteria", "data", "models"}
 

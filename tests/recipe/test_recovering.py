@@ -72,7 +72,7 @@ def reopen_result(folder: Path, step: str) -> dict[str, Any]:
     ("steps", "words"),
     [
         ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "least_square"}}], "Did you mean 'least_squares'"),
-        (["recover"], "recover needs a prune or select"),
+        (["recover"], "recover needs a prune or remove_layers or select"),
         ([{"select": {}}], "give one of ratio, params, macs, energy, size, latency, latency_ms; got none"),
         ([{"select": {"ratio": 0.5, "macs": 0.5}}], "got ratio and macs"),
         ([{"prune": {"ratio": 0.5}}, {"recover": {"images": -1}}], "greater than or equal to 0"),

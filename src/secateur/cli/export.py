@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Data, Pattern, Shape, Source, Trust, Weights, examples
+from secateur.cli.options import Data, Pattern, Shape, Source, Trust, Use, Weights, examples
 
 __all__ = ["register"]
 
@@ -39,6 +39,7 @@ def export(
     weights: Weights = None,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
     from secateur.cli.commands import exporting
@@ -48,7 +49,7 @@ def export(
     exporting.export(opened, path, exporting.Wish(to, int8, calibration, data, images))
 
 
-def runtimes(text: Pattern = None) -> None:
+def runtimes(text: Pattern = None, use: Use = None) -> None:
     """Lists the runtimes: which are installed, and how to install the others."""
     from secateur.cli.commands import listing
 

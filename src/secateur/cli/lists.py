@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from secateur.cli.options import Pattern, examples
+from secateur.cli.options import Pattern, Use, examples
+from secateur.core.errors import InputError
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    app.command(epilog=examples("recipes"))(recipes)
+    app.command(epilog=examples("recipes", "recipes layer", "recipes show thinet > mine.yaml"))(recipes)
     app.command(epilog=examples("criteria", "criteria magnitude"))(criteria)
     app.command(epilog=examples("models", "models resnet"))(models)
     app.command(epilog=examples("datasets"))(datasets)
 
 
-def recipes(text: Pattern = None) -> None:
-    """Lists the built-in recipes."""
+def recipes(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them; or `show` and a name.")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="After `show`: the recipe to print.")] = None,
+    use: Use = None,
+) -> None:
+    """Lists the recipes, or prints the YAML of one, to start from: `recipes show NAME`."""
     from secateur.cli.commands import listing
 
+    if text == "show":
+        return listing.show_recipe(name)
+    if name is not None:
+        raise InputError(f"`secateur recipes` takes one text to look for, or `show` and a name; got {text} {name}.")
     listing.recipes(text)
 
 
-def criteria(text: Pattern = None) -> None:
+def criteria(text: Pattern = None, use: Use = None) -> None:
     """Lists what can decide which units go."""
     from secateur.cli.commands import listing
 
     listing.criteria(text)
 
 
-def models(text: Pattern = None) -> None:
+def models(text: Pattern = None, use: Use = None) -> None:
     """Lists the networks."""
     from secateur.cli.commands import listing
 
     listing.models(text)
 
 
-def datasets(text: Pattern = None) -> None:
+def datasets(text: Pattern = None, use: Use = None) -> None:
     """Lists the data sets."""
     from secateur.cli.commands import listing
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -32,10 +34,12 @@ from secateur.cli.options import (
     Size,
     Source,
     Trust,
+    Use,
     Weights,
     examples,
 )
 from secateur.core.errors import SecateurError
+from secateur.core.plugins import PluginWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
 
 __all__ = ["app", "main"]
@@ -115,6 +119,7 @@ def prune(
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
     from secateur.cli.commands import pruning
@@ -165,6 +170,7 @@ def recover(
     ignore: Ignore = None,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
     from secateur.cli.commands import pruning, recovering
@@ -193,6 +199,7 @@ def layers(
     backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Lists a network's residual branches, or removes whole ones (their skips stay)."""
     from secateur.cli.commands import layers as command
@@ -211,6 +218,7 @@ def inspect(
     ignore: Ignore = None,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Shows what of a network can be cut together, its size, and what is pinned and why."""
     from secateur.cli.commands import pruning
@@ -251,6 +259,7 @@ def measure(
     backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
     from secateur.cli.commands import measuring
@@ -269,7 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; exits with 0, 2 for bad input, 130 after Ctrl-C and 143 after SIGTERM."""
     end_on_sigterm()
     forks_follow()
-    with imports_from_nowhere():
+    with imports_from_nowhere(), warnings.catch_warnings():
+        warnings.showwarning = partial(_warn, warnings.showwarning)
         _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -301,6 +311,15 @@ def _run(arguments: list[str]) -> NoReturn:
             _fail(f"{text}{'' if text[-1] in '.?' else '.'} See `{command} --help`.")
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A plug-in that is left out is told in one line; it is nobody's line of code that is wrong."""
+    if not issubclass(category, PluginWarning):
+        return others(message, category, *where)
+    from secateur.cli.commands.show import error
+
+    error(str(message), label="Note")
 
 
 def _fail(message: str) -> int:

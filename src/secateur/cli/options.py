@@ -6,11 +6,21 @@ from typing import Annotated
 
 import typer
 
+from secateur.core.plugins import use
+
 __all__ = [
     "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
     "Params", "Pattern", "Quiet", "Ratio", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Trust",
-    "Weights", "examples",
+    "Use", "Weights", "examples",
 ]  # fmt: skip
+
+
+def _use(plugins: list[str] | None) -> list[str]:
+    """Imports plug-ins while the options are read, so that what they bring is there before anything else is done."""
+    for plugin in plugins or ():
+        use(plugin)
+    return plugins or []
+
 
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
 Weights = Annotated[str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")]
@@ -37,6 +47,13 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting, like steps.prune.ratio=0.3.", metavar="KEY=VALUE")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Run code that the file or folder names: you know its source.")]
+Use = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--use", callback=_use, is_eager=True, metavar="MODULE",
+        help="Module or .py file that brings criteria, operators, steps … of your own; repeatable.",
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Data, Epochs, Model, Quiet, Seed, Sets, Trust, Weights, examples
+from secateur.cli.options import Data, Epochs, Model, Quiet, Seed, Sets, Trust, Use, Weights, examples
 
 __all__ = ["register"]
 
@@ -55,6 +55,7 @@ def run(
     set_: Sets = None,
     quiet: Quiet = False,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
     from secateur.cli.commands.running import run_recipe
@@ -66,6 +67,7 @@ def run(
         "ratio": ratio,
         "epochs": epochs,
         "seed": seed,
+        "use": use or (),
     }
     run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=_command(), trust=trust)
 
@@ -74,6 +76,7 @@ def resume(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run or comparison that was stopped.")],
     quiet: Quiet = False,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Goes on with a run that was stopped; it ends with the same numbers."""
     from secateur.cli.commands.running import resume_run
@@ -107,11 +110,12 @@ def compare(
     jobs: Jobs = None,
     quiet: Quiet = False,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Runs several recipes from one dense network, in parallel, and ends in one table and a Pareto chart."""
     from secateur.cli.commands import comparing
 
-    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed}
+    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed, "use": use or ()}
     budget = {"params": params, "macs": macs}
     comparing.compare(
         recipes,
@@ -141,11 +145,12 @@ def sweep(
     jobs: Jobs = None,
     quiet: Quiet = False,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Runs one recipe at several ratios from one dense network, and ends in one table and a Pareto chart."""
     from secateur.cli.commands import comparing
 
-    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed}
+    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed, "use": use or ()}
     points = {"ratio": ratios, "params": params, "macs": macs}
     comparing.sweep(
         recipe,

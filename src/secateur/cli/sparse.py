@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.options import Ignore, Only, Shape, Source, Trust, Weights, examples
+from secateur.cli.options import Ignore, Only, Shape, Source, Trust, Use, Weights, examples
 
 __all__ = ["register"]
 
@@ -47,6 +47,7 @@ def sparsify(
     ] = False,
     input_shape: Shape = None,
     trust: Trust = False,
+    use: Use = None,
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
     from secateur.cli.commands import sparsifying

@@ -11,6 +11,7 @@ __all__ = [
     "ExportError",
     "InputError",
     "PlanError",
+    "PluginError",
     "SecateurError",
     "TraceError",
     "UnknownNameError",
@@ -47,6 +48,10 @@ class UnknownNameError(InputError):
         where = f"{argument}=…: " if argument else ""
         shown = repr(name if len(name) <= _SHORT else f"{name[:_SHORT]}…")
         super().__init__(f"{where}There is no {kind} named {shown}. {offer}{' ' + hint if hint else ''}")
+
+
+class PluginError(InputError):
+    """A module that brings criteria, operators, steps and the like is broken; the message names its line."""
 
 
 class TraceError(SecateurError):

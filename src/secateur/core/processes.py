@@ -15,6 +15,8 @@ from multiprocessing import process as multiprocessing_process
 from pathlib import Path
 from typing import Any
 
+from secateur.core.plugins import carried
+
 __all__ = ["TERMINATED", "Terminated", "end_on_sigterm", "follow_parent", "forks_follow", "imports_from_nowhere",
            "scratch", "with_scratch"]  # fmt: skip
 
@@ -77,8 +79,8 @@ def imports_from_nowhere() -> Iterator[None]:
 
 
 def with_scratch() -> dict[str, str]:
-    """The environment for a process whose temporary files shall lie where this one's do."""
-    return {**os.environ, "TMPDIR": tempfile.gettempdir()}
+    """The environment for a process whose temporary files shall lie where this one's do; it has the same plug-ins."""
+    return {**os.environ, "TMPDIR": tempfile.gettempdir(), **carried()}
 
 
 @contextlib.contextmanager

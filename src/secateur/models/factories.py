@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
+from secateur.core.plugins import from_folder
 
 __all__ = ["building", "call", "user_factory"]
 
@@ -110,16 +111,11 @@ def _import(name: str) -> Any:
     """Imports a module, from the current folder before any other: that is where a recipe's code is looked for."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise UnknownNameError("library or Python module", name, ["torchvision", "timm"])
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()  # a file that was written a moment ago is there
     try:
-        with building(name):
+        with from_folder(Path.cwd()), building(name):
             return importlib.import_module(name)
     except InputError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(missing + ".")):
             raise UnknownNameError("library or Python module", name, ["torchvision", "timm"]) from error
         raise
-    finally:
-        sys.path.remove(here)

@@ -20,9 +20,10 @@ from secateur.recipe.fingerprint import (
     input_digests,
     step_files,
 )
-from secateur.recipe.load import LARGEST, load_recipe
+from secateur.recipe.load import load_recipe
 from secateur.recipe.records import REMEDY, Environment, RunState, read_record
 from secateur.recipe.schema import Recipe
+from secateur.recipe.shelf import LARGEST
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -42,12 +43,14 @@ class RunFolder:
         home: Working directory from which relative paths of the recipe start: that in which the run was started, if it
             is known or trusted; else the present one.
         own: Whether this user started the run here.
+        trusted: Whether the user said that it may name code.
     """
 
     path: Path
     about: dict[str, Any]
     home: Path
     own: bool = True
+    trusted: bool = False
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, data: DataSet, command: str | None) -> RunFolder:
@@ -104,11 +107,11 @@ class RunFolder:
         known = trust.home_of(path, digest)
         home = known or (Path(state.home) if trusted else Path.cwd())
         _, about = read_record(path / "environment.json", Environment)
-        return cls(path, about, home, known is not None)
+        return cls(path, about, home, known is not None, trusted)
 
     def recipe(self) -> Recipe:
         """The recipe of the run."""
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.path / "recipe.yaml", home=self.home, trust=self.own or self.trusted, project=False)
 
     def state(self) -> RunState:
         """How far the run is.

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import DataError, InputError, UnknownNameError
+from secateur.core.errors import DataError, InputError, PluginError, SecateurError
+from secateur.core.plugins import PluginWarning, use
 from secateur.core.reading import read_text
+from secateur.core.registry import is_shipped
 from secateur.recipe.iterate import IterateSettings, inner_steps
-from secateur.recipe.schema import ITERATE, Recipe, StepEntry, split_step
-from secateur.recipe.trust import places_of_code
+from secateur.recipe.schema import ITERATE, Recipe, StepEntry, as_list, split_step
+from secateur.recipe.shelf import LARGEST, RECIPES, recipe_text
+from secateur.recipe.trust import permit_plugins, places_of_code
 from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
 
-__all__ = ["LARGEST", "RecipeEntry", "builtin_recipes", "load_recipe"]
-
-LARGEST = 200_000
-"""Bytes of a recipe, which has a dozen lines."""
+__all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,22 @@ class RecipeEntry:
 
 
 def builtin_recipes() -> tuple[RecipeEntry, ...]:
-    """Returns the built-in recipes in alphabetical order.
+    """Returns the built-in recipes, and those of plug-ins, in alphabetical order.
+
+    One of a plug-in's that cannot be read is left out with a warning.
 
     >>> "transfer-channel" in [entry.name for entry in builtin_recipes()]
     True
     """
     entries = []
-    for name in sorted(_builtin()):
-        recipe = load_recipe(name)
+    for name in RECIPES:
+        try:
+            recipe = load_recipe(name)
+        except SecateurError as error:
+            if is_shipped(str(RECIPES[name])):
+                raise
+            warnings.warn(f"The recipe {RECIPES[name]} is left out: {error}", PluginWarning, stacklevel=2)
+            continue
         description = " ".join(recipe.description.split())
         entries.append(RecipeEntry(name, description, _outline(parse(_text(name), name).data["steps"])))
     return tuple(entries)
@@ -69,7 +77,13 @@ def _outline(steps: list[Any]) -> tuple[str, ...]:
 
 
 def load_recipe(
-    source: str | Path, *, edit: Callable[[YamlTree], YamlTree] | None = None, name: str | None = None
+    source: str | Path,
+    *,
+    edit: Callable[[YamlTree], YamlTree] | None = None,
+    name: str | None = None,
+    home: Path | None = None,
+    trust: bool = False,
+    project: bool = True,
 ) -> Recipe:
     """Reads and checks a recipe.
 
@@ -77,22 +91,40 @@ def load_recipe(
         source: A built-in name, or a YAML file.
         edit: Changes the parsed file before it is checked (settings from the command line).
         name: What error messages call the file.
+        home: Where the plug-ins that it names are looked for; by default the working directory.
+        trust: Whether it may name any plug-in (those of your own project it may anyway, see
+            ``secateur.recipe.trust``).
+        project: Whether plug-ins of the project that the recipe lies in are your own; not those of a run's folder.
 
     Raises:
         UnknownNameError: Neither a file nor a built-in recipe.
         DataError: The file cannot be read.
-        InputError: Something in it is wrong; the message names the line and what is allowed.
+        InputError: Something in it is wrong; the message names the line and what is allowed. Or it names a plug-in
+            that is not trusted, or broken.
     """
     from secateur.recipe.steps import STEPS
 
     tree = parse(_text(source), name or _label(source))
     if edit is not None:
         tree = edit(tree)
+    if not trust and str(source) not in RECIPES:
+        permit_plugins(tree, Path(source).absolute(), project=project)
+    _use_plugins(tree, home)
     recipe = validate(tree, {kind: STEPS[kind].config for kind in STEPS})
-    if str(source) not in _builtin() and not all(tree.typed(place) for place in places_of_code(recipe)):
+    if str(source) not in RECIPES and not all(tree.typed(place) for place in places_of_code(recipe)):
         recipe = replace(recipe, origin=Path(source).absolute())
     _check_order(recipe, tree)
     return recipe
+
+
+def _use_plugins(tree: YamlTree, home: Path | None) -> None:
+    """Imports what a recipe names under ``use``, for its steps may be of these; what is no name is told later."""
+    for place, plugin in enumerate(as_list(tree.data.get("use"))):
+        if isinstance(plugin, str) and plugin:
+            try:
+                use(plugin, folder=home)
+            except SecateurError as error:
+                raise PluginError(f"{tree.where(('use', place))}: use: {error}") from error
 
 
 def _check_order(recipe: Recipe, tree: YamlTree) -> None:
@@ -100,7 +132,8 @@ def _check_order(recipe: Recipe, tree: YamlTree) -> None:
 
     seen: set[str] = set()
     for kind, place in (found for entry in recipe.steps for found in _kinds(entry)):
-        after = [earlier for earlier in STEPS[kind].after if earlier in STEPS]
+        after = [earlier for earlier in STEPS if STEPS[kind].builds_on(STEPS[earlier])]
+        after.sort(key=lambda earlier: not STEPS[earlier].repairable)  # what most recipes cut with comes first
         if after and not seen & set(after):
             raise InputError(f"{tree.where(place)}: {kind} needs a {' or '.join(after)} step before it.")
         seen.add(kind)
@@ -114,26 +147,14 @@ def _kinds(entry: StepEntry) -> list[tuple[str, Place]]:
     return [(kind, (*inner, number)) for number, (kind, _) in enumerate(inner_steps(entry.config))]
 
 
-def _builtin() -> Mapping[str, str]:
-    """Text of the built-in recipes by name."""
-    folder = resources.files("secateur.recipe") / "recipes"
-    return {
-        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    }
-
-
 def _label(source: str | Path) -> str:
-    return f"{source}.yaml" if str(source) in _builtin() else str(source)
+    return f"{source}.yaml" if str(source) in RECIPES else str(source)
 
 
 def _text(source: str | Path) -> str:
-    builtin, path = _builtin(), Path(source)
-    if str(source) in builtin:
-        return builtin[str(source)]
+    path = Path(source)
+    if str(source) in RECIPES or not (os.path.lexists(path) or path.suffix in (".yaml", ".yml")):
+        return recipe_text(str(source))
     if not os.path.lexists(path):
-        if path.suffix in (".yaml", ".yml"):
-            raise DataError(f"There is no recipe file {path}.")
-        raise UnknownNameError("recipe", str(source), builtin, "A recipe of your own is a .yaml file.")
+        raise DataError(f"There is no recipe file {path}.")
     return read_text(path, DataError, largest=LARGEST)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from secateur.core.errors import InputError, UnknownNameError
-from secateur.recipe.schema import ITERATE, split_step
+from secateur.recipe.schema import ITERATE, as_list, split_step
 from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
-
-TRAINING = ("adapt", "control", "finetune")
-"""Kinds of steps that ``--epochs`` speaks to."""
 
 AMOUNTS = ("ratio", "ratios", "params", "macs", "energy", "size", "latency", "latency_ms", "std", "count", "names")
 """Settings of which a step that removes takes one."""
@@ -32,14 +29,16 @@ def shortcuts(
     seed: int | None = None,
     params: float | None = None,
     macs: float | None = None,
+    use: Sequence[str] = (),
 ) -> YamlTree:
-    """Applies the options that have a name of their own (``--model``, ``--weights``, …).
+    """Applies the options that have a name of their own (``--model``, ``--weights``, …); ``use`` adds plug-ins.
 
     ``epochs`` speaks to every step that trains; ``ratio``, ``params`` and ``macs`` to the steps that remove, see
     :func:`aim`. A network that is exchanged loses the file's weights and factory options, which were meant for the
     other one; likewise a data set its mean and standard deviation.
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
+    tree = _with_plugins(tree, use)
     if model is not None:
         _forget(tree, "model", ("weights", "options", "adapted"))
         tree = _set(tree, "model.name", model, "--model")
@@ -54,7 +53,20 @@ def shortcuts(
         if value is not None:
             tree = aim(tree, key, value)
     if epochs is not None:
-        tree = _set_kinds(tree, TRAINING, "epochs", epochs, "--epochs")
+        from secateur.recipe.steps import STEPS
+
+        training = [kind for kind in STEPS if STEPS[kind].trains]
+        tree = _set_kinds(tree, training, "epochs", epochs, "--epochs")
+    return tree
+
+
+def _with_plugins(tree: YamlTree, plugins: Sequence[str]) -> YamlTree:
+    known = as_list(tree.data.get("use"))
+    new = [plugin for plugin in plugins if plugin not in known]
+    if new:
+        places = range(len(known), len(known) + len(new))
+        tree = YamlTree(tree.data, tree.source, {**tree.lines, **{("use", place): "--use" for place in places}})
+        tree.data["use"] = [*known, *new]
     return tree
 
 
@@ -79,8 +91,9 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
     present = dict.fromkeys(kind for _, kind in _entries(tree.data))
     known = {kind: STEPS[kind].config.model_fields for kind in present if kind in STEPS}
     kind = next((kind for kind in known if key in known[kind]), None)
-    if kind is None and key == "params" and "sparsify" in known:
-        kind, key, value = "sparsify", "ratio", 1 - value
+    single = next((k for k in known if STEPS[k].cuts == "weights" and "ratio" in known[k]), None)
+    if kind is None and key == "params" and single is not None:
+        kind, key, value = single, "ratio", 1 - value
     if kind is None:
         able = [name for name in STEPS if key in STEPS[name].config.model_fields]
         raise InputError(f"{option} has nothing to set: the recipe has no {' or '.join(able)} step.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from secateur.core.errors import InputError
 from secateur.core.reading import read_bytes
 
-__all__ = ["in_project"]
+__all__ = ["in_project", "is_below", "module_in_project"]
 
 _LARGEST = 2_000_000  # bytes; beyond that it is no module that somebody wrote
 _NEVER = frozenset({"secateur", *sys.stdlib_module_names, *sys.builtin_module_names})
@@ -33,6 +33,11 @@ def in_project(module: str, factory: str, here: Path) -> bool:
         here: The working directory.
     """
     return _defines(module, factory, here.resolve(), frozenset())
+
+
+def module_in_project(module: str, here: Path) -> bool:
+    """Whether an import of ``module`` runs a file below ``here``."""
+    return _file(module, here.resolve()) is not None
 
 
 def _defines(module: str, name: str, here: Path, seen: frozenset[tuple[str, str]]) -> bool:
@@ -69,13 +74,14 @@ def _file(module: str, here: Path) -> Path | None:
             return None
         places = list(spec.submodule_search_locations or ())
         found = spec.origin if spec.has_location else next(iter(places), None)
-        if found is None or not _below(Path(found), here) or not _is_loaded_from(".".join(parts[:number]), found):
+        if found is None or not is_below(Path(found), here) or not _is_loaded_from(".".join(parts[:number]), found):
             return None
         file = Path(found)
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
 
 
-def _below(path: Path, here: Path) -> bool:
+def is_below(path: Path, here: Path) -> bool:
+    """Whether a file lies in the project that ``here`` is, and is not of a package that is installed there."""
     real = path.resolve()
     return real.is_relative_to(here) and not _SITE & set(real.parts)
 

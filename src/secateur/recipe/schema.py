@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from secateur.recipe.yamltree import Place
 
@@ -21,6 +21,7 @@ __all__ = [
     "RecipeHead",
     "Settings",
     "StepEntry",
+    "as_list",
     "split_step",
 ]
 
@@ -109,11 +110,21 @@ class StepEntry:
     place: Place = field(default=(), compare=False, repr=False)
 
 
+def as_list(value: Any) -> Any:
+    """One thing, a list of them or nothing, as a list."""
+    return [] if value is None else value if isinstance(value, list | tuple) else [value]
+
+
 class RecipeHead(Settings):
-    """Everything in a recipe but its steps, which each have a class of their own."""
+    """Everything in a recipe but its steps, which each have a class of their own.
+
+    Attributes:
+        use: Plug-ins that the recipe wants: modules, or ``.py`` files (see :mod:`secateur.core.plugins`).
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     description: str = ""
+    use: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_list)] = ()
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelConfig
     data: DataConfig = DataConfig()
@@ -130,6 +141,7 @@ class Recipe:
         model: The network.
         data: The data set.
         steps: What is done, in order.
+        use: The plug-ins that it wants.
         origin: The file that says which network it is; ``None`` where the user said so, or Secateur.
     """
 
@@ -139,6 +151,7 @@ class Recipe:
     model: ModelConfig
     data: DataConfig
     steps: tuple[StepEntry, ...]
+    use: tuple[str, ...] = ()
     origin: Path | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +159,7 @@ class Recipe:
         return {
             "name": self.name,
             "description": self.description,
+            **({"use": list(self.use)} if self.use else {}),
             "seed": self.seed,
             "model": self.model.model_dump(mode="json"),
             "data": self.data.model_dump(mode="json"),

@@ -18,14 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.core.errors import InputError, SecateurError, first_line
+from secateur.core.plugins import installed_modules, is_file
 from secateur.core.reading import read_json
-from secateur.recipe.project import in_project
+from secateur.recipe.project import in_project, is_below, module_in_project
+from secateur.recipe.schema import as_list
 
 if TYPE_CHECKING:
     from secateur.recipe.schema import Recipe
-    from secateur.recipe.yamltree import Place
+    from secateur.recipe.yamltree import Place, YamlTree
 
-__all__ = ["code_of", "digest_of", "home_of", "permit_folder", "permit_recipe", "places_of_code", "record"]
+__all__ = [
+    "code_of",
+    "digest_of",
+    "home_of",
+    "permit_folder",
+    "permit_plugins",
+    "permit_recipe",
+    "places_of_code",
+    "record",
+]
 
 _LIBRARIES = ("torchvision", "timm")
 _OPENING = ("cache", "checkpoint", "pretrained", "weights")
@@ -33,14 +44,25 @@ _OPENING = ("cache", "checkpoint", "pretrained", "weights")
 
 
 def places_of_code(recipe: Recipe) -> tuple[Place, ...]:
-    """Where a recipe names code of the user's or of others: its network, or options that open files; mostly nowhere."""
+    """Where a recipe names code of the user's or of others: mostly nowhere.
+
+    It may name plug-ins, a network of one's own, or options of a library's network that open files.
+    """
+    plugins = tuple(("use", place) for place, name in enumerate(recipe.use) if not _is_installed(name))
     name = recipe.model.name
     library, colon, _ = name.partition(":")
     if not colon or name.endswith(".cfg"):
-        return ()
+        return plugins
     if library not in _LIBRARIES:
-        return (("model", "name"),)
-    return tuple(("model", "options", option) for option in recipe.model.options if option.startswith(_OPENING))
+        return (*plugins, ("model", "name"))
+    options = (("model", "options", option) for option in recipe.model.options if option.startswith(_OPENING))
+    return (*plugins, *options)
+
+
+def _is_installed(plugin: str) -> bool:
+    """Whether a plug-in is an installed one, which is loaded anyway."""
+    known = installed_modules()
+    return plugin in known or plugin in known.values()
 
 
 def code_of(recipe: Recipe) -> str | None:
@@ -48,6 +70,8 @@ def code_of(recipe: Recipe) -> str | None:
     first = next(iter(places_of_code(recipe)), None)
     if first is None:
         return None
+    if first[0] == "use":
+        return f"use {recipe.use[int(first[1])]!r}"
     name = recipe.model.name
     return f"model {name!r}" if first[-1] == "name" and len(first) == 2 else f"the option {first[-1]!r} of {name!r}"
 
@@ -58,14 +82,33 @@ def permit_recipe(recipe: Recipe, *, trust: bool) -> None:
     Raises:
         InputError: It came from a file and names other code.
     """
-    code = code_of(recipe)
-    if code is None or trust or recipe.origin is None or _of_project(recipe.origin, recipe.model.name):
-        return
-    raise InputError(
-        f"{recipe.origin} names code: {code}. It was not run, for somebody else's recipe could so run anything. "
+    if not trust and recipe.origin is not None and (code := code_of(recipe)) and not _of_project(recipe.origin, recipe):
+        raise _refusal(recipe.origin, code)
+
+
+def permit_plugins(tree: YamlTree, origin: Path, *, project: bool = True) -> None:
+    """Lets the file of a recipe pass whose plug-ins are the user's own, before any of them is imported.
+
+    Args:
+        tree: The parsed file.
+        origin: The file.
+        project: Whether those of the project that the file lies in are the user's own.
+
+    Raises:
+        InputError: It names a plug-in that is neither installed, nor of the user's own project, nor named by the user.
+    """
+    for place, plugin in enumerate(as_list(tree.data.get("use"))):
+        own = _is_installed(str(plugin)) or tree.typed(("use", place))
+        if not own and not (project and _is_plugin_of_project(origin, str(plugin))):
+            raise _refusal(origin, f"use {str(plugin)!r:.100}")
+
+
+def _refusal(origin: Path, code: str) -> InputError:
+    return InputError(
+        f"{origin} names code: {code}. It was not run, for somebody else's recipe could so run anything. "
         "Code of your own project runs if the recipe and the file that defines it lie below the working directory "
         f"({Path.cwd()}); if you know the recipe, use --trust (in Python trust=True), or name the network yourself "
-        "with --model."
+        "with --model, and the plug-in with --use."
     )
 
 
@@ -90,10 +133,26 @@ def permit_folder(folder: Path, recipe: Recipe, home: Path | None, *, trust: boo
     )
 
 
-def _of_project(origin: Path, name: str) -> bool:
-    """Whether a recipe and the factory that it names lie below the working directory."""
-    here, (module, _, factory) = Path.cwd().resolve(), name.partition(":")
-    return origin.resolve().is_relative_to(here) and in_project(module, factory, here)
+def _of_project(origin: Path, recipe: Recipe) -> bool:
+    """Whether a recipe and all code that it names lie below the working directory."""
+    here = Path.cwd().resolve()
+    if not origin.resolve().is_relative_to(here):
+        return False
+    for place in places_of_code(recipe):
+        if place[0] == "use":
+            own = _is_plugin_of_project(origin, recipe.use[int(place[1])])
+        else:
+            module, _, factory = recipe.model.name.partition(":")
+            own = in_project(module, factory, here)
+        if not own:
+            return False
+    return True
+
+
+def _is_plugin_of_project(origin: Path, plugin: str) -> bool:
+    here = Path.cwd().resolve()
+    found = is_below(here / plugin, here) if is_file(plugin) else module_in_project(plugin, here)
+    return origin.resolve().is_relative_to(here) and found
 
 
 # ------------------------------------------------------------------------------------------------------ records

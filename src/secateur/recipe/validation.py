@@ -29,7 +29,7 @@ def validate(tree: YamlTree, kinds: Mapping[str, type[Settings]]) -> Recipe:
     steps = _check_steps(tree, kinds, problems)
     if problems or head is None:
         raise InputError("\n".join(problems))
-    return Recipe(head.name, head.description, head.seed, head.model, head.data, tuple(steps))
+    return Recipe(head.name, head.description, head.seed, head.model, head.data, tuple(steps), head.use)
 
 
 def _check_steps(tree: YamlTree, kinds: Mapping[str, type[Settings]], problems: list[str]) -> list[StepEntry]:

@@ -19,7 +19,7 @@ from secateur.graph.ops import facts, plain_name
 from secateur.graph.trace import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
-from secateur.surgery.substitutes import ACTIVATIONS
+from secateur.surgery.substitutes import activations
 
 __all__ = ["live_nodes", "remove_from_graph", "replacements"]
 
@@ -194,7 +194,7 @@ def _left(rest: set[Node], source: Node, output: Node, removed: Mapping[Node, No
     if _is_relu(output) and _is_relu(source):
         return "identity"
     name = plain_name(output.target).removeprefix("aten.")
-    if name not in ACTIVATIONS or output.kwargs:
+    if name not in activations() or output.kwargs:
         return None
     return " ".join([name, *map(str, output.args[1:])])
 

@@ -10,11 +10,13 @@ from torch import nn
 from secateur.core.errors import PlanError
 from secateur.graph.ops import OPERATORS, Kind
 
-__all__ = ["ACTIVATIONS", "substitute"]
+__all__ = ["activations", "substitute"]
 
-_KNOWN = {name.removeprefix("aten."): OPERATORS[name].facts for name in OPERATORS}
-ACTIVATIONS = {name: f.module for name, f in _KNOWN.items() if f.kind is Kind.ACTIVATION and f.module is not None}
-"""Activations that may follow the sum inside the module that is replaced, by operator."""
+
+def activations() -> dict[str, type[nn.Module]]:
+    """Activations that may follow the sum inside the module that is replaced, by operator; those of plug-ins too."""
+    known = {name.removeprefix("aten."): OPERATORS[name].facts for name in OPERATORS}
+    return {name: f.module for name, f in known.items() if f.kind is Kind.ACTIVATION and f.module is not None}
 
 
 def substitute(kind: str) -> nn.Module:
@@ -28,10 +30,10 @@ def substitute(kind: str) -> nn.Module:
     """
     try:
         name, *numbers = kind.split()
-        made = _made(nn.Identity if name == "identity" else ACTIVATIONS[name], [float(n) for n in numbers])
+        made = _made(nn.Identity if name == "identity" else activations()[name], [float(n) for n in numbers])
         made(torch.zeros(1))  # some classes look at their numbers only then
     except (KeyError, TypeError, ValueError, AssertionError, RuntimeError):
-        known = ", ".join(["identity", *ACTIVATIONS])
+        known = ", ".join(["identity", *activations()])
         raise PlanError(f"The plan puts {kind!r} in a module's place; understood: {known}.") from None
     return made
 

@@ -39,7 +39,7 @@ def compare(
     from secateur.recipe.comparison import at_budget
 
     shares = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
-    recipes = at_budget(sources, sets=sets, **shares, **options)
+    recipes = at_budget(sources, sets=sets, trust=trust, **shares, **options)
     words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
     _run(
         recipes, out or free(Path("runs") / "comparison"), jobs, quiet=quiet, command=command, budget=words, trust=trust
@@ -69,7 +69,7 @@ def sweep(
         )
     key, text = next(iter(given.items()))
     values = [_point(f"--{_OPTIONS[key]}", part) for part in text.split(",") if part.strip()]
-    recipes = at_ratios(source, values, key=key, sets=sets, **options)
+    recipes = at_ratios(source, values, key=key, sets=sets, trust=trust, **options)
     _run(
         recipes,
         out or free(Path("runs") / f"{Path(source).stem}-sweep"),

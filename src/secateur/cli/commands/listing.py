@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from secateur.cli.commands.show import console, table
 from secateur.core.errors import InputError
 
-__all__ = ["criteria", "datasets", "models", "recipes", "runtimes"]
+__all__ = ["criteria", "datasets", "models", "recipes", "runtimes", "show_recipe"]
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
@@ -26,6 +26,15 @@ def recipes(pattern: str | None) -> None:
 
     rows = [[entry.name, ", ".join(entry.steps), entry.description] for entry in builtin_recipes()]
     _show(["Recipe", "Steps", "What it does"], rows, pattern)
+
+
+def show_recipe(name: str | None) -> None:
+    """Prints the YAML of a recipe, as it is in its file."""
+    from secateur.recipe import builtin_recipes, recipe_text
+
+    if name is None:
+        raise InputError(f"Say which recipe: {', '.join(entry.name for entry in builtin_recipes())}.")
+    print(recipe_text(name), end="")
 
 
 def criteria(pattern: str | None) -> None:

@@ -33,7 +33,7 @@ def run_recipe(
     """Runs a recipe with the command line's settings laid over it."""
     from secateur.recipe import load_recipe, override, run, shortcuts
 
-    recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets))
+    recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets), trust=trust)
     out = out or free(Path("runs") / recipe.name)
     with interruptible(out):
         shown = None if not quiet else False
@@ -99,7 +99,12 @@ def words_of(kind: str, summary: Mapping[str, Any]) -> str:
 
 
 def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
-    if kind == "prune":
+    from secateur.recipe.steps import STEPS
+
+    own = STEPS[kind].words(summary) if kind in STEPS else ""
+    if own:
+        return own
+    if {"params_before", "macs_before", "test_top1"} <= summary.keys():
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "
             f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
@@ -112,8 +117,8 @@ def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
         return f"{size(summary['compressed_bytes'])} on disk, test {share(summary['test_top1'])}"
     if "test_top1" in summary:
         return f"test {share(summary['test_top1'])}, loss {summary['test_loss']:.4f}"
-    if kind == "export":
-        formats = [key.removesuffix("_bytes") for key in summary if key.endswith("_bytes")]
+    formats = [key.removesuffix("_same_labels") for key in summary if key.endswith("_same_labels")]
+    if formats:
         return ", ".join(
             f"{f} {size(summary[f'{f}_bytes'])}, {100 * summary[f'{f}_same_labels']:.0f} % same labels, "
             f"difference {summary[f'{f}_max_difference']:.1e}"

@@ -29,11 +29,13 @@ class Job:
         name: Its name, and that of its folder.
         recipe: The recipe's file.
         folder: The run's folder.
+        home: Where the paths of its recipe start from; by default the working directory.
     """
 
     name: str
     recipe: Path
     folder: Path
+    home: Path | None = None
 
     @property
     def log(self) -> Path:
@@ -45,7 +47,7 @@ class Job:
         """Whether its run did all the steps that it wrote down when it began, and put their results together."""
         if not all((self.folder / name).is_file() for name in ("state.json", "results.json")):
             return False
-        recipe = load_recipe(self.folder / "recipe.yaml")
+        recipe = load_recipe(self.folder / "recipe.yaml", home=self.home, trust=True)
         return len(read_state(self.folder, recipe).done) == len(recipe.steps)
 
 

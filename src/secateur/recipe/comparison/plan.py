@@ -19,9 +19,6 @@ __all__ = ["DENSE", "at_budget", "at_ratios", "check_alike", "from_dense", "shar
 DENSE = "dense"
 """Name of the job that adapts the network that all others start from."""
 
-LEFT_OUT = ("control", "scratch", "measure", "export", "report")
-"""Steps that a comparison does itself, once for all networks and with nothing else running, or not at all."""
-
 
 def at_budget(
     sources: Sequence[str | Path],
@@ -29,6 +26,7 @@ def at_budget(
     params: float | None = None,
     macs: float | None = None,
     sets: Sequence[str] = (),
+    trust: bool = False,
     **options: Any,
 ) -> dict[str, Recipe]:
     """Loads recipes to be compared at equal parameters or equal MACs.
@@ -38,7 +36,9 @@ def at_budget(
         params: Share of the dense network's parameters that every recipe keeps.
         macs: The same for MACs; at most one of the two. Without either, each recipe removes what it says.
         sets: ``key=value`` settings for every recipe that has the step they speak to.
-        options: Those of `secateur.recipe.shortcuts`, likewise: ``model``, ``weights``, ``data``, ``epochs``, ``seed``.
+        trust: Whether the recipes may name any plug-in, see `load_recipe`.
+        options: Those of `secateur.recipe.shortcuts`, likewise: ``model``, ``weights``, ``data``, ``epochs``, ``seed``,
+            ``use``.
 
     Returns:
         Recipes by name.
@@ -57,7 +57,7 @@ def at_budget(
     lenient = _Lenient({key: value for key, value in options.items() if value is not None}, sets)
     recipes: dict[str, Recipe] = {}
     for source in sources:
-        recipe = load_recipe(source, edit=lambda tree: lenient(shortcuts(tree, params=params, macs=macs)))
+        recipe = load_recipe(source, edit=lambda tree: lenient(shortcuts(tree, params=params, macs=macs)), trust=trust)
         if recipe.name in recipes:
             raise InputError(f"There are two recipes named {recipe.name!r}; give one of the files another name.")
         recipes[recipe.name] = recipe
@@ -66,7 +66,13 @@ def at_budget(
 
 
 def at_ratios(
-    source: str | Path, values: Sequence[float], *, key: str = "ratio", sets: Sequence[str] = (), **options: Any
+    source: str | Path,
+    values: Sequence[float],
+    *,
+    key: str = "ratio",
+    sets: Sequence[str] = (),
+    trust: bool = False,
+    **options: Any,
 ) -> dict[str, Recipe]:
     """Loads one recipe at several ratios, or several shares of parameters or MACs.
 
@@ -75,6 +81,7 @@ def at_ratios(
         values: The points.
         key: ``ratio`` (share of units or weights removed), ``params`` or ``macs`` (share kept).
         sets: ``key=value`` settings.
+        trust: Whether the recipe may name any plug-in, see `load_recipe`.
         options: Those of `secateur.recipe.shortcuts`.
 
     Returns:
@@ -90,7 +97,7 @@ def at_ratios(
         if not (0 <= value < 1 if key == "ratio" else 0 < value <= 1):
             what = "removed, in [0, 1)" if key == "ratio" else "kept, in (0, 1]"
             raise InputError(f"A point of the sweep is the share {what}; got {value!r}.")
-        recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options))
+        recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options), trust=trust)
         name = f"{recipe.name}-{key}-{value:g}"
         if name in recipes:
             raise InputError(f"The point {value:g} is given twice.")
@@ -160,14 +167,21 @@ def from_dense(recipe: Recipe, adapted: str | None) -> Recipe:
     """The recipe as it runs in a comparison: from the adapted network, without steps that are done for all at once.
 
     A plain ``adapt`` has been done. One with a penalty (sparsity training) stays, and trains the shared network on.
+    What only shows or ships a network is done once for all of them and with nothing else running, or not at all.
     """
+    from secateur.recipe.steps import STEPS
+
     steps: tuple[StepEntry, ...] = recipe.steps
     if adapted is not None:
         steps = steps[1:] if _plain_adapt(recipe) else steps
         recipe = replace(recipe, model=recipe.model.model_copy(update={"adapted": adapted}))
-    return replace(recipe, steps=tuple(step for step in steps if step.kind not in LEFT_OUT))
+    left_out = {kind for kind in STEPS if not STEPS[kind].compared}
+    return replace(recipe, steps=tuple(step for step in steps if step.kind not in left_out))
 
 
 def _plain_adapt(recipe: Recipe) -> bool:
+    from secateur.recipe.steps import STEPS
+
     first = recipe.steps[0]
-    return first.kind == "adapt" and not getattr(first.config, "penalty", ())
+    step = STEPS.get(first.kind)  # none for rounds of steps
+    return step is not None and step.trains and step.role == DENSE and not getattr(first.config, "penalty", ())

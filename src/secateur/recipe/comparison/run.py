@@ -129,16 +129,18 @@ class _Folder:
                 "comparison again."
             )
         known = home_of(path, _content(path))
-        for file in _recipes(path):
-            permit_folder(path, load_recipe(file), known, trust=trust)
         home = known or (Path(plan.home) if trust else Path.cwd())
-        return cls(path, plan, home if home.is_dir() else Path.cwd(), trust)
+        home = home if home.is_dir() else Path.cwd()
+        for file in _recipes(path):
+            recipe = load_recipe(file, home=home, trust=trust or known is not None, project=False)
+            permit_folder(path, recipe, known, trust=trust)
+        return cls(path, plan, home, trust)
 
     @property
     def jobs(self) -> dict[str, Job]:
         """Its jobs by name."""
         recipes, runs = self.path / "recipes", self.path / "runs"
-        return {name: Job(name, recipes / f"{name}.yaml", runs / name) for name in self.plan.jobs}
+        return {name: Job(name, recipes / f"{name}.yaml", runs / name, self.home) for name in self.plan.jobs}
 
     def compare(self) -> None:
         """Compares the data set, and what finished steps of all jobs wrote, with what was noted of them.
@@ -151,9 +153,9 @@ class _Folder:
 
         for job in self.jobs.values():
             if (job.folder / "recipe.yaml").exists():
-                RunFolder.open(job.folder).compare_files()
+                RunFolder.open(job.folder, trusted=True).compare_files()
         with contextlib.chdir(self.home):
-            recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml")
+            recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml", trust=True)
             compare_data(self.path, self.plan.data, load_data(recipe))
 
 

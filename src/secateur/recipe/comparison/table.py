@@ -196,12 +196,18 @@ def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing],
     )
 
 
+def _trains_the_pruned(kind: str) -> bool:
+    from secateur.recipe.steps import STEPS
+
+    return kind in STEPS and STEPS[kind].trains and STEPS[kind].role == "pruned"
+
+
 def _story(run: RunResult) -> tuple[Mapping[str, Any] | None, int, int | None]:
     """Quality when the last fine-tuning began, epochs of all training, and bytes of a compressed file."""
     files = sorted((run.folder / "steps").glob("*/result.json"))
     results = {file.parent.name: read_record(file, StepRecord)[1]["result"] for file in files}
     kinds = [name.partition("-")[2] for name in results]
-    last = max((i for i, kind in enumerate(kinds) if kind == "finetune"), default=None)
+    last = max((i for i, kind in enumerate(kinds) if _trains_the_pruned(kind)), default=None)
     scored = [result["evaluations"].get("pruned") for result in list(results.values())[: last or 0]]
     before = next((quality for quality in reversed(scored) if quality), None)
     sizes = [result["summary"].get("compressed_bytes") for result in results.values()]

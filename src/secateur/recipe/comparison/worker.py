@@ -45,7 +45,7 @@ def _work(recipe: str, folder: str, *, trust: bool) -> int:
         if (Path(folder) / "recipe.yaml").exists():
             resume(folder, on_event=tell, progress=False, trust=trust)
         else:
-            run(load_recipe(Path(recipe)), folder, on_event=tell, progress=False, trust=True)
+            run(load_recipe(Path(recipe), trust=True), folder, on_event=tell, progress=False, trust=True)
     except SecateurError as error:
         _say(what="failed", reason=str(error))
         return 2

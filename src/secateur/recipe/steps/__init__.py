@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.recipe.schema import Settings
 from secateur.recipe.steps import (
     layers,
     measuring,
@@ -14,11 +15,12 @@ from secateur.recipe.steps import (
     training,
     zeros,
 )
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed, step, title_of
 
 __all__ = [
     "STEPS",
     "Context",
+    "Settings",
     "State",
     "Step",
     "StepResult",
@@ -31,6 +33,8 @@ __all__ = [
     "scoring",
     "shipping",
     "sparsifying",
+    "step",
+    "title_of",
     "training",
     "zeros",
 ]

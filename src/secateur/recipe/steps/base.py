@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
     from secateur.data import DataSet
 
-__all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed"]
+__all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed",
+           "step", "title_of"]  # fmt: skip
 
 DENSE: str = "dense"
 PRUNED: str = "pruned"
@@ -156,17 +157,37 @@ class Context:
 
 
 class Step(ABC, Generic[ConfigT]):
-    """A kind of step. A new one is a subclass and one line ``STEPS.add("name", MyStep())``.
+    """A kind of step, which says of itself what others have to know. A new one is a subclass below ``@step("name")``.
 
     Attributes:
         summary: One line for people.
         config: Class of its settings.
-        after: Kinds of which one must come earlier in the recipe; empty where the step may come first.
+        role: Role of the network that it makes or changes.
+        title: What that network is called in the report, where the step's role is its own.
+        trains: Whether it trains for as long as the user says: ``--epochs`` speaks to it.
+        changes_network: Whether there is a pruned network once it is done.
+        cuts: What it removes, in words, for instance ``channels``; nothing for most.
+        repairable: Whether what it removes is missed, so that a repair without training has something to do.
+        compared: Whether it is done in a comparison; what only shows or ships a network is not.
     """
 
     summary: ClassVar[str]
     config: type[ConfigT]
-    after: ClassVar[tuple[str, ...]] = ()
+    role: ClassVar[str] = "pruned"
+    title: ClassVar[str] = ""
+    trains: ClassVar[bool] = False
+    changes_network: ClassVar[bool] = False
+    cuts: ClassVar[str] = ""
+    repairable: ClassVar[bool] = False
+    compared: ClassVar[bool] = True
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """Whether ``earlier``, or another step for which this is true, has to come before this one; mostly none."""
+        return False
+
+    def words(self, summary: Mapping[str, Any]) -> str:
+        """What came of it in a few words, for the line that closes it; empty for the quality after it."""
+        return ""
 
     def check(self, config: ConfigT) -> None:
         """Checks that what the step needs is installed: asked when a run begins, not hours later.
@@ -186,6 +207,22 @@ class Step(ABC, Generic[ConfigT]):
 
 STEPS: Registry[Step[Any]] = Registry("step")
 """All kinds of steps by the name that recipes use."""
+
+
+def step(kind: str) -> Callable[[type[Step[Any]]], type[Step[Any]]]:
+    """Registers the class below as the kind of step that recipes call ``kind``."""
+
+    def decorate(cls: type[Step[Any]]) -> type[Step[Any]]:
+        STEPS.add(kind, cls())
+        return cls
+
+    return decorate
+
+
+def title_of(role: str) -> str:
+    """What the network in a role is called in the report: as the step says that makes it."""
+    titles = (STEPS[kind].title for kind in STEPS if STEPS[kind].role == role)
+    return next(filter(None, titles), role.capitalize())
 
 
 def derive_seed(seed: int, purpose: str) -> int:

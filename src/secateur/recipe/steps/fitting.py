@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.recipe.schema import Settings
+from secateur.recipe.schema import Settings, as_list
 from secateur.recipe.steps.base import Context, State, StepResult
-from secateur.recipe.steps.penalties import PenaltySettings, as_list
+from secateur.recipe.steps.penalties import PenaltySettings
 from secateur.recipe.steps.weights import save_weights
 from secateur.sparsity.masks import HoldMasks
 from secateur.sparsity.rewinding import Snapshot

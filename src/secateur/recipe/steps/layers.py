@@ -57,6 +57,7 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     summary = "remove whole residual branches (their skips stay), and verify the cut"
     config = RemoveLayersSettings
+    changes_network, cuts, repairable = True, "layers", True
 
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""

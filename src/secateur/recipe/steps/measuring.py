@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
 from secateur.timing.results import EntrantResult
 from secateur.timing.timings import Timing
@@ -19,12 +19,6 @@ from secateur.timing.timings import Timing
 __all__ = ["Measure", "MeasureSettings"]
 
 SLOWER = 0.95  # what lies nearer to 1 may be chance
-LABELS = {
-    "dense": "Dense, adapted",
-    "control": "Dense, trained on",
-    "pruned": "Pruned",
-    "scratch": "Pruned form, from scratch",
-}
 
 
 class MeasureSettings(Settings):
@@ -67,6 +61,7 @@ class Measure(Step[MeasureSettings]):
 
     summary = "count parameters and MACs, and time the networks in turn"
     config = MeasureSettings
+    compared = False
 
     def check(self, config: MeasureSettings) -> None:
         """Asks for the runtimes before the run begins."""
@@ -76,7 +71,7 @@ class Measure(Step[MeasureSettings]):
     def run(self, context: Context, state: State, config: MeasureSettings) -> tuple[State, StepResult]:
         """Measures every network of the state."""
         networks: list[dict[str, Any]] = [
-            {"label": LABELS[role], "role": role, "measurement": self._numbers(context, role, model)}
+            {"label": title_of(role), "role": role, "measurement": self._numbers(context, role, model)}
             for role, model in state.models.items()
         ]
         # The control has the dense network's form, so timing it would say the same thing twice.

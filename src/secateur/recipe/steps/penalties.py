@@ -13,7 +13,7 @@ from secateur.core.errors import InputError, nearest
 from secateur.recipe.schema import Settings
 from secateur.sparsity import PENALTIES, Penalty
 
-__all__ = ["PenaltySettings", "as_list"]
+__all__ = ["PenaltySettings"]
 
 
 class PenaltySettings(Settings):
@@ -65,8 +65,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise InputError(f"weight should be a number; got {text!r}") from error
-
-
-def as_list(value: Any) -> Any:
-    """One penalty, a list of them or nothing, as a list."""
-    return [] if value is None else value if isinstance(value, list | tuple) else [value]

@@ -189,6 +189,7 @@ class Prune(Step[PruneSettings]):
 
     summary = "remove the units that are worth least, and verify the cut"
     config = PruneSettings
+    changes_network, cuts, repairable = True, "channels", True
 
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,7 +65,10 @@ class Recover(Step[RecoverSettings]):
 
     summary = "repair the pruned network without training: least squares, scales, biases, statistics"
     config = RecoverSettings
-    after: ClassVar[tuple[str, ...]] = ("prune", "select", "remove_layers")
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """What took something away that is missed."""
+        return earlier.repairable
 
     def run(self, context: Context, state: State, config: RecoverSettings) -> tuple[State, StepResult]:
         """Fits the pruned network to the dense one, and scores it; the network before stays as it was."""
@@ -164,6 +167,7 @@ class Select(Step[SelectSettings]):
 
     summary = "remove the units whose loss a refit of the next layers makes good best"
     config = SelectSettings
+    changes_network, cuts, repairable = True, "channels", True
 
     def run(self, context: Context, state: State, config: SelectSettings) -> tuple[State, StepResult]:
         """Chooses on the current network and cuts it."""
@@ -193,6 +197,7 @@ class Purify(Step[PurifySettings]):
 
     summary = "delete channels that are on no path from input to output (after weight pruning)"
     config = PurifySettings
+    changes_network, cuts = True, "unused paths"
 
     def run(self, context: Context, state: State, config: PurifySettings) -> tuple[State, StepResult]:
         """Deletes from the current network; the function stays the same, and that is checked."""

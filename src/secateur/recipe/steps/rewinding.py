@@ -18,8 +18,6 @@ from secateur.sparsity.rewinding import fresh, rewind
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
-CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
-
 
 class RewindSettings(Settings):
     """Settings of rewinding.
@@ -36,7 +34,10 @@ class Rewind(Step[RewindSettings]):
 
     summary = "let the weights that are left return to their early values"
     config = RewindSettings
-    after = CUTS
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """What made a pruned network."""
+        return earlier.changes_network
 
     def run(self, context: Context, state: State, config: RewindSettings) -> tuple[State, StepResult]:
         """Rewinds the pruned network in place; masks go on to hold."""
@@ -94,21 +95,25 @@ class Scratch(Step[ScratchSettings]):
 
     summary = "train the pruned architecture from fresh weights, to compare"
     config = ScratchSettings
-    after = CUTS
+    role, title, compared = "scratch", "Pruned form, from scratch", False
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """What made a pruned network."""
+        return earlier.changes_network
 
     def run(self, context: Context, state: State, config: ScratchSettings) -> tuple[State, StepResult]:
         """Trains the architecture of ``pruned`` as ``scratch``."""
         model = self._fresh(context, state)
         epochs = _epochs(context, state, config)
         settings = config.model_copy(update={"epochs": epochs})
-        result = train(context, model, settings, "scratch", "Pruned form, from scratch", held(state))
-        return state.with_other("scratch", model), result
+        result = train(context, model, settings, self.role, self.title, held(state))
+        return state.with_other(self.role, model), result
 
     def restore(self, context: Context, state: State, config: ScratchSettings) -> State:
         """Loads the trained weights."""
         model = deep_copy(state.cut.model)
         load_weights_into(model, weights_file(context))
-        return state.with_other("scratch", model)
+        return state.with_other(self.role, model)
 
     @staticmethod
     def _fresh(context: Context, state: State) -> nn.Module:

@@ -9,9 +9,6 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 
 __all__ = ["Score", "ScoreSettings"]
 
-WHAT = {"prune": "channels", "sparsify": "weights", "remove_layers": "layers", "remove_zeros": "zeros",
-        "select": "channels", "purify": "unused paths"}  # fmt: skip
-
 
 class ScoreSettings(Settings):
     """Settings of a point.
@@ -57,8 +54,8 @@ def cut_so_far(context: Context) -> str:
     latest: dict[str, Any] = {}
     for step in context.recipe.steps[: int(context.step.partition("-")[0]) - 1]:
         ratio = getattr(step.config, "ratio", None)
-        if step.kind in WHAT:
-            latest[WHAT[step.kind]] = f" −{100 * ratio:.3g} %" if isinstance(ratio, float) else " cut"
+        if what := STEPS[step.kind].cuts:
+            latest[what] = f" −{100 * ratio:.3g} %" if isinstance(ratio, float) else " cut"
     return ", ".join(f"{what}{how}" for what, how in latest.items()) or "dense"
 
 

@@ -48,6 +48,7 @@ class Export(Step[ExportSettings]):
 
     summary = "write the network for its runtime, checked on test images"
     config = ExportSettings
+    compared = False
 
     def check(self, config: ExportSettings) -> None:
         """Asks for the packages of every format, before the run begins."""
@@ -95,6 +96,7 @@ class Report(Step[ReportSettings]):
 
     summary = "write report.html"
     config = ReportSettings
+    compared = False
 
     def run(self, context: Context, state: State, config: ReportSettings) -> tuple[State, StepResult]:
         """Writes ``report.html`` into the run's folder."""

@@ -89,6 +89,7 @@ class Sparsify(Step[SparsifySettings]):
 
     summary = "remove the single weights that are worth least; training holds the masks"
     config = SparsifySettings
+    changes_network, cuts = True, "weights"
 
     def run(self, context: Context, state: State, config: SparsifySettings) -> tuple[State, StepResult]:
         """Makes a sparse copy of the current network and scores it before any training."""
@@ -164,6 +165,7 @@ class LearnCompress(Step[LearnCompressSettings]):
 
     summary = "train towards few weights (learning-compression), and keep only those"
     config = LearnCompressSettings
+    changes_network, cuts = True, "weights"
 
     def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
         """Trains as ``pruned``; masks hold from here on."""
@@ -203,6 +205,7 @@ class Compress(Step[CompressSettings]):
 
     summary = "share weights and write them to an entropy-coded file"
     config = CompressSettings
+    changes_network = True
 
     def run(self, context: Context, state: State, config: CompressSettings) -> tuple[State, StepResult]:
         """Puts the network as the file gives it back in place of the pruned one, and scores it."""

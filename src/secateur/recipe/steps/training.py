@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -64,10 +64,11 @@ class Adapt(Step[TrainSettings]):
 
     summary = "train the dense network on the new data"
     config = TrainSettings
+    role, title, trains = "dense", "Dense, adapted", True
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains ``dense`` in place."""
-        return state, train(context, state.dense, config, "dense", "Dense, adapted")
+        return state, train(context, state.dense, config, self.role, self.title)
 
     def restore(self, context: Context, state: State, config: TrainSettings) -> State:
         """Loads the trained weights."""
@@ -80,18 +81,19 @@ class Control(Step[TrainSettings]):
 
     summary = "train a copy of the dense network on, to compare the pruned one with"
     config = TrainSettings
+    role, title, trains, compared = "control", "Dense, trained on", True, False
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains a copy of ``dense`` as ``control``."""
         model = deep_copy(state.dense)
-        result = train(context, model, config, "control", "Dense, trained on")
-        return state.with_other("control", model), result
+        result = train(context, model, config, self.role, self.title)
+        return state.with_other(self.role, model), result
 
     def restore(self, context: Context, state: State, config: TrainSettings) -> State:
         """Loads the trained weights into a copy of the dense network."""
         model = deep_copy(state.dense)
         load_weights_into(model, weights_file(context))
-        return state.with_other("control", model)
+        return state.with_other(self.role, model)
 
 
 class Finetune(Step[FinetuneSettings]):
@@ -99,7 +101,11 @@ class Finetune(Step[FinetuneSettings]):
 
     summary = "train the pruned network"
     config = FinetuneSettings
-    after = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
+    trains = True
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """What made a pruned network."""
+        return earlier.changes_network
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place."""

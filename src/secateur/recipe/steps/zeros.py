@@ -30,6 +30,7 @@ class RemoveZeros(Step[RemoveZerosSettings]):
 
     summary = "set small weights to zero, and remove what has no effect then"
     config = RemoveZerosSettings
+    changes_network, cuts = True, "zeros"
 
     def run(self, context: Context, state: State, config: RemoveZerosSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is."""
