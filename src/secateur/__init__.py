@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
     from secateur.export import export
-    from secateur.recovery import purify, recover, select
+    from secateur.recovery import purify, recover
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
 
@@ -51,7 +51,6 @@ __all__ = [
     "recover",
     "removable",
     "remove_layers",
-    "select",
     "sparsify",
 ]
 
@@ -80,7 +79,6 @@ _HOME = {
     "recover": "secateur.recovery",
     "removable": "secateur.cut.layers",
     "remove_layers": "secateur.cut.layers",
-    "select": "secateur.recovery",
     "sparsify": "secateur.sparsity.weights",
 }
 _MODULES = {"criteria", "data", "models"}

@@ -73,7 +73,7 @@ def test_amounts_out_of_range_say_what_is_removed_and_what_is_kept() -> None:
     model, x = chain(8)
     with pytest.raises(InputError, match=r"ratio is the share of units to remove.*got 1.5.*kept is said by macs"):
         secateur.prune(model, x, ratio=1.5)
-    with pytest.raises(InputError, match="macs=… is what is kept.*got -1"):
+    with pytest.raises(InputError, match=r"macs=… is what is kept.*got -1"):
         secateur.prune(model, x, macs=-1)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from secateur.timing.layers import operator_times
 from torch import nn
 from torch.fx import Node
 
@@ -19,6 +18,7 @@ from secateur.cost.energy import energy, node_energies
 from secateur.criteria.energy import unit_costs
 from secateur.cut.analysis import analyse
 from secateur.graph.trace import Traced, trace
+from secateur.timing.layers import operator_times
 from zoo import ZOO, settle
 
 MOVED = 200 + 6 + 2

@@ -17,7 +17,7 @@ from secateur.graph.groups import solve
 from secateur.graph.ops import facts
 from secateur.graph.trace import trace
 from secateur.graph.writes import may_alias, written_names
-from secateur.recovery.layout import transposed
+from secateur.criteria.least_squares.layout import transposed
 from secateur.sparsity.group_lasso import FAMILIES
 from zoo import Lambda, settle
 

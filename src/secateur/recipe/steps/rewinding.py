@@ -18,7 +18,7 @@ from secateur.sparsity.rewinding import fresh, rewind
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
-CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
+CUTS = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "purify")
 
 
 class RewindSettings(Settings):

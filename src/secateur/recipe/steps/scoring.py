@@ -10,7 +10,7 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 __all__ = ["Score", "ScoreSettings"]
 
 WHAT = {"prune": "channels", "sparsify": "weights", "remove_layers": "layers", "remove_zeros": "zeros",
-        "select": "channels", "purify": "unused paths"}  # fmt: skip
+        "purify": "unused paths"}  # fmt: skip
 
 
 class ScoreSettings(Settings):

@@ -99,7 +99,7 @@ class Finetune(Step[FinetuneSettings]):
 
     summary = "train the pruned network"
     config = FinetuneSettings
-    after = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "select", "purify")
+    after = ("prune", "sparsify", "lc", "compress", "remove_layers", "remove_zeros", "purify")
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place and writes the run's artifact again."""
