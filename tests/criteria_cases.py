@@ -152,4 +152,6 @@ def by_channel(value: Tensor, units: int) -> Tensor:
 
 def built_in() -> list[str]:
     """Names of Secateur's own criteria; other tests register theirs."""
-    return [name for name in CRITERIA if CRITERIA[name].score.__module__.startswith("secateur.")]
+    return [
+        n for n in CRITERIA if (score := CRITERIA[n].score) is not None and score.__module__.startswith("secateur.")
+    ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
     from secateur.export import export
-    from secateur.recovery import purify, recover, select
+    from secateur.recovery import purify, recover
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
 
@@ -52,7 +52,6 @@ __all__ = [
     "recover",
     "removable",
     "remove_layers",
-    "select",
     "sparsify",
     "use",
 ]
@@ -82,7 +81,6 @@ _HOME = {
     "recover": "secateur.recovery",
     "removable": "secateur.cut.layers",
     "remove_layers": "secateur.cut.layers",
-    "select": "secateur.recovery",
     "sparsify": "secateur.sparsity.weights",
     "use": "secateur.core.plugins",
 }

@@ -106,15 +106,17 @@ def test_shares_of_the_dense_network_count_what_earlier_cuts_took() -> None:
 
 def test_selection_by_reconstruction_takes_them_too() -> None:
     model, x = chain()
-    plan = secateur.select(model, torch.randn(64, 3, 8, 8), target=Target(energy=0.5))
+    x = torch.randn(64, 3, 8, 8)
+    plan = secateur.prune(model, x[:2], criterion="reconstruction", data=x, target=Target(energy=0.5)).plan
     assert energy(secateur.apply(model, plan, x).model, x).total / energy(model, x).total == pytest.approx(
         0.5, rel=0.01
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(0, "what is kept: a share"), (-2, "what is kept: a share"), (float("nan"), "finite")]
-)
+WORDS = "what is kept: a share"
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, WORDS), (-2, WORDS), (float("nan"), "finite")])
 def test_what_is_no_amount_is_refused(value: float, words: str) -> None:
     with pytest.raises(InputError, match=rf"energy=….*{words}"):
         Target(energy=value)

@@ -63,7 +63,6 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
     "removable": (secateur.removable, NETWORK | {"model": Residual}),
     "remove_layers": (secateur.remove_layers, NETWORK | {"model": Residual, "count": lambda: 1}),
-    "select": (recovery.select, {"model": net, "calibration": lambda: X, "ratio": lambda: 0.5}),
     "Pruned.save": (lambda **given: PRUNED.save(**given), {"folder": lambda: "saved"}),
     "Plan": (secateur.Plan, {"keep": dict, "dense_shapes": dict}),
     "Plan.from_dict": (secateur.Plan.from_dict, {"data": lambda: PLAN.to_dict()}),
@@ -112,9 +111,9 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "criteria.needed_data": (criteria.needed_data, {"criterion": lambda: criteria.CRITERIA["l1"]}),
 }  # fmt: skip
 
-SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.select": "select",
-        "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion",
-        "export.export": "export", "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
+SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.compress": "compress",
+        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "export.export": "export",
+        "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
            "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse",

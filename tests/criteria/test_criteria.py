@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.criteria import CRITERIA, GroupView, criterion
+from secateur.criteria.branches import BranchView
 from secateur.cut.analysis import analyse
 from zoo import ZOO, conv, settle
 
@@ -92,6 +93,59 @@ def test_a_users_criterion_in_a_few_lines() -> None:
         model[0][0].weight[:, 0, 0, 0] = torch.tensor([4.0, 1, 3, 2])  # type: ignore[index]
     plan = secateur.prune(model, torch.randn(2, 1, 4, 4), ratio=0.5, criterion=name).plan
     assert plan.keep["0.0.weight"][0] == (0, 2)
+
+
+def test_one_registry_says_what_each_criterion_scores() -> None:
+    kinds = {name: CRITERIA[name].kinds for name in CRITERIA}
+    assert kinds["random"] == ("channels", "weights", "branches")
+    assert kinds["lamp"] == ("channels", "weights")
+    assert kinds["l1"] == kinds["l2"] == kinds["bn_scale"] == ("channels", "branches")
+    assert kinds["magnitude"] == ("weights",)
+    assert kinds["reconstruction"] == ("channels",)
+    assert all(kinds.values())
+
+
+def test_a_criterion_of_another_kind_is_refused_with_those_that_fit() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4)
+    with pytest.raises(UnknownNameError, match=r"no criterion named 'magnitude'.*'magnitude' scores weights\."):
+        secateur.prune(net, x, ratio=0.5, criterion="magnitude")
+    with pytest.raises(UnknownNameError, match=r"no weight criterion named 'bn_scale'.*scores channels and branches\."):
+        secateur.sparsify(net, ratio=0.5, criterion="bn_scale")
+    with pytest.raises(UnknownNameError, match=r"no criterion of residual branches named 'lamp'"):
+        secateur.remove_layers(secateur.models.create("resnet20"), torch.zeros(1, 3, 32, 32), count=1, criterion="lamp")
+
+
+def test_a_users_criterion_scores_weights_and_branches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CRITERIA, "_items", dict(CRITERIA._items))
+
+    @criterion("test_signed", paper="none", kind="weights")
+    def signed(weight: Tensor, generator: torch.Generator) -> Tensor:
+        """The weight itself: the most negative goes first."""
+        return weight
+
+    @criterion("test_signed", paper="none", kind="branches")
+    def last(view: BranchView) -> float:
+        """The largest of the branch's last weights."""
+        return float(view.last_weight.max())
+
+    assert CRITERIA["test_signed"].kinds == ("weights", "branches")
+    assert CRITERIA["test_signed"].summary == "The weight itself: the most negative goes first."
+    net = nn.Sequential(nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight[:] = torch.tensor([[-3.0, 1.0]])
+    assert secateur.sparsify(net, ratio=0.5, criterion="test_signed").masks["0.weight"].tolist() == [[False, True]]
+    deep = secateur.models.create("resnet20").eval()
+    with torch.no_grad():
+        deep.get_submodule("layer1.1.conv2").weight.fill_(-1.0)
+    assert secateur.remove_layers(deep, torch.zeros(1, 3, 32, 32), count=1, criterion="test_signed").plan.removed == (
+        "layer1.1",
+    )
+    with pytest.raises(InputError, match="'test_signed' is registered twice"):
+        criterion("test_signed", paper="none", kind="weights")(signed)
+    with pytest.raises(InputError, match="are of channels"):
+        criterion("test_more", paper="none", kind="weights", absolute=True)
+    with pytest.raises(UnknownNameError, match=r"kind of criteria named 'weight'.*'weights'"):
+        criterion("test_more", paper="none", kind="weight")
 
 
 def test_half_precision_weights_are_scored_in_single() -> None:

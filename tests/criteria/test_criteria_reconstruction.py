@@ -1,8 +1,10 @@
-"""Reconstruction criteria against brute force on real responses, and against scikit-learn's LASSO."""
+"""The criterion reconstruction, which knows of a repair: against brute force, and on networks whose answer is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,169 +13,197 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from criteria_cases import CASES, Case
-from secateur.core.errors import InputError
-from secateur.criteria.reconstruction import greedy_order, lasso_order
-from secateur.criteria.responses import splitter
-from secateur.cut.analysis import analyse
-from zoo import settle
+from latency_cases import arithmetic  # noqa: F401 (a fixture)
+from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError
+from secateur.criteria.least_squares.elimination import Fit, eliminate
 
 
-def parts(case: Case, group: str, images: Tensor) -> dict[str, Tensor]:
-    """By consumer: its response without bias from every channel alone, (everything, channels), by running it."""
-    found = {}
-    for name, given in case.seen(case.consumers[group], images, inputs=True).items():
-        layer, units = case.model.get_submodule(name), case.units[group]
-        columns = []
-        for unit in range(units):
-            alone = torch.zeros_like(given).reshape(len(given), units, -1)
-            alone[:, unit] = given.reshape(len(given), units, -1)[:, unit]
-            bias = layer.bias
-            layer.bias = None
-            with torch.no_grad():
-                columns.append(layer(alone.reshape(given.shape)).flatten().double())
-            layer.bias = bias
-        found[name] = torch.stack(columns, 1)
-    return found
+def choose(net: nn.Module, x: Any, **options: Any) -> secateur.Plan:
+    """The plan of a cut by reconstruction error."""
+    return secateur.prune(net, x[:2], criterion="reconstruction", data=x, **options).plan
 
 
-# Maps of at most 10 positions and layers of at most 8 outputs are seen whole; larger ones are sampled.
-SMALL: dict[str, Callable[[], Case]] = {
-    "one consumer, flattened": lambda: Case(
-        nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Conv2d(7, 6, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5)),
-        (3, 5, 5), relus={}, consumers={"0": ["2"], "2": ["5"]}, units={"0": 7, "2": 6},
-    ),
-    "residual": CASES["residual"],
-    "depthwise": CASES["depthwise"],
-}  # fmt: skip
+def problem(units: int = 5, block: int = 3, outputs: int = 4) -> tuple[Tensor, Tensor]:
+    """Correlated columns with a row of ones, and targets."""
+    torch.manual_seed(0)
+    x = torch.randn(400, units * block).double()
+    x[:, block : 2 * block] += x[:, :block]
+    y = x @ torch.randn(units * block, outputs).double() + 0.1 * torch.randn(400, outputs)
+    return torch.cat([x, torch.ones(400, 1).double()], 1), y
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_thinet_removes_what_adds_least_to_the_error(name: str) -> None:
-    case = SMALL[name]()
-    images = case.images()
-    scores = case.scores("thinet", images)
-    for group in case.consumers:
-        rows = [z / z.square().sum().sqrt() for z in parts(case, group, images).values()]
-        gone: list[int] = []
-        while len(gone) < case.units[group]:
-            errors = {
-                c: sum(float(z[:, [*gone, c]].sum(1).square().sum()) for z in rows)
-                for c in range(case.units[group])
-                if c not in gone
-            }
-            gone.append(min(errors, key=errors.__getitem__))
-        assert scores[group].argsort().tolist() == gone
-        assert float(scores[group].max()) == 1.0
+def fit_of(x: Tensor, y: Tensor, units: int, block: int) -> Fit:
+    columns = [(u, torch.arange(u * block, (u + 1) * block)) for u in range(units)]
+    return Fit.of(x.T @ x, x.T @ y, columns, 1.0)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_lasso_drops_channels_as_scikit_learn_does(name: str) -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    case = SMALL[name]()
-    images = case.images()
-    scores = case.scores("lasso", images)
-    for group in case.consumers:
-        z = torch.cat([z / z.square().sum().sqrt() for z in parts(case, group, images).values()]).numpy()
-        y, units = z.sum(1), case.units[group]
-        alive_at = {}
-        for alpha in np.geomspace(1e-4, 1, 400) * np.abs(z.T @ y).max() / len(y):
-            fitted = linear_model.Lasso(alpha=alpha, fit_intercept=False, max_iter=100_000, tol=1e-12).fit(z, y)
-            alive_at[int(np.count_nonzero(fitted.coef_))] = {*np.flatnonzero(fitted.coef_).tolist()}
-        checked = 0
-        for count, alive in alive_at.items():
-            if 0 < count < units:
-                assert {*scores[group].topk(count).indices.tolist()} == alive
-                checked += 1
-        assert checked >= units // 2
+def residual(x: Tensor, y: Tensor, gone: list[int], block: int) -> float:
+    left = [c for c in range(x.shape[1]) if c // block not in gone]
+    solution = np.linalg.lstsq(x[:, left].numpy(), y.numpy(), rcond=None)[0]
+    return float(np.square(y.numpy() - x[:, left].numpy() @ solution).sum())
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_path_is_that_of_least_angle_regression(seed: int) -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    rng = np.random.default_rng(seed)
-    z = np.maximum(rng.normal(size=(80, 25)) @ (np.eye(25) + 0.4 * rng.normal(size=(25, 25))), 0)
-    _, _, coefficients = linear_model.lars_path_gram(z.T @ z.sum(1), z.T @ z, n_samples=80, method="lasso")
-    entered = (np.abs(coefficients) > 1e-12).argmax(1)  # the step at which a channel first takes part
-    assert lasso_order(z.T @ z) == np.argsort(-entered, kind="stable").tolist()
+def test_rises_are_those_of_refitting_from_scratch() -> None:
+    x, y = problem()
+    fit, gone = fit_of(x, y, 5, 3), []
+    for _ in range(4):
+        base = residual(x, y, gone, 3)
+        want = [residual(x, y, [*gone, u], 3) - base for u in fit.units]
+        assert np.allclose(fit.rises(), want, rtol=5e-3), "the closed form of OBS, also after removals"
+        gone.append(fit.units[0])
+        fit.remove(gone[-1])
 
 
-def test_channels_that_others_stand_for_go_first() -> None:
-    z = np.random.default_rng(0).normal(size=(40, 6))
-    z[:, 2] = 0.5 * z[:, 4]
-    z[:, 1] = 0.0
-    assert lasso_order(z.T @ z)[:2] == [1, 2]
+def test_elimination_is_greedy_refitting() -> None:
+    x, y = problem()
+    order, errors = eliminate([fit_of(x, y, 5, 3)], 5)
+    gone: list[int] = []
+    for unit, rise in zip(order, errors, strict=True):
+        trials = {u: residual(x, y, [*gone, u], 3) for u in range(5) if u not in gone}
+        assert unit == min(trials, key=lambda u: trials[u])
+        assert rise == pytest.approx(trials[unit] - residual(x, y, gone, 3), rel=5e-3)
+        gone.append(unit)
 
 
-def test_a_channel_that_says_nothing_goes_first() -> None:
-    gram = np.diag([3.0, 0.0, 1.0])
-    assert greedy_order(gram)[0] == lasso_order(gram)[0] == 1
-
-
-LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
-    "padded": (nn.Conv2d(4, 6, 3, padding=1), (4, 5, 6)),
-    "strided and dilated": (nn.Conv2d(4, 6, 3, stride=2, dilation=2, padding=(2, 1)), (4, 9, 8)),
-    "grouped": (nn.Conv2d(4, 6, 3, groups=2), (4, 5, 5)),
-    "same": (nn.Conv2d(4, 6, 4, padding="same"), (4, 5, 5)),
-    "valid": (nn.Conv2d(4, 6, 2, padding="valid"), (4, 3, 3)),
-    "one dimension": (nn.Conv1d(4, 6, 3, stride=2, padding=1), (4, 9)),
-    "three dimensions": (nn.Conv3d(4, 6, 2, padding=(0, 1, 0)), (4, 3, 3, 3)),
-    "linear": (nn.Linear(4, 6), (4,)),
-    "tokens": (nn.Linear(4, 6), (3, 4)),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_parts_add_up_to_the_response(name: str) -> None:
-    layer, shape = LAYERS[name]
-    traced = analyse(layer, torch.randn(2, *shape)).groups.flow
-    node = next(n for n in traced.macs)
-    split = splitter(traced, node)
-    assert split is not None
-    x = torch.randn(3, *shape)
-    channel = x.ndim - 1 if isinstance(layer, nn.Linear) else 1
+def test_a_channel_that_others_can_replace_goes_first_whatever_its_size() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)).eval()
     with torch.no_grad():
-        bias = torch.zeros(6) if layer.bias is None else layer.bias  # type: ignore[union-attr]
-        response = layer(x).movedim(channel, -1).reshape(-1, 6) - bias
-        rows = split.rows(x, np.random.default_rng(0), 10**6, 10**6)
-        assert rows.shape == (response.numel(), 4)
-        torch.testing.assert_close(rows.sum(1).view_as(response), response, rtol=1e-4, atol=1e-5)
-        alone = x * (torch.arange(4) == 2).float().view([-1 if d == channel else 1 for d in range(x.ndim)])
-        only = layer(alone).movedim(channel, -1).reshape(-1, 6) - bias
-        torch.testing.assert_close(rows[:, 2].reshape(only.shape), only, rtol=1e-4, atol=1e-5)
+        net[0].weight[3] = 5 * net[0].weight[:3].sum(0)
+        net[0].bias[3] = 5 * net[0].bias[:3].sum()
+    plan = choose(net, torch.randn(256, 6), ratio=0.125)
+    (gone,) = set(range(8)) - set(plan.keep["0.weight"][0])
+    assert gone in (0, 1, 2, 3), "one of the four that depend on each other"
+    assert 3 in secateur.prune(net, torch.randn(2, 6), ratio=0.125).plan.keep["0.weight"][0], "its norm is the largest"
 
 
-def test_samples_are_fixed_in_number_and_follow_the_seed() -> None:
-    layer = nn.Conv2d(4, 20, 3, padding=1)
-    traced = analyse(layer, torch.randn(2, 4, 8, 8)).groups.flow
-    split = splitter(traced, next(iter(traced.macs)))
-    assert split is not None
-    x = torch.randn(6, 4, 8, 8)
-    whole, again, other = (split.rows(x, np.random.default_rng(s), 10, 8) for s in (1, 1, 2))
-    assert whole.shape == (6 * 10 * 8, 4)
-    assert torch.equal(whole, again)
-    assert not torch.equal(whole, other)
-    sampler = np.random.default_rng(1)
-    assert torch.equal(whole, torch.cat([split.rows(part, sampler, 10, 8) for part in x.split(2)]))
+class Two(nn.Module):
+    """Two blocks; the second one's inner channels hardly matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1))
+                          for _ in range(2))  # fmt: skip
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.a(x)
+        x = x + 0.01 * self.b(x)
+        return self.head(torch.relu(x).mean((2, 3)))
 
 
-@pytest.mark.parametrize("criterion", ["thinet", "lasso"])
-def test_groups_without_a_consumer_that_can_be_split_stay_whole(criterion: str) -> None:
-    model = settle(nn.Sequential(nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(6, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)))
-    images = torch.randn(8, 3, 4, 4)
-    pruned = secateur.prune(model, images[:2], ratio=0.5, criterion=criterion, data=images)
-    assert [c.kept for c in pruned.groups] == [6, 2]
-    assert any("'0' enter no convolution or linear layer" in note for note in pruned.notes)
-    with pytest.raises(InputError, match=f"'{criterion}' has nothing to score"):
-        secateur.prune(model[:2], images[:2], ratio=0.5, criterion=criterion, data=images)  # type: ignore[index]
+def test_layers_get_what_the_output_needs() -> None:
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(128, 4, 8, 8)
+    plan = choose(net, x, target=secateur.Target(macs=87_564), only=["a.0", "b.0"])
+    left = {n: len(plan.keep.get(f"{n}.0.weight", {}).get(0, range(16))) for n in ("a", "b")}
+    assert left["a"] >= 14
+    assert left["b"] <= 5
+    pruned = secateur.apply(net, plan, x[:2])
+    assert pruned.after.macs == 87_564
+    even = choose(net, x, ratio=0.5, scope="local", only=["a.0", "b.0"])
+    assert [len(even.keep[f"{n}.0.weight"][0]) for n in ("a", "b")] == [8, 8]
 
 
-def test_greedy_selection_beats_magnitude_on_its_own_objective() -> None:
-    case: Any = SMALL["one consumer, flattened"]()
-    images = case.images(40)
-    z = parts(case, "0", images)["2"]
-    errors = {}
-    for criterion in ("thinet", "l1"):
-        gone = case.scores(criterion, images)["0"].argsort()[:3]
-        errors[criterion] = float(z[:, gone].sum(1).square().sum())
-    assert errors["thinet"] <= errors["l1"]
+def test_a_chosen_and_repaired_cut_is_better_than_a_repaired_one() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)).eval()
+    x = torch.randn(128, 3, 10, 10)
+    cuts = [
+        secateur.prune(net, x[:2], ratio=0.5),
+        secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction", data=x),
+    ]
+    fresh = torch.randn(64, 3, 10, 10)
+    one, two = (
+        float((secateur.recover(c, x, dense=net).model(fresh) - net(fresh)).detach().square().mean()) for c in cuts
+    )
+    assert two < 0.8 * one
+
+
+def test_widths_are_multiples_and_groups_keep_what_they_have_to() -> None:
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    plan = choose(net, x, ratio=0.5, round_to=4, min_units=4, only=["a.0", "b.0"])
+    widths = [len(plan.keep.get(f"{n}.0.weight", {}).get(0, range(16))) for n in ("a", "b")]
+    assert all(w % 4 == 0 and w >= 4 for w in widths)
+    assert sum(widths) == 16
+
+
+def test_the_same_data_gives_the_same_plan() -> None:
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    plans = [choose(net, x, ratio=0.4, seed=3).to_json() for _ in range(2)]
+    assert plans[0] == plans[1]
+
+
+def test_a_latency_is_met_by_what_the_output_feels_least(arithmetic: Callable[..., str]) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(128, 4, 8, 8)
+    target = secateur.Target(latency=0.6, runtime=arithmetic())
+    plan = choose(net, x, target=target, only=["a.0", "b.0"])
+    found = plan.provenance["latency"]
+    assert found["reached"] == pytest.approx(0.6, rel=0.05)
+    assert (plan.provenance["round_to"], plan.provenance["scope"]) == (2, None)
+    pruned = secateur.apply(net, plan, x[:2])
+    assert "where 60.0% was asked for" in pruned.notes[0]
+    assert pruned.after.macs / pruned.before.macs == pytest.approx(found["reached"], rel=1e-3)
+    left = [len(plan.keep.get(f"{n}.0.weight", {}).get(0, range(16))) for n in ("a", "b")]
+    assert left[0] >= 14
+    assert left[1] <= 6
+    even = choose(net, x, target=target, only=["a.0", "b.0"], scope="local")
+    assert even.provenance["latency"]["score_kept"] < found["score_kept"]
+    again = secateur.Plan.from_json(plan.to_json())
+    assert again.provenance["latency"] == found
+    for damaged in ({}, [1], {**found, "reached": "half"}, {**found, "wanted": 0}):
+        bad = replace(again, provenance={**again.provenance, "latency": damaged})
+        with pytest.raises(PlanError, match="record of a latency is damaged"):
+            secateur.apply(net, bad, x[:2])
+
+
+def test_a_latency_out_of_reach_is_refused(arithmetic: Callable[..., str]) -> None:  # noqa: F811
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    with pytest.raises(BudgetError, match="the narrowest network takes"):
+        choose(net, x, target=secateur.Target(latency=0.01, runtime=arithmetic()))
+    with pytest.raises(UnknownNameError, match="Did you mean 'onnxruntime'"):
+        choose(net, x, target=secateur.Target(latency=0.5, runtime="onnxrunt"))
+
+
+def test_bad_settings_are_refused() -> None:
+    net, x = Two().eval(), torch.randn(8, 4, 8, 8)
+    with pytest.raises(InputError, match="Give one aim"):
+        choose(net, x)
+    with pytest.raises(InputError, match=r"\[0, 1\)"):
+        choose(net, x, ratio=1.5)
+    with pytest.raises(BudgetError, match="no free group"):
+        choose(nn.Sequential(nn.Linear(4, 4)), torch.randn(8, 4), ratio=0.5)
+
+
+def test_pooling_of_falling_costs_keeps_the_sum() -> None:
+    from secateur.criteria.reconstruction import _rising
+
+    values = np.random.default_rng(0).random(50)
+    pooled = _rising(values)
+    assert all(a <= b for a, b in pairwise(pooled))
+    assert pooled.sum() == pytest.approx(values.sum())
+
+
+def test_a_plan_by_reconstruction_says_how_it_was_made() -> None:
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    found = choose(net, x, macs=0.5, only=["a.0", "b.0"]).provenance
+    assert {k: found[k] for k in ("criterion", "scope", "target", "ratio", "of")} == {
+        "criterion": "reconstruction", "scope": "global", "target": {"macs": 0.5}, "ratio": None, "of": "current",
+    }  # fmt: skip
+
+
+def test_it_is_a_criterion_like_any_other() -> None:
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(64, 4, 8, 8)
+    pruned = secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction", data=iter(x.split(16)), groups=["a.0"])
+    assert {c.group.name: c.kept for c in pruned.groups if c.kept < len(c.group)} == {"a.0": 8}
+    assert pruned.verification is not None
+    assert pruned.verification.max_relative_error < 1e-9
+    with pytest.raises(InputError, match="'reconstruction' needs calibration data"):
+        secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction")
+    by_layer = choose(net, x, ratio={"a.0": 0.25, "b.0": 0.5})
+    assert [len(by_layer.keep[f"{n}.0.weight"][0]) for n in ("a", "b")] == [12, 8]

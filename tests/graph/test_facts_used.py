@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 import secateur
 from secateur.budget.latency.predict import _works
+from secateur.criteria.least_squares.layout import transposed
 from secateur.criteria.places import activations, zero_makers
 from secateur.graph.flow import flow
 from secateur.graph.groups import solve
 from secateur.graph.ops import facts
 from secateur.graph.trace import trace
 from secateur.graph.writes import may_alias, written_names
-from secateur.recovery.layout import transposed
 from secateur.sparsity.group_lasso import FAMILIES
 from zoo import Lambda, settle
 

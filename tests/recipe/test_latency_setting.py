@@ -34,8 +34,8 @@ def test_a_latency_is_a_setting_of_prune(tmp_path: Path) -> None:
     assert load_recipe(again).steps[0].config == entry.config
 
 
-def test_a_latency_is_a_setting_of_select(tmp_path: Path) -> None:
-    (entry,) = recipe(tmp_path, "select: {latency_ms: 2, runtime: openvino, batch: 4}").steps
+def test_a_latency_goes_with_reconstruction_too(tmp_path: Path) -> None:
+    (entry,) = recipe(tmp_path, "prune: {criterion: reconstruction, latency_ms: 2, runtime: openvino, batch: 4}").steps
     assert target_of(entry.config) == Target(latency_ms=2, runtime="openvino", batch=4)
     assert str(entry.config) == "down to 2 ms in openvino, those first that the layers behind can best make good"
 
@@ -56,9 +56,6 @@ def test_other_targets_stay_local_and_of_any_width(tmp_path: Path) -> None:
         ("prune: {ratio: 0.5, latency: 0.5, runtime: onnxruntime}", "ratio and latency"),
         ("prune: {latency: 0.5, runtime: onnxruntime, threads: 0}", "greater than or equal to 1"),
         ("prune: {ratio: 0.5, round_to: automatic}", "round_to"),
-        ("select: {latency: 0.5}", "wants a runtime"),
-        ("select: {latency: 0.5, runtime: openvin}", "Did you mean 'openvino'"),
-        ("select: {latency: 0.5, macs: 0.5, runtime: openvino}", "macs and latency"),
     ],
 )
 def test_what_a_recipe_may_not_say(tmp_path: Path, step: str, words: str) -> None:

@@ -25,12 +25,12 @@ def recipe(folder: Path, *steps: Any) -> Recipe:
     return load_recipe(path)
 
 
-def test_select_and_recover_reach_the_target_and_are_restored(tmp_path: Path) -> None:
+def test_a_cut_by_reconstruction_and_recover_reach_the_target_and_are_restored(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     made = recipe(
         tmp_path,
         {"adapt": {"epochs": 1}},
-        {"select": {"macs": 0.5, "images": 64, "mirror": True}},
+        {"prune": {"criterion": "reconstruction", "macs": 0.5, "calibration": 64, "mirror": True}},
         {"recover": {"images": 64}},
     )
     result = run(made, tmp_path / "run", progress=False)
@@ -72,9 +72,8 @@ def reopen_result(folder: Path, step: str) -> dict[str, Any]:
     ("steps", "words"),
     [
         ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "least_square"}}], "Did you mean 'least_squares'"),
-        (["recover"], "recover needs a prune or remove_layers or select"),
-        ([{"select": {}}], "give one of ratio, params, macs, energy, size, latency, latency_ms; got none"),
-        ([{"select": {"ratio": 0.5, "macs": 0.5}}], "got ratio and macs"),
+        (["recover"], "recover needs a prune or remove_layers"),
+        ([{"prune": {"criterion": "magnitude", "ratio": 0.5}}], "'magnitude' scores weights"),
         ([{"prune": {"ratio": 0.5}}, {"recover": {"images": -1}}], "greater than or equal to 0"),
     ],
 )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError, UnknownNameError, WeightsError
+from secateur.criteria.weights import lamp
 from secateur.models import create
 from secateur.sparsity import masks_of, sparsify
-from secateur.sparsity.scores import lamp
 
 
 def net(seed: int = 0) -> nn.Sequential:

@@ -56,8 +56,8 @@ class Aim:
             a layer counts; layers that none fits stay as they are.
         target: What is to be **kept** of parameters, MACs, energy, bytes or measured time.
         of: What the shares are of: the network as it is (``current``), or before its first cut (``dense``).
-        scope: ``local``, ``global`` or ``block``; ``None`` for ``local``, and with a latency for the widths that
-            keep the most score.
+        scope: ``local``, ``global`` or ``block``; ``None`` for what the criterion says (mostly ``local``), and with a
+            latency for the widths that keep the most score.
         round_to: Widths that are left are multiples of this; see :func:`~secateur.budget.step_of`.
         min_units: Units that every group keeps at least.
     """
@@ -136,10 +136,12 @@ class Aim:
             met = to_latency(costs, scores, wanted, rules=rules, dense=dense, cut=cut)
             return Choice(met.keep, met.notes, {LATENCY: met.record})
         goal = None if self.target is None else of_dense(self.target, earlier)
-        ratio, notes = (
-            _by_group(self.ratio, costs.groups, scores) if isinstance(self.ratio, Mapping) else (self.ratio, ())
-        )
-        scope = self.scope or "local"
+        ratio: float | Mapping[int, float] | None
+        notes: tuple[str, ...] = ()
+        if isinstance(self.ratio, Mapping):
+            scope, (ratio, notes) = "local", _by_group(self.ratio, costs.groups, scores)
+        else:
+            scope, ratio = self.scope or scores.scope, self.ratio
         keep = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
                       min_units=self.min_units, gone=gone_before(earlier, costs.groups.items),
                       absolute=scores.absolute)  # fmt: skip

@@ -81,6 +81,12 @@ class Registry(Generic[T]):
         self._items[name], self._origins[name] = item, here
         return item
 
+    def replace(self, name: str, item: T) -> None:
+        """Puts ``item`` in the place of what is registered under ``name``."""
+        if name not in self._items:
+            raise UnknownNameError(self.kind, name, self._items)
+        self._items[name] = item
+
     def register(self, *names: str) -> Callable[[T], T]:
         """Decorator form of :meth:`add`, for one or several names."""
 

@@ -1,6 +1,6 @@
-"""Criteria: one score per unit, higher = keep."""
+"""Criteria: one score per channel, weight or branch, higher = keep."""
 
-from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, criterion
+from secateur.criteria.base import CRITERIA, KINDS, Criterion, GroupView, NotApplicable, criterion, of_kind
 
 from secateur.criteria import (  # isort: skip
     activation,
@@ -8,25 +8,32 @@ from secateur.criteria import (  # isort: skip
     gradient,
     magnitude,
     reconstruction,
+    responses,
     scale,
     similarity,
 )
+from secateur.criteria import branches, weights  # isort: skip  # further kinds of what is registered above
 
 from secateur.criteria.statistics import NEEDS, needed_data  # isort: skip
 
 __all__ = [
     "CRITERIA",
+    "KINDS",
     "NEEDS",
     "Criterion",
     "GroupView",
     "NotApplicable",
     "activation",
+    "branches",
     "criterion",
     "energy",
     "gradient",
     "magnitude",
     "needed_data",
+    "of_kind",
     "reconstruction",
+    "responses",
     "scale",
     "similarity",
+    "weights",
 ]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from secateur.core import arguments
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.registry import Registry
 from secateur.core.types import Member
 from secateur.graph.groups import Group, Groups
 from secateur.graph.labels import Vector
 from secateur.graph.scales import scale_names
 
-__all__ = ["CRITERIA", "Criterion", "GroupView", "NotApplicable", "criterion"]
+__all__ = ["CRITERIA", "KINDS", "Criterion", "GroupView", "NotApplicable", "criterion", "of_kind"]
 
 
 class NotApplicable(InputError):
@@ -144,52 +144,132 @@ class GroupView:
 
 
 Score = Callable[[GroupView], Tensor]
+"""Of channels: from a group's view to one score per unit, shape (n,)."""
+
+WeightScore = Callable[[Tensor, torch.Generator], Tensor]
+"""Of single weights: from the weights of one layer and a source of randomness to scores of the same shape."""
+
+BranchScore = Callable[[Any], Tensor | float]
+"""Of residual branches: from a branch's view (:class:`~secateur.criteria.branches.BranchView`) to one number."""
+
+KINDS = {"channels": "criterion", "weights": "weight criterion", "branches": "criterion of residual branches"}
+"""What criteria score, and what messages call a criterion of that kind."""
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A registered criterion.
+    """A registered criterion: one name, one idea, for one or several kinds of what can go.
 
     Attributes:
         name: What recipes and the command line call it.
-        score: Function of the group's view; returns one score per unit, shape (n,), higher = keep.
+        score: Scores channels; returns one score per unit of a group, shape (n,), higher = keep.
         summary: One line for ``secateur criteria``.
         paper: Where it comes from.
-        needs: What has to be collected for it, see `secateur.criteria.statistics.NEEDS`.
+        needs: What has to be collected to score channels, see `secateur.criteria.statistics.NEEDS`.
         absolute: Whether scores of different groups compare as they are; otherwise each group's are divided by
             their mean before groups are compared (scopes ``global`` and ``block``).
+        additive: See :class:`~secateur.criteria.scoring.Scores`.
+        scope: The scope of a cut that asks for none.
+        weights: Scores single weights, higher = keep.
+        branches: Scores residual branches, higher = keep.
     """
 
     name: str
-    score: Score
+    score: Score | None
     summary: str
     paper: str
     needs: tuple[str, ...] = ()
     absolute: bool = False
+    additive: bool = False
+    scope: str = "local"
+    weights: WeightScore | None = None
+    branches: BranchScore | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it scores: some of :data:`KINDS`."""
+        scores = {"channels": self.score, "weights": self.weights, "branches": self.branches}
+        return tuple(kind for kind in KINDS if scores[kind] is not None)
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
 
 
+def of_kind(name: str, kind: str) -> Criterion:
+    """The criterion called ``name``, which scores ``kind``.
+
+    Raises:
+        UnknownNameError: There is none of that name, or it scores other things.
+
+    >>> of_kind("magnitude", "channels")
+    Traceback (most recent call last):
+    secateur.core.errors.UnknownNameError: There is no criterion named 'magnitude'. ... 'magnitude' scores weights.
+    """
+    offered = [other for other in CRITERIA if kind in CRITERIA[other].kinds]
+    if name not in offered:
+        hint = f"{name!r} scores {' and '.join(CRITERIA[name].kinds)}." if name in CRITERIA else ""
+        raise UnknownNameError(KINDS[kind], name, offered, hint)
+    return CRITERIA[name]
+
+
 @arguments.checked
 def criterion(
-    name: str, *, paper: str, needs: tuple[str, ...] = (), absolute: bool = False
-) -> Callable[[Score], Score]:
+    name: str,
+    *,
+    paper: str,
+    kind: str = "channels",
+    needs: tuple[str, ...] = (),
+    absolute: bool = False,
+    additive: bool = False,
+    scope: str = "local",
+) -> Callable[[F], F]:
     """Registers a function as a criterion; its docstring's first line is the summary.
+
+    The same name may be given once for each kind: the criterion then is one entry that scores all of them.
 
     Args:
         name: What recipes and the command line call it.
         paper: Where it comes from.
-        needs: What has to be collected for it in one pass over calibration data; the function finds it with
-            :meth:`GroupView.statistic`.
-        absolute: Whether scores of different groups compare as they are.
-    """
+        kind: What the function scores. ``channels``: a function of a :class:`GroupView` that gives one score per
+            unit, for :func:`secateur.prune`. ``weights``: of a layer's weights and a generator of random numbers,
+            scores of the same shape, for :func:`secateur.sparsify`. ``branches``: of a
+            :class:`~secateur.criteria.branches.BranchView`, one number, for :func:`secateur.remove_layers`.
+            Higher = keep.
+        needs: What has to be collected for it in one pass over calibration data (channels only); the function finds
+            it with :meth:`GroupView.statistic`.
+        absolute: Whether scores of different groups compare as they are (channels only).
+        additive: Whether what a group loses is the sum of the scores that go (channels only).
+        scope: The scope of a cut that asks for none (channels only).
 
-    def decorate(score: Score) -> Score:
+    Raises:
+        InputError: The name is taken for this kind.
+        UnknownNameError: There is no such kind.
+
+    >>> @criterion("doctest_largest", paper="none", kind="weights")
+    ... def largest(weight, generator):
+    ...     '''Size of the weight.'''
+    ...     return weight.abs()
+    >>> CRITERIA["doctest_largest"].kinds
+    ('weights',)
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("kind of criteria", kind, KINDS, argument="kind")
+    if kind != "channels" and (needs or absolute or additive or scope != "local"):
+        raise InputError(f"needs, absolute, additive and scope are of channels; got one of them with kind={kind!r}.")
+    field_of = {"channels": "score", "weights": "weights", "branches": "branches"}[kind]
+
+    def decorate(score: F) -> F:
         if not callable(score):
             raise InputError(f"@criterion({name!r}, …) goes above a function of a group's view; got {score!r}.")
         summary = next(iter((score.__doc__ or "").strip().splitlines()), "")
-        CRITERIA.add(name, Criterion(name, score, summary, paper, needs, absolute))
+        known = CRITERIA.get(name)
+        if known is None or kind in known.kinds:
+            known = CRITERIA.add(name, Criterion(name, None, summary, paper))
+        if kind == "channels":
+            known = replace(known, needs=needs, absolute=absolute, additive=additive, scope=scope)
+        CRITERIA.replace(name, replace(known, **{field_of: score}))  # type: ignore[arg-type]
         return score
 
     return decorate

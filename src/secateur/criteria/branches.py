@@ -1,65 +1,108 @@
-"""Scores of whole residual branches, higher = keep."""
+"""Criteria of whole residual branches: one score each, higher = keep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.criteria.base import CRITERIA, KINDS, criterion
 from secateur.graph.branches import Branch
 from secateur.graph.groups import Groups
 from secateur.graph.scales import batch_norms, scale_names
 
-__all__ = ["BRANCH_CRITERIA", "ranked"]
+__all__ = ["AUTO", "BranchView", "ranked"]
 
-BRANCH_CRITERIA = {
-    "bn_scale": "mean |γ| of the branch's last batch normalisation (Liu et al. 2017, arXiv:1708.06519, per block)",
-    "l1": "mean |w| of the branch's last layer (Li et al. 2017, arXiv:1608.08710, per block)",
-    "l2": "root mean square of the branch's last layer's weights",
-    "random": "uniform noise, the control",
-}
-"""Name → what it is."""
+AUTO = "auto"
+"""``bn_scale`` where every branch has a batch normalisation, else ``l1``."""
+
+
+@dataclass(frozen=True)
+class BranchView:
+    """A branch with the numbers behind it.
+
+    Attributes:
+        branch: The branch.
+        groups: All groups of the network.
+        generator: Source of randomness for criteria that need one.
+    """
+
+    branch: Branch
+    groups: Groups
+    generator: torch.Generator
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters of the network by name."""
+        named = self.groups.flow.traced.module.named_parameters(remove_duplicate=False)
+        return {name: value.detach() for name, value in named}
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the branch's last layer, float64."""
+        last = next(p for p in reversed(self.branch.parameters) if p in self.tensors and self.tensors[p].ndim > 1)
+        return self.tensors[last].double()
+
+    @property
+    def last_scale(self) -> Tensor | None:
+        """γ of the branch's last batch normalisation (the one that ends it, mostly), float64; ``None`` without one."""
+        name = next(iter(scale_names(batch_norms(self.branch.nodes)[-1:])), None)
+        return None if name is None else self.tensors[name].double()
+
+
+@criterion("bn_scale", kind="branches", paper="Liu et al. 2017, arXiv:1708.06519, per block")
+def bn_scale(view: BranchView) -> Tensor:
+    """Mean |γ| of the branch's last batch normalisation: Σ|γ_c| / C over its C channels.
+
+    Raises:
+        InputError: The branch has no batch normalisation.
+    """
+    if view.last_scale is None:
+        raise InputError(
+            f"The criterion bn_scale needs batch normalisation, and the branch {view.branch.name!r} has none: use l1 "
+            "or l2."
+        )
+    return view.last_scale.abs().mean()
+
+
+@criterion("l1", kind="branches", paper="Li et al. 2017, arXiv:1608.08710, per block")
+def l1(view: BranchView) -> Tensor:
+    """Mean |w| of the branch's last layer: Σ|w| / n over its n weights."""
+    return view.last_weight.abs().mean()
+
+
+@criterion("l2", kind="branches", paper="Li et al. 2017, arXiv:1608.08710, per block")
+def l2(view: BranchView) -> Tensor:
+    """Root mean square of the branch's last layer's weights: √(Σw² / n)."""
+    return view.last_weight.square().mean().sqrt()
+
+
+@criterion("random", kind="branches", paper="the control")
+def random(view: BranchView) -> Tensor:
+    """Uniform noise, the control."""
+    return torch.rand((), generator=view.generator)
 
 
 def ranked(groups: Groups, branches: Sequence[Branch], criterion: str, seed: int) -> list[tuple[str, float]]:
     """Names and scores of ``branches``, lowest (what may go first) first; ties in the order of execution.
 
-    Formula: bn_scale Σ|γ_c| / C over the C channels of the batch normalisation that ends the branch (in
-    pre-activation blocks the last one inside it); l1 Σ|w| / n and l2 √(Σw² / n) over the n weights of its last layer.
-    The means make branches of different widths comparable.
+    The means that the built-in criteria take make branches of different widths comparable.
 
     Raises:
         UnknownNameError: No such criterion.
-        InputError: ``bn_scale`` on a branch without batch normalisation.
+        InputError: The criterion cannot score a branch.
     """
-    if criterion not in ("auto", *BRANCH_CRITERIA):
-        raise UnknownNameError("criterion of residual branches", criterion, ("auto", *BRANCH_CRITERIA))
-    scales = {b.name: _last_scale(b) for b in branches}
-    if criterion == "auto":
-        criterion = "bn_scale" if all(scales.values()) else "l1"
-    tensors: dict[str, Any] = dict(groups.flow.traced.module.named_parameters(remove_duplicate=False))
-    if criterion == "random":
-        noise = torch.rand(len(branches), generator=torch.Generator().manual_seed(seed)).tolist()
-        scores = [(b.name, float(n)) for b, n in zip(branches, noise, strict=True)]
-    else:
-        scores = [(b.name, _score(criterion, b, scales[b.name], tensors)) for b in branches]
-    return sorted(scores, key=lambda pair: pair[1])
-
-
-def _score(criterion: str, branch: Branch, scale: str | None, tensors: dict[str, Any]) -> float:
-    if criterion != "bn_scale":
-        last = next(p for p in reversed(branch.parameters) if p in tensors and tensors[p].ndim > 1)
-        weight = tensors[last].detach().double().abs()
-        return float(weight.mean() if criterion == "l1" else weight.pow(2).mean().sqrt())
-    if scale is None:
-        raise InputError(
-            f"The criterion bn_scale needs batch normalisation, and the branch {branch.name!r} has none: use l1 or l2."
-        )
-    return float(tensors[scale].detach().double().abs().mean())
-
-
-def _last_scale(branch: Branch) -> str | None:
-    """Name of γ of the branch's last batch normalisation."""
-    return next(iter(scale_names(batch_norms(branch.nodes)[-1:])), None)
+    offered = (AUTO, *(name for name in CRITERIA if "branches" in CRITERIA[name].kinds))
+    if criterion not in offered:
+        raise UnknownNameError(KINDS["branches"], criterion, offered)
+    generator = torch.Generator().manual_seed(seed)
+    views = [BranchView(branch, groups, generator) for branch in branches]
+    if criterion == AUTO:
+        criterion = "l1" if any(view.last_scale is None for view in views) else "bn_scale"
+    score = CRITERIA[criterion].branches
+    assert score is not None
+    return sorted(((view.branch.name, float(score(view))) for view in views), key=lambda pair: pair[1])

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.cost.energy import node_energies
-from secateur.criteria.base import CRITERIA, GroupView, criterion
+from secateur.criteria.base import GroupView, criterion
+from secateur.criteria.magnitude import l2
 from secateur.criteria.statistics import NEEDS, Need, Setting, Statistic
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
@@ -73,7 +74,7 @@ NEEDS.add("times", Need(_times, ""))
 
 def _worth(view: GroupView, costs: Tensor) -> Tensor:
     """Magnitude relative to the group's mean, per cost relative to the network's mean."""
-    magnitude = CRITERIA["l2"].score(view).double()
+    magnitude = l2(view).double()
     return magnitude / magnitude.mean().clamp_min(1e-30) / costs.clamp_min(1e-12)
 
 

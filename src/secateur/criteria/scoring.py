@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.inputs import Data
-from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable
+from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, of_kind
 from secateur.criteria.statistics import Loss, Setting, collect
 from secateur.graph.groups import Group, Groups
 
@@ -30,18 +30,20 @@ class Scores:
         notes: Groups that were left whole and why, data that were left out.
         additive: Whether what a group loses is the sum of the scores that go, the dearer the later; otherwise the
             last units of a group are worth more than their scores say.
+        scope: The scope that is taken where none is asked for.
     """
 
     values: dict[int, NDArray[np.float64]]
     absolute: bool
     notes: tuple[str, ...]
     additive: bool = False
+    scope: str = "local"
 
 
 def chosen(criterion: str | Callable[[GroupView], Tensor]) -> Criterion:
     """The registered criterion, or a user's own function as one."""
     if isinstance(criterion, str):
-        return CRITERIA[criterion]
+        return of_kind(criterion, "channels")
     known = next((c for c in (CRITERIA[n] for n in CRITERIA) if c.score is criterion), None)
     return known or Criterion(getattr(criterion, "__name__", "custom"), criterion, "", "")
 
@@ -54,6 +56,7 @@ def score(
     data: Data | None = None,
     loss: Loss | None = None,
     seed: int = 0,
+    measure: str | None = None,
 ) -> Scores:
     """Scores every unit of a network.
 
@@ -64,6 +67,7 @@ def score(
         data: Calibration data, where the criterion needs them.
         loss: For criteria that need gradients; by default cross-entropy.
         seed: Of criteria that draw random numbers and of sampled statistics.
+        measure: What the cut aims at (``macs`` …), for criteria that weigh by it.
 
     Raises:
         InputError: Data are missing or do not fit, or the criterion has nothing to say of any group.
@@ -71,7 +75,7 @@ def score(
     wanted = chosen(criterion)
     if not groups.items:
         return Scores({}, wanted.absolute, ())
-    setting = Setting(groups, seed, loss)
+    setting = Setting(groups, seed, loss, measure)
     found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)
     values: dict[int, NDArray[np.float64]] = {}
@@ -88,7 +92,8 @@ def score(
             f"The criterion {wanted.name!r} has nothing to score in this network: {left[0][1]}. Use another criterion "
             "(l1, l2)."
         )
-    return Scores(values, wanted.absolute, (*_left_whole(wanted.name, left), *notes))
+    notes = (*_left_whole(wanted.name, left), *notes)
+    return Scores(values, wanted.absolute, notes, wanted.additive, wanted.scope)
 
 
 def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
@@ -103,6 +108,7 @@ def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
 
 def _called(criterion: Criterion, view: GroupView) -> Tensor:
     """What the criterion says; what a user's own function raises becomes a sentence that names it."""
+    assert criterion.score is not None  # it scores channels
     try:
         found = criterion.score(view)
     except SecateurError:

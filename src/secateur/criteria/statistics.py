@@ -42,19 +42,30 @@ class Setting:
         groups: All groups of the network.
         seed: Of statistics that sample.
         loss: Of statistics that need gradients; ``None`` for cross-entropy.
+        measure: What the cut aims at (``macs``, ``params`` …), for criteria that weigh by it; ``None`` for a ratio.
     """
 
     groups: Groups
     seed: int = 0
     loss: Loss | None = None
+    measure: str | None = None
 
 
 class Statistic(ABC):
-    """Something that is known of every group once the pass is over."""
+    """Something that is known of every group once the pass is over.
+
+    Attributes:
+        notes: What the user should know of the data.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, setting: Setting) -> None:
         """Prepares; nothing has been seen yet."""
         self.groups = setting.groups
+
+    def finish(self) -> None:  # noqa: B027 (most have nothing left to do)
+        """Computes what can only be computed once all data were seen."""
 
     @abstractmethod
     def of(self, number: int) -> Any:
@@ -77,7 +88,7 @@ class Watcher(Statistic):
 
 
 class Learner(Statistic):
-    """A statistic that runs the network itself, with gradients."""
+    """A statistic that runs the network itself."""
 
     @abstractmethod
     def learn(self, batch: Batch) -> None:
@@ -122,7 +133,10 @@ def collect(criterion: Criterion, setting: Setting, data: Data | None) -> tuple[
         found = {name: NEEDS[name].make(setting) for name in criterion.needs}
         notes: tuple[str, ...] = ()
         if data is not None and needed_data(criterion):
-            notes = _Pass(traced, list(found.values()), criterion.name).over(data)
+            notes = _Pass(traced, list(found.values()), criterion).over(data)
+            for statistic in found.values():
+                statistic.finish()
+                notes += statistic.notes
     return [{name: _of(s, number) for name, s in found.items()} for number in range(len(setting.groups.items))], notes
 
 
@@ -152,8 +166,9 @@ def _of(statistic: Statistic, number: int) -> Any:
 class _Pass:
     """One pass over the data."""
 
-    def __init__(self, traced: Traced, statistics: Sequence[Statistic], criterion: str) -> None:
-        self.traced, self.criterion = traced, criterion
+    def __init__(self, traced: Traced, statistics: Sequence[Statistic], criterion: Criterion) -> None:
+        self.traced, self.criterion = traced, criterion.name
+        self.labels = "labels" in needed_data(criterion)
         self.watchers = [s for s in statistics if isinstance(s, Watcher)]
         self.learners = [s for s in statistics if isinstance(s, Learner)]
         self.left_out, self.free = 0, None if traced.dynamic else False
@@ -161,7 +176,7 @@ class _Pass:
     def over(self, data: Data) -> tuple[str, ...]:
         seen = 0
         for batch in batches(data, self.traced):
-            if self.learners and batch.labels is None:
+            if self.labels and batch.labels is None:
                 raise InputError(
                     f"The criterion {self.criterion!r} needs labels: every item of data is a pair (inputs, labels); "
                     f"batch {batch.number} has inputs alone."
@@ -198,7 +213,7 @@ class _Pass:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise InputError(
-                f"The network{' or its loss' * bool(self.learners)} does not run on batch {batch.number} of the data: "
+                f"The network{' or its loss' * self.labels} does not run on batch {batch.number} of the data: "
                 f"{type(error).__name__}: {reason}"
             ) from error
 

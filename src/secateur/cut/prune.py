@@ -98,7 +98,8 @@ def prune(
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
             (the same share of the channels inside every block; a residual stream between blocks stays whole).
-            By default ``local``; with a latency, whatever keeps the most score in that time.
+            By default ``local`` (``global`` with the criterion ``reconstruction``); with a latency, whatever keeps the
+            most score in that time.
         round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is
             the runtime's own step (PyTorch's, where no runtime is named); without a latency 1 by default.
         min_units: Units that every group keeps at least.
@@ -150,7 +151,8 @@ def prune(
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
-    scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed)
+    scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed,
+                   measure=aim.measure)  # fmt: skip
     if not scores.values:
         raise BudgetError(_nothing_free(analysis))
     made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}

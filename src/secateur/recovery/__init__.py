@@ -1,7 +1,6 @@
 """Recovery: what a cut broke is repaired without labels, gradients or training."""
 
 from secateur.recovery.api import METHODS, recover
-from secateur.recovery.choice import select
 from secateur.recovery.unused import purify
 
-__all__ = ["METHODS", "purify", "recover", "select"]
+__all__ = ["METHODS", "purify", "recover"]

@@ -11,16 +11,17 @@ from torch import nn
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.inputs import Data, calls
+from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.layout import layout
+from secateur.criteria.least_squares.scale import check_scale
+from secateur.criteria.least_squares.sites import Site, norms, sites
+from secateur.criteria.least_squares.sweep import Stop, sweep
+from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import DENSE, Pruned, weights_print
 from secateur.graph.trace import preserved_rng
-from secateur.recovery.affine import Options
 from secateur.recovery.datafree import expect_bias, merge
-from secateur.recovery.layout import layout
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
-from secateur.recovery.scale import check_scale
-from secateur.recovery.sites import Site, norms, sites
-from secateur.recovery.sweep import Stop, sweep
-from secateur.recovery.twin import Twin, twin
+from secateur.recovery.twin import twin
 
 __all__ = ["METHODS", "recover"]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.criteria.least_squares.affine import Affine, Options
+from secateur.criteria.least_squares.layout import transposed
+from secateur.criteria.least_squares.sites import Site, sites
+from secateur.criteria.least_squares.twin import Twin
 from secateur.graph.ops import arguments, facts
-from secateur.recovery.affine import Affine, Options
-from secateur.recovery.layout import transposed
-from secateur.recovery.sites import Site, sites
-from secateur.recovery.twin import Twin
 
 __all__ = ["LAMBDA", "SIMILAR", "back", "expect_bias", "merge", "passed"]
 

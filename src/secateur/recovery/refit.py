@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.fitted import Fitted
+from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
+from secateur.criteria.least_squares.sites import Norm, Site
+from secateur.criteria.least_squares.sweep import Stop
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
-from secateur.recovery.affine import Affine, Options
-from secateur.recovery.normal import Moments, ridge_solve, solve
-from secateur.recovery.sites import Norm, Site
-from secateur.recovery.sweep import Stop
-from secateur.recovery.twin import Twin
-from secateur.recovery.walk import Values
 
 __all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 
@@ -30,20 +31,6 @@ def affected(twin: Twin, sites: list[Site]) -> list[Site]:
         if cut or any(n in changed for n in node.all_input_nodes):
             changed.add(node)
     return [s for s in sites if s.node in changed]
-
-
-class Fitted(Affine, Stop):
-    """A layer that is stopped at to be fitted."""
-
-    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
-        """Reads the layer's present weights."""
-        Affine.__init__(self, twin, site, options)
-        Stop.__init__(self)
-        self.name = site.name
-
-    def until(self) -> tuple[int, ...]:
-        """The dense network has computed the target, the pruned one the layer's input."""
-        return self.twin.dense.place[self.site.end] + 1, self.twin.pruned.place[self.node]
 
 
 class LeastSquares(Fitted):

@@ -1,81 +1,27 @@
-"""The dense and the pruned network side by side, operator by operator."""
+"""Pairs a pruned network with the network that it was cut from."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, PlanError
 from secateur.core.plan import Plan
 from secateur.core.types import call
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.prune import fitting
 from secateur.cut.pruned import Pruned
-from secateur.graph.copies import deep_copy
-from secateur.graph.groups import Groups
 from secateur.graph.trace import preserved_rng, to_args
 from secateur.graph.views import labelled
-from secateur.recovery.walk import Walker
 from secateur.surgery.graph import twin_graph
 
-__all__ = ["Twin", "twin"]
+__all__ = ["twin"]
 
 TOLERANCE = 1e-3
 """Largest relative difference between the pruned network and its graph: rounding, and nothing else."""
-
-
-@dataclass(frozen=True)
-class Twin:
-    """Two graphs whose operators correspond; the pruned one has weights of its own that may be written.
-
-    Attributes:
-        groups: Groups of the dense network.
-        label_keep: Which of its labels stay.
-        dense: The dense network's graph.
-        pruned: The pruned network's graph.
-        copies: Operator of the dense graph → operator of the pruned graph.
-    """
-
-    groups: Groups
-    label_keep: NDArray[np.bool_]
-    dense: Walker
-    pruned: Walker
-    copies: Mapping[Node, Node]
-
-    def kept(self, node: Node, value: Tensor) -> Tensor:
-        """The entries of a dense operator's ``value`` that the pruned network still has."""
-        for dim, mask in self.groups.masks(self.groups.flow.labels[node], self.label_keep).items():
-            value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
-        return value
-
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights and statistics of the pruned graph by name."""
-        module = self.pruned.module
-        found = dict(module.named_parameters(remove_duplicate=False))
-        return {n: t.detach() for n, t in (*found.items(), *module.named_buffers(remove_duplicate=False))}
-
-    def write(self, name: str, value: Tensor) -> None:
-        """Sets a weight or statistic of the pruned graph, in place."""
-        with torch.no_grad():
-            self.tensors[name].copy_(value)
-
-    def into(self, model: nn.Module) -> nn.Module:
-        """A copy of the pruned network with the graph's weights."""
-        new = deep_copy(model)
-        with torch.no_grad():
-            for name, tensor in new.state_dict(keep_vars=True).items():
-                if isinstance(tensor, Tensor) and name in self.tensors:
-                    tensor.copy_(self.tensors[name])
-        return new
 
 
 def twin(pruned: Pruned, dense: nn.Module) -> Twin:
@@ -144,10 +90,3 @@ def _check_same(graph: GraphModule, pruned: Pruned) -> None:
 
 def _apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30)) if one.numel() else 0.0
-
-
-def parameter(graph: GraphModule, name: str) -> Tensor:
-    """A weight or statistic of a graph by name."""
-    found = operator.attrgetter(name)(graph)
-    assert isinstance(found, Tensor)
-    return found.detach()

@@ -16,6 +16,10 @@ from secateur.core.arguments import checked
 from secateur.core.checks import check_network
 from secateur.core.errors import VerificationError
 from secateur.core.types import ExampleInputs, Member, call
+from secateur.criteria.least_squares.affine import Affine, Options
+from secateur.criteria.least_squares.sites import Site, sites
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.prune import apply, plan_of
 from secateur.cut.pruned import Pruned, descended, opened
@@ -23,11 +27,7 @@ from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.graph.trace import preserved_rng
-from secateur.recovery.affine import Affine, Options
 from secateur.recovery.datafree import back, passed
-from secateur.recovery.sites import Site, sites
-from secateur.recovery.twin import Twin
-from secateur.recovery.walk import Walker
 
 __all__ = ["purify"]
 

@@ -16,10 +16,10 @@ from secateur.core.patterns import checked, covered
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
 from secateur.cost.counts import count
+from secateur.criteria import of_kind
 from secateur.cut.pruned import Pruned
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
-from secateur.sparsity.scores import WEIGHT_CRITERIA
 from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
 
 __all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
@@ -134,8 +134,9 @@ def sparsify(
         std: Han's threshold: weights below ``std`` · standard deviation of the layer's weights go; or one per layer.
         pattern: ``element``, ``2:4`` and the like (of 4 consecutive inputs 2 stay), ``block 4x4``, ``kernel``.
         scope: ``local`` (the same share of every layer) or ``global`` (the lowest anywhere).
-        criterion: ``magnitude``, ``lamp``, ``random``, or a function of a parameter's name and value that returns
-            one score per weight; higher = keep. A block's score is the mean of its weights'.
+        criterion: ``magnitude``, ``lamp``, ``random`` or another criterion of weights (see :func:`secateur.criterion`),
+            or a function of a parameter's name and value that returns one score per weight; higher = keep. A block's
+            score is the mean of its weights'.
         only: Names or patterns of the only modules or parameters whose weights may go.
         ignore: Names or patterns of those that are left alone.
         masks: Earlier masks, by default those of a ``Sparse``. What they removed counts towards ``ratio`` and stays
@@ -254,7 +255,9 @@ def _layer(name: str, weight: Tensor, criterion: str | Score, masks: Masks, seed
         scores = _scored(criterion, name, weight)
     else:
         generator = torch.Generator().manual_seed(seed)
-        scores = WEIGHT_CRITERIA[criterion].score(weight.cpu(), generator)
+        score = of_kind(criterion, "weights").weights
+        assert score is not None
+        scores = score(weight.cpu(), generator)
     scores = scores.detach().double().cpu()
     if scores.shape != weight.shape or not torch.isfinite(scores).all():
         raise InputError(

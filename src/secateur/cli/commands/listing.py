@@ -38,11 +38,12 @@ def show_recipe(name: str | None) -> None:
 
 
 def criteria(pattern: str | None) -> None:
-    """Lists the criteria with what they need and their sources."""
+    """Lists the criteria with what they score, what they need and their sources."""
     from secateur.criteria import CRITERIA, needed_data
 
-    rows = [[c.name, c.summary, needed_data(c) or "–", c.paper] for c in (CRITERIA[name] for name in CRITERIA)]
-    _show(["Criterion", "What it scores", "Data", "Source"], rows, pattern)
+    every = (CRITERIA[name] for name in CRITERIA)
+    rows = [[c.name, ", ".join(c.kinds), c.summary, needed_data(c) or "–", c.paper] for c in every]
+    _show(["Criterion", "Of", "What decides", "Data", "Source"], rows, pattern)
 
 
 def models(pattern: str | None) -> None:

@@ -23,22 +23,22 @@ def recover(
     data: str | None,
     images: int,
     method: str,
-    criterion: str | None,
+    criterion: str,
     ratio: float | None,
     target: Target | None,
     only: Sequence[str] | None,
     ignore: Sequence[str],
 ) -> None:
-    """Cuts by a criterion, or by what a repair makes good best, repairs, saves, and shows what came of it.
+    """Cuts by a criterion, repairs, saves, and shows what came of it.
 
     Raises:
         InputError: No data set, or an unknown method.
         SecateurError: What the cut and the repair raise.
     """
     from secateur.core.errors import UnknownNameError
-    from secateur.cut.prune import apply, prune
+    from secateur.cut.prune import prune
     from secateur.recipe.folder import refuse_used
-    from secateur.recovery import METHODS, select
+    from secateur.recovery import METHODS
     from secateur.recovery import recover as repair
 
     refuse_used(out)
@@ -50,13 +50,9 @@ def recover(
     x = torch.cat([part for part, _ in batches])
     model, inputs = opened.model, x[:2]
     with busy("Choosing and cutting …") as now:
-        if criterion is None:
-            plan = select(model, x, ratio=ratio, target=target, only=only, ignore=ignore)
-            pruned = apply(model, plan, inputs)
-        else:
-            labelled = calibration(opened, data, images)
-            pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
-                           data=labelled)  # fmt: skip
+        labelled = calibration(opened, data, images)
+        pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
+                       data=labelled)  # fmt: skip
         now("Repairing …")
         fixed = repair(pruned, x, dense=model, method=method)
     keep(opened, fixed, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings
@@ -31,8 +31,15 @@ class RemoveLayersSettings(Settings):
     ratio: float | None = Field(default=None, gt=0, lt=1)
     names: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
-    criterion: Literal["auto", "bn_scale", "l1", "l2", "random"] = "auto"
+    criterion: str = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
+
+    @field_validator("criterion")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from secateur.criteria import of_kind
+
+        return name if name == "auto" else of_kind(name, "branches").name
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
     from secateur.graph.groups import Group
 
-__all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "cut_again", "keep_cut", "known_runtime", "left",
-           "one_amount", "pinned_layers", "target_of"]  # fmt: skip
+__all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "calibration", "cut_again", "keep_cut",
+           "known_runtime", "left", "one_amount", "pinned_layers", "target_of"]  # fmt: skip
 
 TARGETS = (*MEASURES, "latency", "latency_ms")
 """Settings that say what is to be left; a step takes one of them, or a ratio."""
@@ -49,8 +49,9 @@ class PruneSettings(Settings):
         batch: Images per call that a latency is of.
         threads: Threads inside an operator that a latency is of.
         of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
-        scope: Rank units within each group (local), block, or over the whole network (global); by default local,
-            and with a latency whatever keeps the most score in that time.
+        scope: Rank units within each group (local), block, or over the whole network (global); by default local
+            (global with the criterion ``reconstruction``), and with a latency whatever keeps the most score in that
+            time.
         round_to: Kept units are a multiple of this; ``auto`` for the runtime's own step, which is what a latency
             takes by default.
         min_units: At least so many units stay in each group.
@@ -61,6 +62,7 @@ class PruneSettings(Settings):
             them, or whichever leaves more units.
         backend: Surgery back end.
         calibration: Training images, with their labels, that criteria with statistics look at.
+        mirror: Show each of these images' mirror image too.
     """
 
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {
@@ -89,14 +91,14 @@ class PruneSettings(Settings):
     granularity: Literal["auto", "whole", "within"] = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
     calibration: int = Field(default=256, ge=1)
+    mirror: bool = False
 
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria import CRITERIA
+        from secateur.criteria import of_kind
 
-        CRITERIA[name]
-        return name
+        return of_kind(name, "channels").name
 
     @field_validator("runtime")
     @classmethod
@@ -116,13 +118,18 @@ class PruneSettings(Settings):
 
     def __str__(self) -> str:
         """What is asked for, in words."""
+        from secateur.criteria import CRITERIA
+
         pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
-        pool = pools[self.scope or "local"]
-        if self.ratio is not None or self.target is None:
+        pool, target = pools[self.scope or CRITERIA[self.criterion].scope], self.target
+        if self.criterion == "reconstruction":
+            amount = f"{self.ratio:.0%} of the units" if target is None else f"down to {left(target)}"
+            return f"{amount}, those first that the layers behind can best make good"
+        if target is None:
             return f"{self.ratio:.0%} of the units {pool}, lowest {self.criterion} first"
-        if self.target.measured and self.scope is None:
-            return f"down to {left(self.target)}, the widths that keep the most {self.criterion}"
-        return f"down to {left(self.target)}, units {pool} with the lowest {self.criterion} first"
+        if target.measured and self.scope is None:
+            return f"down to {left(target)}, the widths that keep the most {self.criterion}"
+        return f"down to {left(target)}, units {pool} with the lowest {self.criterion} first"
 
 
 def known_runtime(name: str | None) -> str | None:
@@ -195,9 +202,9 @@ class Prune(Step[PruneSettings]):
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         from secateur.cut.prune import prune
 
-        options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration"}) | {"target": config.target}
+        options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration", "mirror"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
-        data = context.calibration(config.calibration)
+        data = calibration(context, config.calibration, config.mirror)
         pruned = prune(state.network, self._inputs(context), seed=seed, data=data, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         return keep_cut(context, state, pruned, str(config), pinned)
@@ -209,6 +216,13 @@ class Prune(Step[PruneSettings]):
     @staticmethod
     def _inputs(context: Context) -> Tensor:
         return context.images(2)
+
+
+def calibration(context: Context, images: int, mirror: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of training images with their labels; all of them once more as in a mirror, if ``mirror``."""
+    yield from context.calibration(images)
+    if mirror:
+        yield from ((x.flip(-1), labels) for x, labels in context.calibration(images))
 
 
 def keep_cut(

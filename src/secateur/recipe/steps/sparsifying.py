@@ -18,7 +18,6 @@ from secateur.recipe.steps.weights import load_weights_into
 from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
-from secateur.sparsity.scores import WEIGHT_CRITERIA
 from secateur.sparsity.weights import sparse
 from secateur.train import evaluate
 
@@ -57,7 +56,9 @@ class SparsifySettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        WEIGHT_CRITERIA[name]
+        from secateur.criteria import of_kind
+
+        of_kind(name, "weights")
         return name
 
     @field_validator("pattern")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from secateur.criteria.least_squares.layout import layout
 from secateur.graph.flow import flow
 from secateur.graph.trace import trace
-from secateur.recovery.layout import layout
 
 CASES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "plain": (lambda: nn.Conv2d(4, 6, 3), (3, 4, 7, 7)),

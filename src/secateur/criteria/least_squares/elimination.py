@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.recovery.normal import Moments
+from secateur.criteria.least_squares.normal import Moments
 
 __all__ = ["Fit", "eliminate", "fit_without"]
 

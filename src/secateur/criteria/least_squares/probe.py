@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.criteria.least_squares.gather import Curve
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Values, Walker
 from secateur.graph.labels import Labels
-from secateur.recovery.gather import Curve
-from secateur.recovery.twin import Twin
-from secateur.recovery.walk import Values, Walker
 from secateur.surgery.reference import MaskedInterpreter
 
 __all__ = ["sensitivities"]

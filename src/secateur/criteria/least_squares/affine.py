@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.criteria.least_squares.layout import layout
+from secateur.criteria.least_squares.sites import Site
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Values
 from secateur.graph.ops import arguments
-from secateur.recovery.layout import layout
-from secateur.recovery.sites import Site
-from secateur.recovery.twin import Twin
-from secateur.recovery.walk import Values
 
 __all__ = ["Affine", "Options"]
 

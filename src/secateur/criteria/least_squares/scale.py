@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.criteria.least_squares.sites import Norm
+from secateur.criteria.least_squares.walk import Walker
 from secateur.graph.ops import arguments
-from secateur.recovery.sites import Norm
-from secateur.recovery.walk import Walker
 
 __all__ = ["check_scale"]
 

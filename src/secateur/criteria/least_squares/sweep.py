@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.recovery.walk import Store, Values, Walker
+from secateur.criteria.least_squares.walk import Store, Values, Walker
 
-__all__ = ["MEMORY_BYTES", "Stop", "sweep"]
+__all__ = ["MEMORY_BYTES", "Stop", "Sweep", "sweep"]
 
 MEMORY_BYTES = 1 << 30
 """What is alive between two stops stays in memory up to here, and goes to temporary files beyond."""
@@ -47,37 +47,63 @@ class Stop(ABC):
         """After all batches of a round."""
 
 
+class Sweep:
+    """A walk from stop to stop; every operator runs once per batch, whatever the number of stops.
+
+    What is alive between two stops is kept per batch, in memory up to a limit and in temporary files beyond, so memory
+    does not grow with the number of samples.
+    """
+
+    def __init__(self, walkers: Sequence[Walker], memory_bytes: int = MEMORY_BYTES) -> None:
+        """``walkers`` are the networks, side by side."""
+        self._walkers = walkers
+        self._store = Store(walkers, memory_bytes)
+        self._samples = 0
+
+    def add(self, batch: Any) -> None:
+        """Takes a batch of inputs."""
+        self._store.add([w.begin(batch) for w in self._walkers])
+        self._samples += next(t.shape[0] for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim)
+
+    def run(self, plan: Callable[[int], Sequence[Stop]]) -> list[str]:
+        """Walks to the end; nothing is kept behind it.
+
+        Args:
+            plan: Is told how many samples there are, and says where to stop.
+
+        Returns:
+            The stops' notes, each with the name of its layer.
+        """
+        at = [0] * len(self._walkers)
+        try:
+            with torch.no_grad():
+                stops = plan(self._samples)
+                for stop in stops:
+                    at = _visit(stop, self._walkers, self._store, at)
+        finally:
+            self.close()
+        return [f"{stop.name}: {note}" for stop in stops for note in stop.notes]
+
+    def close(self) -> None:
+        """Forgets the batches."""
+        self._store.close()
+
+
 def sweep(
     walkers: Sequence[Walker],
     batches: Iterable[Any],
     plan: Callable[[int], Sequence[Stop]],
     memory_bytes: int = MEMORY_BYTES,
 ) -> list[str]:
-    """Walks from stop to stop; every operator runs once per batch, whatever the number of stops.
-
-    Args:
-        walkers: The networks, side by side.
-        batches: Their inputs. What is alive between two stops is kept per batch, in memory up to
-            ``memory_bytes`` and in temporary files beyond, so memory does not grow with the number of samples.
-        plan: Is told how many samples there are, and says where to stop.
-        memory_bytes: See ``batches``.
-
-    Returns:
-        The stops' notes, each with the name of its layer.
-    """
-    store = Store(walkers, memory_bytes)
-    at, samples = [0] * len(walkers), 0
+    """Walks through networks with all ``batches``: see :class:`Sweep`."""
+    walk = Sweep(walkers, memory_bytes)
     try:
-        with torch.no_grad():
-            for batch in batches:
-                store.add([w.begin(batch) for w in walkers])
-                samples += next(t.shape[0] for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim)
-            stops = plan(samples)
-            for stop in stops:
-                at = _visit(stop, walkers, store, at)
-    finally:
-        store.close()
-    return [f"{stop.name}: {note}" for stop in stops for note in stop.notes]
+        for batch in batches:
+            walk.add(batch)
+    except BaseException:
+        walk.close()
+        raise
+    return walk.run(plan)
 
 
 def _visit(stop: Stop, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:

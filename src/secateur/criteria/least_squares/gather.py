@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.criteria.base import GroupView
+from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.elimination import Fit, eliminate, fit_without
+from secateur.criteria.least_squares.fitted import Fitted
+from secateur.criteria.least_squares.layout import transposed
+from secateur.criteria.least_squares.normal import Moments
+from secateur.criteria.least_squares.sites import Site
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Values
+from secateur.criteria.magnitude import l2
 from secateur.graph.flow import shape_of
 from secateur.graph.ops import arguments
-from secateur.recovery.affine import Options
-from secateur.recovery.elimination import Fit, eliminate, fit_without
-from secateur.recovery.layout import transposed
-from secateur.recovery.normal import Moments
-from secateur.recovery.refit import Fitted
-from secateur.recovery.sites import Site
-from secateur.recovery.twin import Twin
-from secateur.recovery.walk import Values
 
 __all__ = ["PROBED", "Curve", "Gather", "Ledger"]
 
@@ -118,9 +120,6 @@ class Ledger:
         return Curve(order, rises, repaired)
 
     def _by_norm(self, number: int) -> Curve:
-        from secateur.criteria import GroupView
-        from secateur.criteria.magnitude import l2
-
         view = GroupView(self.pair.groups.items[number], self.pair.groups, torch.Generator())
         norms = l2(view).double().square()
         order = norms.argsort(stable=True)[:-1]

@@ -1,0 +1,1 @@
+"""Least squares of single layers: what choosing channels by reconstruction and repairing a cut both solve."""

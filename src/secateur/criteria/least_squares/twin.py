@@ -1,0 +1,65 @@
+"""The dense and the pruned network side by side, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx import Node
+
+from secateur.criteria.least_squares.walk import Walker
+from secateur.graph.copies import deep_copy
+from secateur.graph.groups import Groups
+
+__all__ = ["Twin"]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Two graphs whose operators correspond; the pruned one has weights of its own that may be written.
+
+    Attributes:
+        groups: Groups of the dense network.
+        label_keep: Which of its labels stay.
+        dense: The dense network's graph.
+        pruned: The pruned network's graph.
+        copies: Operator of the dense graph → operator of the pruned graph.
+    """
+
+    groups: Groups
+    label_keep: NDArray[np.bool_]
+    dense: Walker
+    pruned: Walker
+    copies: Mapping[Node, Node]
+
+    def kept(self, node: Node, value: Tensor) -> Tensor:
+        """The entries of a dense operator's ``value`` that the pruned network still has."""
+        for dim, mask in self.groups.masks(self.groups.flow.labels[node], self.label_keep).items():
+            value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
+        return value
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and statistics of the pruned graph by name."""
+        module = self.pruned.module
+        found = dict(module.named_parameters(remove_duplicate=False))
+        return {n: t.detach() for n, t in (*found.items(), *module.named_buffers(remove_duplicate=False))}
+
+    def write(self, name: str, value: Tensor) -> None:
+        """Sets a weight or statistic of the pruned graph, in place."""
+        with torch.no_grad():
+            self.tensors[name].copy_(value)
+
+    def into(self, model: nn.Module) -> nn.Module:
+        """A copy of the pruned network with the graph's weights."""
+        new = deep_copy(model)
+        with torch.no_grad():
+            for name, tensor in new.state_dict(keep_vars=True).items():
+                if isinstance(tensor, Tensor) and name in self.tensors:
+                    tensor.copy_(self.tensors[name])
+        return new
