@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from secateur.core.errors import ExportError, InputError
+from secateur.core.errors import ExportError, InputError, SecateurError, first_line
 from secateur.core.registry import Registry
 from secateur.core.types import ExampleInputs
 from secateur.graph.trace import Exported
@@ -87,11 +87,7 @@ class Runtime:
         raise NotImplementedError
 
     def from_file(self, file: Path, threads: int) -> Program:
-        """Makes a program of a file, which is there.
-
-        Raises:
-            InputError: The file is damaged; the message names it.
-        """
+        """Makes a program of a file, which is there; may raise what it likes."""
         raise NotImplementedError
 
     def convert(self, traced: Exported, file: Path) -> None:
@@ -169,7 +165,12 @@ class Runtime:
         file = Path(network)
         self._look_at(file)
         need(self.packages[:1], self.extra, f"Running files in {self.title}")
-        return self.from_file(file, threads)
+        try:
+            return self.from_file(file, threads)
+        except SecateurError:
+            raise
+        except Exception as error:  # each runtime has classes of its own
+            raise InputError(f"{self.title} cannot open {str(file)!r}: {first_line(error)}") from error
 
     def _look_at(self, file: Path) -> None:
         """Checks that there is a file, and none that another runtime knows as its own.

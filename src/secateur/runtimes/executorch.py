@@ -39,8 +39,10 @@ class ExecuTorch(Runtime):
     def from_file(self, file: Path, threads: int) -> Program:
         """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
         with silence():
+            from executorch.runtime import Runtime as Engine
+
             _set_threads(threads)
-            method = _method(file)
+            method = Engine.get().load_program(file).load_method("forward")
         _open.add(method)
         metadata = method.metadata
         count = metadata.num_inputs()
@@ -90,12 +92,3 @@ def _set_threads(threads: int) -> None:
             "Close them first, or start another process."
         )
     portable_lib._unsafe_reset_threadpool(threads)
-
-
-def _method(path: Path) -> Any:
-    from executorch.runtime import Runtime as Engine
-
-    try:
-        return Engine.get().load_program(path).load_method("forward")
-    except (RuntimeError, KeyError) as error:
-        raise InputError(f"ExecuTorch cannot open {str(path)!r}: {error}") from error

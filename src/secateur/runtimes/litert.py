@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from secateur.core.batches import chunks
-from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.graph.trace import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
@@ -114,10 +113,6 @@ def _interpreter(path: str, threads: int) -> Any:
     with silence():
         from ai_edge_litert.interpreter import Interpreter
 
-        try:
-            interpreter = Interpreter(path, num_threads=threads)
-            interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"LiteRT cannot open {path!r}: {words}") from error
+        interpreter = Interpreter(path, num_threads=threads)
+        interpreter.allocate_tensors()
     return interpreter

@@ -92,7 +92,7 @@ class OpenVINO(Runtime):
 
 
 def _is_xml(file: Path) -> bool:
-    return head(file).startswith(b"<")
+    return head(file).startswith((b"<?xml", b"<net"))
 
 
 def _save(model: Any, path: Path) -> None:
