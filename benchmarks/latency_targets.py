@@ -32,7 +32,7 @@ from torch import Tensor, nn
 import secateur
 from secateur import Pruned, Target
 from secateur.core.errors import BudgetError
-from secateur.export import export
+from secateur.exports import export
 from secateur.models import create, normalisation
 from secateur.models._torchvision import import_torchvision
 from secateur.runtimes import RUNTIMES

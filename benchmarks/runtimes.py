@@ -31,7 +31,7 @@ from secateur.core.batches import resize
 from secateur.core.errors import BudgetError
 from secateur.cost.counts import count
 from secateur.data import DataSet
-from secateur.export.entered import entered
+from secateur.exports.entered import entered
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, installed
 from secateur.timing import Entrant, latency

@@ -24,7 +24,7 @@ from torch import nn
 import secateur
 from secateur.cost.counts import count
 from secateur.data import DataSet, load
-from secateur.export.entered import entered
+from secateur.exports.entered import entered
 from secateur.models import create, normalisation
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.timing import latency

@@ -22,7 +22,7 @@ import torch
 from records import into_docs, read, table, write
 from torch import Tensor, nn
 
-from secateur.export import export
+from secateur.exports import export
 from secateur.models import create
 from secateur.runtimes import RUNTIMES, Program, installed
 from secateur.sparsity import sparsify

@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
-    from secateur.export import export
+    from secateur.exports import export
+    from secateur.graph.rules import operator
+    from secateur.recipe.steps import step
     from secateur.recovery import purify, recover
+    from secateur.runtimes import runtime
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
 
+from secateur.core.moved import MOVED, watch
+
 __version__ = "0.1.0"
+
+watch()
 
 __all__ = [
     "BudgetError",
@@ -47,12 +54,15 @@ __all__ = [
     "export",
     "load",
     "models",
+    "operator",
     "prune",
     "purify",
     "recover",
     "removable",
     "remove_layers",
+    "runtime",
     "sparsify",
+    "step",
     "use",
 ]
 
@@ -74,14 +84,17 @@ _HOME = {
     "count": "secateur.cost.counts",
     "criterion": "secateur.criteria",
     "decompress": "secateur.sparsity.storage",
-    "export": "secateur.export",
+    "export": "secateur.exports",
     "load": "secateur.cut.artifact",
+    "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",
     "purify": "secateur.recovery",
     "recover": "secateur.recovery",
     "removable": "secateur.cut.layers",
     "remove_layers": "secateur.cut.layers",
+    "runtime": "secateur.runtimes",
     "sparsify": "secateur.sparsity.weights",
+    "step": "secateur.recipe.steps",
     "use": "secateur.core.plugins",
 }
 _MODULES = {"criteria", "data", "models"}
@@ -93,6 +106,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
         return import_module(f"secateur.{name}")
+    if name in MOVED:
+        raise AttributeError(f"secateur.{name} has moved: it is {MOVED[name]}.")
     raise AttributeError(f"module 'secateur' has no attribute {name!r}")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, SecateurError
-from secateur.export import export
+from secateur.exports import export
 from secateur.runtimes import RUNTIMES, Runtime, installed, packages, title_of
 from secateur.runtimes.formats import file_bytes, readers, writer, writer_for
 from secateur.runtimes.packages import missing

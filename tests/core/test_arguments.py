@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
 }  # fmt: skip
 
 SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.compress": "compress",
-        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "export.export": "export",
+        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
@@ -180,7 +180,7 @@ def test_wrong_arguments_are_named_or_taken(case: str, there: Path) -> None:
 
 
 def test_no_public_function_is_left_out() -> None:
-    for where in ("", "sparsity", "recovery", "data", "models", "cost", "timing", "criteria", "export"):
+    for where in ("", "sparsity", "recovery", "data", "models", "cost", "timing", "criteria", "exports"):
         module = importlib.import_module(f"secateur.{where}".rstrip("."))
         for name in module.__all__:
             path = f"{where}.{name}".lstrip(".")

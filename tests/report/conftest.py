@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from secateur.core.types import Unsupported, Verification
-from secateur.export import ExportCheck
+from secateur.exports import ExportCheck
 from secateur.report import BlockRow, Curve, CurvePoint, LayerRow, Network, Pinned, Results
 from secateur.timing import Machine, Measurement, Timing
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import ExportError, InputError, UnknownNameError
-from secateur.export import export
-from secateur.export.entered import entered
+from secateur.exports import export
+from secateur.exports.entered import entered
 from secateur.recipe.steps.measuring import MeasureSettings
 from secateur.recipe.steps.shipping import ExportSettings
 from secateur.runtimes import RUNTIMES, Program, Runtime, runtime

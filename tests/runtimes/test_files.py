@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.export import export
+from secateur.exports import export
 from secateur.runtimes import RUNTIMES, installed
 from secateur.runtimes.files import feed_in_order
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from secateur.core.errors import InputError
 from secateur.data import load
-from secateur.export.entered import entered
+from secateur.exports.entered import entered
 from secateur.runtimes.formats import file_bytes, readers
 from secateur.timing import Timing, latency
 from secateur.timing.entrants import Entrant, as_entrants, stem

@@ -136,7 +136,7 @@ def test_traced_networks_that_cannot_be_switched_stay_in_evaluation_mode() -> No
 
 def test_onnx_files_are_timed_beside_modules(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from secateur.export import export
+    from secateur.exports import export
 
     net, inputs = network().eval(), torch.zeros(2, 3, 8, 8)
     export(net, inputs, tmp_path / "a.onnx")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from secateur.core.types import Unsupported, Verification
-from secateur.export.checks import ExportCheck
+from secateur.exports.checks import ExportCheck
 from secateur.timing.machine import Machine
 from secateur.timing.measurement import Measurement
 from secateur.timing.results import EntrantResult
@@ -156,7 +156,7 @@ class Results(_Part):
         latency: From :func:`secateur.timing.latency`; models named ``dense`` and ``pruned``.
         deployed: Every network in every runtime and precision that was measured, from
             :func:`secateur.timing.results.results`.
-        exports: From :func:`secateur.export.export`.
+        exports: From :func:`secateur.exports.export`.
         unsupported: Operators without a rule.
         pinned: Layers that were not prunable.
         notes: Sentences that a reader must know.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from secateur.cost import compression_ratio, mac_reduction
-from secateur.export.checks import ExportCheck
+from secateur.exports.checks import ExportCheck
 from secateur.report import words
 from secateur.report.schema import BlockRow, Network, Results
 from secateur.runtimes import title_of

@@ -14,7 +14,7 @@ from secateur.core.errors import InputError
 from secateur.core.files import disk_errors
 
 if TYPE_CHECKING:
-    from secateur.export import ExportCheck
+    from secateur.exports import ExportCheck
 
 __all__ = ["Wish", "export", "report"]
 
@@ -48,8 +48,8 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
         InputError: Quantisation without images to calibrate on.
         SecateurError: What exporting raises.
     """
-    from secateur.export import export as write
-    from secateur.export.scored import scored
+    from secateur.exports import export as write
+    from secateur.exports.scored import scored
     from secateur.runtimes.formats import writer_for
 
     to = writer_for(path, wish.to).format

@@ -16,7 +16,7 @@ from secateur.cli.commands.show import busy, console
 from secateur.core.batches import resize
 from secateur.core.errors import InputError, SecateurError, first_line
 from secateur.cost.counts import count
-from secateur.export.entered import entered
+from secateur.exports.entered import entered
 from secateur.runtimes import RUNTIMES, Runtime, installed
 from secateur.runtimes.formats import file_bytes, readers
 from secateur.timing import Entrant, Measurement, Timing, latency, measurement

@@ -97,7 +97,7 @@ def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
 ) -> tuple[tuple[Timing, ...], tuple[EntrantResult, ...]]:
     """Times the networks in every runtime, and scores them there."""
-    from secateur.export.entered import entered
+    from secateur.exports.entered import entered
     from secateur.timing import latency
     from secateur.timing.quality import scores
     from secateur.timing.results import results

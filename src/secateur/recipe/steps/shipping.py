@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.export import ExportCheck
+from secateur.exports import ExportCheck
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.runtimes.formats import writer
@@ -77,8 +77,8 @@ def _files(config: ExportSettings) -> list[tuple[str, bool]]:
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
-    from secateur.export import export
-    from secateur.export.scored import scored
+    from secateur.exports import export
+    from secateur.exports.scored import scored
 
     images = context.images(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"

@@ -15,9 +15,9 @@ from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
-from secateur.export.calibration import check_calibration, judge_int8
-from secateur.export.checks import ExportCheck
-from secateur.export.publish import publish, scratch, target
+from secateur.exports.calibration import check_calibration, judge_int8
+from secateur.exports.checks import ExportCheck
+from secateur.exports.publish import publish, scratch, target
 from secateur.graph.trace import Exported
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for

@@ -15,7 +15,7 @@ class ExportCheck(Record):
 
     Attributes:
         format: What ``to=`` calls it, for instance ``onnx``.
-        path: Where the file lies, as given to :func:`~secateur.export.export`.
+        path: Where the file lies, as given to :func:`~secateur.exports.export`.
         bytes: Size of the file (of both, where the weights lie in a second one).
         max_difference: Largest |exported − PyTorch| over all outputs and samples, divided by the largest
             |PyTorch| of that output (or by 1 where that is smaller).

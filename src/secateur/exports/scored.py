@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateur.export.checks import ExportCheck
+from secateur.exports.checks import ExportCheck
 from secateur.runtimes.formats import writer
 from secateur.timing import Entrant
 from secateur.timing.quality import scores
@@ -21,7 +21,7 @@ def scored(check: ExportCheck, data: DataSet, *, images: int | None = None) -> E
     """Runs the file over labelled test images and adds its accuracy and loss to what is known of it.
 
     Args:
-        check: What :func:`~secateur.export.export` returned; the file lies where it says.
+        check: What :func:`~secateur.exports.export` returned; the file lies where it says.
         data: The test images, and how to normalise them.
         images: How many of them, drawn once; all by default, none for 0.
 

@@ -13,9 +13,9 @@ pytest.importorskip("onnxscript")
 
 
 from secateur.core.errors import ExportError, InputError
-from secateur.export import ExportCheck, export
-from secateur.export.calibration import LEAST_SNR_DB, judge_int8
-from secateur.export.scored import scored
+from secateur.exports import ExportCheck, export
+from secateur.exports.calibration import LEAST_SNR_DB, judge_int8
+from secateur.exports.scored import scored
 from secateur.runtimes import packages
 from secateur.runtimes.formats import writer, writers
 from secateur.runtimes.packages import missing

@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript")
 
 
 from secateur.core.errors import ExportError, InputError, UnknownNameError
-from secateur.export import ExportCheck, export
+from secateur.exports import ExportCheck, export
 from secateur.graph.trace import Exported
 from secateur.runtimes import RUNTIMES, Program, Runtime, installed, onnxruntime, packages
 from secateur.runtimes.onnxruntime import feed, session

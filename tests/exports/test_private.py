@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur.core.errors import ExportError, UnknownNameError
-from secateur.export import export
+from secateur.exports import export
 from secateur.runtimes import installed
 from secateur.runtimes.formats import writer, writer_for, writers
 

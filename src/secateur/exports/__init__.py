@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.export.checks import ExportCheck
-from secateur.export.exports import export
+from secateur.exports.checks import ExportCheck
+from secateur.exports.exports import export
 
 __all__ = ["ExportCheck", "export"]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateur.core.errors import InputError, SecateurError, WeightsError
-from secateur.export import export
+from secateur.exports import export
 from secateur.runtimes import RUNTIMES
 from secateur.runtimes.pytorch import read_program
 from secateur.timing import latency

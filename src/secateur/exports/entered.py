@@ -12,7 +12,7 @@ from secateur.core.batches import resize
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
 from secateur.cost.memory import size_on_disk
-from secateur.export.exports import export
+from secateur.exports.exports import export
 from secateur.runtimes import RUNTIMES, Runtime
 from secateur.timing import Entrant
 
