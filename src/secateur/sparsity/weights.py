@@ -15,7 +15,7 @@ from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError, SecateurError, UnknownNameError
 from secateur.core.patterns import checked, covered
-from secateur.criteria import of_kind
+from secateur.criteria.base import of_kind
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
