@@ -2,9 +2,9 @@
 
 Run: python benchmarks/accuracy.py --data CIFAR10_ARCHIVE --weights FOLDER [--work FOLDER] [--networks …] [--seeds …]
 
-Dense networks are trained once and kept in --work. For each MAC reduction and seed: Secateur's `select` as it is, with
-batch-norm statistics estimated again, and with `recover` (least squares); then one and three epochs of fine-tuning.
-Torch-Pruning 1.6.1 beside it with its group L2 and BN-scale criteria: its ratio is bisected until its network has as
+Dense networks are trained once and kept in --work. For each MAC reduction and seed: Secateur's `reconstruction` as it
+is, with batch-norm statistics estimated again, and with `recover` (least squares); then one and three epochs of
+fine-tuning. Torch-Pruning 1.6.1 beside it with its group L2 and BN-scale criteria: its ratio is bisected until its network has as
 many MACs as ours or just more, over the whole network and layer by layer, and whichever is better on the validation
 images with batch-norm statistics estimated again goes on. Both are fine-tuned by the same code with the same settings
 and the same teacher, the dense network. Rows that are there are not done again, so the script goes on where it was
@@ -182,8 +182,7 @@ def ours(bench: Bench, reduction: float, seed: int) -> Iterator[Row]:
     x = bench.images(seed)
     dense_macs = count(bench.dense, x[:1]).macs
     began = time.perf_counter()
-    plan = secateur.select(bench.dense, x, target=secateur.Target(macs=dense_macs / reduction), seed=seed)
-    cut = secateur.apply(bench.dense, plan, x[:2])
+    cut = secateur.prune(bench.dense, x[:2], macs=dense_macs / reduction, criterion="reconstruction", data=x, seed=seed)
     way = "Secateur" if bench.options.teacher == TEACHER else f"Secateur, teacher weighs {bench.options.teacher}"
     size = {"way": way, "macs": cut.after.macs, "params": cut.after.params}
     yield size | {"stage": "none", "top1": bench.top1(cut.model)}

@@ -34,8 +34,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import secateur
 import test_arguments as walk
+
+import secateur
 from hostile_values import WRONG
 from secateur.core.errors import SecateurError
 
@@ -254,7 +255,8 @@ INPUTS: dict[str, Callable[[], Any]] = {
 def inputs() -> Iterator[Case]:
     verbs: dict[str, Callable[[Any], Any]] = {
         "prune": lambda x: secateur.prune(cnn(), x, ratio=0.5), "analyse": lambda x: secateur.analyse(cnn(), x),
-        "select": lambda x: secateur.select(cnn(), x, ratio=0.5), "removable": lambda x: secateur.removable(cnn(), x),
+        "reconstruction": lambda x: secateur.prune(cnn(), X, ratio=0.5, criterion="reconstruction", data=x),
+        "removable": lambda x: secateur.removable(cnn(), x),
     }  # fmt: skip
     for name, make in INPUTS.items():
         for title, verb in verbs.items():

@@ -5,7 +5,7 @@ Run: python benchmarks/latency_targets.py [--data CIFAR10 --weights FOLDER] [--r
 1. torchvision's ResNet-18, MobileNetV2 and EfficientNet-B0 at 224×224 (random weights, batch-norm scales drawn from
    [0.1, 1]), half the dense latency, one thread, batch 1, by |batch-norm scale|. Reached is measured afterwards: dense,
    latency-aware and uniform in the same rounds, in fresh processes.
-2. CIFAR-10: trained ResNet-20 and ResNet-56 by the Taylor criterion and by `secateur.select`, on 512 images, three
+2. CIFAR-10: trained ResNet-20 and ResNet-56 by the Taylor criterion and by `reconstruction`, on 512 images, three
    draws of them; accuracy with batch-norm statistics and with least squares on the same 512 images, untrained,
    and at half the time after one epoch on 5,000 images with the dense network as teacher.
 
@@ -48,7 +48,7 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "uniform, multiples of 16": {"scope": "local"},
     "uniform, multiples of 8": {"scope": "local", "round_to": 8},
 }
-SELECTED = {f"{way}, by select": WAYS[way] for way in ("latency-aware", "uniform, multiples of 8")}
+SELECTED = {f"{way}, by reconstruction": WAYS[way] for way in ("latency-aware", "uniform, multiples of 8")}
 IMAGES, TEST_IMAGES, TRAIN_IMAGES, TRAINED_AT = 512, 4000, 5000, 0.5
 
 Row = dict[str, Any]
@@ -75,8 +75,8 @@ def cut(model: nn.Module, x: Tensor, wanted: float, runtime: str, **options: Any
 def selected(model: nn.Module, images: Tensor, wanted: float, runtime: str, **options: Any) -> tuple[Pruned, Row]:
     """The same by what a repair makes good."""
     start = time.perf_counter()
-    plan = secateur.select(model, images, target=Target(latency=wanted, runtime=runtime), **options)
-    pruned = secateur.apply(model, plan, images[:1])
+    pruned = secateur.prune(model, images[:1], target=Target(latency=wanted, runtime=runtime),
+                            criterion="reconstruction", data=images, **options)  # fmt: skip
     return pruned, _said(pruned, time.perf_counter() - start)
 
 

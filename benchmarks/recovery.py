@@ -64,10 +64,9 @@ def measured(job: dict[str, Any], model: nn.Module, data: DataSet) -> dict[str, 
     began, cpu = time.perf_counter(), time.process_time()
     cut = uniform(model, x, SHARES[job["share"]])
     if job["channels"] == "chosen":
-        target = secateur.Target(macs=cut.after.macs)
+        macs = cut.after.macs
         began, cpu = time.perf_counter(), time.process_time()
-        plan = secateur.select(model, x, target=target, ignore=inner(model))
-        cut = secateur.apply(model, plan, x[:2])
+        cut = secateur.prune(model, x[:2], macs=macs, criterion="reconstruction", data=x, ignore=inner(model))
     if job["method"] != "none":
         cut = secateur.recover(cut, x, dense=model, method=job["method"])
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu

@@ -2,9 +2,9 @@
 
 Run: python benchmarks/seed_comparison.py --weights RESNET56 --data CIFAR10_ARCHIVE --work FOLDER
 
-ResNet-56, cut to half of its MACs (channels chosen by `select`) and repaired by least squares on 512 unlabelled images
-with their mirror images; no training. Dense and pruned are written for LiteRT in float32 and int8 (calibrated on 256
-training images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes. Accuracy
+ResNet-56, cut to half of its MACs (channels chosen by `reconstruction`) and repaired by least squares on 512 unlabelled
+images with their mirror images; no training. Dense and pruned are written for LiteRT in float32 and int8 (calibrated on
+256 training images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes. Accuracy
 and loss of every row come from the runtime of that row.
 Goes on where it was stopped (FOLDER keeps the pruned network); writes results/seed_comparison.json and the table in
 docs/seed-comparison.md.
@@ -62,8 +62,8 @@ def make_pruned(dense: nn.Module, data: DataSet) -> secateur.Pruned:
     """Half of the MACs gone by channels that the rest can make good, and the rest repaired; no training."""
     x = data.sample(512, seed=0)
     x = torch.cat([x, x.flip(3)])
-    plan = secateur.select(dense, x, target=secateur.Target(macs=0.5), seed=0)
-    return secateur.recover(secateur.apply(dense, plan, x[:2]), x, dense=dense, seed=0)
+    cut = secateur.prune(dense, x[:2], macs=0.5, criterion="reconstruction", data=x, seed=0)
+    return secateur.recover(cut, x, dense=dense, seed=0)
 
 
 def rows(args: argparse.Namespace, data: DataSet, models: dict[str, nn.Module]) -> list[dict[str, Any]]:

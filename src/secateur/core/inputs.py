@@ -28,41 +28,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError
+from secateur.core.samples import Taker, built_alike, checked, cut, sizes
 
-__all__ = ["PIECE", "Batch", "Data", "Taker", "batches", "calls", "pieces"]
+__all__ = ["PIECE", "Batch", "Data", "batches", "calls", "pieces"]
 
 Data = Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
 """Calibration data: see :mod:`secateur.core.inputs` for what is accepted."""
 
 PIECE = 64
 """Samples that go through a network at a time where the data are not in batches already."""
-
-
-class Taker(Protocol):
-    """What the reader has to know of a network: the inputs it was traced with."""
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """Positional example inputs."""
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """Keyword example inputs."""
-
-    @property
-    def batch(self) -> int:
-        """Samples in the example inputs: the first dimension of those that have one."""
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether other numbers of samples will do."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +89,7 @@ def batches(data: Data, taker: Taker) -> Iterator[Batch]:
     """
     number = samples = 0
     for number, (args, kwargs, labels) in enumerate(_items(data, taker), start=1):
-        inputs, size = _checked((args, kwargs), taker, number)
+        inputs, size = checked((args, kwargs), taker, number)
         if labels is not None and hasattr(labels, "__len__") and size and len(labels) != size:
             raise InputError(f"Batch {number} of the data has {size} samples and {len(labels)} labels.")
         samples += size
@@ -146,7 +126,7 @@ def pieces(batch: Batch, size: int, taker: Taker, *, rest: bool = False) -> Iter
     end = batch.size if rest else batch.size - size + 1
     for start in range(0, end, size):
         part = slice(start, min(start + size, batch.size))
-        args, kwargs = _cut(batch.inputs, taker, part)
+        args, kwargs = cut(batch.inputs, taker, part)
         labels = None if batch.labels is None else batch.labels[part]
         yield replace(batch, args=args, kwargs=kwargs, labels=labels, size=part.stop - start)
 
@@ -204,7 +184,7 @@ def _item(item: Any, taker: Taker) -> _Item | None:
     if not isinstance(item, (tuple, list)):
         return None
     for labels in (0, 1):
-        if count and len(item) == count + labels and _built_alike(tuple(item[:count]), taker.args):
+        if count and len(item) == count + labels and built_alike(tuple(item[:count]), taker.args):
             return tuple(item[:count]), {}, item[count] if labels else None
     if len(item) == 2 and isinstance(item[0], (tuple, list, Mapping)):
         inputs = _item(item[0], taker)
@@ -221,17 +201,6 @@ def _by_name(item: Mapping[str, Any], taker: Taker) -> _Item | None:
     return (), {name: item[name] for name in wanted}, labels
 
 
-def _built_alike(inputs: Any, examples: Any) -> bool:
-    """Whether nested tuples, lists and dicts are the same (anything may stand at their leaves)."""
-    if isinstance(examples, (tuple, list)):
-        same = isinstance(inputs, (tuple, list)) and len(inputs) == len(examples)
-        return same and all(map(_built_alike, inputs, examples))
-    if isinstance(examples, Mapping):
-        same = isinstance(inputs, Mapping) and set(inputs) == set(examples)
-        return same and all(_built_alike(inputs[name], examples[name]) for name in examples)
-    return not isinstance(inputs, (tuple, list, Mapping))
-
-
 def _misfit(what: str, item: Any, taker: Taker) -> str:
     size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
     names = f" with {', '.join(map(str, item)) or 'nothing'}" if isinstance(item, Mapping) else ""
@@ -244,91 +213,16 @@ def _misfit(what: str, item: Any, taker: Taker) -> str:
     )
 
 
-# -------------------------------------------------------------------------------------- checks, device and pieces
-
-
-def _has_batch(example: Any, taker: Taker) -> bool:
-    """Whether the first dimension of an example input is the samples."""
-    return isinstance(example, Tensor) and example.ndim > 0 and example.shape[0] == taker.batch
-
-
-def _leaves(inputs: Any, taker: Taker) -> tuple[list[Any], list[Any], Any]:
-    """Leaves of the inputs, those of the example inputs, and how to put them together again as the network does."""
-    examples, layout = pytree.tree_flatten((taker.args, taker.kwargs))
-    flat = list(_flat(inputs, (taker.args, taker.kwargs)))
-    return flat, examples, layout
-
-
-def _flat(inputs: Any, examples: Any) -> Iterator[Any]:
-    """Leaves in the order of the examples; a list may stand for a tuple."""
-    if isinstance(examples, (tuple, list)):
-        for one, example in zip(inputs, examples, strict=True):
-            yield from _flat(one, example)
-    elif isinstance(examples, Mapping):
-        for name in examples:
-            yield from _flat(inputs[name], examples[name])
-    else:
-        yield from pytree.tree_leaves(inputs)
-
-
-def _cut(inputs: Any, taker: Taker, part: slice) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    flat, examples, layout = _leaves(inputs, taker)
-    cut = [v[part] if isinstance(v, Tensor) and v.ndim and _has_batch(e, taker) else v
-           for v, e in zip(flat, examples, strict=True)]  # fmt: skip
-    args, kwargs = pytree.tree_unflatten(cut, layout)
-    return args, kwargs
-
-
 def _split(item: _Item, taker: Taker) -> Iterator[_Item]:
     """Pieces of what holds all samples, before anything is copied to another device."""
     args, kwargs, labels = item
-    flat, examples, _ = _leaves((args, kwargs), taker)
-    sizes = [len(v) for v, e in zip(flat, examples, strict=True)
-             if isinstance(v, Tensor) and v.ndim and _has_batch(e, taker)]  # fmt: skip
+    held = sizes((args, kwargs), taker)
     counted = labels is not None and hasattr(labels, "__len__")
-    if counted and sizes and len(labels) != sizes[0]:
-        raise InputError(f"The data have {sizes[0]} samples and {len(labels)} labels.")
-    for start in range(0, max([*sizes, 1]), PIECE):
+    if counted and held and len(labels) != held[0]:
+        raise InputError(f"The data have {held[0]} samples and {len(labels)} labels.")
+    for start in range(0, max([*held, 1]), PIECE):
         part = slice(start, start + PIECE)
-        yield *_cut((args, kwargs), taker, part), labels[part] if counted else labels
-
-
-def _checked(inputs: Any, taker: Taker, number: int) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], int]:
-    """The inputs with device and type of the examples, and how many samples they are."""
-    flat, examples, layout = _leaves(inputs, taker)
-    made = [_like(v, e, taker, number) for v, e in zip(flat, examples, strict=True)]
-    sizes = {len(v) for v, e in zip(made, examples, strict=True) if _has_batch(e, taker)}
-    if len(sizes) != 1:
-        held = " and ".join(map(str, sorted(sizes))) or "no"
-        raise InputError(f"Batch {number} of the data has inputs of {held} samples.")
-    args, kwargs = pytree.tree_unflatten(made, layout)
-    return (args, kwargs), sizes.pop()
-
-
-def _like(value: Any, example: Any, taker: Taker, number: int) -> Any:
-    if not isinstance(example, Tensor):
-        return value
-    where = f"Batch {number} of the data"
-    if not isinstance(value, Tensor):
-        raise InputError(f"{where} holds a {type(value).__name__} where the network takes a tensor.")
-    free = int(_has_batch(example, taker))
-    if value.ndim != example.ndim or value.shape[free:] != example.shape[free:]:
-        raise InputError(
-            f"{where} has samples of shape {tuple(value.shape[1:])}; the network was traced with samples of shape "
-            f"{tuple(example.shape[1:])}. Prepare the data as for the network itself."
-        )
-    if _family(example) != _family(value):
-        raise InputError(
-            f"{where} is {value.dtype}, the network takes {example.dtype}. Prepare (normalise) the data as for the "
-            "network itself."
-        )
-    if value.is_floating_point() and bool((torch.isnan(value) | (value == torch.inf)).any()):
-        raise InputError(f"{where} holds NaN or infinite values; what is computed from them would mean nothing.")
-    return value.to(device=example.device, dtype=example.dtype)
-
-
-def _family(tensor: Tensor) -> str:
-    return "real" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "whole"
+        yield *cut((args, kwargs), taker, part), labels[part] if counted else labels
 
 
 def _beside(labels: Any, inputs: Any) -> Any:

@@ -1,6 +1,6 @@
 """Criteria: one score per channel, weight or branch, higher = keep."""
 
-from secateur.criteria.base import CRITERIA, KINDS, Criterion, GroupView, NotApplicable, criterion, of_kind
+from secateur.criteria.base import CRITERIA, KINDS, Criterion, GroupView, NotApplicable, criterion
 
 from secateur.criteria import (  # isort: skip
     activation,
@@ -30,7 +30,6 @@ __all__ = [
     "gradient",
     "magnitude",
     "needed_data",
-    "of_kind",
     "reconstruction",
     "responses",
     "scale",

@@ -16,12 +16,13 @@ from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
 from secateur.core.patterns import covered
-from secateur.core.plan import Plan, remember, remembered
+from secateur.core.plan import Plan
 from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
-from secateur.cut.pruned import DENSE, Pruned, opened, weights_print
+from secateur.cut.operation import Operation, carry_out
+from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.branches import Branch, find_branches
 from secateur.graph.copies import plain_network
@@ -30,7 +31,7 @@ from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
+from secateur.surgery.attempt import BACKENDS, proof_notes
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 
 __all__ = ["ResidualBranch", "removable", "remove_layers", "replay"]
@@ -280,29 +281,26 @@ def _cut(
         replaced, reason = replacements(model, traced, gone), None
     except PlanError as error:
         replaced, reason = {}, error
-    known = {**provenance, **before_cut(network.costs), DENSE: weights_print(model)}
-    plan = Plan({}, {}, known, (), tuple(b.name for b in gone), replaced)
+    known = {**provenance, **before_cut(network.costs)}
 
-    def operate(name: str) -> tuple[nn.Module, Verification | None]:
-        if name == "module" and reason is not None:
+    def module() -> nn.Module:
+        if reason is not None:
             raise PlanError(str(reason))
-        if name == "module":
-            small = prune_module(model, {}, replaced)
-        else:
-            small = remove_from_graph(network.groups, gone).train(model.training)
-        dense = model if name == "graph" else None
-        return small, _proof(small, network.groups, gone, dense) if check else None
+        return prune_module(model, {}, replaced)
 
-    done = attempt(model, backend, operate)
-    earlier = remembered(model)
-    whole = plan.after(earlier) if earlier is not None else plan
-    remember(done.model, whole)
+    operation = Operation(
+        Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
+        module=module,
+        graph=lambda: remove_from_graph(network.groups, gone),
+        verify=lambda small, dense: _proof(small, network.groups, gone, dense),
+    )
+    done = carry_out(model, operation, backend=backend, check=check)
     after = _after(done.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
     return Pruned(done.model, done.backend, done.verification, before, after, (), unsupported(network.groups),
                   (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 
-def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None = None) -> Verification:
+def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None) -> Verification:
     everything = np.ones(groups.component.shape, dtype=bool)
     return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone}, dense=dense)
 

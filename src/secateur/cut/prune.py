@@ -1,4 +1,4 @@
-"""The main entry points: analyse, prune, apply a plan."""
+"""The main entry points: prune, and apply a plan."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from secateur.core.errors import (
     UnknownNameError,
 )
 from secateur.core.inputs import Data
-from secateur.core.plan import Plan, remember, remembered
-from secateur.core.types import ExampleInputs, Target, Verification
+from secateur.core.plan import Plan, remembered
+from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
-from secateur.cut.pruned import DENSE, Cut, Pruned, opened, weights_print
+from secateur.cut.operation import Operation, carry_out
+from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
@@ -38,7 +39,7 @@ from secateur.graph.solve import GRANULARITIES
 from secateur.graph.views import Also, labelled
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, attempt, proof_notes
+from secateur.surgery.attempt import BACKENDS, proof_notes
 from secateur.surgery.graph import new_indices
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -241,15 +242,17 @@ def _cut(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None, *, backend: str,
     check: bool, provenance: Any,
 ) -> Pruned:  # fmt: skip
-    """Tries the back ends in turn; the first that verifies is returned."""
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs), DENSE: weights_print(model)})
-    done = attempt(model, backend, lambda name: _operate(name, model, groups, label_keep, plan, check))
-    earlier = remembered(model)
-    whole = plan.after(earlier) if earlier is not None else plan
-    remember(done.model, whole)
+    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
+    operation = Operation(
+        plan,
+        module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
+        graph=lambda: prune_graph(groups, label_keep, plan.keep),
+        verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense),
+    )
+    done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
@@ -260,23 +263,6 @@ def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
     """What a graph does not hold of the network."""
     lost = ", ".join(view.name for view in groups.flow.views[1:])
     return (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost and backend == "graph" else ()
-
-
-def _operate(
-    name: str, model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, check: bool
-) -> tuple[nn.Module, Verification | None]:
-    if name == "module":
-        pruned = prune_module(model, plan.keep, indices=new_indices(groups, label_keep))
-    else:
-        pruned = prune_graph(groups, label_keep, plan.keep).train(model.training)
-    if not check or _without_values(model):
-        return pruned, None
-    return pruned, verified(pruned, groups, label_keep, plan.keep, dense=model if name == "graph" else None)
-
-
-def _without_values(model: nn.Module) -> bool:
-    """On the meta device there is nothing to compare."""
-    return any(p.device.type == "meta" for p in model.parameters())
 
 
 def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:

@@ -16,7 +16,7 @@ from secateur.core.patterns import checked, covered
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
 from secateur.cost.counts import count
-from secateur.criteria import of_kind
+from secateur.criteria.base import of_kind
 from secateur.cut.pruned import Pruned
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern

@@ -37,7 +37,7 @@ class RemoveLayersSettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria import of_kind
+        from secateur.criteria.base import of_kind
 
         return name if name == "auto" else of_kind(name, "branches").name
 

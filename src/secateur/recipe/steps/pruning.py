@@ -96,7 +96,7 @@ class PruneSettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria import of_kind
+        from secateur.criteria.base import of_kind
 
         return of_kind(name, "channels").name
 

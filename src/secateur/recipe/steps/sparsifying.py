@@ -56,7 +56,7 @@ class SparsifySettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria import of_kind
+        from secateur.criteria.base import of_kind
 
         of_kind(name, "weights")
         return name

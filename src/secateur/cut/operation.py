@@ -1,0 +1,62 @@
+"""The one way to cut, be it channels or layers: a back end that verifies, and a plan that follows those before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import nn
+from torch.fx import GraphModule
+
+from secateur.core.plan import Plan, remember, remembered
+from secateur.core.types import Verification
+from secateur.cut.pruned import DENSE, weights_print
+from secateur.surgery.attempt import Outcome, attempt
+
+__all__ = ["Operation", "carry_out"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How a plan is carried out on a network.
+
+    Attributes:
+        plan: What goes.
+        module: Makes a smaller network of the same classes; raises where the classes cannot hold it.
+        graph: Makes the smaller graph.
+        verify: Compares the smaller network with the masked dense network; gets the network too, for what a graph
+            does not hold of it.
+    """
+
+    plan: Plan
+    module: Callable[[], nn.Module]
+    graph: Callable[[], GraphModule]
+    verify: Callable[[nn.Module, nn.Module | None], Verification]
+
+
+def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bool) -> Outcome:
+    """Tries the back ends in turn; the first that verifies is taken, and its network remembers its whole plan.
+
+    Args:
+        model: The network; left untouched.
+        operation: What is done to it.
+        backend: ``module``, ``graph`` or ``auto``.
+        check: Whether the result is verified; without values (on the meta device) there is nothing to compare.
+
+    Returns:
+        What came of it; its network carries the plan that follows the cuts before.
+
+    Raises:
+        VerificationError: No back end gives the right network.
+    """
+    check = check and not any(p.device.type == "meta" for p in model.parameters())
+
+    def operate(name: str) -> tuple[nn.Module, Verification | None]:
+        small = operation.module() if name == "module" else operation.graph().train(model.training)
+        return small, operation.verify(small, model if name == "graph" else None) if check else None
+
+    done = attempt(model, backend, operate)
+    earlier = remembered(model)
+    plan = replace(operation.plan, provenance={**operation.plan.provenance, DENSE: weights_print(model)})
+    remember(done.model, plan if earlier is None else plan.after(earlier))
+    return done
