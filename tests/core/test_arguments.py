@@ -54,6 +54,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "apply": (secateur.apply, NETWORK | {"plan": lambda: PLAN}),
     "compress": (secateur.compress, {"model": net, "path": lambda: "net.sdc"}),
     "count": (secateur.count, NETWORK),
+    "step": (secateur.step, {"kind": lambda: "mine"}),
+    "runtime": (secateur.runtime, {"name": lambda: "mine"}),
     "criterion": (secateur.criterion, {"name": lambda: "mine", "paper": lambda: "none"}),
     "decompress": (secateur.decompress, {"path": lambda: "there.sdc"}),
     "export": (secateur.export, NETWORK | {"path": lambda: "net.pt2", "to": lambda: "pt2"}),
@@ -119,8 +121,9 @@ RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "Verificat
            "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse",
            "AnySplit", "DataEntry", "DataSet", "StreamedSplit", "ModelEntry", "Energy", "Machine", "Measurement",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
-           "machine"}  # fmt: skip
-"""Errors, results and entries of registries: Secateur makes them, users read them (and a function of no argument)."""
+           "machine", "operator"}  # fmt: skip
+"""Errors, results and entries of registries: Secateur makes them, users read them (and a function of no
+argument, and a decorator whose names the registry checks)."""
 
 WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact", "path": "file|writ|read|does not fit",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
@@ -218,7 +221,6 @@ def test_iterators_are_asked_for_their_elements_once() -> None:
         (net().state_dict(), "load_state_dict"),
         ([net()], "Sequential"),
         (nn.Linear, r"an instance, Linear\(…\)"),
-        (PRUNED, r"model=….model"),
         (torch.export.export(net(), (X,)), r"program\.module\(\)"),
         (torch.jit.trace(net(), X), "original module"),
         (lambda x: x, "whose forward it is"),
@@ -236,7 +238,7 @@ def test_a_ratio_per_layer_where_there_is_one_and_a_misspelt_argument_are_answer
         secateur.prune(net(), X, ratio={"0": "half"})  # type: ignore[dict-item]
     with pytest.raises(InputError, match="Did you mean 'granularity'"):
         secateur.prune(net(), X, ratio=0.5, granlarity="whole")  # type: ignore[call-arg]
-    with pytest.raises(InputError, match=r"prune\(\): missing a required argument: 'example_inputs'"):
+    with pytest.raises(InputError, match=r"example_inputs is missing"):
         secateur.prune(net())  # type: ignore[call-arg]
 
 

@@ -143,12 +143,12 @@ def prune(
       (2): Linear(in_features=4, out_features=2, bias=True)
     )
     """
+    network, first, example_inputs = opened(model, example_inputs)
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
     goal = target_of(ratio, target, kept, runtime)
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units)
-    network, first, example_inputs = opened(model, example_inputs)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)

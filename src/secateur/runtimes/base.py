@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from secateur.core import arguments
 from secateur.core.errors import ExportError, InputError, SecateurError, first_line
 from secateur.core.registry import Registry
 from secateur.core.types import ExampleInputs
@@ -246,6 +247,7 @@ RUNTIMES: Registry[Runtime] = Registry("runtime")
 _R = TypeVar("_R", bound=Runtime)
 
 
+@arguments.checked
 def runtime(name: str) -> Callable[[type[_R]], type[_R]]:
     """Decorator that makes one object of a class of runtimes and registers it in :data:`RUNTIMES`.
 

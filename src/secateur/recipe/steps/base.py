@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.registry import Registry
 from secateur.recipe.metrics import Metrics
@@ -209,6 +210,7 @@ STEPS: Registry[Step[Any]] = Registry("step")
 """All kinds of steps by the name that recipes use."""
 
 
+@arguments.checked
 def step(kind: str) -> Callable[[type[Step[Any]]], type[Step[Any]]]:
     """Registers the class below as the kind of step that recipes call ``kind``."""
 
