@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secateur.core.errors import InputError
 from secateur.core.types import Target
+from secateur.runtimes import RUNTIMES
 
 __all__ = ["AUTO", "step_of"]
 
@@ -27,8 +28,6 @@ def step_of(round_to: int | str | None, target: Target | None = None) -> int:
     >>> step_of(None), step_of(8), step_of(None, Target(latency=0.5, runtime="onnxruntime"))
     (1, 8, 16)
     """
-    from secateur.runtimes import RUNTIMES
-
     if round_to is None:
         round_to = AUTO if target is not None and target.measured else 1
     if round_to == AUTO:

@@ -21,9 +21,12 @@ from secateur.recipe.fingerprint import (
     step_files,
 )
 from secateur.recipe.load import load_recipe
+from secateur.recipe.prepare import seeds
 from secateur.recipe.records import REMEDY, Environment, RunState, read_record
+from secateur.recipe.results import describe
 from secateur.recipe.schema import Recipe
 from secateur.recipe.shelf import LARGEST
+from secateur.timing import machine
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -189,10 +192,6 @@ def refuse_used(path: Path) -> None:
 
 
 def _about(path: Path, recipe: Recipe, data: DataSet, command: str | None) -> dict[str, Any]:
-    from secateur.recipe.prepare import seeds
-    from secateur.recipe.results import describe
-    from secateur.timing import machine
-
     return {
         "command": command or f"secateur run {shlex.quote(str(path / 'recipe.yaml'))}",
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -16,6 +16,7 @@ from secateur.core.registry import is_shipped
 from secateur.recipe.iterate import IterateSettings, inner_steps
 from secateur.recipe.schema import ITERATE, Recipe, StepEntry, as_list, split_step
 from secateur.recipe.shelf import LARGEST, RECIPES, recipe_text
+from secateur.recipe.steps import STEPS
 from secateur.recipe.trust import permit_plugins, places_of_code
 from secateur.recipe.validation import validate
 from secateur.recipe.yamltree import Place, YamlTree, parse
@@ -102,8 +103,6 @@ def load_recipe(
         InputError: Something in it is wrong; the message names the line and what is allowed. Or it names a plug-in
             that is not trusted, or broken.
     """
-    from secateur.recipe.steps import STEPS
-
     tree = parse(_text(source), name or _label(source))
     if edit is not None:
         tree = edit(tree)
@@ -128,8 +127,6 @@ def _use_plugins(tree: YamlTree, home: Path | None) -> None:
 
 
 def _check_order(recipe: Recipe, tree: YamlTree) -> None:
-    from secateur.recipe.steps import STEPS
-
     seen: set[str] = set()
     for kind, place in (found for entry in recipe.steps for found in _kinds(entry)):
         after = [earlier for earlier in STEPS if STEPS[kind].builds_on(STEPS[earlier])]

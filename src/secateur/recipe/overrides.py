@@ -10,6 +10,7 @@ import yaml
 
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.recipe.schema import ITERATE, as_list, split_step
+from secateur.recipe.steps import STEPS
 from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
@@ -53,8 +54,6 @@ def shortcuts(
         if value is not None:
             tree = aim(tree, key, value)
     if epochs is not None:
-        from secateur.recipe.steps import STEPS
-
         training = [kind for kind in STEPS if STEPS[kind].trains]
         tree = _set_kinds(tree, training, "epochs", epochs, "--epochs")
     return tree
@@ -85,8 +84,6 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
     Raises:
         InputError: No step of the recipe has such a setting.
     """
-    from secateur.recipe.steps import STEPS
-
     tree, option = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines), f"--{key}"
     present = dict.fromkeys(kind for _, kind in _entries(tree.data))
     known = {kind: STEPS[kind].config.model_fields for kind in present if kind in STEPS}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.data import load
+from secateur.models import create, normalisation, replace_head
 from secateur.recipe.schema import Recipe
 from secateur.recipe.steps.base import derive_seed
 from secateur.recipe.steps.weights import load_weights_into
@@ -21,9 +23,6 @@ __all__ = ["load_data", "make_model"]
 
 def load_data(recipe: Recipe) -> DataSet:
     """Loads the recipe's data set, normalised as the recipe says or as the pretrained weights expect."""
-    from secateur.data import load
-    from secateur.models import normalisation
-
     config = recipe.data
     data = load(
         config.name,
@@ -47,8 +46,6 @@ def make_model(recipe: Recipe, data: DataSet) -> nn.Module:
         InputError: The network does not take the images, or has no class scores to give.
         SecateurError: What `secateur.models.create` raises.
     """
-    from secateur.models import create, replace_head
-
     config, head = recipe.model, recipe.model.head
 
     with torch.random.fork_rng(devices=[]):

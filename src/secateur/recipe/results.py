@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from secateur.core.errors import DataError
 from secateur.recipe.records import REMEDY, StepRecord, problem, read_record
 from secateur.recipe.schema import Recipe
+from secateur.report import Results
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -60,8 +61,6 @@ def _shown(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It does not: a file of the run is damaged.
     """
-    from secateur.report import Results
-
     try:
         Results.model_validate(results)
     except ValidationError as error:

@@ -15,11 +15,15 @@ from secateur.core.files import disk_errors, lock, sweep, write_json
 from secateur.core.processes import scratch
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
+from secateur.recipe.prepare import load_data, make_model
 from secateur.recipe.records import StepRecord, read_record
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
+from secateur.recipe.steps import STEPS, Context, State, StepResult
 from secateur.recipe.steps.weights import contents
 from secateur.recipe.trust import permit_folder, permit_recipe
+from secateur.recipe.unroll import unroll
+from secateur.timing.rounds import thread_count
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -101,9 +105,6 @@ def run(
         DataError: The disk is full; `resume` goes on once there is space.
         SecateurError: What the steps raise.
     """
-    from secateur.recipe.prepare import load_data
-    from secateur.recipe.unroll import unroll
-
     out = Path(out)
     permit_recipe(recipe, trust=trust)
     refuse_used(out)
@@ -131,8 +132,6 @@ def resume(
         WeightsError: Weights that it began with, or that a step wrote, have changed.
         InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
-    from secateur.timing.rounds import thread_count
-
     with _opened(folder, trust) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)
         found.compare(recipe, data)
@@ -147,25 +146,18 @@ def reopen(folder: str | Path, *, trust: bool = False) -> RunResult:
 
 
 def _check(recipe: Recipe) -> None:
-    from secateur.recipe.steps import STEPS
-
     for step in recipe.steps:
         if step.kind in STEPS:  # an iterate over layers becomes steps when the network is there
             STEPS[step.kind].check(step.config)
 
 
 def _begin(recipe: Recipe, data: DataSet) -> State:
-    from secateur.recipe.prepare import make_model
-    from secateur.recipe.steps import State
-
     return State(make_model(recipe, data))
 
 
 @contextlib.contextmanager
 def _opened(folder: str | Path, trust: bool) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
     """Opens a run's folder, in the working directory that the paths of its recipe start from."""
-    from secateur.recipe.prepare import load_data
-
     found = RunFolder.open(Path(folder).absolute(), trusted=trust)
     permit_folder(found.path, found.recipe(), found.home if found.own else None, trust=trust)
     with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
@@ -207,8 +199,6 @@ class _Runner:
         return self._result(state, results)
 
     def _step(self, position: int, state: State, metrics: Metrics, results: dict[str, StepResult]) -> State:
-        from secateur.recipe.steps import STEPS, Context, StepResult
-
         kind, config = self.recipe.steps[position].kind, self.recipe.steps[position].config
         name = f"{position + 1:02d}-{kind}"
         context = Context(

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from secateur.budget import choose, step_of
 from secateur.core.errors import BudgetError, InputError
+from secateur.cost.energy import energy
+from secateur.cut.analysis import analyse
 from secateur.recipe.iterate import IterateSettings, in_round, inner_steps
 from secateur.recipe.schema import Recipe, StepEntry
+from secateur.recipe.steps import STEPS
+from secateur.recipe.steps.pruning import TARGETS, PruneSettings
 
 if TYPE_CHECKING:
     from secateur.cut.analysis import Analysis
@@ -56,9 +61,6 @@ def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
 
 
 def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntry]:
-    from secateur.recipe.steps import STEPS
-    from secateur.recipe.steps.pruning import TARGETS
-
     config = entry.config
     assert isinstance(config, IterateSettings)
     inner = list(inner_steps(config))
@@ -80,8 +82,6 @@ def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntr
 
 def _first_prune(config: IterateSettings) -> PruneSettings:
     """Settings of the step that prunes, with the criterion of the first round."""
-    from secateur.recipe.steps.pruning import PruneSettings
-
     settings: dict[str, Any] | None = next((s for kind, s in inner_steps(config) if kind == "prune"), None)
     if settings is None:
         raise InputError(f"iterate over: {config.over} wants a prune step inside, which it restricts to one of them.")
@@ -90,8 +90,6 @@ def _first_prune(config: IterateSettings) -> PruneSettings:
 
 def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, images: Tensor) -> list[_Part]:
     """The rounds' parts in their order."""
-    from secateur.cut.analysis import analyse
-
     analysis = analyse(model, images, only=prune.only, ignore=prune.ignore, granularity=prune.granularity)
     parts = _planned(analysis, prune, by_block=config.over == "blocks")
     if not parts:
@@ -103,8 +101,6 @@ def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, imag
 
 def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Part]:
     """The parts whose layers take the most energy first (Yang et al. 2017, arXiv:1611.05128, §4)."""
-    from secateur.cost.energy import energy
-
     takes: dict[str, float] = {}
     for layer in energy(model, images).layers:
         takes[layer.name] = takes.get(layer.name, 0.0) + layer.total
@@ -117,8 +113,6 @@ def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Pa
 
 def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> list[_Part]:
     """What is to go in the end, divided into layers or blocks in the order of execution."""
-    from secateur.budget import choose, step_of
-
     items = analysis.groups.items
     order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
     keep = choose(

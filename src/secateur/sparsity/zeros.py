@@ -11,8 +11,12 @@ from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
+from secateur.cut.layers import remove_layers
 from secateur.cut.pruned import Pruned, descended, opened
+from secateur.graph.branches import find_branches
 from secateur.graph.copies import deep_copy
+from secateur.graph.trace import trace
+from secateur.recovery import purify
 
 __all__ = ["remove_zeros", "zeroed"]
 
@@ -57,9 +61,6 @@ def remove_zeros(
         InputError: ``below`` is negative.
         VerificationError: The cut is not exact; nothing is returned.
     """
-    from secateur.cut.layers import remove_layers
-    from secateur.recovery import purify
-
     network, first, example_inputs = opened(model, example_inputs)
     check_network(network, example_inputs)
     sparse = zeroed(network, below)
@@ -77,9 +78,6 @@ def remove_zeros(
 
 def _branches(model: nn.Module, sparse: nn.Module, inputs: ExampleInputs) -> list[str]:
     """Names of the removable residual branches in which nothing is left."""
-    from secateur.graph.branches import find_branches
-    from secateur.graph.trace import trace
-
     free = [branch for branch in find_branches(trace(sparse, inputs)) if not branch.reason]
     left, before = dict(sparse.named_parameters()), dict(model.named_parameters())
     gone = [b for b in free if not any(left[name].any() for name in b.parameters if name in left)]

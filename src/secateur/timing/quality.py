@@ -15,6 +15,8 @@ from secateur.core.batches import resize
 from secateur.core.modes import evaluating
 from secateur.runtimes import RUNTIMES
 from secateur.timing.entrants import Entrant
+from secateur.train import Evaluation
+from secateur.train.evaluate import totals
 
 if TYPE_CHECKING:
     from secateur.data import AnySplit, DataSet
@@ -40,9 +42,6 @@ def quality(entrant: Entrant, data: DataSet, split: AnySplit, *, threads: int = 
     Raises:
         InputError: The runtime refuses the file or the images.
     """
-    from secateur.train import Evaluation
-    from secateur.train.evaluate import totals
-
     size, seconds = entrant.batch or _BATCH, 0.0
     program = RUNTIMES[entrant.runtime].open(entrant.network, threads, trust=entrant.trust)
 

@@ -29,8 +29,11 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cut.artifact import graph_file
 from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
+from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
+from secateur.graph.trace import trace
 from secateur.models.safetensors_file import check_header, read_safetensors
+from secateur.surgery import finished, prune_module
 from secateur.surgery.verify import TOLERANCE
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
@@ -84,9 +87,6 @@ def _shared_names(model: nn.Module) -> dict[str, str]:
 
 def _traced(pruned: Pruned) -> GraphModule:
     """The pruned network as a flat graph that follows its mode and guards its sizes."""
-    from secateur.graph.trace import trace
-    from secateur.surgery import finished
-
     if isinstance(pruned.model, GraphModule) and pruned.backend == "graph":
         return pruned.model
     traced = trace(pruned.model, pruned.inputs)
@@ -173,9 +173,6 @@ def _proof(record: Mapping[str, Any]) -> Verification | None:
 
 
 def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool) -> nn.Module:
-    from secateur.cut.prune import apply
-    from secateur.surgery import prune_module
-
     if record["backend"] == "module":
         return prune_module(model, plan.keep, plan.replaced, plan.indices)
     inputs = _inputs(record)

@@ -12,6 +12,7 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.recipe.load import load_recipe
 from secateur.recipe.overrides import aim, override, shortcuts
 from secateur.recipe.schema import Recipe, StepEntry
+from secateur.recipe.steps import STEPS
 from secateur.recipe.yamltree import YamlTree
 
 __all__ = ["DENSE", "at_budget", "at_ratios", "check_alike", "from_dense", "shared_start"]
@@ -169,8 +170,6 @@ def from_dense(recipe: Recipe, adapted: str | None) -> Recipe:
     A plain ``adapt`` has been done. One with a penalty (sparsity training) stays, and trains the shared network on.
     What only shows or ships a network is done once for all of them and with nothing else running, or not at all.
     """
-    from secateur.recipe.steps import STEPS
-
     steps: tuple[StepEntry, ...] = recipe.steps
     if adapted is not None:
         steps = steps[1:] if _plain_adapt(recipe) else steps
@@ -180,8 +179,6 @@ def from_dense(recipe: Recipe, adapted: str | None) -> Recipe:
 
 
 def _plain_adapt(recipe: Recipe) -> bool:
-    from secateur.recipe.steps import STEPS
-
     first = recipe.steps[0]
     step = STEPS.get(first.kind)  # none for rounds of steps
     return step is not None and step.trains and step.role == DENSE and not getattr(first.config, "penalty", ())

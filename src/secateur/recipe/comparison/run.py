@@ -14,14 +14,18 @@ from secateur.core.files import disk_errors, lock, new_folder, refuse_links, swe
 from secateur.core.processes import scratch
 from secateur.core.reading import read_bytes
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
+from secateur.recipe.comparison.page import write_comparison
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
 from secateur.recipe.fingerprint import compare_data, data_print
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe
+from secateur.recipe.prepare import load_data, make_model
 from secateur.recipe.records import LARGEST, ComparisonPlan, read_record
+from secateur.recipe.results import describe
 from secateur.recipe.schema import Recipe
 from secateur.recipe.trust import digest_of, home_of, permit_folder, permit_recipe, record
+from secateur.timing import machine
 
 __all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
 
@@ -62,9 +66,6 @@ def compare_recipes(
         InputError: No recipes, recipes that do not go together, or a used folder.
         DataError: The data set or the weights cannot be read.
     """
-    from secateur.recipe.prepare import load_data, make_model
-    from secateur.recipe.results import describe
-
     if not recipes:
         raise InputError("There is nothing to compare: give at least one recipe.")
     if jobs is not None and jobs < 1:
@@ -149,8 +150,6 @@ class _Folder:
             DataError: The data set has changed since the comparison began, or a file of a run is damaged.
             WeightsError: Weights have changed.
         """
-        from secateur.recipe.prepare import load_data
-
         for job in self.jobs.values():
             if (job.folder / "recipe.yaml").exists():
                 RunFolder.open(job.folder, trusted=True).compare_files()
@@ -220,9 +219,6 @@ def _run_all(
 def _result(
     folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any], *, trust: bool
 ) -> Comparison:
-    from secateur.recipe.comparison.page import write_comparison
-    from secateur.timing import machine
-
     rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed, trust=trust)
     result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})
     write_text(folder / "comparison.csv", result.to_csv())

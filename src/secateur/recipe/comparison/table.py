@@ -13,8 +13,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from secateur.core.errors import DataError
 from secateur.core.files import read_json
+from secateur.cost import netscore, nonzero_params, size_on_disk
+from secateur.cost.counts import count
+from secateur.cost.energy import energy
 from secateur.recipe.comparison.plan import DENSE
+from secateur.recipe.prepare import make_model
 from secateur.recipe.records import StepRecord, problem, read_record
+from secateur.recipe.runner import reopen
+from secateur.recipe.steps import STEPS
+from secateur.timing import latency
+from secateur.train import evaluate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,8 +137,6 @@ def measure_runs(
         budget_s: Seconds for all timing together.
         trust: Whether the runs may name code that was not started here.
     """
-    from secateur.recipe.runner import reopen
-
     finished = {name: reopen(folder, trust=trust) for name, folder in runs.items() if name not in failed}
     if not finished:
         return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE)
@@ -148,8 +154,6 @@ def measure_runs(
 
 def _dense(run: RunResult) -> nn.Module:
     """The network that the run started from, as it was before sparsity training or anything else of the recipe."""
-    from secateur.recipe.prepare import make_model
-
     if run.recipe.name == DENSE:
         return run.state.models[DENSE]
     return make_model(run.recipe, run.data)
@@ -160,17 +164,10 @@ def _final(run: RunResult) -> nn.Module:
 
 
 def _times(networks: Mapping[str, nn.Module], image: Any, budget_s: float) -> tuple[Timing, ...]:
-    from secateur.timing import latency
-
     return latency(networks, image, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
 
 
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
-    from secateur.cost import netscore, nonzero_params, size_on_disk
-    from secateur.cost.counts import count
-    from secateur.cost.energy import energy
-    from secateur.train import evaluate
-
     inputs = run.data.sample(2, split="test")
     params, macs = nonzero_params(model), count(model, inputs).macs
     now = evaluate(model, run.data.test, data=run.data)
@@ -197,8 +194,6 @@ def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing],
 
 
 def _trains_the_pruned(kind: str) -> bool:
-    from secateur.recipe.steps import STEPS
-
     return kind in STEPS and STEPS[kind].trains and STEPS[kind].role == "pruned"
 
 

@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from secateur.core.errors import InputError
+from secateur.criteria.base import of_kind
+from secateur.cut.layers import removable, remove_layers
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import cut_again, keep_cut
@@ -37,8 +39,6 @@ class RemoveLayersSettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria.base import of_kind
-
         return name if name == "auto" else of_kind(name, "branches").name
 
     @model_validator(mode="after")
@@ -68,8 +68,6 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        from secateur.cut.layers import removable, remove_layers
-
         model, inputs = state.network, context.images(2)
         seed = derive_seed(context.recipe.seed, context.step)
         pruned = remove_layers(model, inputs, seed=seed, **config.model_dump())

@@ -10,11 +10,16 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from torch import nn
 
+from secateur.cost.counts import count
+from secateur.exports.entered import entered
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
-from secateur.timing.results import EntrantResult
+from secateur.timing import latency, measurement, speedups
+from secateur.timing.quality import scores
+from secateur.timing.results import EntrantResult, results
 from secateur.timing.timings import Timing
+from secateur.train import evaluate
 
 __all__ = ["Measure", "MeasureSettings"]
 
@@ -84,10 +89,6 @@ class Measure(Step[MeasureSettings]):
         return state, StepResult(summary=_summary(networks), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
-        from secateur.cost.counts import count
-        from secateur.timing import measurement
-        from secateur.train import evaluate
-
         inputs = context.images(1, split="test")
         quality = context.evaluation(role) or evaluate(model, context.data.test, data=context.data).to_dict()
         return measurement(model, inputs, count(model, inputs), **quality).to_json()
@@ -97,11 +98,6 @@ def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
 ) -> tuple[tuple[Timing, ...], tuple[EntrantResult, ...]]:
     """Times the networks in every runtime, and scores them there."""
-    from secateur.exports.entered import entered
-    from secateur.timing import latency
-    from secateur.timing.quality import scores
-    from secateur.timing.results import results
-
     images = context.images(max(config.batches), split="test")
     calibration = context.images(config.calibration) if config.int8 else None
     options: dict[str, Any] = {
@@ -130,8 +126,6 @@ def _failed(lines: Sequence[EntrantResult]) -> list[str]:
 
 def _slower(timings: tuple[Timing, ...]) -> list[str]:
     """A note on settings in which the pruned network took clearly longer than the dense one."""
-    from secateur.timing import speedups
-
     if not any(timing.model == "dense" for timing in timings):
         return []
     found = [

@@ -11,13 +11,20 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.files import write_json
+from secateur.core.plan import Plan
 from secateur.core.reading import LARGEST_JSON
 from secateur.core.types import Counts, Target
-from secateur.cost.counts import MEASURES
+from secateur.cost.counts import MEASURES, count
+from secateur.criteria import CRITERIA
+from secateur.criteria.base import of_kind
+from secateur.cut.prune import apply, prune
 from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.report import block_rows, layer_rows
+from secateur.runtimes import RUNTIMES
 from secateur.sparsity.masks import follow
+from secateur.train import evaluate
 
 if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
@@ -96,8 +103,6 @@ class PruneSettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria.base import of_kind
-
         return of_kind(name, "channels").name
 
     @field_validator("runtime")
@@ -118,8 +123,6 @@ class PruneSettings(Settings):
 
     def __str__(self) -> str:
         """What is asked for, in words."""
-        from secateur.criteria import CRITERIA
-
         pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
         pool, target = pools[self.scope or CRITERIA[self.criterion].scope], self.target
         if self.criterion == "reconstruction":
@@ -138,8 +141,6 @@ def known_runtime(name: str | None) -> str | None:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    from secateur.runtimes import RUNTIMES
-
     return name if name is None else RUNTIMES[name].name
 
 
@@ -200,8 +201,6 @@ class Prune(Step[PruneSettings]):
 
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        from secateur.cut.prune import prune
-
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration", "mirror"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = calibration(context, config.calibration, config.mirror)
@@ -237,10 +236,6 @@ def keep_cut(
         wording: What was asked for.
         pinned: Layers that stay as they are, each with the reason.
     """
-    from secateur.cost.counts import count
-    from secateur.report import block_rows, layer_rows
-    from secateur.train import evaluate
-
     dense, proof = state.dense, pruned.verification
     before = pruned.before if state.network is dense else count(dense, pruned.inputs)
     assert proof is not None  # it was not switched off
@@ -271,9 +266,6 @@ def keep_cut(
 
 def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     """The state after a cut that was kept: the same network is cut by the last part of the plan."""
-    from secateur.core.plan import Plan
-    from secateur.cut.prune import apply
-
     cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
     plan = Plan.from_dict(cut.plan)
     part = plan.parts[-1] if plan.parts else plan

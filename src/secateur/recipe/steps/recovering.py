@@ -7,10 +7,13 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from secateur.core.errors import UnknownNameError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.recovery import METHODS, purify, recover
+from secateur.train import evaluate
 
 __all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings"]
 
@@ -33,9 +36,6 @@ class RecoverSettings(Settings):
     @field_validator("method")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.core.errors import UnknownNameError
-        from secateur.recovery import METHODS
-
         if name not in METHODS:
             raise UnknownNameError("recovery method", name, METHODS)
         return name
@@ -53,9 +53,6 @@ class Recover(Step[RecoverSettings]):
 
     def run(self, context: Context, state: State, config: RecoverSettings) -> tuple[State, StepResult]:
         """Fits the pruned network to the dense one, and scores it; the network before stays as it was."""
-        from secateur.recovery import recover
-        from secateur.train import evaluate
-
         data = calibration(context, config.images, config.mirror) if config.images else None
         seed = derive_seed(context.recipe.seed, context.step)
         fixed = recover(state.cut, data, dense=state.dense, method=config.method, ridge=config.ridge,
@@ -93,8 +90,6 @@ class Purify(Step[PurifySettings]):
 
     def run(self, context: Context, state: State, config: PurifySettings) -> tuple[State, StepResult]:
         """Deletes from the current network; the function stays the same, and that is checked."""
-        from secateur.recovery import purify
-
         pruned = purify(state.network, context.images(2))
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         new, result = keep_cut(context, state, pruned, "channels without use", pinned)

@@ -8,13 +8,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
+from secateur.cost.counts import count
 from secateur.graph.copies import deep_copy
+from secateur.recipe.prepare import make_model
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into, read_weights, save_weights
 from secateur.sparsity.masks import apply_masks
 from secateur.sparsity.rewinding import fresh, rewind
+from secateur.train import evaluate
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
@@ -41,8 +44,6 @@ class Rewind(Step[RewindSettings]):
 
     def run(self, context: Context, state: State, config: RewindSettings) -> tuple[State, StepResult]:
         """Rewinds the pruned network in place; masks go on to hold."""
-        from secateur.train import evaluate
-
         model = state.cut.model
         early = _early(context, config.epoch)
         model.load_state_dict(rewind(model, early, state.cut.plan, masks=state.masks).state_dict())
@@ -63,8 +64,6 @@ def _early(context: Context, epoch: int) -> dict[str, Tensor]:
     Raises:
         InputError: No step of the run kept them.
     """
-    from secateur.recipe.prepare import make_model
-
     if epoch == 0:
         return dict(make_model(context.recipe, context.data).state_dict())
     steps = context.folder / "steps"
@@ -125,8 +124,6 @@ class Scratch(Step[ScratchSettings]):
 
 def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
     """How long to train, for the budget that is to be equal."""
-    from secateur.cost.counts import count
-
     epochs = config.epochs if config.epochs != "auto" else epochs_before(context, "pruned")
     epochs = epochs or config.train_config(len(context.data.train)).epochs
     if config.budget == "epochs":

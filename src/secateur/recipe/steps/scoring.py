@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from secateur.cost import netscore, nonzero_params
+from secateur.cost.counts import count
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.train import evaluate
 
 __all__ = ["Score", "ScoreSettings"]
 
@@ -28,10 +31,6 @@ class Score(Step[ScoreSettings]):
 
     def run(self, context: Context, state: State, config: ScoreSettings) -> tuple[State, StepResult]:
         """Scores the pruned network (the dense one where nothing was pruned so far)."""
-        from secateur.cost import netscore, nonzero_params
-        from secateur.cost.counts import count
-        from secateur.train import evaluate
-
         model = state.network
         quality = context.evaluation(state.current)
         if quality is None:

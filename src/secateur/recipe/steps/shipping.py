@@ -9,9 +9,12 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.exports import ExportCheck
+from secateur.exports import ExportCheck, export
+from secateur.exports.scored import scored
+from secateur.recipe.results import collect
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.report import write_report
 from secateur.runtimes.formats import writer
 
 __all__ = ["Export", "ExportSettings", "Report", "ReportSettings"]
@@ -77,9 +80,6 @@ def _files(config: ExportSettings) -> list[tuple[str, bool]]:
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
-    from secateur.exports import export
-    from secateur.exports.scored import scored
-
     images = context.images(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"
     calibration = context.images(config.calibration) if int8 else None
@@ -100,9 +100,6 @@ class Report(Step[ReportSettings]):
 
     def run(self, context: Context, state: State, config: ReportSettings) -> tuple[State, StepResult]:
         """Writes ``report.html`` into the run's folder."""
-        from secateur.recipe.results import collect
-        from secateur.report import write_report
-
         results = collect(context.recipe, context.about, context.folder, context.results)
         write_report(results, context.folder / "report.html")
         return state, StepResult()

@@ -11,6 +11,7 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.core.files import whole
+from secateur.criteria.base import of_kind
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
@@ -56,8 +57,6 @@ class SparsifySettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        from secateur.criteria.base import of_kind
-
         of_kind(name, "weights")
         return name
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.recipe.steps.pruning import after_cut, keep_cut
+from secateur.sparsity.zeros import remove_zeros
 
 __all__ = ["RemoveZeros", "RemoveZerosSettings"]
 
@@ -34,15 +35,11 @@ class RemoveZeros(Step[RemoveZerosSettings]):
 
     def run(self, context: Context, state: State, config: RemoveZerosSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is."""
-        from secateur.sparsity.zeros import remove_zeros
-
         pruned = remove_zeros(state.network, context.images(2), below=config.below)
         return keep_cut(context, state, pruned, str(config), [])
 
     def restore(self, context: Context, state: State, config: RemoveZerosSettings) -> State:
         """Removes the same again: it follows from the weights alone."""
-        from secateur.sparsity.zeros import remove_zeros
-
         pruned = remove_zeros(state.network, context.images(2), below=config.below)
         return after_cut(state, pruned)
 
