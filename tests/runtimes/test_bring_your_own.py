@@ -19,6 +19,7 @@ from secateur.exports.entered import entered
 from secateur.recipe.steps.measuring import MeasureSettings
 from secateur.recipe.steps.shipping import ExportSettings
 from secateur.runtimes import RUNTIMES, Program, Runtime, runtime
+from secateur.runtimes.writing import open_written
 from secateur.timing import Entrant, latency, machine
 
 SOURCE = '''
@@ -165,6 +166,32 @@ def test_one_that_cannot_be_imported_elsewhere_is_timed_in_this_process(monkeypa
     entrants = [Entrant("a", network(), "here")]
     (timing,) = latency(entrants, torch.zeros(1, 8), batches=(1,), rounds=3, processes=2)
     assert timing.processes == 0
+
+
+class Elsewhere(Runtime):
+    """Opens the ONNX files that another runtime writes."""
+
+    name = title = format = "elsewhere"
+    suffixes = (".onnx",)
+
+    def from_file(self, file: Path, threads: int) -> Program:
+        return RUNTIMES["onnxruntime"].open(file, threads)
+
+
+def test_one_that_only_reads_gets_the_files_of_the_one_that_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setitem(RUNTIMES._items, "elsewhere", Elsewhere())
+    found = list(entered({"a": network()}, torch.zeros(2, 8), tmp_path, runtimes=["elsewhere"]))
+    assert [(e.runtime, e.problem, Path(str(e.network)).suffix) for e in found] == [("elsewhere", "", ".onnx")]
+    program = open_written(network(), torch.zeros(2, 8), tmp_path, RUNTIMES["elsewhere"], 1)
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(program(x)[0], network()(x), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(Elsewhere, "suffixes", (".mars",))
+    (failed,) = entered({"b": network()}, torch.zeros(2, 8), tmp_path / "b", runtimes=["elsewhere"])
+    assert failed.problem == "It opens files (.mars) that nothing here writes."
 
 
 @pytest.mark.parametrize(

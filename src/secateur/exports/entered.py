@@ -14,6 +14,7 @@ from secateur.core.types import ExampleInputs
 from secateur.cost.memory import size_on_disk
 from secateur.exports.exports import export
 from secateur.runtimes import RUNTIMES, Runtime
+from secateur.runtimes.formats import source_of
 from secateur.timing import Entrant
 
 __all__ = ["entered"]
@@ -49,7 +50,8 @@ def entered(
             place.mkdir(parents=True)
             wanted = _Wanted(name, model, runtime, place)
             yield from _written(wanted, inputs, batches, None)
-            if calibration is not None and runtime.int8:
+            source = source_of(runtime)
+            if calibration is not None and source is not None and source.int8:
                 yield from _written(wanted, inputs, batches, calibration)
 
 
@@ -65,16 +67,19 @@ def _written(
     wanted: _Wanted, inputs: ExampleInputs, batches: Sequence[int], calibration: Tensor | None
 ) -> list[Entrant]:
     """One entrant for any batch, or one per batch size; or the one that has a problem."""
-    runtime, precision = wanted.runtime, _FLOAT if calibration is None else _INT8
+    runtime, source = wanted.runtime, source_of(wanted.runtime)
+    precision = _FLOAT if calibration is None else _INT8
     found: list[Entrant] = []
     try:
+        if source is None:
+            raise ExportError(f"It opens files ({', '.join(runtime.suffixes)}) that nothing here writes.")
         for batch in sorted(set(batches)):
-            path = wanted.place / f"{precision}-{batch}{runtime.suffix}"
+            path = wanted.place / f"{precision}-{batch}{source.suffix}"
             check = export(
                 wanted.model,
                 resize(inputs, batch),
                 path,
-                to=runtime.format,
+                to=source.format,
                 calibration=calibration,
                 check_inputs=inputs,
             )

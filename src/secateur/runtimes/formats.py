@@ -8,7 +8,7 @@ from pathlib import Path
 from secateur.core.errors import ExportError, UnknownNameError
 from secateur.runtimes.base import RUNTIMES, Runtime
 
-__all__ = ["file_bytes", "readers", "writer", "writer_for", "writers"]
+__all__ = ["file_bytes", "readers", "source_of", "writer", "writer_for", "writers"]
 
 
 def writers() -> dict[str, Runtime]:
@@ -68,6 +68,16 @@ def readers(suffix: str) -> tuple[Runtime, ...]:
     """
     found = [one for one in (RUNTIMES[name] for name in RUNTIMES) if suffix in one.suffixes]
     return tuple(sorted(found, key=lambda one: not (one.writes and one.suffix == suffix)))
+
+
+def source_of(runtime: Runtime) -> Runtime | None:
+    """What writes the files that a runtime opens: the runtime itself, or the one whose files it reads.
+
+    >>> [source.name for name in ("openvino", "compiled") if (source := source_of(RUNTIMES[name]))]
+    ['openvino', 'pytorch']
+    """
+    found = (readers(suffix)[0] for suffix in runtime.suffixes)
+    return runtime if runtime.writes else next((one for one in found if one.writes), None)
 
 
 def file_bytes(path: str | PathLike[str]) -> int:

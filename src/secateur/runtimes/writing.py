@@ -13,6 +13,7 @@ from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs
 from secateur.graph.trace import Exported, export_program
 from secateur.runtimes.base import Program, Runtime
+from secateur.runtimes.formats import source_of
 from secateur.runtimes.parity import Agreement, Runner, agreement, judge, noise
 from secateur.runtimes.private import private
 from secateur.runtimes.silence import quiet
@@ -87,9 +88,13 @@ def open_written(model: nn.Module, inputs: ExampleInputs, folder: Path, runtime:
         InputError: The runtime is not installed.
         ExportError: The network cannot be written for it, or the file computes something else.
     """
-    runtime.need(f"Running networks in {runtime.title}")
-    file = folder / f"network{runtime.suffix}"
-    write_checked(model, inputs, file, runtime)
+    source = source_of(runtime)
+    if source is None:
+        raise ExportError(f"{runtime.title} opens files ({', '.join(runtime.suffixes)}) that nothing here writes.")
+    for one in (runtime, source):
+        one.need(f"Running networks in {runtime.title}")
+    file = folder / f"network{source.suffix}"
+    write_checked(model, inputs, file, source)
     return runtime.open(file, threads, trust=True)
 
 

@@ -23,7 +23,7 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.core.processes import with_scratch
 from secateur.core.types import ExampleInputs
 from secateur.runtimes import RUNTIMES
-from secateur.runtimes.formats import readers
+from secateur.runtimes.formats import source_of
 from secateur.runtimes.writing import write_checked
 from secateur.timing.entrants import Entrant
 from secateur.timing.rounds import TimedCall
@@ -72,7 +72,7 @@ class ModuleFiles:
         return tuple(found)
 
     def _file(self, model: nn.Module, runtime: str, inputs: ExampleInputs) -> Path | None:
-        writer = next((one for suffix in RUNTIMES[runtime].suffixes for one in readers(suffix)[:1] if one.writes), None)
+        writer = source_of(RUNTIMES[runtime])
         if writer is None:
             return None
         for key in ((id(model), writer.name, None), (id(model), writer.name, batch_size(inputs))):
