@@ -168,7 +168,7 @@ class Criterion:
     absolute: bool = False
 
 
-CRITERIA: Registry[Criterion] = Registry("criterion")
+CRITERIA: Registry[Criterion] = Registry("criterion", check="secateur.criteria.conformance:check_criterion")
 
 
 @arguments.checked
