@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur import criteria, data, models
+    from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
     from secateur.core.plan import Plan
     from secateur.core.plugins import use
@@ -45,6 +46,7 @@ __all__ = [
     "VerificationError",
     "analyse",
     "apply",
+    "check",
     "compress",
     "count",
     "criteria",
@@ -80,6 +82,7 @@ _HOME = {
     "Verification": "secateur.core.types",
     "analyse": "secateur.cut.analysis",
     "apply": "secateur.cut.prune",
+    "check": "secateur.core.conformance",
     "compress": "secateur.sparsity.storage",
     "count": "secateur.cost.counts",
     "criterion": "secateur.criteria",

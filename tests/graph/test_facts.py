@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from secateur.graph.conformance import CLAIMS
 from secateur.graph.ops import OPERATORS, Facts, Kind, facts_of
 from secateur.graph.schema import bound
 
@@ -98,38 +99,16 @@ def agree(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
-def turned(x: Tensor) -> Tensor:
-    """The channels in another order, the second one doubled, the third one at a third."""
-    factors = torch.tensor([1.0, 2.0, 1 / 3], dtype=x.dtype).reshape(1, 3, *[1] * (x.ndim - 2))
-    return (x * factors)[:, [2, 0, 1]]
+def claims() -> Iterator[Any]:
+    """What a user's operator is tried for too, see `secateur.check`."""
+    for claim in CLAIMS:
+        for case in cases(claim):
+            yield pytest.param(claim, *case.values, id=f"{claim}-{case.id}")
 
 
-@pytest.mark.parametrize(("name", "claimed"), cases("pointwise"))
-def test_pointwise(name: str, claimed: bool) -> None:
-    f, order = function(name), torch.randperm(SAMPLE.numel(), generator=torch.Generator().manual_seed(1))
-    shuffled = SAMPLE.flatten()[order].reshape(SAMPLE.shape)
-    found, again, alone = f(SAMPLE), f(shuffled), f(SAMPLE[:1])
-    same = agree(found.flatten()[order].reshape(SAMPLE.shape), again) and agree(found[:1], alone)
-    assert (same and found.is_floating_point()) is claimed
-
-
-@pytest.mark.parametrize(("name", "claimed"), cases("homogeneous"))
-def test_homogeneous(name: str, claimed: bool) -> None:
-    f = function(name)
-    assert agree(f(turned(SAMPLE)), turned(f(SAMPLE))) is claimed
-
-
-@pytest.mark.parametrize(("name", "claimed"), cases("makes_zeros"))
-def test_makes_zeros(name: str, claimed: bool) -> None:
-    grid = torch.linspace(-8, 8, 4 * 3 * 6 * 8, dtype=torch.float64)
-    zero = function(name)(grid.reshape(SAMPLE.shape)).flatten() == 0
-    assert bool((zero[1:] & zero[:-1]).any()) is claimed
-
-
-@pytest.mark.parametrize(("name", "claimed"), cases("same_entries"))
-def test_same_entries(name: str, claimed: bool) -> None:
-    found = function(name)(SAMPLE)
-    assert torch.equal(found.flatten(), SAMPLE.flatten()) is claimed
+@pytest.mark.parametrize(("claim", "name", "claimed"), claims())
+def test_claims_that_a_plugin_is_tried_for(claim: str, name: str, claimed: bool) -> None:
+    assert CLAIMS[claim](function(name), SAMPLE) is claimed
 
 
 @pytest.mark.parametrize(("name", "claimed"), cases("keeps_mean"))

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("criteria", "criteria magnitude"))(criteria)
     app.command(epilog=examples("models", "models resnet"))(models)
     app.command(epilog=examples("datasets"))(datasets)
+    app.command(epilog=examples("check --use my_module", "check l2 --use my_module"))(check)
 
 
 def recipes(
@@ -56,3 +57,16 @@ def datasets(text: Pattern = None, use: Use = None) -> None:
     from secateur.cli.commands import listing
 
     listing.datasets(text)
+
+
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]…", help="Criteria, steps, recipes …; by default all that --use brings."),
+    ] = None,
+    use: Use = None,
+) -> None:
+    """Tries what a plug-in brings as Secateur's own tests try what it comes with."""
+    from secateur.cli.commands import listing
+
+    listing.check(names or use or [])

@@ -46,6 +46,7 @@ class Registry(Generic[T]):
 
     Attributes:
         kind: The word that error messages use.
+        check: Where the function is that tries one item, as ``module:function`` of name and item; it raises an error.
         everything: All registries there are.
 
     >>> colours: Registry[int] = Registry("colour")
@@ -59,9 +60,9 @@ class Registry(Generic[T]):
 
     everything: ClassVar[WeakSet[Registry[Any]]] = WeakSet()
 
-    def __init__(self, kind: str) -> None:
-        """``kind`` is the word that error messages use."""
-        self.kind = kind
+    def __init__(self, kind: str, *, check: str = "") -> None:
+        """See the class."""
+        self.kind, self.check = kind, check
         self._items: dict[str, T] = {}
         self._origins: dict[str, Origin] = {}
         Registry.everything.add(self)

@@ -194,7 +194,7 @@ class Criterion:
         return tuple(kind for kind in KINDS if scores[kind] is not None)
 
 
-CRITERIA: Registry[Criterion] = Registry("criterion")
+CRITERIA: Registry[Criterion] = Registry("criterion", check="secateur.criteria.conformance:check_criterion")
 
 
 def of_kind(name: str, kind: str) -> Criterion:

@@ -69,7 +69,7 @@ def _times(setting: Setting) -> Statistic:
 
 
 NEEDS.add("energies", Need(_energies, ""))
-NEEDS.add("times", Need(_times, ""))
+NEEDS.add("times", Need(_times, "", measured=True))
 
 
 def _worth(view: GroupView, costs: Tensor) -> Tensor:

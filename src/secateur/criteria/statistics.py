@@ -102,10 +102,12 @@ class Need:
     Attributes:
         make: Its class.
         data: What the data have to hold: ``""`` for no data at all, ``inputs``, or ``inputs, labels``.
+        measured: Whether a clock says it, so that it is another one each time.
     """
 
     make: Callable[[Setting], Statistic]
     data: str
+    measured: bool = False
 
 
 NEEDS: Registry[Need] = Registry("statistic")

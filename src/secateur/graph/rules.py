@@ -50,8 +50,8 @@ class Operator:
     facts: Facts = _NOTHING
 
 
-OPERATORS: Registry[Operator] = Registry("operator")
-KNOWN: Registry[Facts] = Registry("operator")
+OPERATORS: Registry[Operator] = Registry("operator", check="secateur.graph.conformance:check_operator")
+KNOWN: Registry[Facts] = Registry("known operator", check="secateur.graph.conformance:check_facts")
 """Facts about operators that have no rule."""
 
 

@@ -13,7 +13,7 @@ __all__ = ["LARGEST", "RECIPES", "add_recipes", "recipe_text"]
 LARGEST = 200_000
 """Bytes of a recipe, which has a dozen lines."""
 
-RECIPES: Registry[Path] = Registry("recipe")
+RECIPES: Registry[Path] = Registry("recipe", check="secateur.recipe.conformance:check_recipe")
 """Files of recipes by name."""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from secateur.cli.commands.show import console, table
+from secateur.cli.commands.show import console, say, table
 from secateur.core.errors import InputError
 
-__all__ = ["criteria", "datasets", "models", "recipes", "runtimes", "show_recipe"]
+__all__ = ["check", "criteria", "datasets", "models", "recipes", "runtimes", "show_recipe"]
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
@@ -44,6 +44,19 @@ def criteria(pattern: str | None) -> None:
     every = (CRITERIA[name] for name in CRITERIA)
     rows = [[c.name, ", ".join(c.kinds), c.summary, needed_data(c) or "–", c.paper] for c in every]
     _show(["Criterion", "Of", "What decides", "Data", "Source"], rows, pattern)
+
+
+def check(names: Sequence[str]) -> None:
+    """Tries registered things, or all that plug-ins brought, and says what was tried."""
+    from secateur import criteria, data, models, recipe, runtimes, sparsity  # noqa: F401 (they hold the registries)
+    from secateur.core.conformance import check as tried
+    from secateur.graph import ops  # noqa: F401
+    from secateur.recipe import steps  # noqa: F401
+
+    if not names:
+        raise InputError("Say what to check: secateur check --use my_module, or a name like l2.")
+    for found in (one for name in names for one in tried(name)):
+        say(f"{found.kind} {found.name}: {'in order' if found.tried else 'found (there is no check for its kind)'}")
 
 
 def models(pattern: str | None) -> None:

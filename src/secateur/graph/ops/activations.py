@@ -35,7 +35,6 @@ _ACTIVATIONS = {
     "silu": _activation(nn.SiLU, fused=True),
     "softplus": _activation(nn.Softplus),
     "softshrink": _activation(nn.Softshrink, makes_zeros=True),
-    "softsign": _activation(nn.Softsign),
     "special_expit": _activation(nn.Sigmoid, gate=True),
     "tanh": _activation(nn.Tanh, fused=True),
     "threshold": _activation(nn.Threshold, makes_zeros=True, only=(Only("makes_zeros", "value", 0),)),

@@ -74,7 +74,7 @@ def _extremum(call: Call) -> Any:
     return [found.with_dims(_left(call)) for found in unlabelled(call.node)]
 
 
-@operator("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten.softmin",
+@operator("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax",
           reference=_scattered, facts=Facts(kind=Kind.SOFTMAX))  # fmt: skip
 def _softmax(call: Call) -> Labels:
     """Runs over the kept entries of its dimension."""

@@ -206,7 +206,7 @@ class Step(ABC, Generic[ConfigT]):
         return state
 
 
-STEPS: Registry[Step[Any]] = Registry("step")
+STEPS: Registry[Step[Any]] = Registry("step", check="secateur.recipe.conformance:check_step")
 """All kinds of steps by the name that recipes use."""
 
 
