@@ -27,7 +27,7 @@ _CHECKED_ON = "the inputs that the file is checked on (check_inputs, or noise li
 
 @dataclass(frozen=True)
 class Agreement:
-    """Comparison of a file with the network; further fields are those of :class:`~secateur.export.ExportCheck`.
+    """Comparison of a file with the network; further fields are those of :class:`~secateur.exports.ExportCheck`.
 
     Attributes:
         output: Where the largest difference is.
