@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+import secateur
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.exports import ExportCheck, export
 from secateur.graph.trace import Exported
@@ -316,3 +317,18 @@ def test_missing_package_names_the_install_command(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match=r'needs onnxscript: pip install torch==[0-9.]+ "secateur\[onnx\]"'):
         export(nn.ReLU(), torch.zeros(2, 3), tmp_path / "net.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_result_of_a_cut_is_exported_by_its_path_alone(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    small = secateur.prune(net, torch.randn(2, 4), ratio=0.5)
+    assert secateur.export(small, tmp_path / "a.pt2").path == str(tmp_path / "a.pt2")
+    assert secateur.export(small, path=tmp_path / "b.pt2").max_difference < 1e-5
+    small.save(tmp_path / "small")
+    assert secateur.export(secateur.load(tmp_path / "small", net), tmp_path / "c.pt2").images > 0
+    with pytest.raises(InputError, match="two paths"):
+        secateur.export(small, "a.pt2", "b.pt2")
+    with pytest.raises(InputError, match=r"export\(path=…\) is missing"):
+        secateur.export(net, torch.randn(2, 4))
+    with pytest.raises(InputError, match="example_inputs is missing"):
+        secateur.export(net, tmp_path / "d.pt2")

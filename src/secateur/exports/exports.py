@@ -7,7 +7,8 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from secateur.core import arguments
 from secateur.core.batches import batch_size
@@ -15,6 +16,7 @@ from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
+from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
 from secateur.exports.checks import ExportCheck
 from secateur.exports.publish import publish, scratch, target
@@ -29,9 +31,9 @@ __all__ = ["export"]
 
 @arguments.checked
 def export(
-    model: nn.Module,
-    example_inputs: ExampleInputs,
-    path: str | PathLike[str],
+    model: nn.Module | Pruned,
+    example_inputs: ExampleInputs | str | PathLike[str] | None = None,
+    path: str | PathLike[str] | None = None,
     to: str | None = None,
     *,
     calibration: ExampleInputs | None = None,
@@ -44,8 +46,9 @@ def export(
     mode and gets its mode back. What was at ``path`` is replaced only when the check has passed.
 
     Args:
-        model: A module, or a graph module such as ``ExportedProgram.module()`` gives.
-        example_inputs: A tensor, a tuple of positional or a dict of keyword inputs.
+        model: A module, a graph module such as ``ExportedProgram.module()`` gives, or the result of a cut.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword inputs. The result of a cut knows its
+            own, so ``export(small, "small.onnx")`` is enough.
         path: Where to write; its folder must exist. Its ending says the format: ``.onnx`` (one file with all weights,
             up to 2 GB), ``.xml`` (OpenVINO, with its ``.bin`` beside it), ``.tflite`` (LiteRT) and ``.pte``
             (ExecuTorch; both for the batch size of the example inputs) or ``.pt2``. Nothing of the inputs' values
@@ -69,6 +72,7 @@ def export(
         ExportError: When the file's name says no format or another one, the network cannot be traced, an operator
             cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
+    model, example_inputs, path = _given(model, example_inputs, path)
     path = target(path)
     runtime = writer_for(path, to)
     runtime.need(f"Export to {runtime.format!r}", int8=calibration is not None)
@@ -95,6 +99,22 @@ def export(
         check = _check(found, runtime, path, traced)
         facts = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
         return replace(check, bytes=publish(file, path), **facts)
+
+
+def _given(
+    model: nn.Module | Pruned, inputs: ExampleInputs | str | PathLike[str] | None, path: str | PathLike[str] | None
+) -> tuple[nn.Module, ExampleInputs, str | PathLike[str]]:
+    """The network, its inputs and the path, of which the inputs may be left out where a cut knows them."""
+    if isinstance(inputs, (str, PathLike)):
+        if path is not None:
+            raise InputError(f"export() got two paths, {str(inputs)!r} and {str(path)!r}; give one.")
+        inputs, path = None, inputs
+    if path is None:
+        raise InputError("export(path=…) is missing: where to write, for instance 'small.onnx'.")
+    network, _, known = opened(model, inputs)
+    if inputs is None:  # of copied and loaded results all numbers of a tensor are one in memory
+        known = pytree.tree_map_only(Tensor, Tensor.contiguous, known)
+    return network, known, path
 
 
 def _check(found: Agreement, runtime: Runtime, path: Path, traced: Exported) -> ExportCheck:

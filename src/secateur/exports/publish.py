@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from os import PathLike
 from pathlib import Path
 
 from secateur.core.errors import ExportError
+from secateur.core.files import settle
 
 __all__ = ["publish", "scratch", "target"]
 
@@ -47,5 +47,5 @@ def publish(file: Path, path: Path) -> int:
     files = sorted(file.parent.iterdir(), key=lambda entry: entry == file)
     size = sum(entry.stat().st_size for entry in files)
     for entry in files:
-        os.replace(entry, path.parent / entry.name)  # noqa: PTH105 (the atomic one, by its name)
+        settle(entry, path.parent / entry.name)
     return size
