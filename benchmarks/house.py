@@ -3,6 +3,7 @@
     python benchmarks/house.py                        prints the figures of this checkout
     python benchmarks/house.py --src ../other/src     … of another one
     python benchmarks/house.py --arrows               … and every arrow between rooms, with what draws it
+    python benchmarks/house.py --before ../old/src    measures both, writes results/house.json and a table in docs/design.md
 
 A room is a package directly below ``secateur`` (or below one that holds packages alone), or a module that lies there by
 itself; ``__init__`` and ``__main__`` of the top level are the house's door and count as files, not as rooms. An arrow
@@ -130,7 +131,11 @@ def longest(house: House) -> dict[str, Any]:
                 code = (node.end_lineno or 0) - ((doc.end_lineno or 0) if text else node.lineno - 1)
                 functions.append((code, f"{name}.{node.name}"))
                 lists.append((count, f"{name}.{node.name}"))
-    return {"longest_functions": sorted(functions)[-3:], "longest_argument_lists": sorted(lists)[-12:]}
+    return {
+        "longest_functions": sorted(functions)[-3:],
+        "longest_argument_lists": sorted(lists)[-5:],
+        "more_than_12_arguments": [name for count, name in sorted(lists) if count > 12],
+    }
 
 
 def lines_of(folder: Path) -> int:
@@ -162,6 +167,7 @@ def files_of_a_cut(src: Path) -> list[str]:
 
 def figures(src: Path) -> dict[str, Any]:
     house = read(src)
+    found = longest(house)
     rooms = sorted(set(house.rooms.values()) - {""})
     tests, package = lines_of(src.parent / "tests"), lines_of(src / "secateur")
     cut = files_of_a_cut(src)
@@ -171,7 +177,7 @@ def figures(src: Path) -> dict[str, Any]:
         "arrows": len(house.arrows),
         "circles": circles(house),
         "function_level_imports": house.inner,
-        **longest(house),
+        **found,
         "files_of_a_cut": len(cut),
         "repeated_runs": repeated(house),
         "lines": package,
@@ -181,11 +187,50 @@ def figures(src: Path) -> dict[str, Any]:
     }
 
 
+ROWS = {
+    "Rooms": lambda f: f["rooms"],
+    "Files of `src`": lambda f: f["files"],
+    "Import arrows between rooms": lambda f: f["arrows"],
+    "Circles between rooms (rooms in them)": lambda f: f"{len(f['circles'])} ({sum(map(len, f['circles']))})",
+    "Imports of own modules inside functions": lambda f: f["function_level_imports"],
+    "Longest function, lines without its docstring": lambda f: f["longest_functions"][-1][0],
+    "Longest list of arguments": lambda f: (
+        f"{f['longest_argument_lists'][-1][0]} (`{f['longest_argument_lists'][-1][1].rpartition('.')[2]}`)"
+    ),
+    "Functions of more than 12 arguments": lambda f: len(f["more_than_12_arguments"]),
+    "Files that a second `prune()` of two convolutions runs through": lambda f: f["files_of_a_cut"],
+    "Pairs of places that share six or more lines": lambda f: f["repeated_runs"],
+    "Lines of `src`": lambda f: f"{f['lines']:,}",
+    "Lines of tests per line of `src`": lambda f: f["test_lines_per_line"],
+}
+
+
+def compare(before: Path, after: Path) -> None:
+    """Measures two checkouts, and writes the record and the table."""
+    both = {"before": {"commit": commit(before), **figures(before)}, "after": figures(after)}
+    (HERE / "benchmarks/results/house.json").write_text(json.dumps(both, indent=1) + "\n", encoding="utf-8")
+    rows = [(name, str(of(both["before"])), str(of(both["after"]))) for name, of in ROWS.items()]
+    lines = [("", f"before ({both['before']['commit']})", "now"), ("---", "---", "---"), *rows]
+    page, start, end = HERE / "docs/design.md", "<!-- house -->", "<!-- /house -->"
+    text = page.read_text(encoding="utf-8")
+    head, tail = text.partition(start)[0], text.partition(end)[2]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    page.write_text(f"{head}{start}\n\n{table}\n\n{end}{tail}", encoding="utf-8")
+
+
+def commit(src: Path) -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=src, capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--src", type=Path, default=HERE / "src")
     parser.add_argument("--arrows", action="store_true")
+    parser.add_argument("--before", type=Path)
     given = parser.parse_args()
+    if given.before:
+        compare(given.before, given.src)
     print(json.dumps(figures(given.src), indent=1))
     if given.arrows:
         for (a, b), places in sorted(read(given.src).arrows.items()):
