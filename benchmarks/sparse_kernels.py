@@ -129,9 +129,9 @@ def _busy(call: Callable[[], object]) -> TimedCall:
 def _compare(programs: Mapping[str, Program], x: Tensor, count: int, **facts: Any) -> None:
     """Times the programs in turn and keeps the row: medians, and time of the dense one over theirs, by round."""
     prepared = {name: program.prepare(x) for name, program in programs.items()}
-    contenders = {n: _busy(lambda n=n: programs[n].run(prepared[n])) for n in programs}
+    runs = {n: _busy(lambda n=n: programs[n].run(prepared[n])) for n in programs}
     with thread_count(1), no_gc():
-        _, samples = rounds(contenders, budget_s=1000, rounds=count, warmup=1)
+        _, samples = rounds(runs, budget_s=1000, rounds=count, warmup=1)
     ratios = {n: spread([a / b for a, b in zip(samples["dense"], samples[n], strict=True)]) for n in samples}
     row = {
         **facts,

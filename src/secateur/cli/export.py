@@ -28,7 +28,7 @@ def export(
     model: Source,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
     to: Annotated[
-        str | None, typer.Option(help="onnx, openvino, litert, executorch or pt2; by default what PATH ends in.")
+        str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
     calibration: Annotated[
