@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import secateur
+from secateur.criteria.least_squares import sweep as module
 from secateur.criteria.least_squares.sites import sites
 from secateur.criteria.least_squares.walk import Store, Walker
 from secateur.graph.flow import flow
 from secateur.graph.trace import trace
-from secateur.criteria.least_squares import sweep as module
 
 
 class Residual(nn.Module):
