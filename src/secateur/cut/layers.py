@@ -300,7 +300,7 @@ def _cut(
                   (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 
-def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None) -> Verification:
+def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None = None) -> Verification:
     everything = np.ones(groups.component.shape, dtype=bool)
     return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone}, dense=dense)
 
