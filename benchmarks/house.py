@@ -3,7 +3,7 @@
     python benchmarks/house.py                        prints the figures of this checkout
     python benchmarks/house.py --src ../other/src     … of another one
     python benchmarks/house.py --arrows               … and every arrow between rooms, with what draws it
-    python benchmarks/house.py --before ../old/src    measures both, writes results/house.json and a table in docs/design.md
+    python benchmarks/house.py --before ../old/src    both: results/house.json and the table in docs/design.md
 
 A room is a package directly below ``secateur`` (or below one that holds packages alone), or a module that lies there by
 itself; ``__init__`` and ``__main__`` of the top level are the house's door and count as files, not as rooms. An arrow
