@@ -199,7 +199,13 @@ def recover(net: nn.Module, inputs: Any, data: Any) -> Any:
     return secateur.recover(cut, data, dense=net, ridge=1e-3).model.state_dict()["c.weight"]
 
 
-VERBS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {"prune": prune, "recover": recover}
+def reconstruct(net: nn.Module, inputs: Any, data: Any) -> Any:
+    return secateur.prune(net, inputs, ratio=0.5, criterion="reconstruction", data=data).plan.to_json()
+
+
+VERBS: dict[str, Callable[[nn.Module, Any, Any], Any]] = {
+    "prune": prune, "prune by reconstruction": reconstruct, "recover": recover,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -105,6 +105,27 @@ def test_one_registry_says_what_each_criterion_scores() -> None:
     assert all(kinds.values())
 
 
+@pytest.mark.parametrize("name", [n for n in CRITERIA if "weights" in CRITERIA[n].kinds])
+def test_every_criterion_of_weights_scores_each_of_them(name: str) -> None:
+    score = CRITERIA[name].weights
+    assert score is not None
+    weight = torch.randn(3, 4, 2, 2)
+    first, again = (score(weight, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first.shape == weight.shape
+    assert torch.isfinite(first).all()
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("name", [n for n in CRITERIA if "branches" in CRITERIA[n].kinds])
+def test_every_criterion_of_branches_ranks_them(name: str) -> None:
+    net, x = secateur.models.create("resnet20").eval(), torch.zeros(1, 3, 32, 32)
+    found = [[(b.name, b.score) for b in secateur.removable(net, x, criterion=name, seed=1)] for _ in range(2)]
+    scores = [score for _, score in found[0] if score is not None]
+    assert found[0] == found[1]
+    assert scores == sorted(scores)
+    assert len(scores) == 7
+
+
 def test_a_criterion_of_another_kind_is_refused_with_those_that_fit() -> None:
     net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4)
     with pytest.raises(UnknownNameError, match=r"no criterion named 'magnitude'.*'magnitude' scores weights\."):
