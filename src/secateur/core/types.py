@@ -111,7 +111,7 @@ class Target:
         if name in _LATENCIES:
             self._check_latency(name, value)
         elif not value > 0:
-            raise InputError(f"Target({name}=…) wants a share in (0, 1] or a count above 1; got {value!r}.")
+            raise InputError(f"Target({name}=…) is what to keep: a share in (0, 1] or a count above 1; got {value!r}.")
         elif self.runtime is not None:
             raise InputError(
                 f"Target(runtime={self.runtime!r}) says where a latency is measured; {name} has no runtime."
