@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli import completion
 from secateur.cli.options import Pattern, Use, examples
 from secateur.core.errors import InputError
 
@@ -25,7 +26,10 @@ def recipes(
     text: Annotated[
         str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them; or `show` and a name.")
     ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="After `show`: the recipe to print.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="After `show`: the recipe to print.", autocompletion=completion.recipes),
+    ] = None,
     use: Use = None,
 ) -> None:
     """Lists the recipes, or prints the YAML of one, to start from: `recipes show NAME`."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from secateur.cli import completion
 from secateur.cli import export as cli_export
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
@@ -47,7 +48,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="secateur",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -87,7 +87,10 @@ cli_runs.register(app)
     )
 )
 def prune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
+    ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     weights: Weights = None,
     ratio: Ratio = None,
@@ -99,7 +102,9 @@ def prune(
     runtime: Runtime = None,
     batch: LatencyBatch = 1,
     threads: LatencyThreads = 1,
-    criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "l2",
+    criterion: Annotated[
+        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
+    ] = "l2",
     scope: Annotated[
         str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")
     ] = None,
@@ -150,7 +155,10 @@ def prune(
     )
 )
 def recover(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
+    ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     weights: Weights = None,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
@@ -164,7 +172,10 @@ def recover(
     runtime: Runtime = None,
     batch: LatencyBatch = 1,
     threads: LatencyThreads = 1,
-    criterion: Annotated[str, typer.Option(help="What decides, see `secateur criteria`.")] = "reconstruction",
+    criterion: Annotated[
+        str,
+        typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria),
+    ] = "reconstruction",
     method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
     only: Only = None,
     ignore: Ignore = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli import completion
 from secateur.core.plugins import use
 
 __all__ = [
@@ -22,7 +23,12 @@ def _use(plugins: list[str] | None) -> list[str]:
     return plugins or []
 
 
-Source = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, or the folder of a run or artifact.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Network name, or the folder of a run or artifact.", autocompletion=completion.models
+    ),
+]
 Weights = Annotated[str | None, typer.Option(help="Weights: a .safetensors or state-dict file.", metavar="FILE")]
 Shape = Annotated[str | None, typer.Option(help="Shape of one input, like 3,224,224.", metavar="C,H,W")]
 Only = Annotated[list[str] | None, typer.Option(help="Prune only this module or pattern; repeatable.", metavar="NAME")]
@@ -35,12 +41,21 @@ Macs = Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", 
 Energy = Annotated[str | None, typer.Option(help="Energy (by a model, in MACs) to keep: 0.5, 50%.", metavar="AMOUNT")]
 Size = Annotated[str | None, typer.Option(help="Bytes of the weights to keep: 0.5, 50%, 3MB.", metavar="AMOUNT")]
 Latency = Annotated[str | None, typer.Option(help="Time in --runtime to keep: 0.5, 50%, 12ms.", metavar="AMOUNT")]
-Runtime = Annotated[str | None, typer.Option(help="Where --latency is measured: onnxruntime, openvino …")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(help="Where --latency is measured: onnxruntime, openvino …", autocompletion=completion.runtimes),
+]
 LatencyBatch = Annotated[int, typer.Option(help="Samples per call that --latency is of.")]
 LatencyThreads = Annotated[int, typer.Option(help="Threads that --latency is of.")]
 Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
-Model = Annotated[str | None, typer.Option(help="Network instead of the recipe's.", metavar="NAME")]
-Data = Annotated[str | None, typer.Option(help="Data set: name, name:path, or path.", metavar="DATA")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Network instead of the recipe's.", metavar="NAME", autocompletion=completion.models),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set: name, name:path, or path.", metavar="DATA", autocompletion=completion.datasets),
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every step that trains.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Sets = Annotated[

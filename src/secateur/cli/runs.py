@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli import completion
 from secateur.cli.options import Data, Epochs, Model, Quiet, Seed, Sets, Trust, Use, Weights, examples
 
 __all__ = ["register"]
@@ -44,7 +45,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
+    ],
     out: Out = None,
     model: Model = None,
     weights: Weights = None,
@@ -95,7 +99,10 @@ def report(
 
 
 def compare(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Built-in recipes, or YAML files.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE…", help="Built-in recipes, or YAML files.", autocompletion=completion.recipes),
+    ],
     out: Out = None,
     model: Model = None,
     weights: Weights = None,
@@ -131,7 +138,10 @@ def compare(
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
+    ],
     out: Out = None,
     ratios: Annotated[str | None, typer.Option(help="Shares removed, like 0.2,0.4,0.6.", metavar="LIST")] = None,
     params: Annotated[str | None, typer.Option(help="Shares of parameters kept.", metavar="LIST")] = None,

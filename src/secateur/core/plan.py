@@ -15,6 +15,7 @@ from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 from secateur.core import arguments
 from secateur.core.errors import PlanError, first_line
 from secateur.core.reading import parse_json
+from secateur.core.tables import Shown, Table
 
 __all__ = ["Plan", "remember", "remembered"]
 
@@ -24,8 +25,8 @@ renumbered. A plan is written in the lowest that holds it."""
 
 
 @arguments.checked
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """Kept indices, never dropped ones; only dimensions that lose entries are listed.
 
     Attributes:
@@ -43,7 +44,7 @@ class Plan:
     >>> Plan.from_json(plan.to_json()) == plan
     True
     >>> plan
-    Plan(1 tensors cut, fc.weight: 2 of 3)
+    Plan(1 tensor cut, fc.weight: 2 of 3)
     """
 
     keep: Mapping[str, Mapping[int, tuple[int, ...]]]
@@ -63,12 +64,15 @@ class Plan:
             for dim, kept in dims.items():
                 _check(name, dim, kept, shape)
 
-    def __repr__(self) -> str:
-        """One line: how many tensors, and the first cut."""
-        first = next(((n, d, k) for n, dims in self.keep.items() for d, k in dims.items()), None)
-        text = f", {first[0]}: {len(first[2])} of {self.dense_shapes[first[0]][first[1]]}" if first else ""
+    def table(self) -> Table:
+        """Every dimension that is cut."""
+        cuts = [(name, dim, len(kept)) for name, dims in self.keep.items() for dim, kept in dims.items()]
+        rows = [(n, f"{d}", f"{self.dense_shapes[n][d]:,}", f"{kept:,}") for n, d, kept in cuts]
+        first = f", {cuts[0][0]}: {rows[0][3]} of {rows[0][2]}" if cuts else ""
         gone = f", branches removed: {', '.join(self.removed)}" if self.removed else ""
-        return f"Plan({len(self.keep)} tensors cut{text}{gone})"
+        tensors = f"{len(self.keep)} tensor{'s' * (len(self.keep) != 1)} cut"
+        notes = [f"in {len(self.parts)} steps"] if self.parts else []
+        return Table(f"{tensors}{first}{gone}", ("Tensor", "Dimension", "Entries", "Kept"), rows, notes=notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

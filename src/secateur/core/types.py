@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
+from secateur.core.tables import Shown, Table
 
 __all__ = ["Counts", "ExampleInputs", "LayerCount", "Member", "Target", "Unsupported", "Verification"]
 
@@ -37,8 +38,8 @@ class LayerCount:
     macs: int
 
 
-@dataclass(frozen=True)
-class Counts:
+@dataclass(frozen=True, repr=False)
+class Counts(Shown):
     """Size of a network: parameters and multiply-accumulates for **one** sample.
 
     Attributes:
@@ -50,6 +51,14 @@ class Counts:
     params: int
     macs: int
     layers: tuple[LayerCount, ...] = ()
+
+    def table(self) -> Table:
+        """Its layers, with what each has."""
+        rows = [(n.name or "(top level)", n.kind, f"{n.out_channels:,}", f"{n.params:,}", f"{n.macs:,}")
+                for n in self.layers]  # fmt: skip
+        layers = f"{len(rows)} layer{'s' * (len(rows) != 1)} with weights"
+        headline = f"{self.params:,} parameters, {self.macs:,} MACs a sample, {layers}"
+        return Table(headline, ("Layer", "Operator", "Outputs", "Parameters", "MACs"), rows, words=(0, 1))
 
 
 _LATENCIES = ("latency", "latency_ms")

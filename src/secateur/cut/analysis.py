@@ -9,6 +9,7 @@ from torch import nn
 
 from secateur.core import arguments
 from secateur.core.checks import check_network
+from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs, Unsupported
 from secateur.cost.counts import Costs
 from secateur.cut.selection import Selection, names_in, pinned_by_selection
@@ -21,8 +22,8 @@ from secateur.graph.views import Also, labelled
 __all__ = ["Analysis", "analyse", "unsupported"]
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Shown):
     """A network's groups, costs and what cannot be pruned.
 
     Attributes:
@@ -36,6 +37,15 @@ class Analysis:
     costs: Costs
     unsupported: tuple[Unsupported, ...]
     notes: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        """The groups, and what cannot be pruned."""
+        items = self.groups.items
+        rows = [(g.name, f"{len(g):,}", ", ".join(g.producers[1:4]) + ", …" * (len(g.producers) > 4)) for g in items]
+        notes = [f"note: {note}" for note in self.notes]
+        notes += [f"pinned: {u.operator} in {u.module or '(top level)'}: {u.reason}" for u in self.unsupported]
+        headline = f"{len(items)} group{'s' * (len(items) != 1)} of {self.groups.units:,} units that can be removed"
+        return Table(headline, ("Group", "Units", "Cut together with"), rows, words=(0, 2), notes=notes)
 
 
 @arguments.checked

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.core.tables import Shown, Table
 from secateur.timing.records import Record
 
 __all__ = ["ExportCheck"]
 
 
-@dataclass(frozen=True)
-class ExportCheck(Record):
+@dataclass(frozen=True, repr=False)
+class ExportCheck(Shown, Record):
     """Proof that an exported file computes what the network computes; of an int8 file, how nearly.
 
     Attributes:
@@ -48,6 +49,20 @@ class ExportCheck(Record):
     top1: float | None = None
     loss: float | None = None
     scored: int = 0
+
+    def table(self) -> Table:
+        """The file, and how far it is from the network."""
+        rows = [
+            ("file", f"{self.path} ({self.bytes / 1e6:.2f} MB)"),
+            ("runtime", self.runtime),
+            ("largest difference", f"{self.max_difference:.1e}"),
+            ("same labels", f"{self.same_labels:.1%} of {self.images} samples"),
+            ("batch sizes", "any" if self.dynamic_batch else ", ".join(map(str, self.batches))),
+        ]
+        rows += [("signal to noise", f"{self.snr_db:.1f} dB")] if self.snr_db is not None else []
+        rows += [("top-1", f"{self.top1:.2f} % of {self.scored:,} images")] if self.top1 is not None else []
+        precision = f"int8 (from {self.calibration} samples)" if self.int8 else "float32"
+        return Table(f"{self.format}, {precision}, checked in {self.runtime}", ("", ""), rows, words=(0, 1))
 
     @property
     def int8(self) -> bool:

@@ -37,7 +37,10 @@ def parse_amount(option: str, text: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise InputError(f"{option} wants a share up to 1 (0.5, 50%) or a count (1200000, 1.2M); got {text!r}.")
+        raise InputError(
+            f"{option} is what to keep (--ratio is what to remove): a share up to 1 (0.5, 50%) or a count (1200000, "
+            f"1.2M); got {text!r}."
+        )
     return value
 
 
@@ -54,7 +57,10 @@ def parse_latency(text: str) -> dict[str, float]:
     except InputError:
         value = None
     if value is None or (not in_ms and value > 1):
-        raise InputError(f"--latency wants a share up to 1 (0.5, 50%) or milliseconds (12ms); got {text!r}.")
+        raise InputError(
+            "--latency is the time to keep (--ratio is what to remove): a share up to 1 (0.5, 50%) or milliseconds "
+            f"(12ms); got {text!r}."
+        )
     return {"latency_ms" if in_ms else "latency": value}
 
 
@@ -75,7 +81,10 @@ def target(
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if len(given) != 1:
         *names, last = (f"--{name}" for name in options)
-        raise InputError(f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}.")
+        raise InputError(
+            f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}. --ratio is the share of "
+            "the units that is removed; the others say what is kept."
+        )
     if where is not None and where.get("runtime") and latency is None:
         raise InputError("--runtime says where --latency is measured; give --latency with it (0.5, 12ms).")
     if ratio is not None:
