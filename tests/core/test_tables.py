@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from secateur.export.checks import ExportCheck
 from torch import nn
 
 import secateur
 from secateur.core.tables import Table, plain
+from secateur.exports.checks import ExportCheck
 
 NASTY = "a<img src=x onerror=alert(1)>&\x1b[2J\n"
 

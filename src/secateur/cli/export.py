@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.options import Data, Pattern, Shape, Source, Trust, Use, Weights, examples
+from secateur.cli.groups import Opening, grouped
+from secateur.cli.lazy import Lazy
+from secateur.cli.options import Data, Pattern, Source, Use, examples
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import exporting, listing
+else:
+    exporting, listing = Lazy("secateur.cli.commands.exporting"), Lazy("secateur.cli.commands.listing")
 
 __all__ = ["register"]
 
@@ -24,9 +31,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("runtimes"))(runtimes)
 
 
+@grouped
 def export(
     model: Source,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
+    opening: Opening,
     to: Annotated[
         str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
     ] = None,
@@ -36,21 +45,11 @@ def export(
     ] = None,
     data: Data = None,
     images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
-    weights: Weights = None,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
-    from secateur.cli.commands import exporting
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
-    exporting.export(opened, path, exporting.Wish(to, int8, calibration, data, images))
+    exporting.export(opening.open(model), path, exporting.Wish(to, int8, calibration, data, images))
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:
     """Lists the runtimes: which are installed, and how to install the others."""
-    from secateur.cli.commands import listing
-
     listing.runtimes(text)

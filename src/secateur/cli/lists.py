@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secateur.cli import completion
+from secateur.cli.lazy import Lazy
 from secateur.cli.options import Pattern, Use, examples
 from secateur.core.errors import InputError
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import listing
+else:
+    listing = Lazy("secateur.cli.commands.listing")
 
 __all__ = ["register"]
 
@@ -33,8 +39,6 @@ def recipes(
     use: Use = None,
 ) -> None:
     """Lists the recipes, or prints the YAML of one, to start from: `recipes show NAME`."""
-    from secateur.cli.commands import listing
-
     if text == "show":
         return listing.show_recipe(name)
     if name is not None:
@@ -44,22 +48,16 @@ def recipes(
 
 def criteria(text: Pattern = None, use: Use = None) -> None:
     """Lists what can decide which units go."""
-    from secateur.cli.commands import listing
-
     listing.criteria(text)
 
 
 def models(text: Pattern = None, use: Use = None) -> None:
     """Lists the networks."""
-    from secateur.cli.commands import listing
-
     listing.models(text)
 
 
 def datasets(text: Pattern = None, use: Use = None) -> None:
     """Lists the data sets."""
-    from secateur.cli.commands import listing
-
     listing.datasets(text)
 
 
@@ -71,6 +69,4 @@ def check(
     use: Use = None,
 ) -> None:
     """Tries what a plug-in brings as Secateur's own tests try what it comes with."""
-    from secateur.cli.commands import listing
-
     listing.check(names or use or [])

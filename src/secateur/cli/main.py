@@ -1,6 +1,6 @@
 """The command line: argument parsing only; `secateur.cli.commands` does the work.
 
-Heavy modules are imported inside the commands, so that ``--help`` answers at once.
+What does the work is imported when it is first used, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -11,37 +11,32 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+import secateur
 from secateur.cli import completion
 from secateur.cli import export as cli_export
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sparse as cli_sparse
-from secateur.cli.options import (
-    Energy,
-    Ignore,
-    Latency,
-    LatencyBatch,
-    LatencyThreads,
-    Macs,
-    Only,
-    Params,
-    Ratio,
-    Runtime,
-    Shape,
-    Size,
-    Source,
-    Trust,
-    Use,
-    Weights,
-    examples,
-)
+from secateur.cli.groups import Aim, Clock, Cut, Opening, grouped
+from secateur.cli.lazy import Lazy
+from secateur.cli.options import Ignore, Only, Source, examples
 from secateur.core.errors import SecateurError
 from secateur.core.plugins import PluginWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import layers as removing
+    from secateur.cli.commands import measuring, pruning, recovering, show
+else:
+    removing = Lazy("secateur.cli.commands.layers")
+    measuring = Lazy("secateur.cli.commands.measuring")
+    pruning = Lazy("secateur.cli.commands.pruning")
+    recovering = Lazy("secateur.cli.commands.recovering")
+    show = Lazy("secateur.cli.commands.show")
 
 __all__ = ["app", "main"]
 
@@ -58,9 +53,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from secateur import __version__
-
-        print(f"secateur {__version__}")
+        print(f"secateur {secateur.__version__}")
         raise typer.Exit
 
 
@@ -86,65 +79,24 @@ cli_runs.register(app)
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )
+@grouped
 def prune(
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    weights: Weights = None,
-    ratio: Ratio = None,
-    params: Params = None,
-    macs: Macs = None,
-    energy: Energy = None,
-    size: Size = None,
-    latency: Latency = None,
-    runtime: Runtime = None,
-    batch: LatencyBatch = 1,
-    threads: LatencyThreads = 1,
-    criterion: Annotated[
-        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
-    ] = "l2",
-    scope: Annotated[
-        str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")
-    ] = None,
-    round_to: Annotated[
-        str | None, typer.Option(help="Widths become multiples of this; auto: the runtime's step.", metavar="STEP")
-    ] = None,
-    min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1,
-    only: Only = None,
-    ignore: Ignore = None,
-    granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
-    also: Annotated[
-        list[str] | None,
-        typer.Option(help="Further method that has to work too, called as forward is; repeat it.", metavar="METHOD"),
-    ] = None,
+    aim: Aim,
+    cut: Cut,
+    opening: Opening,
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
-    from secateur.cli.commands import pruning
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    where = {"runtime": runtime, "batch": batch, "threads": threads}
-    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
-    options: dict[str, Any] = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope}
-    options |= {
-        "round_to": pruning.parse_step(round_to),
-        "min_units": min_units,
-        "only": only,
-        "ignore": ignore or (),
-        "granularity": granularity,
-        "backend": backend,
-        "also": dict.fromkeys(also or (), opened.inputs),
-        "data": pruning.calibration(opened, data, images),
-    }
-    pruning.prune(opened, out, **options)
+    target = aim.target()
+    opened = opening.open(model)
+    pruning.prune(opened, out, ratio=aim.ratio, target=target, data=pruning.calibration(opened, data, images),
+                  **cut.options(opened))  # fmt: skip
 
 
 @app.command(
@@ -154,89 +106,56 @@ def prune(
         "recover runs/first --ratio 0.5 --criterion l2 --method batch_norm --out small",
     )
 )
+@grouped
 def recover(
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    weights: Weights = None,
+    aim: Aim,
+    opening: Opening,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many training images, without labels.")] = 512,
-    ratio: Ratio = None,
-    params: Params = None,
-    macs: Macs = None,
-    energy: Energy = None,
-    size: Size = None,
-    latency: Latency = None,
-    runtime: Runtime = None,
-    batch: LatencyBatch = 1,
-    threads: LatencyThreads = 1,
     criterion: Annotated[
-        str,
-        typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria),
+        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
     ] = "reconstruction",
     method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
     only: Only = None,
     ignore: Ignore = None,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
-    from secateur.cli.commands import pruning, recovering
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    where = {"runtime": runtime, "batch": batch, "threads": threads}
-    goal = pruning.target(ratio, params=params, macs=macs, energy=energy, size=size, latency=latency, where=where)
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
-    recovering.recover(opened, out, data=data, images=images, method=method, criterion=criterion, ratio=ratio,
-                       target=goal, only=only, ignore=ignore or ())  # fmt: skip
+    target = aim.target()
+    recovering.recover(opening.open(model), out, data=data, images=images, method=method, criterion=criterion,
+                       ratio=aim.ratio, target=target, only=only, ignore=ignore or ())  # fmt: skip
 
 
 cli_sparse.register(app)
 
 
 @app.command(epilog=examples("layers resnet56 --weights r56.safetensors", "layers resnet56 --count 9 --out shorter"))
+@grouped
 def layers(
     model: Source,
+    opening: Opening,
     out: Annotated[Path | None, typer.Option(help="Remove, into this new folder.", metavar="FOLDER")] = None,
-    weights: Weights = None,
     count: Annotated[int | None, typer.Option(help="How many branches go.", min=1)] = None,
     ratio: Annotated[float | None, typer.Option(help="Share of the branches that goes.")] = None,
     names: Annotated[list[str] | None, typer.Option(help="Branches that go; repeatable.", metavar="PATTERN")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Branches that stay; repeatable.", metavar="PATTERN")] = None,
     criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2, random or one of your own.")] = "auto",
     backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Lists a network's residual branches, or removes whole ones (their skips stay)."""
-    from secateur.cli.commands import layers as command
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     amount = {"count": count, "ratio": ratio, "names": names or None}
-    command.layers(opened, out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
+    removing.layers(opening.open(model), out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
 
 
 @app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
-def inspect(
-    model: Source,
-    weights: Weights = None,
-    only: Only = None,
-    ignore: Ignore = None,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
-) -> None:
+@grouped
+def inspect(model: Source, opening: Opening, only: Only = None, ignore: Ignore = None) -> None:
     """Shows what of a network can be cut together, its size, and what is pinned and why."""
-    from secateur.cli.commands import pruning
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
-    pruning.inspect(opened, only=only, ignore=ignore or ())
+    pruning.inspect(opening.open(model), only=only, ignore=ignore or ())
 
 
 @app.command(
@@ -247,12 +166,14 @@ def inspect(
         "measure dense.onnx pruned.onnx pruned.tflite --input-shape 3,32,32",
     )
 )
+@grouped
 def measure(
     networks: Annotated[
         list[str],
         typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, network files."),
     ],
-    weights: Weights = None,
+    opening: Opening,
+    clock: Clock,
     runtimes: Annotated[
         list[str] | None,
         typer.Option(help="Where; repeatable. [default: every installed one but compiled]", metavar="NAME"),
@@ -260,25 +181,12 @@ def measure(
     data: Annotated[str | None, typer.Option(help="Data set: accuracy and loss in every runtime too.")] = None,
     images: Annotated[int | None, typer.Option(help="Test images for that. [default: all]", min=1)] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantised too, where a runtime has it.")] = False,
-    batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None,
-    threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30,
-    seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0,
-    processes: Annotated[
-        int, typer.Option(help="Fresh processes for each network, one after the other; 0: in this one.", min=0)
-    ] = 1,
-    backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
-    from secateur.cli.commands import measuring
-    from secateur.cli.commands.networks import parse_shape
-
-    plan = measuring.Plan(measuring.choose(runtimes or ()), tuple(batch or (1, 32)), threads, rounds, seconds,
-                          backward=backward, processes=processes, int8=int8, images=images)  # fmt: skip
-    measuring.measure(networks, plan, weights=weights, shape=parse_shape(input_shape), data=data, trust=trust)
+    plan = measuring.Plan(measuring.choose(runtimes or ()), tuple(clock.batch or (1, 32)), clock.threads, clock.rounds,
+                          clock.seconds, backward=clock.backward, processes=clock.processes, int8=int8,
+                          images=images)  # fmt: skip
+    measuring.measure(networks, plan, weights=opening.weights, shape=opening.shape(), data=data, trust=opening.trust)
 
 
 cli_export.register(app)
@@ -328,13 +236,9 @@ def _warn(others: Callable[..., None], message: Warning | str, category: type[Wa
     """A plug-in that is left out is told in one line; it is nobody's line of code that is wrong."""
     if not issubclass(category, PluginWarning):
         return others(message, category, *where)
-    from secateur.cli.commands.show import error
-
-    error(str(message), label="Note")
+    show.error(str(message), label="Note")
 
 
 def _fail(message: str) -> int:
-    from secateur.cli.commands.show import error
-
-    error(message)
+    show.error(message)
     return 2

@@ -5,16 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secateur.cli import completion
-from secateur.cli.options import Data, Epochs, Model, Quiet, Seed, Sets, Trust, Use, Weights, examples
+from secateur.cli.groups import Running, grouped
+from secateur.cli.lazy import Lazy
+from secateur.cli.options import Quiet, Trust, Use, examples
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import comparing, exporting, running
+else:
+    comparing, exporting, running = (Lazy(f"secateur.cli.commands.{n}") for n in ("comparing", "exporting", "running"))
 
 __all__ = ["register"]
 
-Out = Annotated[Path | None, typer.Option(help="New folder for everything that is made.", metavar="FOLDER")]
 Jobs = Annotated[int | None, typer.Option(help="Processes at a time. [default: one per core]")]
 
 
@@ -44,36 +50,18 @@ def register(app: typer.Typer) -> None:
     )(sweep)
 
 
+@grouped
 def run(
     recipe: Annotated[
         str,
         typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
     ],
-    out: Out = None,
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
+    how: Running,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    set_: Sets = None,
-    quiet: Quiet = False,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
-    from secateur.cli.commands.running import run_recipe
-
-    options = {
-        "model": model,
-        "weights": weights,
-        "data": data,
-        "ratio": ratio,
-        "epochs": epochs,
-        "seed": seed,
-        "use": use or (),
-    }
-    run_recipe(recipe, out, options=options, sets=set_ or [], quiet=quiet, command=_command(), trust=trust)
+    running.run_recipe(recipe, how.out, options=how.options() | {"ratio": ratio}, sets=how.set_ or [], quiet=how.quiet,
+                       command=_command(), trust=how.trust)  # fmt: skip
 
 
 def resume(
@@ -83,9 +71,7 @@ def resume(
     use: Use = None,
 ) -> None:
     """Goes on with a run that was stopped; it ends with the same numbers."""
-    from secateur.cli.commands.running import resume_run
-
-    resume_run(folder, quiet=quiet, trust=trust)
+    running.resume_run(folder, quiet=quiet, trust=trust)
 
 
 def report(
@@ -93,86 +79,44 @@ def report(
     picture: Annotated[Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")] = None,
 ) -> None:
     """Writes report.html of a run again, of as much as there is."""
-    from secateur.cli.commands import exporting
-
     exporting.report(folder, picture)
 
 
+@grouped
 def compare(
     recipes: Annotated[
         list[str],
         typer.Argument(metavar="RECIPE…", help="Built-in recipes, or YAML files.", autocompletion=completion.recipes),
     ],
-    out: Out = None,
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
+    how: Running,
     params: Annotated[
         str | None, typer.Option(help="Equal parameters: share kept, 0.5 or 50%.", metavar="SHARE")
     ] = None,
     macs: Annotated[str | None, typer.Option(help="Equal MACs: share kept, 0.5 or 50%.", metavar="SHARE")] = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    set_: Sets = None,
     jobs: Jobs = None,
-    quiet: Quiet = False,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Runs several recipes from one dense network, in parallel, and ends in one table and a Pareto chart."""
-    from secateur.cli.commands import comparing
-
-    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed, "use": use or ()}
-    budget = {"params": params, "macs": macs}
-    comparing.compare(
-        recipes,
-        out,
-        budget=budget,
-        options=options,
-        sets=set_ or [],
-        jobs=jobs,
-        quiet=quiet,
-        command=_command(),
-        trust=trust,
-    )
+    comparing.compare(recipes, how.out, budget={"params": params, "macs": macs}, options=how.options(),
+                      sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
+                      trust=how.trust)  # fmt: skip
 
 
+@grouped
 def sweep(
     recipe: Annotated[
         str,
         typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
     ],
-    out: Out = None,
+    how: Running,
     ratios: Annotated[str | None, typer.Option(help="Shares removed, like 0.2,0.4,0.6.", metavar="LIST")] = None,
     params: Annotated[str | None, typer.Option(help="Shares of parameters kept.", metavar="LIST")] = None,
     macs: Annotated[str | None, typer.Option(help="Shares of MACs kept.", metavar="LIST")] = None,
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    set_: Sets = None,
     jobs: Jobs = None,
-    quiet: Quiet = False,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Runs one recipe at several ratios from one dense network, and ends in one table and a Pareto chart."""
-    from secateur.cli.commands import comparing
-
-    options = {"model": model, "weights": weights, "data": data, "epochs": epochs, "seed": seed, "use": use or ()}
-    points = {"ratio": ratios, "params": params, "macs": macs}
-    comparing.sweep(
-        recipe,
-        out,
-        points=points,
-        options=options,
-        sets=set_ or [],
-        jobs=jobs,
-        quiet=quiet,
-        command=_command(),
-        trust=trust,
-    )
+    comparing.sweep(recipe, how.out, points={"ratio": ratios, "params": params, "macs": macs}, options=how.options(),
+                    sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
+                    trust=how.trust)  # fmt: skip
 
 
 def _command() -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.options import Ignore, Only, Shape, Source, Trust, Use, Weights, examples
+from secateur.cli.groups import Opening, grouped
+from secateur.cli.lazy import Lazy
+from secateur.cli.options import Ignore, Only, Source, examples
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import sparsifying
+else:
+    sparsifying = Lazy("secateur.cli.commands.sparsifying")
 
 __all__ = ["register"]
 
@@ -24,10 +31,11 @@ def register(app: typer.Typer) -> None:
     )(sparsify)
 
 
+@grouped
 def sparsify(
     model: Source,
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    weights: Weights = None,
+    opening: Opening,
     ratio: Annotated[
         list[str] | None, typer.Option(help="Share of weights to remove; or LAYER=SHARE, repeatable.", metavar="SHARE")
     ] = None,
@@ -45,15 +53,10 @@ def sparsify(
     convert: Annotated[
         bool, typer.Option("--convert", help="Also time sparse products, and save a network with those that win.")
     ] = False,
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
-    from secateur.cli.commands import sparsifying
-    from secateur.cli.commands.networks import open_network, parse_shape
-
     amount = {"ratio": sparsifying.amounts("--ratio", ratio), "std": sparsifying.amounts("--std", std)}
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
-    sparsifying.sparsify(opened, out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options)
+    sparsifying.sparsify(
+        opening.open(model), out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options
+    )

@@ -12,6 +12,8 @@ from secateur.cli.commands.pruning import parse_amount
 from secateur.cli.commands.running import free, interruptible, words_of
 from secateur.cli.commands.show import console, error, say, table
 from secateur.core.errors import InputError
+from secateur.recipe.comparison import at_budget, at_ratios, compare_recipes, resume_comparison
+from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -36,8 +38,6 @@ def compare(
     trust: bool = False,
 ) -> None:
     """Runs several recipes and shows their table."""
-    from secateur.recipe.comparison import at_budget
-
     shares = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
     recipes = at_budget(sources, sets=sets, trust=trust, **shares, **options)
     words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
@@ -59,8 +59,6 @@ def sweep(
     trust: bool = False,
 ) -> None:
     """Runs one recipe at several points and shows their table."""
-    from secateur.recipe.comparison import at_ratios
-
     given = {key: text for key, text in points.items() if text is not None}
     if len(given) != 1:
         got = " and ".join(f"--{_OPTIONS[key]}" for key in given) or "none"
@@ -83,8 +81,6 @@ def sweep(
 
 def resume(folder: Path, *, quiet: bool, trust: bool = False) -> None:
     """Goes on with a comparison or sweep."""
-    from secateur.recipe.comparison import resume_comparison
-
     with interruptible(folder, "."), _Progress(quiet) as progress:
         result = resume_comparison(folder, on_event=progress, trust=trust)
     _show(result)
@@ -105,8 +101,6 @@ def _point(option: str, text: str) -> float:
 def _run(
     recipes: Mapping[str, Recipe], out: Path, jobs: int | None, *, quiet: bool, command: str, budget: str, trust: bool
 ) -> None:
-    from secateur.recipe.comparison import compare_recipes
-
     with interruptible(out, "."), _Progress(quiet) as progress:
         result = compare_recipes(
             recipes, out, jobs=jobs, command=command, on_event=progress, budget=budget, trust=trust
@@ -161,8 +155,6 @@ class _Progress:
 
 
 def _show(result: Comparison) -> None:
-    from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns
-
     out, rows = console(), [row for row in result.rows if not row.failed]
     if rows:
         for wanted in (ACCURACY, SIZE, COST):

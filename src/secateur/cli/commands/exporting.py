@@ -11,7 +11,14 @@ from torch import Tensor
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, say, size
 from secateur.core.errors import InputError
-from secateur.core.files import disk_errors
+from secateur.core.files import disk_errors, write_json
+from secateur.exports import export as write
+from secateur.exports.scored import scored
+from secateur.recipe.folder import RunFolder
+from secateur.recipe.results import collect
+from secateur.report import picture as draw
+from secateur.report import write_report
+from secateur.runtimes.formats import writer_for
 
 if TYPE_CHECKING:
     from secateur.exports import ExportCheck
@@ -48,10 +55,6 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
         InputError: Quantisation without images to calibrate on.
         SecateurError: What exporting raises.
     """
-    from secateur.exports import export as write
-    from secateur.exports.scored import scored
-    from secateur.runtimes.formats import writer_for
-
     to = writer_for(path, wish.to).format
     data = labelled([opened], wish.data or wish.calibration, opened.inputs)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
@@ -94,12 +97,6 @@ def _tell(check: ExportCheck, kind: str) -> None:
 
 def report(folder: Path, picture: Path | None) -> None:
     """Writes ``report.html`` from the finished steps of a run, and a picture if one is asked for."""
-    from secateur.core.files import write_json
-    from secateur.recipe.folder import RunFolder
-    from secateur.recipe.results import collect
-    from secateur.report import picture as draw
-    from secateur.report import write_report
-
     run = RunFolder.open(folder)
     results = collect(run.recipe(), run.about, folder, run.done())
     with disk_errors(folder):

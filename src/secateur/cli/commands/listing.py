@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from secateur.cli.commands.show import console, say, table
+from secateur.core.conformance import check as tried
 from secateur.core.errors import InputError
+from secateur.criteria import CRITERIA, needed_data
+from secateur.data import DATASETS
+from secateur.models import MODELS
+from secateur.recipe import builtin_recipes, recipe_text
+from secateur.runtimes import RUNTIMES, installed
 
 __all__ = ["check", "criteria", "datasets", "models", "recipes", "runtimes", "show_recipe"]
 
@@ -22,16 +28,12 @@ def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | 
 
 def recipes(pattern: str | None) -> None:
     """Lists the built-in recipes with their steps."""
-    from secateur.recipe import builtin_recipes
-
     rows = [[entry.name, ", ".join(entry.steps), entry.description] for entry in builtin_recipes()]
     _show(["Recipe", "Steps", "What it does"], rows, pattern)
 
 
 def show_recipe(name: str | None) -> None:
     """Prints the YAML of a recipe, as it is in its file."""
-    from secateur.recipe import builtin_recipes, recipe_text
-
     if name is None:
         raise InputError(f"Say which recipe: {', '.join(entry.name for entry in builtin_recipes())}.")
     print(recipe_text(name), end="")
@@ -39,8 +41,6 @@ def show_recipe(name: str | None) -> None:
 
 def criteria(pattern: str | None) -> None:
     """Lists the criteria with what they score, what they need and their sources."""
-    from secateur.criteria import CRITERIA, needed_data
-
     every = (CRITERIA[name] for name in CRITERIA)
     rows = [[c.name, ", ".join(c.kinds), c.summary, needed_data(c) or "–", c.paper] for c in every]
     _show(["Criterion", "Of", "What decides", "Data", "Source"], rows, pattern)
@@ -48,11 +48,6 @@ def criteria(pattern: str | None) -> None:
 
 def check(names: Sequence[str]) -> None:
     """Tries registered things, or all that plug-ins brought, and says what was tried."""
-    from secateur import criteria, data, models, recipe, runtimes, sparsity  # noqa: F401 (they hold the registries)
-    from secateur.core.conformance import check as tried
-    from secateur.graph import ops  # noqa: F401
-    from secateur.recipe import steps  # noqa: F401
-
     if not names:
         raise InputError("Say what to check: secateur check --use my_module, or a name like l2.")
     for found in (one for name in names for one in tried(name)):
@@ -61,8 +56,6 @@ def check(names: Sequence[str]) -> None:
 
 def models(pattern: str | None) -> None:
     """Lists the built-in networks."""
-    from secateur.models import MODELS
-
     rows = [[m.name, m.summary, "×".join(map(str, m.shape)), str(m.classes)] for m in (MODELS[name] for name in MODELS)]
     rows += [
         ["torchvision:NAME", "any classification network of torchvision", "", ""],
@@ -74,8 +67,6 @@ def models(pattern: str | None) -> None:
 
 def datasets(pattern: str | None) -> None:
     """Lists the data sets."""
-    from secateur.data import DATASETS
-
     rows = [
         [name, entry.summary, f"{name}:PATH ({entry.needs})" if entry.needs else name]
         for name, entry in ((name, DATASETS[name]) for name in DATASETS)
@@ -85,8 +76,6 @@ def datasets(pattern: str | None) -> None:
 
 def runtimes(pattern: str | None) -> None:
     """Lists the runtimes with the file format each reads, whether it has int8, and its version or how to get it."""
-    from secateur.runtimes import RUNTIMES, installed
-
     rows = []
     for runtime in (RUNTIMES[name] for name in RUNTIMES):
         state = runtime.version() if installed(runtime) else runtime.install_command()

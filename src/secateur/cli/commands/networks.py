@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
+from secateur.cut.artifact import read_inputs
+from secateur.data import load
+from secateur.models import MODELS, create, normalisation
+from secateur.models.darknet import Darknet
+from secateur.recipe.runner import reopen
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -82,7 +87,6 @@ def open_network(
         if (folder / "recipe.yaml").is_file():
             return open_run(folder, trust=trust)[-1]
         return _from_artifact(folder, shape, seed, trust)
-    from secateur.models import create
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -92,8 +96,6 @@ def open_network(
 
 def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
     """Opens the dense network of a run and, if it has got so far, the pruned one (with that order)."""
-    from secateur.recipe.runner import reopen
-
     run = reopen(folder, trust=trust)
     images = run.data.sample(64, split="test")
     roles = [role for role in ("dense", "pruned") if role in run.state.models]
@@ -110,8 +112,6 @@ def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> Da
     """
     if data is None:
         return next((network.data for network in networks if network.data is not None), None)
-    from secateur.data import load
-    from secateur.models import normalisation
 
     found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
     known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
@@ -139,8 +139,6 @@ def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
     Raises:
         InputError: The record claims a size that no sample has.
     """
-    from secateur.cut.artifact import read_inputs
-
     found = read_inputs(folder)
     if not isinstance(found, Tensor) or found.ndim < 2:
         return None
@@ -152,9 +150,6 @@ def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
 
 
 def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:
-    from secateur.models import MODELS
-    from secateur.models.darknet import Darknet
-
     if isinstance(model, Darknet):  # its .cfg says what it takes
         return model.image
     entry = MODELS.get(name)

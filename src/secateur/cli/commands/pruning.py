@@ -12,8 +12,15 @@ from torch import Tensor
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.files import disk_errors
 from secateur.core.types import Counts, Target, Unsupported
+from secateur.cut.analysis import analyse
+from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
+from secateur.data import load
+from secateur.models import normalisation
+from secateur.recipe.folder import refuse_used
+from secateur.recipe.steps.pruning import pinned_layers
 
 __all__ = ["calibration", "inspect", "keep", "parse_amount", "parse_latency", "parse_step", "prune", "target"]
 
@@ -117,8 +124,6 @@ def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple
         raise InputError(f"--images is at least 1; got {images}.")
     if data is None:
         return None if opened.data is None else opened.data.labelled(images)
-    from secateur.data import load
-    from secateur.models import normalisation
 
     side = opened.inputs.shape[-1] if opened.inputs.ndim == 4 else None
     found, known = load(data, image_size=side), normalisation(opened.name)
@@ -128,9 +133,6 @@ def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple
 
 def prune(opened: Opened, out: Path, **options: Any) -> None:
     """Cuts, verifies, saves and shows what came of it."""
-    from secateur.cut.prune import prune as cut
-    from secateur.recipe.folder import refuse_used
-
     refuse_used(out)
     goal: Target | None = options.get("target")
     in_runtime = f"Measuring layers and networks in {goal.runtime} …" if goal is not None and goal.measured else ""
@@ -141,8 +143,6 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
 
 def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     """Saves a cut and shows what came of it."""
-    from secateur.core.files import disk_errors
-
     try:
         with disk_errors(out):
             pruned.save(out)
@@ -184,9 +184,6 @@ def _channels(counts: Counts) -> int:
 def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]) -> None:
     """Shows layers, groups, and what is pinned and why."""
     import numpy as np
-
-    from secateur.cut.analysis import analyse
-    from secateur.recipe.steps.pruning import pinned_layers
 
     analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)
     show, groups = console(), analysis.groups

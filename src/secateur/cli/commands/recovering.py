@@ -10,8 +10,12 @@ import torch
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.pruning import calibration, keep
 from secateur.cli.commands.show import busy
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.types import Target
+from secateur.cut.prune import prune
+from secateur.recipe.folder import refuse_used
+from secateur.recovery import METHODS
+from secateur.recovery import recover as repair
 
 __all__ = ["recover"]
 
@@ -35,12 +39,6 @@ def recover(
         InputError: No data set, or an unknown method.
         SecateurError: What the cut and the repair raise.
     """
-    from secateur.core.errors import UnknownNameError
-    from secateur.cut.prune import prune
-    from secateur.recipe.folder import refuse_used
-    from secateur.recovery import METHODS
-    from secateur.recovery import recover as repair
-
     refuse_used(out)
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.cli.commands.show import change, console, error, integer, ratio, say, share, size, table
 from secateur.core.processes import TERMINATED, Terminated
+from secateur.recipe import load_recipe, override, resume, run, shortcuts
+from secateur.recipe.comparison import is_comparison
+from secateur.recipe.steps import STEPS
+from secateur.report import Results
+from secateur.runtimes import title_of
+from secateur.timing import speedups
 
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
@@ -31,8 +37,6 @@ def run_recipe(
     trust: bool = False,
 ) -> None:
     """Runs a recipe with the command line's settings laid over it."""
-    from secateur.recipe import load_recipe, override, run, shortcuts
-
     recipe = load_recipe(source, edit=lambda tree: override(shortcuts(tree, **options), sets), trust=trust)
     out = out or free(Path("runs") / recipe.name)
     with interruptible(out):
@@ -42,11 +46,8 @@ def run_recipe(
 
 def resume_run(folder: Path, *, quiet: bool, trust: bool = False) -> None:
     """Goes on with a run, or with a comparison."""
-    from secateur.recipe import resume
-    from secateur.recipe.comparison import is_comparison
-
     if is_comparison(folder):
-        from secateur.cli.commands import comparing
+        from secateur.cli.commands import comparing  # it builds on this module
 
         return comparing.resume(folder, quiet=quiet, trust=trust)
     with interruptible(folder):
@@ -99,8 +100,6 @@ def words_of(kind: str, summary: Mapping[str, Any]) -> str:
 
 
 def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
-    from secateur.recipe.steps import STEPS
-
     own = STEPS[kind].words(summary) if kind in STEPS else ""
     if own:
         return own
@@ -129,8 +128,6 @@ def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
 
 def show_result(result: RunResult) -> None:
     """Prints the headline: every network in a column, and where the files are."""
-    from secateur.report import Results
-
     out = console()
     results = Results.model_validate(dict(result.results))
     if results.networks:
@@ -194,9 +191,6 @@ def _difference(key: str, before: float | None, after: float | None) -> str:
 
 
 def _speedups(results: Any) -> list[list[str]]:
-    from secateur.runtimes import title_of
-    from secateur.timing import speedups
-
     if not any(timing.model == "dense" for timing in results.latency):
         return []
     return [

@@ -1,0 +1,196 @@
+"""Options that several commands have, in groups: one class says them once, and a command takes the class."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from secateur.cli import completion
+from secateur.cli.lazy import Lazy
+from secateur.cli.options import (
+    Data,
+    Energy,
+    Epochs,
+    Ignore,
+    Latency,
+    LatencyBatch,
+    LatencyThreads,
+    Macs,
+    Model,
+    Only,
+    Params,
+    Quiet,
+    Ratio,
+    Runtime,
+    Seed,
+    Sets,
+    Shape,
+    Size,
+    Trust,
+    Use,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from secateur.cli.commands import networks, pruning
+    from secateur.core.types import Target
+else:
+    networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
+
+__all__ = ["Aim", "Clock", "Cut", "Opening", "Running", "grouped"]
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a network is opened."""
+
+    weights: Weights = None
+    input_shape: Shape = None
+    trust: Trust = False
+    use: Use = None
+
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one input, where it was given."""
+        return networks.parse_shape(self.input_shape)
+
+    def open(self, model: str) -> networks.Opened:
+        """The network of that name, or of that folder."""
+        return networks.open_network(model, weights=self.weights, shape=self.shape(), trust=self.trust)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How much goes: a ratio is the share removed, every other amount is what is kept."""
+
+    ratio: Ratio = None
+    params: Params = None
+    macs: Macs = None
+    energy: Energy = None
+    size: Size = None
+    latency: Latency = None
+    runtime: Runtime = None
+    batch: LatencyBatch = 1
+    threads: LatencyThreads = 1
+
+    def target(self) -> Target | None:
+        """What is to be kept; ``None`` with a ratio."""
+        where = {"runtime": self.runtime, "batch": self.batch, "threads": self.threads}
+        return pruning.target(self.ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
+                              latency=self.latency, where=where)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How channels are chosen and cut."""
+
+    criterion: Annotated[
+        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
+    ] = "l2"
+    scope: Annotated[str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")] = (
+        None
+    )
+    round_to: Annotated[
+        str | None, typer.Option(help="Widths become multiples of this; auto: the runtime's step.", metavar="STEP")
+    ] = None
+    min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1
+    only: Only = None
+    ignore: Ignore = None
+    granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto"
+    backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto"
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Further method that has to work too, called as forward is; repeat it.", metavar="METHOD"),
+    ] = None
+
+    def options(self, opened: networks.Opened) -> dict[str, Any]:
+        """The arguments of :func:`secateur.prune`."""
+        return {
+            **dataclasses.asdict(self),
+            "round_to": pruning.parse_step(self.round_to),
+            "ignore": self.ignore or (),
+            "also": dict.fromkeys(self.also or (), opened.inputs),
+        }
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs of recipes take: their network, data, seed and settings."""
+
+    out: Annotated[Path | None, typer.Option(help="New folder for everything that is made.", metavar="FOLDER")] = None
+    model: Model = None
+    weights: Weights = None
+    data: Data = None
+    epochs: Epochs = None
+    seed: Seed = None
+    set_: Sets = None
+    quiet: Quiet = False
+    trust: Trust = False
+    use: Use = None
+
+    def options(self) -> dict[str, Any]:
+        """What takes the place of the recipe's own."""
+        return {"model": self.model, "weights": self.weights, "data": self.data, "epochs": self.epochs,
+                "seed": self.seed, "use": self.use or ()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How networks are timed."""
+
+    batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None
+    threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1
+    rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30
+    seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0
+    processes: Annotated[
+        int, typer.Option(help="Fresh processes for each network, one after the other; 0: in this one.", min=0)
+    ] = 1
+    backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True
+
+
+def grouped(command: F) -> F:
+    """Gives a command one option for every field of the classes above that it takes as arguments.
+
+    >>> @grouped
+    ... def show(model: str, how: Opening) -> None:
+    ...     print(model, how.weights, how.trust)
+    >>> list(inspect.signature(show).parameters)
+    ['model', 'weights', 'input_shape', 'trust', 'use']
+    >>> show(model="lenet5", weights="lenet5.safetensors", trust=True)
+    lenet5 lenet5.safetensors True
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind) and isinstance(kind, type)}
+    parameters = list(_spread(inspect.signature(command), hints, groups))
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        made = {name: kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind) if f.name in given})
+                for name, kind in groups.items()}  # fmt: skip
+        command(**given, **made)
+
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run  # type: ignore[return-value]
+
+
+def _spread(
+    signature: inspect.Signature, hints: dict[str, Any], groups: dict[str, type]
+) -> Iterator[inspect.Parameter]:
+    for name, parameter in signature.parameters.items():
+        if name not in groups:
+            yield parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            continue
+        kind = groups[name]
+        fields = get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):
+            yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default,
+                                    annotation=fields[field.name])  # fmt: skip
