@@ -197,30 +197,6 @@ def recover(
 cli_sparse.register(app)
 
 
-@app.command(epilog=examples("layers resnet56 --weights r56.safetensors", "layers resnet56 --count 9 --out shorter"))
-def layers(
-    model: Source,
-    out: Annotated[Path | None, typer.Option(help="Remove, into this new folder.", metavar="FOLDER")] = None,
-    weights: Weights = None,
-    count: Annotated[int | None, typer.Option(help="How many branches go.", min=1)] = None,
-    ratio: Annotated[float | None, typer.Option(help="Share of the branches that goes.")] = None,
-    names: Annotated[list[str] | None, typer.Option(help="Branches that go; repeatable.", metavar="PATTERN")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Branches that stay; repeatable.", metavar="PATTERN")] = None,
-    criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2 or random.")] = "auto",
-    backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
-    input_shape: Shape = None,
-    trust: Trust = False,
-    use: Use = None,
-) -> None:
-    """Lists a network's residual branches, or removes whole ones (their skips stay)."""
-    from secateur.cli.commands import layers as command
-    from secateur.cli.commands.networks import open_network, parse_shape
-
-    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
-    amount = {"count": count, "ratio": ratio, "names": names or None}
-    command.layers(opened, out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
-
-
 @app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
 def inspect(
     model: Source,

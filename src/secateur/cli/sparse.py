@@ -1,4 +1,4 @@
-"""The command that removes single weights: argument parsing only."""
+"""The commands that remove single weights and whole layers: argument parsing only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
+    """Adds the commands to the application."""
     app.command(
         epilog=examples(
             "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
@@ -22,6 +22,9 @@ def register(app: typer.Typer) -> None:
             "sparsify torchvision:vgg16 --ratio 0.9 --pattern 'block 16x1' --only classifier --out sparse --convert",
         )
     )(sparsify)
+    app.command(
+        epilog=examples("layers resnet56 --weights r56.safetensors", "layers resnet56 --count 9 --out shorter")
+    )(layers)
 
 
 def sparsify(
@@ -57,3 +60,26 @@ def sparsify(
     opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
     sparsifying.sparsify(opened, out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options)
+
+
+def layers(
+    model: Source,
+    out: Annotated[Path | None, typer.Option(help="Remove, into this new folder.", metavar="FOLDER")] = None,
+    weights: Weights = None,
+    count: Annotated[int | None, typer.Option(help="How many branches go.", min=1)] = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of the branches that goes.")] = None,
+    names: Annotated[list[str] | None, typer.Option(help="Branches that go; repeatable.", metavar="PATTERN")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Branches that stay; repeatable.", metavar="PATTERN")] = None,
+    criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2 or random.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
+    input_shape: Shape = None,
+    trust: Trust = False,
+    use: Use = None,
+) -> None:
+    """Lists a network's residual branches, or removes whole ones (their skips stay)."""
+    from secateur.cli.commands import layers as command
+    from secateur.cli.commands.networks import open_network, parse_shape
+
+    opened = open_network(model, weights=weights, shape=parse_shape(input_shape), trust=trust)
+    amount = {"count": count, "ratio": ratio, "names": names or None}
+    command.layers(opened, out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
