@@ -52,6 +52,8 @@ NETWORK: dict[str, Any] = {"model": net, "example_inputs": lambda: X}
 CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "analyse": (secateur.analyse, NETWORK),
     "apply": (secateur.apply, NETWORK | {"plan": lambda: PLAN}),
+    "check": (secateur.check, {"what": lambda: "l2"}),
+    "use": (secateur.use, {"plugin": lambda: secateur}),
     "compress": (secateur.compress, {"model": net, "path": lambda: "net.sdc"}),
     "count": (secateur.count, NETWORK),
     "step": (secateur.step, {"kind": lambda: "mine"}),
@@ -129,8 +131,8 @@ WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
          "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
          "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family",
-         "backend": "back end", "calibration": "data",
-         "dense": "does not run", "normalise": "normalisation"}  # fmt: skip
+         "backend": "back end", "calibration": "data", "dense": "does not run", "normalise": "normalisation",
+         "plugin": "plug-in", "what": "plug-in"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 PRUNED = secateur.prune(net(), X, ratio=0.5)

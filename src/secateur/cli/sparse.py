@@ -1,4 +1,4 @@
-"""The command that removes single weights: argument parsing only."""
+"""The commands that remove single weights and whole layers: argument parsing only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
+    """Adds the commands to the application."""
     app.command(
         epilog=examples(
             "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",

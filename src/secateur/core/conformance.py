@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from secateur.core.errors import PluginError, UnknownNameError, first_line
+from secateur.core import arguments
+from secateur.core.errors import PluginError, UnknownNameError, first_line, nearest
 from secateur.core.plugins import load_installed, use
 from secateur.core.registry import Registry
 
@@ -32,7 +33,8 @@ class Checked(NamedTuple):
     tried: bool
 
 
-def check(what: str | ModuleType) -> tuple[Checked, ...]:
+@arguments.checked
+def check(what: str | Path | ModuleType) -> tuple[Checked, ...]:
     """Tries what a plug-in registered, or one registered thing, as the tests try what Secateur comes with.
 
     Args:
@@ -51,13 +53,15 @@ def check(what: str | ModuleType) -> tuple[Checked, ...]:
     (Checked(kind='criterion', name='l2', tried=True),)
     """
     load_installed()
-    found = [] if isinstance(what, ModuleType) else [(r, what) for r in _registries() if what in r.present]
+    found = [(r, what) for r in _registries() if what in r.present] if isinstance(what, str) else []
     if not found:
         try:
             module = use(what)
         except UnknownNameError as error:
-            known = [name for registry in _registries() for name in registry.present]
-            raise UnknownNameError("registered thing or plug-in", str(what), known) from error
+            close = nearest(str(what), {name for registry in _registries() for name in registry.present})
+            if not close:
+                raise
+            raise UnknownNameError("registered thing or plug-in", str(what), close) from error
         found = list(_of_module(module))
     if not found:
         raise PluginError(f"The plug-in {what} registers nothing: no criterion, operator, step or the like.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from secateur.core.errors import PluginError, SecateurError, UnknownNameError, first_line
+from secateur.core.errors import InputError, PluginError, SecateurError, UnknownNameError, first_line
 from secateur.core.registry import Registry, is_shipped
 
 if TYPE_CHECKING:
@@ -71,11 +71,15 @@ def use(plugin: str | os.PathLike[str] | ModuleType, *, folder: Path | None = No
     Traceback (most recent call last):
     secateur.core.errors.UnknownNameError: There is no plug-in or module named 'my_modul'. ...
     """
+    if not isinstance(plugin, str | os.PathLike | ModuleType) or not isinstance(folder, Path | None):
+        wrong, name = (folder, "folder") if isinstance(plugin, str | os.PathLike | ModuleType) else (plugin, "plugin")
+        wants = "a Path" if name == "folder" else "the name of a module, a path to a .py file, or a module"
+        raise InputError(f"use({name}=…): {name} is {wants}; got {type(wrong).__name__}.")
     folder = (folder or Path.cwd()).absolute()
     if isinstance(plugin, ModuleType):
         module, words, folder = plugin, plugin.__name__, _top_folder(plugin)
     else:
-        words = os.fspath(plugin)
+        words = os.fsdecode(plugin)
         module = _used.get((words, str(folder))) or _found(words, folder)
     _used[words, str(folder)] = module
     return module
@@ -165,8 +169,12 @@ def from_folder(folder: Path) -> Iterator[None]:
 
 def _from_file(path: Path) -> ModuleType:
     """Imports a file under its own name, or under another where that is taken."""
-    if not path.is_file():
-        raise PluginError(f"There is no plug-in {path}: give the name of a module or a path to a .py file.")
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
+        raise PluginError(f"There is no plug-in {str(path)!r:.300}: give the name of a module or a path to a .py file.")
     path = path.resolve()
     for module in tuple(sys.modules.values()):
         if getattr(module, "__file__", None) and Path(str(module.__file__)).resolve() == path:
