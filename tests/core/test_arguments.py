@@ -104,6 +104,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
         {"models": lambda: {"a": net()}, "inputs": lambda: X, "batches": lambda: (1,), "rounds": lambda: 1,
          "budget_s": lambda: 1e-3, "backward": lambda: False},
     ),
+    "timing.Entrant": (timing.Entrant, {"name": lambda: "a", "network": net, "runtime": lambda: "pytorch"}),
     "timing.measurement": (
         timing.measurement,
         {"model": net, "inputs": lambda: X, "counts": lambda: PRUNED.before},

@@ -326,7 +326,7 @@ def test_the_result_of_a_cut_is_exported_by_its_path_alone(tmp_path: Path) -> No
     assert secateur.export(small, path=tmp_path / "b.pt2").max_difference < 1e-5
     small.save(tmp_path / "small")
     assert secateur.export(secateur.load(tmp_path / "small", net), tmp_path / "c.pt2").images > 0
-    with pytest.raises(InputError, match="two paths"):
+    with pytest.raises(InputError, match="give the inputs, or one path"):
         secateur.export(small, "a.pt2", "b.pt2")
     with pytest.raises(InputError, match=r"export\(path=…\) is missing"):
         secateur.export(net, torch.randn(2, 4))

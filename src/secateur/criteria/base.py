@@ -264,7 +264,7 @@ def criterion(
         if not callable(score):
             raise InputError(f"@criterion({name!r}, …) goes above a function of a group's view; got {score!r}.")
         summary = next(iter((score.__doc__ or "").strip().splitlines()), "")
-        known = CRITERIA.get(name)
+        known = CRITERIA[name] if name in CRITERIA.present else None  # registering looks for no plug-ins
         if known is None or kind in known.kinds:
             known = CRITERIA.add(name, Criterion(name, None, summary, paper))
         if kind == "channels":

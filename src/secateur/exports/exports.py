@@ -107,7 +107,10 @@ def _given(
     """The network, its inputs and the path, of which the inputs may be left out where a cut knows them."""
     if isinstance(inputs, (str, PathLike)):
         if path is not None:
-            raise InputError(f"export() got two paths, {str(inputs)!r} and {str(path)!r}; give one.")
+            raise InputError(
+                f"export() got a path as example_inputs, {str(inputs)!r}, and path={str(path)!r}: give the inputs, or "
+                "one path."
+            )
         inputs, path = None, inputs
     if path is None:
         raise InputError("export(path=…) is missing: where to write, for instance 'small.onnx'.")

@@ -286,7 +286,7 @@ def _check(made: Runtime) -> None:
         raise InputError(f"The runtime {made.name!r} can run nothing: it has neither from_module() nor from_file().")
     if opens and not (made.suffixes and all(s.startswith(".") and s == s.lower() for s in made.suffixes)):
         raise InputError(f"The runtime {made.name!r} opens files: suffixes=('.ending', …); got {made.suffixes!r}.")
-    for other in (RUNTIMES[name] for name in RUNTIMES) if made.writes else ():
+    for other in (RUNTIMES[name] for name in RUNTIMES.present) if made.writes else ():
         if other.writes and (other.format == made.format or other.suffix == made.suffix):
             raise InputError(
                 f"The runtime {made.name!r} writes the format {made.format!r} ({made.suffix}), and so does "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.runtimes import RUNTIMES
 from secateur.runtimes.formats import readers, writers
@@ -16,6 +17,7 @@ from secateur.runtimes.formats import readers, writers
 __all__ = ["Entrant", "as_entrants", "labelled", "stem"]
 
 
+@arguments.checked
 @dataclass(frozen=True)
 class Entrant:
     """One network in one runtime, at one precision: what is timed, scored and compared.
