@@ -3,13 +3,13 @@
 Run: python benchmarks/accuracy.py --data CIFAR10_ARCHIVE --weights FOLDER [--work FOLDER] [--networks …] [--seeds …]
 
 Dense networks are trained once and kept in --work. For each MAC reduction and seed: Secateur's `reconstruction` as it
-is, with batch-norm statistics estimated again, and with `recover` (least squares); then one and three epochs of fine-tuning.
-Torch-Pruning 1.6.1 beside it with its group L2 and BN-scale criteria: its ratio is bisected until its network has as
-many MACs as ours or just more, over the whole network and layer by layer, and whichever is better on the validation
-images with batch-norm statistics estimated again goes on. Both are fine-tuned by the same code with the same settings
-and the same teacher, the dense network. Rows that are there are not done again, so the script goes on where it was
-stopped; networks can be done by several processes at once. It writes results/accuracy-NETWORK.json and the tables of
-docs/accuracy.md.
+is, with batch-norm statistics estimated again, and with `recover` (least squares); then one and three epochs of
+fine-tuning. Torch-Pruning 1.6.1 beside it with its group L2 and BN-scale criteria: its ratio is bisected until its
+network has as many MACs as ours or just more, over the whole network and layer by layer, and whichever is better on
+the validation images with batch-norm statistics estimated again goes on. Both are fine-tuned by the same code with
+the same settings and the same teacher, the dense network. Rows that are there are not done again, so the script goes
+on where it was stopped; networks can be done by several processes at once. It writes results/accuracy-NETWORK.json
+and the tables of docs/accuracy.md.
 """
 
 from __future__ import annotations

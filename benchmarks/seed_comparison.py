@@ -2,12 +2,11 @@
 
 Run: python benchmarks/seed_comparison.py --weights RESNET56 --data CIFAR10_ARCHIVE --work FOLDER
 
-ResNet-56, cut to half of its MACs (channels chosen by `reconstruction`) and repaired by least squares on 512 unlabelled
-images with their mirror images; no training. Dense and pruned are written for LiteRT in float32 and int8 (calibrated on 256
-training images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes. Accuracy
-and loss of every row come from the runtime of that row.
-Goes on where it was stopped (FOLDER keeps the pruned network); writes results/seed_comparison.json and the table in
-docs/seed-comparison.md.
+ResNet-56, cut to half of its MACs (channels chosen by `reconstruction`) and repaired by least squares on 512
+unlabelled images with their mirror images; no training. Dense and pruned are written for LiteRT in float32 and int8
+(calibrated on 256 training images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh
+processes. Accuracy and loss of every row come from the runtime of that row. Goes on where it was stopped (FOLDER
+keeps the pruned network); writes results/seed_comparison.json and the table in docs/seed-comparison.md.
 """
 
 from __future__ import annotations
