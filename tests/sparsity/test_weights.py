@@ -209,7 +209,7 @@ def test_a_layer_never_empties_and_that_is_said() -> None:
 def test_a_sparse_network_is_an_artifact_like_any_other(tmp_path: Path) -> None:
     model = create("lenet5")
     found = sparsify(model, ratio=0.9)
-    found.save(tmp_path / "sparse", torch.zeros(2, 1, 28, 28))
+    found.save(tmp_path / "sparse")
     loaded = secateur.load(tmp_path / "sparse", model=create("lenet5")).model
     images = torch.randn(2, 1, 28, 28)
     assert torch.equal(loaded(images), found.model(images))
@@ -223,8 +223,7 @@ def test_sparse_after_channels_keeps_plan_and_weights(tmp_path: Path, backend: s
     """Double pruning: the artifact of a network that lost channels, then weights."""
     model, images = create("lenet5").eval(), torch.randn(2, 1, 28, 28)
     channels = secateur.prune(model, images, ratio=0.5, backend=backend)
-    found = sparsify(channels.model, ratio=0.8)
-    both = found.pruned(images, before=channels)
+    both = found = sparsify(channels, ratio=0.8)
     assert both.plan == channels.plan
     assert (both.before.params, both.backend) == (431_080, backend)
     both.save(tmp_path / "both")

@@ -52,7 +52,7 @@ class State:
     def models(self) -> dict[str, nn.Module]:
         """All networks by role."""
         cut = {} if self.pruned is None else {PRUNED: self.pruned.model}
-        return {DENSE: self.dense, **cut, **self.others}
+        return {DENSE: self.dense, **self.others, **cut}
 
     @property
     def current(self) -> str:
