@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,8 @@ def test_what_is_not_in_order_is_named(
         for registry in Registry.everything:
             for name in [n for n in registry.present if registry.origin(n).file == str(path)]:
                 registry.remove(name)
+        for name in [n for n, m in sys.modules.items() if getattr(m, "__file__", None) == str(path)]:
+            del sys.modules[name]
 
     request.addfinalizer(forget)
     with pytest.raises(PluginError, match=words) as found:

@@ -100,7 +100,8 @@ def permit_plugins(tree: YamlTree, origin: Path, *, project: bool = True) -> Non
     for place, plugin in enumerate(as_list(tree.data.get("use"))):
         own = _is_installed(str(plugin)) or tree.typed(("use", place))
         if not own and not (project and _is_plugin_of_project(origin, str(plugin))):
-            raise _refusal(origin, f"use {str(plugin)!r:.100}")
+            code = f"use {str(plugin)!r:.100}"
+            raise _refusal(origin, code) if project else _strange_run(origin.parent, code)
 
 
 def _refusal(origin: Path, code: str) -> InputError:
@@ -127,7 +128,11 @@ def permit_folder(folder: Path, recipe: Recipe, home: Path | None, *, trust: boo
     code = code_of(recipe)
     if code is None or trust or home is not None:
         return
-    raise InputError(
+    raise _strange_run(folder, code)
+
+
+def _strange_run(folder: Path, code: str) -> InputError:
+    return InputError(
         f"The run in {folder} names code: {code}. It was not started here by you (or was moved or changed since), so "
         "nothing of it was run. If you know where it is from, use --trust (in Python trust=True)."
     )
