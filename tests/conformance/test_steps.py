@@ -34,7 +34,6 @@ TRIALS: dict[str, list[Any]] = {
     "rewind": [{"adapt": SHORT}, PRUNE, {"rewind": {"epoch": 1}}],
     "scratch": [PRUNE, {"scratch": SHORT}],
     "score": ["score"],
-    "select": [{"select": {"ratio": 0.5, "images": 16}}],
     "sparsify": [{"sparsify": {"ratio": 0.5}}],
 }
 """The shortest recipe that has the step."""

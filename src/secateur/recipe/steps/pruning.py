@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.files import write_json
-from secateur.core.plan import Plan
+from secateur.core.plan import Plan, remember
 from secateur.core.reading import LARGEST_JSON
 from secateur.core.types import Counts, Target
 from secateur.cost.counts import MEASURES, count
@@ -269,7 +269,9 @@ def cut_again(context: Context, state: State, inputs: Tensor) -> State:
     cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
     plan = Plan.from_dict(cut.plan)
     part = plan.parts[-1] if plan.parts else plan
-    return after_cut(state, apply(state.network, part, inputs, backend=cut.backend))
+    pruned = apply(state.network, part, inputs, backend=cut.backend)
+    remember(pruned.model, plan)  # with all that was noted then, of a network that the step may have cleaned first
+    return after_cut(state, pruned)
 
 
 def after_cut(state: State, pruned: Pruned) -> State:
