@@ -1,0 +1,130 @@
+"""What a change of structure might cost: seconds and memory of eight things that people wait for, before and after.
+
+    python benchmarks/before_after.py --before ../old/src [--rounds 3]
+
+Each is a process of its own on one thread. In every round every thing is done by both checkouts, one directly after the
+other, and who goes first changes from round to round. The figure is the median of the rounds' ratios; memory is the
+largest resident size of the process. Writes results/before_after.json after every round, and a table in
+docs/design.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from records import into_docs, table, versions
+
+HERE = Path(__file__).resolve().parent.parent
+RESULTS = HERE / "benchmarks/results/before_after.json"
+
+CUT = """
+    import torch, torchvision.models as zoo, secateur
+    torch.manual_seed(0)
+    net, x = zoo.{name}().eval(), torch.randn(2, 3, 224, 224)
+    secateur.prune(net, x, ratio=0.5, only={only})
+"""
+RECONSTRUCTION = """
+    import torch, secateur
+    torch.manual_seed(0)
+    net, x = secateur.models.create("resnet56").eval(), torch.randn(128, 3, 32, 32)
+    if "select" in secateur.__all__:
+        secateur.select(net, x, ratio=0.5)
+    else:
+        secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction", data=x)
+"""
+SAVED = """
+    import tempfile, torch, torchvision.models as zoo, secateur
+    torch.manual_seed(0)
+    net, x = zoo.resnet50().eval(), torch.randn(2, 3, 224, 224)
+    small = secateur.prune(net, x, ratio=0.5, verify=False)
+    for _ in range(3):
+        secateur.load(small.save(tempfile.mkdtemp(), graph=True))
+"""
+THINGS = {
+    "import secateur": "import secateur",
+    "secateur --help": "from secateur.__main__ import main; main(['--help'])",
+    "secateur prune --help": "from secateur.__main__ import main; main(['prune', '--help'])",
+    "cut of ResNet-50, half of the channels": CUT.format(name="resnet50", only=None),
+    "cut of ViT-B/16, half of the MLPs": CUT.format(name="vit_b_16", only=["*.mlp.0"]),
+    "choice by reconstruction, ResNet-56, 128 images": RECONSTRUCTION,
+    "ResNet-50 saved with its graph and loaded, three times": SAVED,
+    "run of transfer-channel on digits": "from secateur.__main__ import main; "
+    "main(['run', 'transfer-channel', '--out', 'out', '--quiet'])",
+}
+
+
+def measure(src: Path, code: str) -> float:
+    """Seconds of one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": str(src), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        start = time.perf_counter()
+        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=environment,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        _, errors = child.communicate()
+        seconds = time.perf_counter() - start
+    if child.returncode:
+        raise SystemExit(f"{src}: {errors.decode()[-2000:]}")
+    return seconds
+
+
+def memory(src: Path, code: str) -> tuple[float, float]:
+    """Seconds of one process and its largest resident size in MB: by a process in between, whose only child it is."""
+    ask = f"import before_after as b, json; print(json.dumps(b.watched({str(src)!r}, {code!r})))"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=Path(__file__).parent, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(HERE / "src")}, check=True)  # fmt: skip
+    seconds, size = json.loads(done.stdout)
+    return seconds, size
+
+
+def watched(src: str, code: str) -> tuple[float, float]:
+    seconds = measure(Path(src), code)
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def rows(found: dict[str, list[dict[str, list[float]]]]) -> list[list[str]]:
+    lines = []
+    for name, rounds in found.items():
+        before, after = ([r[side] for r in rounds] for side in ("before", "after"))
+        ratios = sorted(a[0] / b[0] for b, a in zip(before, after, strict=True))
+        sizes = median(a[1] / b[1] for b, a in zip(before, after, strict=True))
+        lines.append([name, f"{median(b[0] for b in before):.2f} s", f"{median(a[0] for a in after):.2f} s",
+                      f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+                      f"{median(b[1] for b in before):,.0f} MB", f"{sizes:.2f}"])  # fmt: skip
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, required=True, help="src of the other checkout")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    sides: dict[str, Path] = {"before": given.before.resolve(), "after": HERE / "src"}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=given.before, capture_output=True, text=True)
+    from secateur.timing import machine
+
+    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in THINGS}
+    for number in range(given.rounds):
+        for name, code in THINGS.items():
+            order = list(sides) if number % 2 == 0 else list(sides)[::-1]
+            found[name].append({side: list(memory(sides[side], code)) for side in order})
+            print(name, found[name][-1], flush=True)
+        facts: dict[str, Any] = {"before": commit.stdout.strip(), "rounds": number + 1, "threads": 1}
+        record = {"machine": machine().to_json(), "versions": versions(), **facts, "things": found}
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    head = ("", f"before ({commit.stdout.strip()})", "now", "ratio of seconds (least–most)", "memory before", "ratio")
+    into_docs(HERE / "docs/design.md", "before-after", table(head, rows(found)))
+
+
+if __name__ == "__main__":
+    main()
