@@ -16,7 +16,7 @@ from torch import nn
 import secateur
 from latency_cases import arithmetic, chain, counted, residual, seconds_by_macs  # noqa: F401 (a fixture)
 from secateur import Target
-from secateur.budget.latency.knapsack import Problem, solve
+from secateur.budget.latency.knapsack import Problem, fill
 from secateur.budget.latency.pick import Rules, score_kept, widths
 from secateur.budget.latency.predict import Term
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
@@ -280,7 +280,7 @@ def test_knapsack_is_nearly_as_good_as_trying_everything(seed: int, share: float
     made = problem(seed)
     limit = share * made.ms(made.dense)
     fitting = [c for c in itertools.product(range(4), repeat=5) if made.ms(c) <= limit]
-    found = solve(made, limit)
+    found = fill(made, limit)
     assert found is not None
     assert made.ms(found) <= limit
     assert made.kept(found) >= 0.95 * max(made.kept(c) for c in fitting)
@@ -288,9 +288,9 @@ def test_knapsack_is_nearly_as_good_as_trying_everything(seed: int, share: float
 
 def test_knapsack_at_its_ends() -> None:
     made = problem(0)
-    assert solve(made, made.ms(made.dense)) == made.dense
-    assert solve(made, made.ms(made.narrowest)) == made.narrowest
-    assert solve(made, made.ms(made.narrowest) * 0.999) is None
+    assert fill(made, made.ms(made.dense)) == made.dense
+    assert fill(made, made.ms(made.narrowest)) == made.narrowest
+    assert fill(made, made.ms(made.narrowest) * 0.999) is None
 
 
 def test_widths_and_what_they_are_worth() -> None:
@@ -314,7 +314,7 @@ def test_a_group_is_not_emptied_for_a_little_more_score() -> None:
     found = widths(groups.items, scores, Rules(round_to=1))
     gone = [np.stack([[64 - k, 0] for k in found[0].kept]), np.stack([[0, 64 - k] for k in found[1].kept])]
     terms = [Term((slot,), float) for slot in (0, 1)]  # a unit takes a millisecond in either group
-    choice = solve(Problem(np.array([64, 64]), gone, [one.worth for one in found], terms), 64)
+    choice = fill(Problem(np.array([64, 64]), gone, [one.worth for one in found], terms), 64)
     assert choice is not None
     kept = [one.kept[number] for one, number in zip(found, choice, strict=True)]
     assert sum(kept) <= 64

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from secateur.core.errors import DataError, InputError, SecateurError
-from secateur.core.files import disk_errors, lock, new_folder, read_json, sweep, write_json, write_text
+from secateur.core.files import clear_hidden, disk_errors, lock, new_folder, read_json, write_json, write_text
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.runner import worker_errors
 
@@ -64,7 +64,7 @@ def test_sweep_deletes_only_temporary_files(tmp_path: Path) -> None:
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    sweep(tmp_path)
+    clear_hidden(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [".lock", "metrics.jsonl"]
 
 
@@ -148,6 +148,6 @@ def test_sweep_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "outside" / "letter").touch()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".link").symlink_to(tmp_path / "outside")
-    sweep(tmp_path / "run")
+    clear_hidden(tmp_path / "run")
     assert (tmp_path / "outside" / "letter").exists()
     assert not list((tmp_path / "run").iterdir())

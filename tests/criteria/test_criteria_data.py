@@ -15,14 +15,14 @@ import secateur
 from criteria_cases import CASES, Case, built_in
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.criteria import CRITERIA, NEEDS, GroupView, criterion
-from secateur.criteria.statistics import Setting, Statistic, collect
+from secateur.criteria.statistics import Collecting, Statistic, collect
 from zoo import ZOO, settle
 
 STREAMED = {"activations": "apoz", "maps": "map_similarity", "gradients": "taylor", "responses": "thinet"}
 
 
 def statistics(case: Case, need: str, data: Any) -> list[Any]:
-    found, _ = collect(CRITERIA[STREAMED[need]], Setting(case.groups), data)
+    found, _ = collect(CRITERIA[STREAMED[need]], Collecting(case.groups), data)
     return [f[need] for f in found]
 
 
@@ -66,7 +66,7 @@ def test_what_is_kept_does_not_grow_with_the_data(need: str, monkeypatch: pytest
     case, kept = CASES["flattened"](), []
     make = NEEDS[need].make
 
-    def noted(setting: Setting) -> Statistic:
+    def noted(setting: Collecting) -> Statistic:
         kept.append(make(setting))
         return kept[-1]
 

@@ -20,8 +20,6 @@ import torch
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
-from secateur.timing.pareto import front
-
 from secateur.core.errors import InputError, SecateurError
 from secateur.recipe import Recipe, reopen
 from secateur.recipe.comparison import (
@@ -34,6 +32,7 @@ from secateur.recipe.comparison import (
     resume_comparison,
 )
 from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns, pareto, write_comparison
+from secateur.timing.pareto import front
 
 ONE = """\
 name: one-shot

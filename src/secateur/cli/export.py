@@ -47,7 +47,7 @@ def export(
     images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
-    exporting.export(opening.open(model), path, exporting.Wish(to, int8, calibration, data, images))
+    exporting.export(opening.open(model), path, exporting.ExportRequest(to, int8, calibration, data, images))
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

@@ -183,10 +183,11 @@ def measure(
     int8: Annotated[bool, typer.Option("--int8", help="Quantised too, where a runtime has it.")] = False,
 ) -> None:
     """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
-    plan = measuring.Plan(measuring.choose(runtimes or ()), tuple(clock.batch or (1, 32)), clock.threads, clock.rounds,
-                          clock.seconds, backward=clock.backward, processes=clock.processes, int8=int8,
-                          images=images)  # fmt: skip
-    measuring.measure(networks, plan, weights=opening.weights, shape=opening.shape(), data=data, trust=opening.trust)
+    wanted = measuring.MeasureRequest(
+        measuring.choose(runtimes or ()), tuple(clock.batch or (1, 32)), clock.threads, clock.rounds, clock.seconds,
+        backward=clock.backward, processes=clock.processes, int8=int8, images=images,
+    )  # fmt: skip
+    measuring.measure(networks, wanted, weights=opening.weights, shape=opening.shape(), data=data, trust=opening.trust)
 
 
 cli_export.register(app)

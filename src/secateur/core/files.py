@@ -17,6 +17,7 @@ from secateur.core import reading
 from secateur.core.errors import DataError, InputError
 
 __all__ = [
+    "clear_hidden",
     "disk_errors",
     "is_full",
     "lock",
@@ -24,7 +25,6 @@ __all__ = [
     "read_json",
     "refuse_links",
     "settle",
-    "sweep",
     "whole",
     "write_bytes",
     "write_json",
@@ -42,7 +42,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     What is written goes to a hidden name beside ``path`` (the same ending, so that writers that look at it agree), to
     the disk, and then to its own name in one step. If the block fails, nothing is left; if the process is killed, a
-    hidden file, which :func:`sweep` deletes.
+    hidden file, which :func:`clear_hidden` deletes.
 
     Yields:
         The hidden name, of an empty file.
@@ -125,7 +125,7 @@ def refuse_links(folder: Path) -> None:
                 )
 
 
-def sweep(folder: Path) -> None:
+def clear_hidden(folder: Path) -> None:
     """Deletes what a killed process was writing in ``folder`` and below: all hidden files but the lock.
 
     Every part of Secateur writes a file under a hidden name first and gives it its own name when it is whole.

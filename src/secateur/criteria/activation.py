@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, maps, zero_makers
-from secateur.criteria.statistics import NEEDS, Need, Setting, Watcher
+from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
 
 __all__ = ["Activations", "apoz", "mean_activation"]
 
@@ -33,7 +33,7 @@ class Activations:
 class _Activations(Watcher):
     """Counts zeros and adds up |a| per unit and operator: three numbers for each."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         self._making = set(zero_makers(self.groups.flow))
         self._places = maps(self.groups)

@@ -13,7 +13,7 @@ from torch.fx import Node
 from secateur.cost.energy import node_energies
 from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.magnitude import l2
-from secateur.criteria.statistics import NEEDS, Need, Setting, Statistic
+from secateur.criteria.statistics import NEEDS, Collecting, Need, Statistic
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.timing.layers import operator_times
@@ -51,7 +51,7 @@ def _dimensions(groups: Groups, node: Node) -> list[tuple[Labels, int]]:
 class _Shares(Statistic):
     """A unit's cost, relative to the mean over all units of the network."""
 
-    def __init__(self, setting: Setting, costs: Mapping[Node, float]) -> None:
+    def __init__(self, setting: Collecting, costs: Mapping[Node, float]) -> None:
         super().__init__(setting)
         total = unit_costs(self.groups, costs)
         self._shares = torch.from_numpy(total / max(float(total.mean()), np.finfo(float).tiny))
@@ -60,11 +60,11 @@ class _Shares(Statistic):
         return self._shares[torch.from_numpy(self.groups.items[number].units)]
 
 
-def _energies(setting: Setting) -> Statistic:
+def _energies(setting: Collecting) -> Statistic:
     return _Shares(setting, {n: e.total for n, e in node_energies(setting.groups).items()})
 
 
-def _times(setting: Setting) -> Statistic:
+def _times(setting: Collecting) -> Statistic:
     return _Shares(setting, operator_times(setting.groups.flow.traced))
 
 

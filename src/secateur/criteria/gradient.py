@@ -15,7 +15,7 @@ from secateur.core.errors import InputError
 from secateur.core.inputs import Batch, pieces
 from secateur.core.types import Member
 from secateur.criteria.base import GroupView, criterion
-from secateur.criteria.statistics import NEEDS, Learner, Need, Setting, check_run, runs
+from secateur.criteria.statistics import NEEDS, Collecting, Learner, Need, check_run, runs
 from secateur.graph.writes import written
 
 __all__ = ["Gradients", "obd", "snip", "taylor"]
@@ -44,7 +44,7 @@ class _Gradients(Learner):
     arithmetic of one forward and backward pass over the data, without what a larger batch would save in overhead.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         self._loss = setting.loss or _cross_entropy
         self._module = self.groups.flow.traced.module

@@ -21,7 +21,7 @@ from secateur.criteria.least_squares.sites import norms, sites
 from secateur.criteria.least_squares.sweep import Sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
-from secateur.criteria.statistics import NEEDS, Learner, Need, Setting
+from secateur.criteria.statistics import NEEDS, Collecting, Learner, Need
 
 __all__ = ["reconstruction"]
 
@@ -37,7 +37,7 @@ class _Rises(Learner):
     is cut to a half and a quarter, its consumers refitted, and the outputs compared.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         walker = Walker(self.groups.flow.traced.module)
         every = np.ones(len(self.groups.component), dtype=bool)

@@ -14,7 +14,7 @@ from torch.fx import Node
 from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, places
 from secateur.criteria.splitting import Splitter, splitter
-from secateur.criteria.statistics import NEEDS, Need, Setting, Watcher
+from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
 
 __all__ = ["greedy_order", "lasso", "lasso_order", "thinet"]
 
@@ -46,7 +46,7 @@ class _Consumer:
 class _Responses(Watcher):
     """Adds up Gram matrices of sampled responses: n² numbers for each layer that n units enter."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         self._consumers: list[_Consumer] = []
         for split in filter(None, (splitter(self.groups.flow, n) for n in self.groups.flow.macs)):

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.inputs import Data
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, of_kind
-from secateur.criteria.statistics import Loss, Setting, collect
+from secateur.criteria.statistics import Collecting, Loss, collect
 from secateur.graph.groups import Group, Groups
 
 __all__ = ["Scores", "chosen", "score"]
@@ -75,7 +75,7 @@ def score(
     wanted = chosen(criterion)
     if not groups.items:
         return Scores({}, wanted.absolute, ())
-    setting = Setting(groups, seed, loss, measure)
+    setting = Collecting(groups, seed, loss, measure)
     found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)
     values: dict[int, NDArray[np.float64]] = {}

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, maps
-from secateur.criteria.statistics import NEEDS, Need, Setting, Watcher
+from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
 
 __all__ = ["Maps", "filter_similarity", "fpgm", "map_similarity", "redundancy"]
 
@@ -142,7 +142,7 @@ class _Moments:
 class _Maps(Watcher):
     """Adds up co-moments: n² numbers for each place that carries n maps, whatever the number of samples."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         self._moments = [_Moments(p) for p in maps(self.groups)]
         self.nodes = [m.place.node for m in self._moments]

@@ -27,15 +27,26 @@ from secateur.graph.groups import Groups
 from secateur.graph.trace import Traced, preserved_rng
 from secateur.graph.writes import written
 
-__all__ = ["NEEDS", "Learner", "Loss", "Need", "Setting", "Statistic", "Watcher", "check_run", "collect", "needed_data",
-           "runs"]  # fmt: skip
+__all__ = [
+    "NEEDS",
+    "Collecting",
+    "Learner",
+    "Loss",
+    "Need",
+    "Statistic",
+    "Watcher",
+    "check_run",
+    "collect",
+    "needed_data",
+    "runs",
+]  # fmt: skip
 
 Loss = Callable[[Any, Any], Tensor]
 """From the network's output and the labels to the mean loss of the samples."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class Collecting:
     """What statistics are collected with.
 
     Attributes:
@@ -60,7 +71,7 @@ class Statistic(ABC):
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Collecting) -> None:
         """Prepares; nothing has been seen yet."""
         self.groups = setting.groups
 
@@ -105,7 +116,7 @@ class Need:
         measured: Whether a clock says it, so that it is another one each time.
     """
 
-    make: Callable[[Setting], Statistic]
+    make: Callable[[Collecting], Statistic]
     data: str
     measured: bool = False
 
@@ -114,7 +125,9 @@ NEEDS: Registry[Need] = Registry("statistic")
 """What criteria may need, by name."""
 
 
-def collect(criterion: Criterion, setting: Setting, data: Data | None) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def collect(
+    criterion: Criterion, setting: Collecting, data: Data | None
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Collects statistics in one pass over ``data``.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PINNED", "Constraints", "Labels", "Site", "Vector"]
+__all__ = ["PINNED", "Constraints", "Labels", "SplitLabels", "Vector"]
 
 Vector = NDArray[np.int64]
 """Labels of one dimension, shape (size of the dimension,)."""
@@ -48,7 +48,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Site:
+class SplitLabels:
     """Children that go when **any** of their parents goes.
 
     A reshape that splits a labelled dimension into blocks makes one: the children are the old labels, the
@@ -82,7 +82,7 @@ class Constraints:
         """Starts with the pinned label alone."""
         self.count = 1
         self.edges: list[tuple[Vector, Vector]] = []
-        self.sites: list[Site] = []
+        self.sites: list[SplitLabels] = []
 
     def fresh(self, size: int) -> Vector:
         """Returns ``size`` new labels."""
@@ -109,7 +109,7 @@ class Constraints:
         if len(vectors) == 1:
             return vectors[0]
         child = self.fresh(len(vectors[0]))
-        self.sites.append(Site(child, np.stack(vectors), split=False))
+        self.sites.append(SplitLabels(child, np.stack(vectors), split=False))
         return child
 
     def tie(self, a: Sequence[Vector], b: Sequence[Vector]) -> None:
@@ -153,5 +153,5 @@ class Constraints:
             for i, v in enumerate(fresh)
         ]
         choice = varying.index(prefer) if prefer in varying else None
-        self.sites.append(Site(core.ravel(), np.stack(rows), split=True, prefer=choice))
+        self.sites.append(SplitLabels(core.ravel(), np.stack(rows), split=True, prefer=choice))
         return dict(zip(varying, fresh, strict=True))

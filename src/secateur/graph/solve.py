@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from secateur.core.errors import UnknownNameError
-from secateur.graph.labels import Constraints, Site, Vector
+from secateur.graph.labels import Constraints, SplitLabels, Vector
 
 __all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "pick_axes"]
 
@@ -69,13 +69,13 @@ def clusters(constraints: Constraints, edges: Edges) -> NDArray[np.int64]:
     return _components(constraints.count, [*edges, *every], pins=False)
 
 
-def _open(site: Site, component: NDArray[np.int64]) -> list[int]:
+def _open(site: SplitLabels, component: NDArray[np.int64]) -> list[int]:
     """Axes that are not pinned anyway (the three of a packed query, key and value are taken apart one by one)."""
     axes = [k for k, row in enumerate(site.parents) if (component[row] != component[0]).any()]
     return axes or list(range(len(site.parents)))
 
 
-def _axis(site: Site, axes: list[int], place: int) -> int:
+def _axis(site: SplitLabels, axes: list[int], place: int) -> int:
     return site.prefer if site.prefer is not None else axes[max(0, len(axes) + place)]
 
 
@@ -104,7 +104,7 @@ def close_under(constraints: Constraints, edges: Edges, choices: Mapping[int, in
 
 
 def _demands(
-    sites: Sequence[Site], component: NDArray[np.int64]
+    sites: Sequence[SplitLabels], component: NDArray[np.int64]
 ) -> tuple[list[tuple[Vector, Vector]], tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]]:
     zero = component[0]
     edges: list[tuple[Vector, Vector]] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.core.errors import SecateurError
-from secateur.core.files import disk_errors, lock, sweep, write_json
+from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
@@ -183,7 +183,7 @@ class _Runner:
         """Does the steps that are not done, in order, and notes each as done when it is."""
         go_on = f"go on with `secateur resume {self.path}`"
         with scratch(), lock(self.path), disk_errors(self.path, go_on), worker_errors(self.path):
-            sweep(self.path)
+            clear_hidden(self.path)
             metrics = Metrics(self.path / "metrics.jsonl")
             results: dict[str, StepResult] = {}
             for position in range(len(self.recipe.steps)):

@@ -15,7 +15,7 @@ from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
 from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
-from secateur.criteria.least_squares.sweep import Stop, sweep
+from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import DENSE, Pruned, weights_print
 from secateur.graph.trace import preserved_rng
@@ -137,9 +137,9 @@ def _check(calibration: Data | None, method: str, ridge: float | None, batch_siz
 
 def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, options: Options) -> list[str]:
     flow = pair.groups.flow
-    stops: list[Stop] = []
+    stops: list[Adjustment] = []
 
-    def plan(samples: int) -> Sequence[Stop]:
+    def plan(samples: int) -> Sequence[Adjustment]:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
@@ -155,7 +155,7 @@ def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, opti
     return notes + _short(stops)
 
 
-def _short(stops: Sequence[Stop]) -> list[str]:
+def _short(stops: Sequence[Adjustment]) -> list[str]:
     """One note on all layers that had few positions for their size."""
     names = [stop.name for stop in stops if isinstance(stop, LeastSquares) and stop.short]
     if not names:
@@ -166,7 +166,7 @@ def _short(stops: Sequence[Stop]) -> list[str]:
     ]
 
 
-def _stop(pair: Twin, site: Site, method: str, options: Options) -> Stop:
+def _stop(pair: Twin, site: Site, method: str, options: Options) -> Adjustment:
     if method == "bias":
         return Bias(pair, site, options)
     columns = layout(pair.copies[site.node], pair.tensors[site.weight]).sizes(pair.tensors[site.weight])[0]

@@ -13,7 +13,7 @@ from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.fitted import Fitted
 from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
-from secateur.criteria.least_squares.sweep import Stop
+from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
@@ -179,7 +179,7 @@ class Bias(Fitted):
             twin.write(offset, mean + centre)
 
 
-class Statistics(Stop):
+class Statistics(Adjustment):
     """Estimates a batch normalisation's running mean and variance again, on what it is given now.
 
     Source: Li et al. 2020, EagleEye, arXiv:2007.02491, §3.3 (adaptive batch normalisation).

@@ -23,7 +23,7 @@ from secateur.train.config import TrainConfig
 from secateur.train.extras import Extra
 from secateur.train.history import History
 from secateur.train.mixup import Mixup
-from secateur.train.run import Job, OnEpoch, Run
+from secateur.train.run import OnEpoch, Run, TrainJob
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -75,7 +75,7 @@ def fit(
     """
     config = config or TrainConfig()
     extras = _with_built_in(extras, config, len(data.classes))
-    job = Job(model, data, config, None if folder is None else Path(folder), seed, name, extras)
+    job = TrainJob(model, data, config, None if folder is None else Path(folder), seed, name, extras)
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
         return _spawn(job, on_epoch, progress)
     fabric = _fabric(job.config, "auto")
@@ -109,7 +109,7 @@ def _fabric(config: TrainConfig, strategy: str) -> Fabric:
         logger.setLevel(level)
 
 
-def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
+def _spawn(job: TrainJob, on_epoch: OnEpoch | None, progress: bool | None) -> History:
     """Trains in processes of its own; the first one hands back the weights."""
     fabric = _fabric(job.config, "ddp_spawn")
     # Fabric looks through arguments for modules and stumbles over frozen dataclasses, hence the partial;
@@ -125,7 +125,7 @@ def _spawn(job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History
     return history
 
 
-def _worker(fabric: Fabric, *, job: Job, progress: bool | None, result: Path) -> None:
+def _worker(fabric: Fabric, *, job: TrainJob, progress: bool | None, result: Path) -> None:
     # The arguments arrive in memory that all processes share, so the network has to be copied first.
     model = deep_copy(job.model)
     fabric.barrier()
@@ -136,7 +136,7 @@ def _worker(fabric: Fabric, *, job: Job, progress: bool | None, result: Path) ->
     torch.distributed.destroy_process_group()  # else its threads can abort a process that ends
 
 
-def _train(fabric: Fabric, job: Job, on_epoch: OnEpoch | None, progress: bool | None) -> History:
+def _train(fabric: Fabric, job: TrainJob, on_epoch: OnEpoch | None, progress: bool | None) -> History:
     """Trains on this process and leaves the network as it was found, but for its weights."""
     if not len(job.data.train):
         raise InputError(f"{job.data.name} has no images to train on.")

@@ -26,13 +26,13 @@ from secateur.train.progress import TrainProgress
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Job", "OnEpoch", "Run"]
+__all__ = ["OnEpoch", "Run", "TrainJob"]
 
 OnEpoch = Callable[[EpochRecord], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainJob:
     """What :func:`secateur.train.fit` was asked to do."""
 
     model: nn.Module
@@ -54,7 +54,7 @@ class Job:
 class Run:
     """The moving parts of a run: optimiser, wrapped network, records, best weights."""
 
-    def __init__(self, fabric: Fabric, job: Job, layout: torch.memory_format) -> None:
+    def __init__(self, fabric: Fabric, job: TrainJob, layout: torch.memory_format) -> None:
         """Makes the optimiser and hands it and the network to Fabric."""
         self.fabric, self.job = fabric, job
         self.optimizer = _optimizer(job.model, job.config)

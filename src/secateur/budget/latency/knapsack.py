@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from secateur.budget.latency.predict import Sizes, Term
 
-__all__ = ["Choice", "Problem", "solve"]
+__all__ = ["Choice", "Problem", "fill"]
 
 Choice = tuple[int, ...]
 """Per group the number of its width in :attr:`Problem.worth`, 0 for the dense one."""
@@ -71,7 +71,7 @@ class Problem:
         return tuple(len(worth) - 1 for worth in self.worth)
 
 
-def solve(problem: Problem, limit_ms: float) -> Choice | None:
+def fill(problem: Problem, limit_ms: float) -> Choice | None:
     """Maximises what the widths are worth while the time stays within a limit.
 
     Lagrange's way (Everett 1963, Generalized Lagrange Multiplier Method, Operations Research 11): for a price λ of

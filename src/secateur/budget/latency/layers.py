@@ -12,7 +12,7 @@ from secateur.cost.counts import Costs
 from secateur.graph.flow import Call, Flow
 from secateur.graph.ops import Kind, facts, facts_of, plain_name
 
-__all__ = ["Layer", "Site", "sites"]
+__all__ = ["Layer", "LayerWidths", "sites"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerWidths:
     """One layer of a network: which sizes of the network are its widths.
 
     Attributes:
@@ -74,7 +74,7 @@ class Site:
     inner: int
 
 
-def sites(costs: Costs) -> tuple[list[Site], set[Node]]:
+def sites(costs: Costs) -> tuple[list[LayerWidths], set[Node]]:
     """Finds the layers of a network.
 
     Returns:
@@ -86,7 +86,7 @@ def sites(costs: Costs) -> tuple[list[Site], set[Node]]:
         after = _followers(node)
         layer = _layer(flow, node, after)
         if layer is not None:
-            found.append(Site(node, layer, slots[-2], slots[-1]))
+            found.append(LayerWidths(node, layer, slots[-2], slots[-1]))
             covered |= {node, *after}
     return found, covered
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.latency.knapsack import Choice, Problem, solve
+from secateur.budget.latency.knapsack import Choice, Problem, fill
 from secateur.budget.latency.predict import Term
 from secateur.budget.latency.table import parts
 from secateur.budget.order import SCOPES, Step
@@ -152,7 +152,7 @@ def knapsack(costs: Costs, found: Sequence[Widths], terms: Sequence[Term]) -> Pi
         return left
 
     def within(limit_ms: float) -> Mask | None:
-        choice = solve(problem, limit_ms)
+        choice = fill(problem, limit_ms)
         return None if choice is None else keep(choice)
 
     return Picker(within, keep(problem.narrowest))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from secateur.budget.latency.layers import Layer, Site, sites
+from secateur.budget.latency.layers import Layer, LayerWidths, sites
 from secateur.budget.latency.table import Table, axis
 from secateur.cost.counts import Costs
 from secateur.graph.labels import Labels
@@ -107,7 +107,7 @@ def _works(node: Node) -> bool:
     return node.op == "call_function" and not hands_on
 
 
-def _layer_ms(table: Table, site: Site) -> Callable[..., float]:
+def _layer_ms(table: Table, site: LayerWidths) -> Callable[..., float]:
     return lambda outer, inner: table(site.layer, outer, inner)
 
 

@@ -24,8 +24,16 @@ from secateur.runtimes.writing import open_written
 from secateur.timing.calls import copies
 from secateur.timing.rounds import no_gc, rounds, thread_count, timed
 
-__all__ = ["QUANTILE", "REFERENCE", "Table", "axis", "open_layer", "open_network", "parts",
-           "reference_call"]  # fmt: skip
+__all__ = [
+    "QUANTILE",
+    "REFERENCE",
+    "Table",
+    "axis",
+    "open_in_runtime",
+    "open_layer",
+    "parts",
+    "reference_call",
+]  # fmt: skip
 
 REFERENCE = Layer("conv", (28, 28), (3, 3), (1, 1), (1, 1), (1, 1))
 """The layer that all others are timed beside, 64 channels wide."""
@@ -189,12 +197,12 @@ def open_layer(
         program = runtime.open(path, setting.threads)
     else:
         with preserved_rng():
-            program = open_network(setting, SideBySide(layer, outer, inner, copies), inputs)
+            program = open_in_runtime(setting, SideBySide(layer, outer, inner, copies), inputs)
     prepared = program.prepare(inputs)
     return lambda: program.run(prepared)
 
 
-def open_network(setting: Setting, model: nn.Module, inputs: ExampleInputs) -> Program:
+def open_in_runtime(setting: Setting, model: nn.Module, inputs: ExampleInputs) -> Program:
     """Opens a network in the runtime: a copy where the runtime runs modules, else through a file.
 
     Args:

@@ -14,14 +14,14 @@ from secateur.budget.latency.pick import Picker, Rules, Widths, by_order, knapsa
 from secateur.budget.latency.predict import Network, Term
 from secateur.budget.latency.store import Setting
 from secateur.budget.latency.table import Table
-from secateur.budget.latency.whole import Found, Whole
+from secateur.budget.latency.whole import DenseInRuntime, PairTimes
 from secateur.budget.order import removal_order
 from secateur.core.errors import BudgetError, PlanError
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
 
-__all__ = ["TOLERANCE", "Met", "in_words", "setting_of", "to_latency"]
+__all__ = ["TOLERANCE", "LatencyOutcome", "in_words", "setting_of", "to_latency"]
 
 TOLERANCE = 0.05
 """A latency counts as met within five per cent."""
@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Met:
+class LatencyOutcome:
     """What came of a latency target.
 
     Attributes:
@@ -69,7 +69,7 @@ def to_latency(
     rules: Rules,
     dense: tuple[nn.Module, ExampleInputs],
     cut: Callable[[Mask], nn.Module],
-) -> Met:
+) -> LatencyOutcome:
     """Chooses which units stay so that one call of the network takes as long as asked for.
 
     1. The network's layers are measured in the runtime over a grid of widths (or read from the cache).
@@ -92,7 +92,7 @@ def to_latency(
         ExportError: The network cannot be exported to the runtime.
     """
     setting = setting_of(target)
-    whole = Whole(setting, *dense)
+    whole = DenseInRuntime(setting, *dense)
     start = whole.measure()
     share = target.latency if target.latency is not None else (target.latency_ms or 0.0) / start.dense_ms
     if share > 1:
@@ -105,10 +105,10 @@ def to_latency(
     search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut)
     keep, reached = search.run(share)
     record = _record(setting, start, reached, share, search) | {"score_kept": score_kept(found, keep)}
-    return Met(keep, record, (*table.notes, in_words(record)))
+    return LatencyOutcome(keep, record, (*table.notes, in_words(record)))
 
 
-def _table(costs: Costs, found: list[Widths], setting: Setting, start: Found) -> tuple[Table, list[Term]]:
+def _table(costs: Costs, found: list[Widths], setting: Setting, start: PairTimes) -> tuple[Table, list[Term]]:
     """Measures the layers; returns the table and the parts of the network's time."""
     network, table = Network(costs), Table(setting)
     narrow = np.ones(costs.groups.units, dtype=bool)
@@ -136,15 +136,15 @@ class _Search:
     """Solves, measures and corrects; remembers what was measured."""
 
     def __init__(
-        self, costs: Costs, terms: list[Term], pick: Picker, whole: Whole, cut: Callable[[Mask], nn.Module]
+        self, costs: Costs, terms: list[Term], pick: Picker, whole: DenseInRuntime, cut: Callable[[Mask], nn.Module]
     ) -> None:
         self.costs, self.terms = costs, terms
         self.pick, self.whole, self.cut = pick, whole, cut
         self.measured: dict[bytes, float] = {}
 
-    def run(self, share: float) -> tuple[Mask, Found]:
+    def run(self, share: float) -> tuple[Mask, PairTimes]:
         points = [(1.0, self._ms(np.ones(self.costs.groups.units, dtype=bool)))]
-        best: tuple[Mask, Found] | None = None
+        best: tuple[Mask, PairTimes] | None = None
         while len(self.measured) < _ROUNDS:
             keep = self._next(_limit(points, share), share)
             if keep is None:
@@ -177,7 +177,7 @@ class _Search:
     def _ms(self, keep: Mask) -> float:
         return predicted(self.costs, self.terms, keep)
 
-    def _below(self, share: float, found: Found) -> str:
+    def _below(self, share: float, found: PairTimes) -> str:
         runtime = self.whole.setting.runtime
         return (
             f"The target of {share:.1%} of the dense network's time ({share * found.dense_ms:.3g} ms) in {runtime} "
@@ -197,7 +197,7 @@ def _limit(points: list[tuple[float, float]], share: float) -> float:
     return below[1] + (above[1] - below[1]) * (share - below[0]) / (above[0] - below[0])
 
 
-def _record(setting: Setting, start: Found, reached: Found, share: float, search: _Search) -> dict[str, Any]:
+def _record(setting: Setting, start: PairTimes, reached: PairTimes, share: float, search: _Search) -> dict[str, Any]:
     return {**setting.facts(), "wanted": share, "reached": reached.share, "ms": reached.ms,
             "dense_ms": reached.dense_ms, "networks_measured": len(search.measured)}  # fmt: skip
 

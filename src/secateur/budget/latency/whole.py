@@ -9,16 +9,16 @@ import numpy as np
 from torch import nn
 
 from secateur.budget.latency.store import Setting
-from secateur.budget.latency.table import QUANTILE, open_network, reference_call
+from secateur.budget.latency.table import QUANTILE, open_in_runtime, reference_call
 from secateur.core.batches import resize
 from secateur.core.types import ExampleInputs
 from secateur.timing.rounds import no_gc, rounds, thread_count, timed
 
-__all__ = ["Found", "Whole"]
+__all__ = ["DenseInRuntime", "PairTimes"]
 
 
 @dataclass(frozen=True)
-class Found:
+class PairTimes:
     """Times of one network beside the dense one, in the same rounds.
 
     Attributes:
@@ -34,7 +34,7 @@ class Found:
     references: float
 
 
-class Whole:
+class DenseInRuntime:
     """The dense network, opened in the runtime once, and what is compared with it."""
 
     def __init__(self, setting: Setting, model: nn.Module, inputs: ExampleInputs, *, budget_s: float = 8.0) -> None:
@@ -45,11 +45,11 @@ class Whole:
         self._reference = reference_call(setting)
 
     def _open(self, model: nn.Module) -> Callable[[], object]:
-        program = open_network(self.setting, model, self.inputs)
+        program = open_in_runtime(self.setting, model, self.inputs)
         prepared = program.prepare(self.inputs)
         return lambda: program.run(prepared)
 
-    def measure(self, model: nn.Module | None = None) -> Found:
+    def measure(self, model: nn.Module | None = None) -> PairTimes:
         """Times ``model`` (by default the dense network itself) beside the dense network."""
         calls = {"dense": self._dense, "reference": self._reference}
         if model is not None:
@@ -58,5 +58,5 @@ class Whole:
             _, samples = rounds({name: timed(call) for name, call in calls.items()}, budget_s=self.budget_s, rounds=40)
         dense, other = (np.array(samples[name]) for name in ("dense", "other" if model is not None else "dense"))
         low = {name: float(np.quantile(values, QUANTILE)) for name, values in samples.items()}
-        return Found(float(np.median(other)), float(np.median(dense)), float(np.median(other / dense)),
+        return PairTimes(float(np.median(other)), float(np.median(dense)), float(np.median(other / dense)),
                      low["dense"] / low["reference"])  # fmt: skip

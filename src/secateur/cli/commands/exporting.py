@@ -23,14 +23,14 @@ from secateur.runtimes.formats import writer_for
 if TYPE_CHECKING:
     from secateur.exports import ExportCheck
 
-__all__ = ["Wish", "export", "report"]
+__all__ = ["ExportRequest", "export", "report"]
 
 _CALIBRATION = 256
 _COMPARED = 64
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportRequest:
     """What kind of file is wanted.
 
     Attributes:
@@ -48,15 +48,15 @@ class Wish:
     images: int | None = None
 
 
-def export(opened: Opened, path: Path, wish: Wish) -> None:
+def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
     """Exports a network to ``path`` and says how well the file agrees with it, and its accuracy on labelled images.
 
     Raises:
         InputError: Quantisation without images to calibrate on.
         SecateurError: What exporting raises.
     """
-    to = writer_for(path, wish.to).format
-    data = labelled([opened], wish.data or wish.calibration, opened.inputs)
+    to = writer_for(path, wanted.to).format
+    data = labelled([opened], wanted.data or wanted.calibration, opened.inputs)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
         check = write(
@@ -64,17 +64,17 @@ def export(opened: Opened, path: Path, wish: Wish) -> None:
             opened.inputs[:1],
             path,
             to=to,
-            calibration=_calibration(opened, wish) if wish.int8 else None,
+            calibration=_calibration(opened, wanted) if wanted.int8 else None,
             check_inputs=opened.inputs if images is None else images,
         )
     _tell(check, "random inputs" if images is None else "test images")
-    if data is not None and wish.images != 0:
-        check = scored(check, data, images=wish.images)
+    if data is not None and wanted.images != 0:
+        check = scored(check, data, images=wanted.images)
         say(f"In {check.runtime}: {check.top1:.2f} % of {check.scored:,} test images right, loss {check.loss:.4f}.")
 
 
-def _calibration(opened: Opened, wish: Wish) -> Tensor:
-    data = labelled([opened], wish.calibration or wish.data, opened.inputs)
+def _calibration(opened: Opened, wanted: ExportRequest) -> Tensor:
+    data = labelled([opened], wanted.calibration or wanted.data, opened.inputs)
     if data is None:
         raise InputError(
             "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from secateur.data import DataSet
     from secateur.train import Evaluation
 
-__all__ = ["Plan", "choose", "measure"]
+__all__ = ["MeasureRequest", "choose", "measure"]
 
 _CALIBRATION = 256
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasureRequest:
     """How `measure` measures.
 
     Attributes:
@@ -76,7 +76,7 @@ def choose(names: Sequence[str]) -> tuple[str, ...]:
 
 def measure(
     sources: Sequence[str],
-    plan: Plan,
+    plan: MeasureRequest,
     *,
     weights: str | None = None,
     shape: tuple[int, ...] | None = None,
@@ -110,7 +110,7 @@ def measure(
 def _tell(
     found: Sequence[Entrant],
     timings: Sequence[Timing],
-    plan: Plan,
+    plan: MeasureRequest,
     *,
     reference: str,
     numbers: Mapping[str, Measurement],
@@ -169,7 +169,7 @@ def _ready(
     networks: Sequence[Opened],
     files: Sequence[str],
     inputs: Tensor,
-    plan: Plan,
+    plan: MeasureRequest,
     folder: Path,
     images: DataSet | None,
     trust: bool,
@@ -190,7 +190,7 @@ def _readers(source: str) -> tuple[Runtime, ...]:
     return readers(Path(source).suffix)
 
 
-def _given(file: str, runtime: Runtime, inputs: Tensor, plan: Plan, trust: bool) -> list[Entrant]:
+def _given(file: str, runtime: Runtime, inputs: Tensor, plan: MeasureRequest, trust: bool) -> list[Entrant]:
     """A file as entrants for the batch sizes that it takes."""
     program = runtime.open(Path(file), plan.threads, trust=trust)
     found, refusal = [], ""
@@ -205,7 +205,7 @@ def _given(file: str, runtime: Runtime, inputs: Tensor, plan: Plan, trust: bool)
     return found
 
 
-def _tried(entrant: Entrant, inputs: Tensor, plan: Plan) -> Entrant:
+def _tried(entrant: Entrant, inputs: Tensor, plan: MeasureRequest) -> Entrant:
     """The entrant, or the reason why it does not run: a compiler may be missing."""
     runtime = RUNTIMES[entrant.runtime]
     try:
@@ -215,7 +215,7 @@ def _tried(entrant: Entrant, inputs: Tensor, plan: Plan) -> Entrant:
     return entrant
 
 
-def _timings(found: Sequence[Entrant], inputs: Tensor, plan: Plan) -> tuple[Timing, ...]:
+def _timings(found: Sequence[Entrant], inputs: Tensor, plan: MeasureRequest) -> tuple[Timing, ...]:
     entrants = [one for one in found if not one.problem and one.batch in (None, *plan.batches)]
     if not entrants:
         return ()

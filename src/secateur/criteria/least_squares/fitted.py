@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from secateur.criteria.least_squares.affine import Affine, Options
 from secateur.criteria.least_squares.sites import Site
-from secateur.criteria.least_squares.sweep import Stop
+from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 
 __all__ = ["Fitted"]
 
 
-class Fitted(Affine, Stop):
+class Fitted(Affine, Adjustment):
     """A layer that is stopped at to be fitted."""
 
     def __init__(self, twin: Twin, site: Site, options: Options) -> None:
         """Reads the layer's present weights."""
         Affine.__init__(self, twin, site, options)
-        Stop.__init__(self)
+        Adjustment.__init__(self)
         self.name = site.name
 
     def until(self) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ from torch.utils import _pytree as pytree
 
 from secateur.criteria.least_squares.walk import Store, Values, Walker
 
-__all__ = ["MEMORY_BYTES", "Stop", "Sweep", "sweep"]
+__all__ = ["MEMORY_BYTES", "Adjustment", "Sweep", "sweep"]
 
 MEMORY_BYTES = 1 << 30
 """What is alive between two stops stays in memory up to here, and goes to temporary files beyond."""
 
 
-class Stop(ABC):
+class Adjustment(ABC):
     """A place where something is measured over all batches, and then changed.
 
     Attributes:
@@ -65,7 +65,7 @@ class Sweep:
         self._store.add([w.begin(batch) for w in self._walkers])
         self._samples += next(t.shape[0] for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim)
 
-    def run(self, plan: Callable[[int], Sequence[Stop]]) -> list[str]:
+    def run(self, plan: Callable[[int], Sequence[Adjustment]]) -> list[str]:
         """Walks to the end; nothing is kept behind it.
 
         Args:
@@ -92,7 +92,7 @@ class Sweep:
 def sweep(
     walkers: Sequence[Walker],
     batches: Iterable[Any],
-    plan: Callable[[int], Sequence[Stop]],
+    plan: Callable[[int], Sequence[Adjustment]],
     memory_bytes: int = MEMORY_BYTES,
 ) -> list[str]:
     """Walks through networks with all ``batches``: see :class:`Sweep`."""
@@ -106,7 +106,7 @@ def sweep(
     return walk.run(plan)
 
 
-def _visit(stop: Stop, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:
+def _visit(stop: Adjustment, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:
     """Takes every batch to the stop; later rounds find it there."""
     until = stop.until()
     for turn in range(stop.passes):

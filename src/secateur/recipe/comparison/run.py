@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError, InputError
-from secateur.core.files import disk_errors, lock, new_folder, refuse_links, sweep, write_json, write_text
+from secateur.core.files import clear_hidden, disk_errors, lock, new_folder, refuse_links, write_json, write_text
 from secateur.core.processes import scratch
 from secateur.core.reading import read_bytes
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
@@ -161,7 +161,7 @@ class _Folder:
 def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:
     folder, jobs, tell = found.path, found.jobs, on_event or (lambda event: None)
     with scratch(), lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
-        sweep(folder)
+        clear_hidden(folder)
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
             known = Comparison.read(folder)
             if not known.failed:  # else it was written before the job that failed was done after all
