@@ -198,7 +198,7 @@ def test_shares_of_the_dense_network_count_what_earlier_cuts_took() -> None:
     assert secateur.prune(model, x, ratio=0.5).model[0].out_features == 4, "by default a share of what is there"
     third = secateur.prune(model, x, target=Target(params=3 * (4 + 1 + 3) / dense + 3 / dense), of="dense")
     assert third.after.params == 3 * (4 + 1 + 3) + 3
-    with pytest.raises(InputError, match="no network that shares are of"):
+    with pytest.raises(InputError, match="of=…: There is no reference network named"):
         secateur.prune(model, x, ratio=0.5, of="dence")
 
 

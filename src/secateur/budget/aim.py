@@ -74,7 +74,7 @@ class Aim:
         if (self.ratio is None) == (self.target is None):
             raise InputError(_one_aim([] if self.ratio is None else [f"ratio={self.ratio!r}", "a target"]))
         if self.of not in REFERENCES:
-            raise UnknownNameError("network that shares are of", self.of, REFERENCES)
+            raise UnknownNameError("reference network", self.of, REFERENCES, argument="of")
         if self.target is not None and self.target.measured:
             setting_of(self.target)
         check_rules(self.scope or "local", self.step, self.min_units)
