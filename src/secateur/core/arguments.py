@@ -40,7 +40,7 @@ def checked(function: F) -> F:
     ...     return value / 2
     >>> half("1")
     Traceback (most recent call last):
-    secateur.core.errors.InputError: half(value=…): value is a finite number; got '1'.
+    secateur.core.errors.InputError: half(value=…): value is a finite number; got '1' (str). Give the number itself: 1.
     >>> half(1, name="x")
     Traceback (most recent call last):
     secateur.core.errors.InputError: half(): got an unexpected keyword argument 'name'. Did you mean 'names'?

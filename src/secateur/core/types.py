@@ -87,7 +87,7 @@ class Target:
     ('macs', 500.0)
     >>> Target()  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    secateur.core.errors.InputError: A target names one of params, macs, energy, …; got none of them.
+    secateur.core.errors.InputError: A target names one of params, macs, energy, ...; got none of them.
     """
 
     params: float | None = None
