@@ -239,8 +239,8 @@ def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
 
 
 def _cut(
-    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None, *, backend: str,
-    check: bool, provenance: Any,
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
+    backend: str, check: bool, provenance: Any,
 ) -> Pruned:  # fmt: skip
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
