@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 import secateur
+from secateur.graph.ops import OPERATORS
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def test_custom_operator(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(str(EXAMPLES / "custom_operator.py"), run_name="__main__")
+    try:
+        runpy.run_path(str(EXAMPLES / "custom_operator.py"), run_name="__main__")
+    finally:
+        OPERATORS.remove("garden.scaled_swish")  # or other tests in this process find its rule there
     out = capsys.readouterr().out
     assert "garden.scaled_swish.default in (top level) (no rule for this operator)" in out
     assert "With the rule: Pruned(1,044 → 524 parameters" in out
