@@ -137,7 +137,7 @@ def quantised() -> nn.Module:
         (lambda: torch.jit.script(mlp()), torch.zeros(2, 4), "scripted"),
         (lambda: nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)), torch.zeros(2, 4), r"'0\.weight' has no shape yet"),
         (mlp, torch.zeros(2, 4, device="meta"), r"inputs.* are on 'meta', the weights .* on 'cpu'"),
-        (lambda: 3, torch.zeros(2, 4), "torch.nn.Module; got 3"),
+        (lambda: 3, torch.zeros(2, 4), "torch.nn.Module or a Pruned; got 3"),
     ],
 )
 def test_what_cannot_be_pruned_is_named(make: Any, x: Tensor, words: str) -> None:

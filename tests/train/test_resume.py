@@ -193,7 +193,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SecateurError, match="disk is full"):
         run(data, tmp_path)
     assert not list(tmp_path.iterdir())
