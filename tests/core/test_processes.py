@@ -115,8 +115,9 @@ def test_a_signal_ends_a_command_with_one_line_that_says_how_to_go_on(
     command = [sys.executable, "-m", "secateur", *words, str(tmp_path / "toy.yaml"), "--out", str(out), "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    ) as process:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs the tests may ignore it
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         assert "d" in process.stdout.readline()  # "[1/3] adapt", or "dense: done"
         os.killpg(process.pid, number)
