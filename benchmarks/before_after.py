@@ -29,9 +29,9 @@ HERE = Path(__file__).resolve().parent.parent
 RESULTS = HERE / "benchmarks/results/before_after.json"
 
 CUT = """
-    import torch, torchvision.models as zoo, secateur
+    import torch, secateur
     torch.manual_seed(0)
-    net, x = zoo.{name}().eval(), torch.randn(2, 3, 224, 224)
+    net, x = secateur.models.create("torchvision:{name}").eval(), torch.randn(2, 3, 224, 224)
     secateur.prune(net, x, ratio=0.5, only={only})
 """
 RECONSTRUCTION = """
@@ -44,9 +44,9 @@ RECONSTRUCTION = """
         secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction", data=x)
 """
 SAVED = """
-    import tempfile, torch, torchvision.models as zoo, secateur
+    import tempfile, torch, secateur
     torch.manual_seed(0)
-    net, x = zoo.resnet50().eval(), torch.randn(2, 3, 224, 224)
+    net, x = secateur.models.create("torchvision:resnet50").eval(), torch.randn(2, 3, 224, 224)
     small = secateur.prune(net, x, ratio=0.5, verify=False)
     for _ in range(3):
         secateur.load(small.save(tempfile.mkdtemp(), graph=True))
