@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import secateur
-from secateur.cli.groups import Aim, Cut
+from secateur.cli.groups import AimOptions, CutOptions
 from secateur.recipe.steps.pruning import PruneSettings
 
 OTHER_NAMES = {"also": "methods are named on the command line", "batch": "of a Target", "threads": "of a Target"}
@@ -20,7 +20,7 @@ def fields(*groups: type) -> dict[str, Any]:
 def test_the_three_lists_name_the_same_things_with_the_same_defaults() -> None:
     python = {n: p.default for n, p in inspect.signature(secateur.prune).parameters.items()}
     recipe = {n: f.default for n, f in PruneSettings.model_fields.items()}
-    line = fields(Aim, Cut)
+    line = fields(AimOptions, CutOptions)
     assert {n for n in line if n not in python} <= OTHER_NAMES.keys()
     assert {n for n in line if n not in recipe} <= {"also"}
     for name, default in line.items():

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from secateur.core.files import write_json
+
 __all__ = ["criteria", "datasets", "models", "recipes", "runtimes"]
 
 _HOMES = {
@@ -45,7 +47,7 @@ def _names(kind: str) -> list[str]:
     found = list(getattr(import_module(module), registry))
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"key": key, "names": found}), encoding="utf-8")
+        write_json(file, {"key": key, "names": found})
     return found
 
 

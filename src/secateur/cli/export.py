@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.groups import Opening, grouped
+from secateur.cli.groups import OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Data, Pattern, Source, Use, examples
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def export(
     model: Source,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
-    opening: Opening,
+    opening: OpenOptions,
     to: Annotated[
         str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
     ] = None,

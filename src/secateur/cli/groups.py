@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 else:
     networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
 
-__all__ = ["Aim", "Clock", "Cut", "Opening", "Running", "grouped"]
+__all__ = ["AimOptions", "ClockOptions", "CutOptions", "OpenOptions", "RunOptions", "grouped"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
-class Opening:
+class OpenOptions:
     """How a network is opened."""
 
     weights: Weights = None
@@ -68,7 +68,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Aim:
+class AimOptions:
     """How much goes: a ratio is the share removed, every other amount is what is kept."""
 
     ratio: Ratio = None
@@ -89,7 +89,7 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutOptions:
     """How channels are chosen and cut."""
 
     criterion: Annotated[
@@ -122,7 +122,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunOptions:
     """What runs of recipes take: their network, data, seed and settings."""
 
     out: Annotated[Path | None, typer.Option(help="New folder for everything that is made.", metavar="FOLDER")] = None
@@ -143,7 +143,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Clock:
+class ClockOptions:
     """How networks are timed."""
 
     batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None
@@ -160,7 +160,7 @@ def grouped(command: F) -> F:
     """Gives a command one option for every field of the classes above that it takes as arguments.
 
     >>> @grouped
-    ... def show(model: str, how: Opening) -> None:
+    ... def show(model: str, how: OpenOptions) -> None:
     ...     print(model, how.weights, how.trust)
     >>> list(inspect.signature(show).parameters)
     ['model', 'weights', 'input_shape', 'trust', 'use']

@@ -21,7 +21,7 @@ from secateur.cli import export as cli_export
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sparse as cli_sparse
-from secateur.cli.groups import Aim, Clock, Cut, Opening, grouped
+from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, examples
 from secateur.core.errors import SecateurError
@@ -86,9 +86,9 @@ def prune(
         typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    aim: Aim,
-    cut: Cut,
-    opening: Opening,
+    aim: AimOptions,
+    cut: CutOptions,
+    opening: OpenOptions,
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
 ) -> None:
@@ -113,8 +113,8 @@ def recover(
         typer.Argument(metavar="MODEL", help="Network name, or the folder of a run.", autocompletion=completion.models),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    aim: Aim,
-    opening: Opening,
+    aim: AimOptions,
+    opening: OpenOptions,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     images: Annotated[int, typer.Option(help="How many training images, without labels.")] = 512,
     criterion: Annotated[
@@ -137,7 +137,7 @@ cli_sparse.register(app)
 @grouped
 def layers(
     model: Source,
-    opening: Opening,
+    opening: OpenOptions,
     out: Annotated[Path | None, typer.Option(help="Remove, into this new folder.", metavar="FOLDER")] = None,
     count: Annotated[int | None, typer.Option(help="How many branches go.", min=1)] = None,
     ratio: Annotated[float | None, typer.Option(help="Share of the branches that goes.")] = None,
@@ -153,7 +153,7 @@ def layers(
 
 @app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
 @grouped
-def inspect(model: Source, opening: Opening, only: Only = None, ignore: Ignore = None) -> None:
+def inspect(model: Source, opening: OpenOptions, only: Only = None, ignore: Ignore = None) -> None:
     """Shows what of a network can be cut together, its size, and what is pinned and why."""
     pruning.inspect(opening.open(model), only=only, ignore=ignore or ())
 
@@ -172,8 +172,8 @@ def measure(
         list[str],
         typer.Argument(metavar="A [B]…", help="Network names, folders of runs or artifacts, network files."),
     ],
-    opening: Opening,
-    clock: Clock,
+    opening: OpenOptions,
+    clock: ClockOptions,
     runtimes: Annotated[
         list[str] | None,
         typer.Option(help="Where; repeatable. [default: every installed one but compiled]", metavar="NAME"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli import completion
-from secateur.cli.groups import Running, grouped
+from secateur.cli.groups import RunOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Quiet, Trust, Use, examples
 
@@ -56,7 +56,7 @@ def run(
         str,
         typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
     ],
-    how: Running,
+    how: RunOptions,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
@@ -77,9 +77,10 @@ def resume(
 def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run.")],
     picture: Annotated[Path | None, typer.Option(help="Also draw the result as .svg or .png.", metavar="FILE")] = None,
+    trust: Trust = False,
 ) -> None:
     """Writes report.html of a run again, of as much as there is."""
-    exporting.report(folder, picture)
+    exporting.report(folder, picture, trust=trust)
 
 
 @grouped
@@ -88,7 +89,7 @@ def compare(
         list[str],
         typer.Argument(metavar="RECIPE…", help="Built-in recipes, or YAML files.", autocompletion=completion.recipes),
     ],
-    how: Running,
+    how: RunOptions,
     params: Annotated[
         str | None, typer.Option(help="Equal parameters: share kept, 0.5 or 50%.", metavar="SHARE")
     ] = None,
@@ -107,7 +108,7 @@ def sweep(
         str,
         typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
     ],
-    how: Running,
+    how: RunOptions,
     ratios: Annotated[str | None, typer.Option(help="Shares removed, like 0.2,0.4,0.6.", metavar="LIST")] = None,
     params: Annotated[str | None, typer.Option(help="Shares of parameters kept.", metavar="LIST")] = None,
     macs: Annotated[str | None, typer.Option(help="Shares of MACs kept.", metavar="LIST")] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.groups import Opening, grouped
+from secateur.cli.groups import OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, examples
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def sparsify(
     model: Source,
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
-    opening: Opening,
+    opening: OpenOptions,
     ratio: Annotated[
         list[str] | None, typer.Option(help="Share of weights to remove; or LAYER=SHARE, repeatable.", metavar="SHARE")
     ] = None,

@@ -33,7 +33,7 @@ __all__ = [
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch and safetensors report a full disk as errors of their own, without an errno.
-_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
+_FULL_WORDS = ("No space left on device", "os error 28", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ __all__ = [
     "installed_modules",
     "is_file",
     "load_installed",
+    "top_folder",
     "use",
     "used",
 ]
@@ -77,7 +78,7 @@ def use(plugin: str | os.PathLike[str] | ModuleType, *, folder: Path | None = No
         raise InputError(f"use({name}=…): {name} is {wants}; got {type(wrong).__name__}.")
     folder = (folder or Path.cwd()).absolute()
     if isinstance(plugin, ModuleType):
-        module, words, folder = plugin, plugin.__name__, _top_folder(plugin)
+        module, words, folder = plugin, plugin.__name__, top_folder(plugin)
     else:
         words = os.fsdecode(plugin)
         module = _used.get((words, str(folder))) or _found(words, folder)
@@ -232,7 +233,7 @@ def _place(error: BaseException) -> str:
     return f" ({own[-1].filename}, line {own[-1].lineno})"
 
 
-def _top_folder(module: ModuleType) -> Path:
+def top_folder(module: ModuleType) -> Path:
     """The folder that ``import`` finds a module from."""
     file = getattr(module, "__file__", None)
     if file is None:

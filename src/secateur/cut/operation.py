@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import Verification
-from secateur.cut.pruned import DENSE, weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, weights_print
 from secateur.surgery.attempt import Outcome, attempt
 
 __all__ = ["Operation", "carry_out"]
@@ -57,6 +57,6 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
 
     done = attempt(model, backend, operate)
     earlier = remembered(model)
-    plan = replace(operation.plan, provenance={**operation.plan.provenance, DENSE: weights_print(model)})
+    plan = replace(operation.plan, provenance={**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)})
     remember(done.model, plan if earlier is None else plan.after(earlier))
     return done

@@ -22,7 +22,7 @@ from secateur.core.shapes import described, like
 from secateur.core.types import Counts, ExampleInputs, Unsupported, Verification
 from secateur.graph.groups import Group
 
-__all__ = ["DENSE", "Cut", "Pruned", "descended", "opened", "weights_print"]
+__all__ = ["WEIGHTS_PRINT", "Cut", "Pruned", "descended", "opened", "weights_print"]
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ def descended(pruned: Pruned, first: nn.Module | None) -> Pruned:
         return replace(pruned, dense=None)
     plan = pruned.plan
     head, *tail = plan.parts or (plan,)
-    head = replace(head, provenance={**head.provenance, DENSE: weights_print(first)})
+    head = replace(head, provenance={**head.provenance, WEIGHTS_PRINT: weights_print(first)})
     remember(pruned.model, replace(plan, parts=(head, *tail)) if plan.parts else head)
     return replace(pruned, dense=first)
 
 
-DENSE = "dense_weights"
+WEIGHTS_PRINT = "dense_weights"
 """Entry of a plan's provenance: :func:`weights_print` of the network that was cut."""
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import DataError
-from secateur.core.files import whole
+from secateur.core.files import is_full, whole
 from secateur.data.types import Split
 
 __all__ = ["cache_folder", "disk_errors", "remember"]
@@ -47,7 +47,7 @@ def disk_errors(what: str, where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise DataError(
                 f"The disk is full: {what} did not fit into {where}. Free some space, or choose another "
                 f"cache folder (cache_dir, or the environment variable SECATEUR_CACHE)."
@@ -97,5 +97,4 @@ def _save(tensors: dict[str, Tensor], path: Path, about: str) -> None:
     try:
         save_file(tensors, path, metadata={"about": about})
     except SafetensorError as error:  # it words the system's error in its own type
-        full = "No space left" in str(error) or "os error 28" in str(error)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+        raise OSError(errno.ENOSPC if is_full(error) else errno.EIO, str(error)) from error

@@ -17,7 +17,7 @@ from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
-from secateur.cut.pruned import DENSE, Pruned, weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
 from secateur.graph.trace import preserved_rng
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
@@ -114,7 +114,7 @@ def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
         InputError: It is another one, or was trained since.
     """
     plan = pruned.plan.parts[0] if pruned.plan.parts else pruned.plan
-    known = plan.provenance.get(DENSE)
+    known = plan.provenance.get(WEIGHTS_PRINT)
     if known is not None and weights_print(dense) not in (None, known):
         raise InputError(
             "dense is not the network that was cut: its weights are others, or they have changed since. Give the "

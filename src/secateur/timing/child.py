@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,12 +58,12 @@ def _open(what: dict[str, Any]) -> Callable[[int], float]:
 
     import torch
 
+    from secateur.core.plugins import use
     from secateur.runtimes import RUNTIMES
     from secateur.timing.calls import program_call
 
-    if what["runtime"] not in RUNTIMES:  # of the user's own; last on the path, so that it hides nothing
-        sys.path.append(what["home"]["folder"])
-        import_module(what["home"]["module"])
+    if what["runtime"] not in RUNTIMES:  # of the user's own
+        use(what["home"]["module"], folder=Path(what["home"]["folder"]))
     torch.set_num_threads(what["threads"])
     inputs = torch.load(what["inputs"], weights_only=True)
     program = RUNTIMES[what["runtime"]].open(Path(what["file"]), what["threads"], trust=what["trust"])

@@ -20,6 +20,7 @@ from torch import nn
 
 from secateur.core.batches import batch_size
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.plugins import top_folder
 from secateur.core.processes import with_scratch
 from secateur.core.types import ExampleInputs
 from secateur.runtimes import RUNTIMES
@@ -106,12 +107,10 @@ def home_of(runtime: str) -> Home | None:
     name = type(RUNTIMES[runtime]).__module__
     if name.partition(".")[0] == __name__.partition(".")[0]:
         return Home(name)
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if name == "__main__" or file is None:
+    module = sys.modules.get(name)
+    if name == "__main__" or module is None or getattr(module, "__file__", None) is None:
         return None
-    path = Path(file).resolve()
-    up = name.count(".") + (path.stem == "__init__")
-    return Home(name, str(path.parents[up]))
+    return Home(name, str(top_folder(module)))
 
 
 class Child:

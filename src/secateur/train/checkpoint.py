@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from secateur.core.errors import InputError, SecateurError, WeightsError, first_line
-from secateur.core.files import whole
+from secateur.core.files import is_full, whole
 
 __all__ = ["FORMAT", "read", "same_run", "write"]
 
@@ -32,7 +31,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
         with whole(path) as draft:
             draft.write_bytes(buffer.getbuffer())
     except OSError as error:
-        full = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        full = "the disk is full" if is_full(error) else str(error)
         raise SecateurError(f"The checkpoint {path} could not be written: {full}.") from error
 
 

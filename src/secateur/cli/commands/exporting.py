@@ -95,9 +95,9 @@ def _tell(check: ExportCheck, kind: str) -> None:
     )
 
 
-def report(folder: Path, picture: Path | None) -> None:
+def report(folder: Path, picture: Path | None, *, trust: bool = False) -> None:
     """Writes ``report.html`` from the finished steps of a run, and a picture if one is asked for."""
-    run = RunFolder.open(folder)
+    run = RunFolder.open(folder, trusted=trust)
     results = collect(run.recipe(), run.about, folder, run.done())
     with disk_errors(folder):
         write_json(folder / "results.json", results)

@@ -103,13 +103,14 @@ class Sparsify(Step[SparsifySettings]):
 
     def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
         """Applies the masks that were kept to the network as it was."""
-        return _sparse(context, state, copied(state.network), load_masks(context.work / "masks.safetensors"))
+        masks = load_masks(context.work / "masks.safetensors")
+        return _sparse(context, state, copied(state.network), masks)[0]
 
 
-def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> State:
+def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
     """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
     found = sparse(model, masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
-    return state.with_pruned(found, found.masks)
+    return state.with_pruned(found, found.masks), found
 
 
 def _result(context: Context, found: Sparse, asked: str) -> StepResult:
@@ -172,8 +173,7 @@ class LearnCompress(Step[LearnCompressSettings]):
         model, extra = copied(state.network), config.make()
         trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
         save_masks(extra.masks, context.work / "masks.safetensors")
-        found = sparse(model, extra.masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
-        state = state.with_pruned(found, found.masks)
+        state, found = _sparse(context, state, model, extra.masks)
         own = _result(context, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
         report = {**trained.report, **own.report}
         return state, StepResult({**trained.summary, **own.summary}, report, trained.epochs, own.evaluations)
@@ -182,7 +182,7 @@ class LearnCompress(Step[LearnCompressSettings]):
         """Loads the trained weights and the masks."""
         model = copied(state.network)
         load_weights_into(model, weights_file(context))
-        return _sparse(context, state, model, load_masks(context.work / "masks.safetensors"))
+        return _sparse(context, state, model, load_masks(context.work / "masks.safetensors"))[0]
 
 
 # --------------------------------------------------------------------------------------------------- the file
@@ -231,7 +231,7 @@ class Compress(Step[CompressSettings]):
     def restore(self, context: Context, state: State, config: CompressSettings) -> State:
         """Reads the file."""
         model: nn.Module = decompress(context.work / FILE, state.network)
-        return _sparse(context, state, model, state.masks)
+        return _sparse(context, state, model, state.masks)[0]
 
 
 STEPS.add("sparsify", Sparsify())
