@@ -13,12 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,32 +62,27 @@ THINGS = {
 }
 
 
-def measure(src: Path, code: str) -> float:
-    """Seconds of one process."""
+WATCH = """
+import json, os, resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run([sys.executable, "-c", sys.argv[1]], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+seconds = time.perf_counter() - start
+sys.exit(done.stderr[-2000:]) if done.returncode else None
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
+"""
+"""A process in between that imports next to nothing: what it starts begins as a copy of it, and counts as large as that."""
+
+
+def measure(src: Path, code: str) -> list[float]:
+    """Seconds of one process and its largest resident size in MB."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONPATH": str(src), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        start = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=environment,
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
-        _, errors = child.communicate()
-        seconds = time.perf_counter() - start
-    if child.returncode:
-        raise SystemExit(f"{src}: {errors.decode()[-2000:]}")
-    return seconds
-
-
-def memory(src: Path, code: str) -> tuple[float, float]:
-    """Seconds of one process and its largest resident size in MB: by a process in between, whose only child it is."""
-    ask = f"import before_after as b, json; print(json.dumps(b.watched({str(src)!r}, {code!r})))"
-    done = subprocess.run([sys.executable, "-c", ask], cwd=Path(__file__).parent, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(HERE / "src")}, check=True)  # fmt: skip
+        command = [sys.executable, "-c", WATCH, textwrap.dedent(code)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{src}: {done.stderr}")
     seconds, size = json.loads(done.stdout)
-    return seconds, size
-
-
-def watched(src: str, code: str) -> tuple[float, float]:
-    seconds = measure(Path(src), code)
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return [seconds, size]
 
 
 def rows(found: dict[str, list[dict[str, list[float]]]]) -> list[list[str]]:
@@ -117,7 +110,7 @@ def main() -> None:
     for number in range(given.rounds):
         for name, code in THINGS.items():
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-            found[name].append({side: list(memory(sides[side], code)) for side in order})
+            found[name].append({side: measure(sides[side], code) for side in order})
             print(name, found[name][-1], flush=True)
         facts: dict[str, Any] = {"before": commit.stdout.strip(), "rounds": number + 1, "threads": 1}
         record = {"machine": machine().to_json(), "versions": versions(), **facts, "things": found}

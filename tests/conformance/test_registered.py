@@ -18,16 +18,19 @@ from secateur.criteria import CRITERIA
 from secateur.graph.ops import KNOWN, OPERATORS
 from secateur.recipe.shelf import RECIPES
 from secateur.recipe.steps import STEPS
+from secateur.runtimes import RUNTIMES, Program, Runtime, installed, runtime
 
 
 def everything() -> Iterator[Any]:
-    for registry in (CRITERIA, STEPS, RECIPES):
+    for registry in (CRITERIA, STEPS, RECIPES, RUNTIMES):
         for name in registry:
             yield pytest.param(registry, name, id=f"{registry.kind}-{name}")
 
 
 @pytest.mark.parametrize(("registry", "name"), everything())
 def test_it_is_in_order(registry: Registry[Any], name: str) -> None:
+    if registry is RUNTIMES and not installed(RUNTIMES[name]):
+        pytest.skip(f"{name} is not installed")
     assert check_item(registry, name).tried
 
 
@@ -50,6 +53,24 @@ def test_every_registry_of_things_that_users_bring_is_looked_at_for_plugins() ->
     kinds = {registry.kind for registry in Registry.everything}
     assert {"criterion", "operator", "step", "recipe"} <= kinds
     assert all(registry.check for registry in Registry.everything if registry.kind in ("criterion", "operator", "step"))
+
+
+def test_a_runtime_that_computes_something_else_is_named() -> None:
+    @runtime("doubling")
+    class Doubling(Runtime):
+        summary = "everything twice"
+
+        def from_module(self, module: Any, threads: int) -> Program:
+            return Program(lambda inputs: inputs, module, lambda found: [2 * found])
+
+    try:
+        with pytest.raises(PluginError, match=r"runtime 'doubling' is not in order: it gives other outputs.*line \d+"):
+            secateur.check("doubling")
+        Doubling.summary = ""
+        with pytest.raises(PluginError, match="it has no summary"):
+            secateur.check("doubling")
+    finally:
+        RUNTIMES.remove("doubling")
 
 
 # --------------------------------------------------------------------------------------------- what is not in order

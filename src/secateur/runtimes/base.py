@@ -242,7 +242,7 @@ class Runtime:
         return install_command(self.extra, self.packages)
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtime")
+RUNTIMES: Registry[Runtime] = Registry("runtime", check="secateur.runtimes.conformance:check_runtime")
 
 _R = TypeVar("_R", bound=Runtime)
 
