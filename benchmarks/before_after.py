@@ -70,7 +70,7 @@ seconds = time.perf_counter() - start
 sys.exit(done.stderr[-2000:]) if done.returncode else None
 print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
 """
-"""A process in between that imports next to nothing: what it starts begins as a copy of it, and counts as large as that."""
+"""A process in between that imports next to nothing: what it starts begins as its copy, and counts as that large."""
 
 
 def measure(src: Path, code: str) -> list[float]:

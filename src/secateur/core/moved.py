@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 __all__ = ["MOVED", "watch"]
 
@@ -31,7 +32,7 @@ MOVED = {
 """Old name below ``secateur`` → what takes its place."""
 
 
-class _Moved(MetaPathFinder):
+class _Moved:
     """Asked when nothing else finds a module: words the error for those that have moved."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
