@@ -61,6 +61,25 @@ def test_a_recipe_of_ones_own_project_runs_and_goes_on(project: Path) -> None:
     main_ok(["inspect", "out"])
 
 
+@pytest.mark.parametrize("plugin", ["~/evil.py", "../evil.py", "inner/../../evil.py", "{tmp}/evil.py", "link.py",
+                                    "~nobody/evil.py", "evil\0.py", "x" * 5000 + ".py"])  # fmt: skip
+def test_plugins_outside_the_project_need_trust(
+    plugin: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the way that their file is named."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'MARK')!r}, 'w').close()")
+    (project / "link.py").symlink_to(tmp_path / "evil.py")
+    (project / "~").mkdir()
+    (project / "~/evil.py").touch()  # what the name looks like is not where it leads
+    text = yaml.safe_dump({"name": "mine", "use": [plugin.replace("{tmp}", str(tmp_path))], "model": {"name": "lenet5"},
+                           "data": {"limit": 40}, "steps": [{"prune": {"ratio": 0.5}}]})  # fmt: skip
+    (project / "mine.yaml").write_text(text)
+    said = refused(["run", "mine.yaml", "--out", "out"], capsys)
+    assert "names code" in said or "no plug-in" in said
+    assert not (tmp_path / "MARK").exists()
+
+
 def main_ok(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -31,6 +31,7 @@ __all__ = [
     "GROUP",
     "PluginWarning",
     "carried",
+    "file_of",
     "from_folder",
     "installed_modules",
     "is_file",
@@ -135,9 +136,21 @@ def is_file(words: str) -> bool:
     return words.endswith(".py") or "/" in words or os.sep in words
 
 
+def file_of(words: str, folder: Path) -> Path:
+    """The file that a plug-in is named by; whoever judges it and whoever imports it ask this one function.
+
+    >>> file_of("mine.py", Path("/home/me")).as_posix(), file_of("/there/mine.py", Path("/home/me")).as_posix()
+    ('/home/me/mine.py', '/there/mine.py')
+    """
+    try:
+        return folder / Path(words).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        return folder / words
+
+
 def _found(words: str, folder: Path) -> ModuleType:
     if is_file(words):
-        return _from_file(folder / Path(words).expanduser())
+        return _from_file(file_of(words, folder))
     name = installed_modules().get(words, words)
     with from_folder(folder):
         if not all(part.isidentifier() for part in name.split(".")):

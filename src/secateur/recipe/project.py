@@ -82,7 +82,10 @@ def _file(module: str, here: Path) -> Path | None:
 
 def is_below(path: Path, here: Path) -> bool:
     """Whether a file lies in the project that ``here`` is, and is not of a package that is installed there."""
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        return False
     return real.is_relative_to(here) and not _SITE & set(real.parts)
 
 

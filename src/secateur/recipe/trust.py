@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.core.errors import InputError, SecateurError, first_line
-from secateur.core.plugins import installed_modules, is_file
+from secateur.core.plugins import file_of, installed_modules, is_file
 from secateur.core.reading import read_json
 from secateur.recipe.project import in_project, is_below, module_in_project
 from secateur.recipe.schema import as_list
@@ -156,7 +156,7 @@ def _of_project(origin: Path, recipe: Recipe) -> bool:
 
 def _is_plugin_of_project(origin: Path, plugin: str) -> bool:
     here = Path.cwd().resolve()
-    found = is_below(here / plugin, here) if is_file(plugin) else module_in_project(plugin, here)
+    found = is_below(file_of(plugin, here), here) if is_file(plugin) else module_in_project(plugin, here)
     return origin.resolve().is_relative_to(here) and found
 
 
