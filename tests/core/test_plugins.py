@@ -10,6 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -186,3 +187,21 @@ print(plugins._state["looked"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["False"], done.stderr
+
+
+def test_an_installed_plugin_is_not_hidden_by_a_file_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's folder may hold a module of that name, and an installed plug-in needs no trust."""
+    for folder, text in (("here", "WHO = 'a stranger'"), ("installed", "WHO = 'the user'")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own_hidden_plugin.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(plugins, "_used", {})
+    monkeypatch.setattr(plugins, "_entries", lambda: (SimpleNamespace(name="hidden", module="own_hidden_plugin"),))
+    for words in ("hidden", "own_hidden_plugin"):
+        try:
+            assert plugins.use(words).WHO == "the user"
+        finally:
+            sys.modules.pop("own_hidden_plugin", None)

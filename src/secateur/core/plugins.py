@@ -151,15 +151,17 @@ def file_of(words: str, folder: Path) -> Path:
 def _found(words: str, folder: Path) -> ModuleType:
     if is_file(words):
         return _from_file(file_of(words, folder))
-    name = installed_modules().get(words, words)
+    known = installed_modules()
+    if words in known or words in known.values():  # it is trusted: nothing in the folder may take its place
+        return _imported(known.get(words, words), f"The plug-in {words!r}")
     with from_folder(folder):
-        if not all(part.isidentifier() for part in name.split(".")):
+        if not all(part.isidentifier() for part in words.split(".")):
             raise _unknown(words, folder)
         try:
-            return _imported(name, f"The plug-in {words!r}")
+            return _imported(words, f"The plug-in {words!r}")
         except PluginError as error:
             missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
-            if missing and (name == missing or name.startswith(missing + ".")):
+            if missing and (words == missing or words.startswith(missing + ".")):
                 raise _unknown(words, folder) from error
             raise
 
