@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -239,3 +240,24 @@ def test_comparisons_too(project: Path, tmp_path: Path, capsys: pytest.CaptureFi
         resume_comparison(tmp_path / "given")
     assert "was not started here" in refused(["resume", str(tmp_path / "given")], capsys)
     assert untouched()
+
+
+def test_a_run_inside_a_comparison_is_no_way_round(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipes of the comparison name no code; that of a finished run inside it does."""
+    compare_recipes(at_budget([recipe(project, "resnet_digits")]), "both", jobs=1)
+    given = tmp_path / "given"
+    shutil.copytree("both", given)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'MARK')!r}, 'w').close()")
+    inner = next((given / "runs").glob("*/recipe.yaml"))
+    inner.write_text(inner.read_text() + f"use: [{tmp_path / 'evil.py'}]\n")
+    state = json.loads((inner.parent / "state.json").read_text())
+    state["recipe_sha256"] = hashlib.sha256(inner.read_bytes()).hexdigest()
+    (inner.parent / "state.json").write_text(json.dumps(state))
+    assert "was not started here" in refused(["resume", str(given)], capsys)
+    (given / "results.json").unlink()
+    assert "was not started here" in refused(["resume", str(given)], capsys)
+    assert not (tmp_path / "MARK").exists()
+    main_ok(["resume", str(given), "--trust"])
+    assert (tmp_path / "MARK").exists(), "trusted, it runs"

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.processes import TERMINATED, with_scratch
-from secateur.recipe.folder import read_state
-from secateur.recipe.load import load_recipe
+from secateur.recipe.folder import RunFolder
 
 __all__ = ["Job", "JobEvent", "cores", "run_jobs"]
 
@@ -29,13 +28,13 @@ class Job:
         name: Its name, and that of its folder.
         recipe: The recipe's file.
         folder: The run's folder.
-        home: Where the paths of its recipe start from; by default the working directory.
+        trust: Whether its run may name code although it was not started here by this user.
     """
 
     name: str
     recipe: Path
     folder: Path
-    home: Path | None = None
+    trust: bool = False
 
     @property
     def log(self) -> Path:
@@ -47,8 +46,8 @@ class Job:
         """Whether its run did all the steps that it wrote down when it began, and put their results together."""
         if not all((self.folder / name).is_file() for name in ("state.json", "results.json")):
             return False
-        recipe = load_recipe(self.folder / "recipe.yaml", home=self.home, trust=True)
-        return len(read_state(self.folder, recipe).done) == len(recipe.steps)
+        run = RunFolder.open(self.folder, trusted=self.trust)
+        return len(run.done()) == len(run.recipe().steps)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class _Folder:
     def jobs(self) -> dict[str, Job]:
         """Its jobs by name."""
         recipes, runs = self.path / "recipes", self.path / "runs"
-        return {name: Job(name, recipes / f"{name}.yaml", runs / name, self.home) for name in self.plan.jobs}
+        return {name: Job(name, recipes / f"{name}.yaml", runs / name, self.trust) for name in self.plan.jobs}
 
     def compare(self) -> None:
         """Compares the data set, and what finished steps of all jobs wrote, with what was noted of them.
@@ -152,7 +152,7 @@ class _Folder:
         """
         for job in self.jobs.values():
             if (job.folder / "recipe.yaml").exists():
-                RunFolder.open(job.folder, trusted=True).compare_files()
+                RunFolder.open(job.folder, trusted=self.trust).compare_files()
         with contextlib.chdir(self.home):
             recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml", trust=True)
             compare_data(self.path, self.plan.data, load_data(recipe))
