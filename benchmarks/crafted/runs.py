@@ -17,6 +17,7 @@ from tests.recipe.test_damage import DAMAGE, begun
 from secateur.recipe import reopen, resume
 
 from . import MARK, Crafted, damaged, no_files
+from .recipes import PLUGINS
 
 COMMANDS = (
     ("inspect", "{}"),
@@ -101,12 +102,22 @@ def stated(values: dict[str, Any]) -> Callable[[Path], Path]:
 
 
 def naming(model: str, options: dict[str, Any]) -> Callable[[Path], Path]:
-    """A run whose recipe names code, with a digest that fits and a working directory where the code lies."""
+    """A run whose recipe names code of a network."""
+    return forged(lambda recipe, _: recipe["model"].update(name=model, options=options))
+
+
+def using(plugin: str) -> Callable[[Path], Path]:
+    """A run whose recipe names a plug-in."""
+    return forged(lambda recipe, path: recipe.update(use=[plugin.replace("{}", str(path))]))
+
+
+def forged(change: Callable[[dict[str, Any], Path], Any]) -> Callable[[Path], Path]:
+    """A run with another recipe, a digest that fits it and a working directory where the code lies."""
 
     def make(folder: Path) -> Path:
         path = copied(folder)
         recipe = yaml.safe_load((path / "recipe.yaml").read_text())
-        recipe["model"] |= {"name": model, "options": options}
+        change(recipe, path)
         text = yaml.safe_dump(recipe)
         (path / "recipe.yaml").write_text(text)
         state = json.loads((path / "state.json").read_text())
@@ -124,6 +135,9 @@ def crafted() -> Iterator[Crafted]:
         # A report is made of what was noted: it builds no network, and so may name any.
         yield Crafted(f"its recipe names {model}, reported", naming(model, options), str, COMMANDS[-1:], fine=True)
         yield Crafted(f"its recipe names {model}, resumed", naming(model, options), goes_on)
+    for plugin in PLUGINS:
+        yield Crafted(f"its recipe uses {plugin[:40]!r}", using(plugin), opens, COMMANDS)
+        yield Crafted(f"its recipe uses {plugin[:40]!r}, resumed", using(plugin), goes_on)
     for name, values in STATES.items():
         fine = name == "home"  # it is not believed, and does no harm
         yield Crafted(f"state: {name}", stated(values), opens, COMMANDS[:1] if fine else COMMANDS, fine)
