@@ -122,6 +122,13 @@ def test_prune_saves_an_artifact_that_loads(tmp_path: Path, secateur_cli) -> Non
     assert shapes["layer3.0.conv1.weight"][0] == 64, "ignored"
 
 
+def test_prune_by_a_ratio_per_layer(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    shares = ("--ratio", "fc1=0.5", "--ratio", "fc2=0.25")
+    assert secateur_cli("prune", "lenet300", *shares, "--out", tmp_path / "a").code == 0
+    model = secateur.load(tmp_path / "a", model=secateur.models.create("lenet300")).model
+    assert [tensor.shape[0] for name, tensor in model.state_dict().items() if "weight" in name] == [150, 75, 10]
+
+
 def test_prune_to_a_target(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
     said = secateur_cli("prune", "lenet300", "--params", "50%", "--scope", "global", "--out", tmp_path / "a")
     assert said.code == 0
@@ -270,6 +277,11 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["prune", "resnet20", "--ratio", "0.1", "--macs", "0.5", "--out", "x"], "one of"),
         (["prune", "resnet20", "--macs", "lots", "--out", "x"], "lots"),
         (["prune", "resnet20", "--ratio", "1", "--out", "x"], "1"),
+        (["prune", "resnet20", "--ratio", "half", "--out", "x"], "--ratio wants one number, or LAYER=NUMBER"),
+        (["prune", "resnet20", "--ratio", "0.5", "--ratio", "layer1=0.2", "--out", "x"], "LAYER=NUMBER for every"),
+        (["prune", "resnet20", "--ratio", "layer9=0.5", "--out", "x"], "named 'layer9'"),
+        (["prune", "resnet20", "--ratio", "layer1=0.5", "--macs", "0.5", "--out", "x"], "got --ratio and --macs"),
+        (["prune", "resnet20", "--ratio", "layer1=0.5", "--scope", "global", "--out", "x"], "per layer is local"),
         (["prune", "resnet20", "--ratio", "0.1", "--criterion", "l3", "--out", "x"], "l2"),
         (["prune", "resnet20", "--ratio", "0.1", "--scope", "glob", "--out", "x"], "global"),
         (["prune", "resnet20", "--ratio", "0.1", "--backend", "grph", "--out", "x"], "graph"),

@@ -180,6 +180,24 @@ def test_over_layers_prunes_one_group_a_round() -> None:
     assert settings(reverse, "prune", "groups") == layers[::-1]
 
 
+def test_over_layers_follows_a_ratio_per_layer() -> None:
+    recipe = over('over: layers, steps: [prune: {ratio: {"*.conv1": 0.25, layer1.0.conv1: 0.5}}]')
+    found = {
+        only[0]: settings(recipe, "prune", "ratio")[k] for k, only in enumerate(settings(recipe, "prune", "groups"))
+    }
+    assert found.pop("layer1.0.conv1") == 0.5
+    assert set(found.values()) == {0.25}
+    assert all(name.endswith(".conv1") for name in found)
+
+
+def test_rounds_reach_a_ratio_per_layer() -> None:
+    inner = "rounds: 2, schedule: linear, steps: [prune: {ratio: {conv1: 0.5, layer3.0.conv1: 0.25}}]"
+    assert settings(over(inner), "prune", "ratio") == [
+        {"conv1": 0.25, "layer3.0.conv1": 0.125},
+        {"conv1": 0.5, "layer3.0.conv1": 0.25},
+    ]
+
+
 def test_layers_that_take_the_most_energy_come_first() -> None:
     from secateur.cost.energy import energy
 

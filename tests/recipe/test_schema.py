@@ -113,6 +113,10 @@ def test_shortcuts(tmp_path: Path) -> None:
         ("ratio: 0.1", "ratio: 1.0", ("line 10: steps.prune.ratio", "less than 1", "got 1.0")),
         ("ratio: 0.1", "ratio: -0.1", ("line 10", "greater than or equal to 0")),
         ("ratio: 0.1", "ratio: .nan", ("line 10", "finite")),
+        ("ratio: 0.1", "ratio: {conv1: 1.5}", ("line 10: steps.prune.ratio.conv1 should be less than 1; got 1.5.",)),
+        ("ratio: 0.1", "ratio: {}", ("line 10: steps.prune.ratio should not be empty; got {}.",)),
+        ("ratio: 0.1", "ratio: [1]", ("steps.prune.ratio should be a valid number, or should be a mapping; got [1].",)),
+        ("ratio: 0.1", "ratio: {conv1: 0.5}\n    scope: global", ("A ratio per layer is local",)),
         ("ratio: 0.1", "ratio: 0.1\n    macs: 0.5", ("line 9", "one of ratio, params, macs")),
         (
             "ratio: 0.1",

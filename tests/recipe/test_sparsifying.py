@@ -142,8 +142,15 @@ def test_an_iterate_spreads_the_share_over_its_rounds(tmp_path: Path) -> None:
     assert [step.config.ratio for step in made.steps if step.kind == "sparsify"] == [0.4, 0.8]  # type: ignore[attr-defined]
 
 
+def test_a_share_per_layer_is_spread_too(tmp_path: Path) -> None:
+    inner = "iterate: {rounds: 2, steps: [sparsify: {ratio: {fc1: 0.8, fc2: 0.4}}, finetune: {epochs: 0}]}"
+    made = [step.config for step in written(tmp_path, inner).steps if step.kind == "sparsify"]
+    assert [c.ratio for c in made] == [{"fc1": 0.4, "fc2": 0.2}, {"fc1": 0.8, "fc2": 0.4}]  # type: ignore[attr-defined]
+    assert str(made[1]) == "80.0% (fc1) and 40.0% (fc2) of the weights, lowest magnitude first"
+
+
 BAD = [
-    ("sparsify: {}", "one of ratio, ratios, std and an n:m pattern; got none"),
+    ("sparsify: {}", "one of ratio, std and an n:m pattern; got none"),
     ("sparsify: {ratio: 0.5, std: 1}", "got ratio and std"),
     ("sparsify: {ratio: 1.0}", r"sparsify\.ratio"),
     ("sparsify: {ratio: 0.5, pattern: '5:4'}", "0 < n < m"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
 from secateur.graph.groups import Groups
 
-__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "target_of"]
+__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "by_group", "target_of"]
 
 Mask = NDArray[np.bool_]
 
@@ -139,7 +139,7 @@ class Aim:
         ratio: float | Mapping[int, float] | None
         notes: tuple[str, ...] = ()
         if isinstance(self.ratio, Mapping):
-            scope, (ratio, notes) = "local", _by_group(self.ratio, costs.groups, scores)
+            scope, (ratio, notes) = "local", by_group(self.ratio, costs.groups, scores.values)
         else:
             scope, ratio = self.scope or scores.scope, self.ratio
         keep = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
@@ -190,8 +190,18 @@ def _one_aim(given: list[str]) -> str:
     )
 
 
-def _by_group(ratio: Mapping[str, float], groups: Groups, scores: Scores) -> tuple[dict[int, float], tuple[str, ...]]:
+def by_group(
+    ratio: Mapping[str, float], groups: Groups, numbers: Iterable[int]
+) -> tuple[dict[int, float], tuple[str, ...]]:
     """The ratio of every group: that of the last pattern that fits one of the layers that make its channels.
+
+    Args:
+        ratio: Shares to remove, by pattern.
+        groups: The groups of the network.
+        numbers: Those of them that may be cut.
+
+    Returns:
+        The ratios by number, and a note for each pattern that has no say.
 
     Raises:
         UnknownNameError: A pattern that fits no module or parameter.
@@ -200,7 +210,7 @@ def _by_group(ratio: Mapping[str, float], groups: Groups, scores: Scores) -> tup
     checked(ratio, dict.fromkeys(path for name in groups.flow.tensors for path in paths(name)), "ratio")
     found: dict[int, float] = {}
     idle = dict.fromkeys(ratio)
-    for number in scores.values:
+    for number in numbers:
         made = [m.parameter for m in groups.items[number].members if not m.consumes]
         fitting = [pattern for pattern in ratio if any(covered(name, [pattern]) for name in made)]
         for pattern in fitting:

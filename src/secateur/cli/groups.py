@@ -27,7 +27,7 @@ from secateur.cli.options import (
     Only,
     Params,
     Quiet,
-    Ratio,
+    Ratios,
     Runtime,
     Seed,
     Sets,
@@ -40,7 +40,6 @@ from secateur.cli.options import (
 
 if TYPE_CHECKING:
     from secateur.cli.commands import networks, pruning
-    from secateur.core.types import Target
 else:
     networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
 
@@ -71,7 +70,7 @@ class OpenOptions:
 class AimOptions:
     """How much goes: a ratio is the share removed, every other amount is what is kept."""
 
-    ratio: Ratio = None
+    ratio: Ratios = None
     params: Params = None
     macs: Macs = None
     energy: Energy = None
@@ -81,11 +80,13 @@ class AimOptions:
     batch: LatencyBatch = 1
     threads: LatencyThreads = 1
 
-    def target(self) -> Target | None:
-        """What is to be kept; ``None`` with a ratio."""
+    def options(self) -> dict[str, Any]:
+        """The arguments of :func:`secateur.prune`: a ratio, or a target."""
         where = {"runtime": self.runtime, "batch": self.batch, "threads": self.threads}
-        return pruning.target(self.ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
-                              latency=self.latency, where=where)  # fmt: skip
+        ratio = pruning.parse_ratio("--ratio", self.ratio)
+        target = pruning.target(ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
+                                latency=self.latency, where=where)  # fmt: skip
+        return {"ratio": ratio, "target": target}
 
 
 @dataclass(frozen=True)

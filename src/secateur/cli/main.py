@@ -74,6 +74,7 @@ cli_runs.register(app)
     epilog=examples(
         "prune resnet56 --weights r56.safetensors --ratio 0.5 --out small",
         "prune torchvision:resnet50 --macs 50% --scope global --out small",
+        "prune torchvision:resnet50 --ratio 'layer1.*=0.25' --ratio 'layer4.*=0.5' --out small",
         "prune torchvision:resnet18 --latency 0.5 --runtime onnxruntime --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
@@ -93,10 +94,9 @@ def prune(
     images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
-    target = aim.target()
+    amount = aim.options()
     opened = opening.open(model)
-    pruning.prune(opened, out, ratio=aim.ratio, target=target, data=pruning.calibration(opened, data, images),
-                  **cut.options(opened))  # fmt: skip
+    pruning.prune(opened, out, data=pruning.calibration(opened, data, images), **amount, **cut.options(opened))
 
 
 @app.command(
@@ -125,9 +125,9 @@ def recover(
     ignore: Ignore = None,
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
-    target = aim.target()
+    amount = aim.options()
     recovering.recover(opening.open(model), out, data=data, images=images, method=method, criterion=criterion,
-                       ratio=aim.ratio, target=target, only=only, ignore=ignore or ())  # fmt: skip
+                       only=only, ignore=ignore or (), **amount)  # fmt: skip
 
 
 cli_sparse.register(app)

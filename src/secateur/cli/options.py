@@ -11,7 +11,7 @@ from secateur.core.plugins import use
 
 __all__ = [
     "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
-    "Params", "Pattern", "Quiet", "Ratio", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Trust",
+    "Params", "Pattern", "Quiet", "Ratios", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Trust",
     "Use", "Weights", "examples",
 ]  # fmt: skip
 
@@ -35,7 +35,10 @@ Only = Annotated[list[str] | None, typer.Option(help="Prune only this module or 
 Ignore = Annotated[
     list[str] | None, typer.Option(help="Leave this module or pattern alone; repeatable.", metavar="NAME")
 ]
-Ratio = Annotated[float | None, typer.Option(help="Share of the units to remove, in [0, 1).")]
+Ratios = Annotated[
+    list[str] | None,
+    typer.Option(help="Share of the units to remove, in [0, 1); or LAYER=SHARE, repeatable.", metavar="SHARE"),
+]
 Params = Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")]
 Macs = Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")]
 Energy = Annotated[str | None, typer.Option(help="Energy (by a model, in MACs) to keep: 0.5, 50%.", metavar="AMOUNT")]

@@ -12,9 +12,9 @@ from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, examples
 
 if TYPE_CHECKING:
-    from secateur.cli.commands import sparsifying
+    from secateur.cli.commands import pruning, sparsifying
 else:
-    sparsifying = Lazy("secateur.cli.commands.sparsifying")
+    pruning, sparsifying = Lazy("secateur.cli.commands.pruning"), Lazy("secateur.cli.commands.sparsifying")
 
 __all__ = ["register"]
 
@@ -55,7 +55,7 @@ def sparsify(
     ] = False,
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
-    amount = {"ratio": sparsifying.amounts("--ratio", ratio), "std": sparsifying.amounts("--std", std)}
+    amount = {"ratio": pruning.parse_ratio("--ratio", ratio), "std": pruning.parse_ratio("--std", std)}
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
     sparsifying.sparsify(
         opening.open(model), out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options

@@ -15,7 +15,7 @@ from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
 
-AMOUNTS = ("ratio", "ratios", "params", "macs", "energy", "size", "latency", "latency_ms", "std", "count", "names")
+AMOUNTS = ("ratio", "params", "macs", "energy", "size", "latency", "latency_ms", "std", "count", "names")
 """Settings of which a step that removes takes one."""
 
 

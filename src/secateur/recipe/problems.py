@@ -14,6 +14,7 @@ from secateur.recipe.yamltree import Place, YamlTree
 __all__ = ["check", "dotted"]
 
 M = TypeVar("M", bound=BaseModel)
+_Fault = Mapping[str, Any]
 
 
 def check(
@@ -33,8 +34,7 @@ def check(
         return model.model_validate(value)
     except ValidationError as error:
         found: dict[Place, list[tuple[str, str]]] = {}
-        for item in error.errors(include_url=False):
-            loc = _field_path(model, item["loc"])
+        for loc, item in _closest([(_written(value, e), e) for e in error.errors(include_url=False)]):
             found.setdefault((*place, *loc), []).append(_explain(item, [*also, *_fields(model, loc[:-1])]))
         for inner, words in found.items():  # several at one place: none of the alternatives fits
             said = f"{', or'.join(phrase for phrase, _ in words)}{words[0][1]}"
@@ -46,12 +46,25 @@ def check(
         return None
 
 
-def _field_path(model: type[BaseModel], loc: tuple[str | int, ...]) -> Place:
-    """``loc`` without what pydantic adds to tell the alternatives of a union apart."""
-    for end in range(len(loc) - 1, 0, -1):
-        if isinstance(loc[end], str) and not _fields(model, loc[:end]):
-            return loc[:end]
-    return loc
+def _written(value: Any, item: Mapping[str, Any]) -> Place:
+    """Where the fault stands in what was written, without what pydantic adds to tell alternatives of a union apart."""
+    loc: Place = item["loc"]
+    place: Place = ()
+    for part in loc:
+        inside = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
+        if part in inside:
+            place, value = (*place, part), inside[part]
+    return (*place, *loc[-1:]) if item["type"] == "missing" else place
+
+
+def _closest(faults: list[tuple[Place, _Fault]]) -> list[tuple[Place, _Fault]]:
+    """The faults without those of alternatives that were not meant: of another type than what was written."""
+
+    def meant(place: Place, item: _Fault) -> bool:
+        others = [(p, i) for p, i in faults if p[: len(place)] == place and i is not item]
+        return not item["type"].endswith("_type") or all(p == place and i["type"].endswith("_type") for p, i in others)
+
+    return [fault for fault in faults if meant(*fault)]
 
 
 def dotted(place: Place) -> str:
@@ -85,6 +98,8 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> tuple[str, str]:
         return one, f"{end} Did you mean {close[0]}?" if close else end
     words = {
         "model_type": "should be a mapping of settings",
+        "dict_type": "should be a mapping",
+        "too_short": "should not be empty",
         "string_pattern_mismatch": "may hold letters, digits and _ . - only",
     }
     message = words.get(kind) or re.sub(r"^(Input|String|Value error,) ", "", item["msg"])

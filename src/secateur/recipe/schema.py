@@ -17,16 +17,25 @@ __all__ = [
     "DataConfig",
     "HeadConfig",
     "ModelConfig",
+    "Ratio",
     "Recipe",
     "RecipeHead",
     "Settings",
+    "Share",
     "StepEntry",
     "as_list",
+    "ratio_in_words",
     "split_step",
 ]
 
 ITERATE = "iterate"
 """The entry of a recipe that stands for rounds of steps."""
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A share that is removed."""
+
+Ratio = Share | Annotated[dict[str, Share], Field(min_length=1)]
+"""The same share of everything, or one by layer name or pattern."""
 
 
 class Settings(BaseModel):
@@ -39,6 +48,17 @@ class Settings(BaseModel):
 
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def ratio_in_words(ratio: float | Mapping[str, float], what: str, digits: int = 0) -> str:
+    """What a ratio removes.
+
+    >>> ratio_in_words(0.5, "units of every group"), ratio_in_words({"conv1": 0.5, "layer1.*": 0.25}, "units")
+    ('50% of the units of every group', '50% (conv1) and 25% (layer1.*) of the units')
+    """
+    shares = ratio if isinstance(ratio, Mapping) else {"": ratio}
+    *first, last = [f"{share:.{digits}%}{f' ({name})' if name else ''}" for name, share in shares.items()]
+    return f"{', '.join(first)}{' and ' if first else ''}{last} of the {what}"
 
 
 class HeadConfig(Settings):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from secateur.budget import choose, step_of
+from secateur.budget import by_group, choose, step_of
 from secateur.core.errors import BudgetError, InputError
 from secateur.cost.energy import energy
 from secateur.cut.analysis import analyse
@@ -115,10 +115,11 @@ def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> lis
     """What is to go in the end, divided into layers or blocks in the order of execution."""
     items = analysis.groups.items
     order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
+    ratio = prune.ratio
     keep = choose(
         analysis.costs,
         order,
-        ratio=prune.ratio,
+        ratio=by_group(ratio, analysis.groups, order)[0] if isinstance(ratio, Mapping) else ratio,
         target=prune.target,
         scope="block" if prune.scope == "block" else "local",
         round_to=step_of(prune.round_to, prune.target),

@@ -22,7 +22,17 @@ from secateur.models import normalisation
 from secateur.recipe.folder import refuse_used
 from secateur.recipe.steps.pruning import pinned_layers
 
-__all__ = ["calibration", "inspect", "keep", "parse_amount", "parse_latency", "parse_step", "prune", "target"]
+__all__ = [
+    "calibration",
+    "inspect",
+    "keep",
+    "parse_amount",
+    "parse_latency",
+    "parse_ratio",
+    "parse_step",
+    "prune",
+    "target",
+]
 
 
 def parse_amount(option: str, text: str | None) -> float | None:
@@ -71,8 +81,32 @@ def parse_latency(text: str) -> dict[str, float]:
     return {"latency_ms" if in_ms else "latency": value}
 
 
+def parse_ratio(option: str, given: list[str] | None) -> float | dict[str, float] | None:
+    """Reads ``0.9``, or ``LAYER=0.9`` given several times.
+
+    >>> parse_ratio("--ratio", ["0.9"]), parse_ratio("--ratio", ["fc1=0.92", "fc2=0.5"])
+    (0.9, {'fc1': 0.92, 'fc2': 0.5})
+    """
+    if not given:
+        return None
+    found = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = float("nan")
+        if found[name] != found[name] or (len(given) > 1 and not equals):
+            raise InputError(f"{option} wants one number, or LAYER=NUMBER for every layer; got {' '.join(given)!r}.")
+    return found.get("", found)
+
+
 def target(
-    ratio: float | None, *, latency: str | None = None, where: Mapping[str, Any] | None = None, **amounts: str | None
+    ratio: float | Mapping[str, float] | None,
+    *,
+    latency: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    **amounts: str | None,
 ) -> Target | None:
     """Reads the options that say how much is cut, by name (``macs="50%"``); exactly one has to be given.
 

@@ -7,35 +7,14 @@ from typing import Any
 
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.show import change, console, integer, say, table
-from secateur.core.errors import InputError
 from secateur.core.files import disk_errors
 from secateur.recipe.folder import refuse_used
 from secateur.sparsity import Converted, Sparse, compress, convert_sparse
 from secateur.sparsity import sparsify as remove
 
-__all__ = ["amounts", "sparsify"]
+__all__ = ["sparsify"]
 
 FILE, CONVERTED = "model.sdc", "converted.safetensors"
-
-
-def amounts(option: str, given: list[str] | None) -> float | dict[str, float] | None:
-    """Reads ``0.9``, or ``LAYER=0.9`` given several times.
-
-    >>> amounts("--ratio", ["0.9"]), amounts("--ratio", ["fc1=0.92", "fc2=0.5"])
-    (0.9, {'fc1': 0.92, 'fc2': 0.5})
-    """
-    if not given:
-        return None
-    found = {}
-    for text in given:
-        name, equals, number = text.rpartition("=")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            found[name] = float("nan")
-        if found[name] != found[name] or (len(given) > 1 and not equals):
-            raise InputError(f"{option} wants one number, or LAYER=NUMBER for every layer; got {' '.join(given)!r}.")
-    return found.get("", found)
 
 
 def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = False, **options: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from secateur.budget import Aim
 from secateur.core.errors import InputError
 from secateur.core.files import write_json
 from secateur.core.plan import Plan, remember
@@ -19,7 +20,7 @@ from secateur.criteria import CRITERIA
 from secateur.criteria.base import of_kind
 from secateur.cut.prune import apply, prune
 from secateur.recipe.records import CutRecord, read_record
-from secateur.recipe.schema import Settings
+from secateur.recipe.schema import Ratio, Settings, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.report import block_rows, layer_rows
 from secateur.runtimes import RUNTIMES
@@ -45,7 +46,7 @@ class PruneSettings(Settings):
 
     Attributes:
         criterion: What decides which units are worth least.
-        ratio: Share of the units that is removed, in [0, 1).
+        ratio: Share of the units that is removed, in [0, 1); or one by layer name or pattern.
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
         energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
@@ -78,7 +79,7 @@ class PruneSettings(Settings):
     }  # fmt: skip
 
     criterion: str = "l2"
-    ratio: float | None = Field(default=None, ge=0, lt=1)
+    ratio: Ratio | None = None
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
     energy: float | None = Field(default=None, gt=0)
@@ -113,7 +114,7 @@ class PruneSettings(Settings):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         one_amount(self, "set what you do not want to null")
-        target_of(self)  # it checks what goes together
+        Aim(ratio=self.ratio, target=target_of(self), scope=self.scope)  # it checks what goes together
         return self
 
     @property
@@ -126,10 +127,11 @@ class PruneSettings(Settings):
         pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
         pool, target = pools[self.scope or CRITERIA[self.criterion].scope], self.target
         if self.criterion == "reconstruction":
-            amount = f"{self.ratio:.0%} of the units" if target is None else f"down to {left(target)}"
+            amount = f"down to {left(target)}" if target else ratio_in_words(self.ratio or 0.0, "units")
             return f"{amount}, those first that the layers behind can best make good"
         if target is None:
-            return f"{self.ratio:.0%} of the units {pool}, lowest {self.criterion} first"
+            units = "units" if isinstance(self.ratio, Mapping) else f"units {pool}"
+            return f"{ratio_in_words(self.ratio or 0.0, units)}, lowest {self.criterion} first"
         if target.measured and self.scope is None:
             return f"down to {left(target)}, the widths that keep the most {self.criterion}"
         return f"down to {left(target)}, units {pool} with the lowest {self.criterion} first"

@@ -12,7 +12,7 @@ from torch import nn
 from secateur.core.errors import InputError
 from secateur.core.files import whole
 from secateur.criteria.base import of_kind
-from secateur.recipe.schema import Settings
+from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
@@ -24,17 +24,16 @@ from secateur.train import evaluate
 
 __all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
 
-Share = Annotated[float, Field(ge=0, lt=1)]
 Bits = Annotated[int, Field(ge=1, le=8)]
 FILE = "model.sdc"
 
 
 class SparsifySettings(Settings):
-    """Settings of `secateur.sparsity.sparsify`; one of ``ratio``, ``ratios``, ``std`` and an n:m pattern.
+    """Settings of `secateur.sparsity.sparsify`; one of ``ratio``, ``std`` and an n:m pattern.
 
     Attributes:
-        ratio: Share of all weights to remove, with those that earlier steps removed; a later step raises it.
-        ratios: The same by layer name or pattern; other layers are left alone.
+        ratio: Share of all weights to remove, with those that earlier steps removed; a later step raises it. Or the
+            same by layer name or pattern; other layers are left alone.
         std: Han's threshold, in standard deviations of the layer's weights; or by layer name or pattern.
         pattern: ``element``, ``kernel``, n:m (``2:4``), or ``block RxC``.
         scope: ``local`` (the same share of every layer) or ``global``.
@@ -43,10 +42,9 @@ class SparsifySettings(Settings):
         ignore: Modules or parameters that are left alone.
     """
 
-    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed", "ratios": "removed"}
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed"}
 
-    ratio: Share | None = None
-    ratios: dict[str, Share] | None = None
+    ratio: Ratio | None = None
     std: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] | None = None
     pattern: str = "element"
     scope: Literal["local", "global"] = "local"
@@ -67,10 +65,10 @@ class SparsifySettings(Settings):
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
-        given = [key for key in ("ratio", "ratios", "std") if getattr(self, key) is not None]
+        given = [key for key in ("ratio", "std") if getattr(self, key) is not None]
         given += [f"pattern {self.pattern}"] * (":" in self.pattern)
         if len(given) != 1:
-            raise InputError(f"give one of ratio, ratios, std and an n:m pattern; got {' and '.join(given) or 'none'}")
+            raise InputError(f"give one of ratio, std and an n:m pattern; got {' and '.join(given) or 'none'}")
         return self
 
     def __str__(self) -> str:
@@ -78,9 +76,8 @@ class SparsifySettings(Settings):
         what = {"element": "weights", "kernel": "kernels"}.get(self.pattern, f"weights, {self.pattern}")
         where = "of every layer" if self.scope == "local" else "of the whole network"
         if self.ratio is not None:
-            return f"{self.ratio:.1%} of the {what} {where}, lowest {self.criterion} first"
-        if self.ratios is not None:
-            return f"{what} by layer, lowest {self.criterion} first"
+            pool = what if isinstance(self.ratio, Mapping) else f"{what} {where}"
+            return f"{ratio_in_words(self.ratio, pool, 1)}, lowest {self.criterion} first"
         return f"{what} by {self.criterion}" if self.std is None else f"{what} below {self.std} standard deviations"
 
 
@@ -93,7 +90,7 @@ class Sparsify(Step[SparsifySettings]):
 
     def run(self, context: Context, state: State, config: SparsifySettings) -> tuple[State, StepResult]:
         """Makes a sparse copy of the current network and scores it before any training."""
-        options = config.model_dump(exclude={"ratios"}) | ({"ratio": config.ratios} if config.ratios else {})
+        options = config.model_dump()
         seed = derive_seed(context.recipe.seed, context.step)
         found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.images(2),
                          **options)  # fmt: skip
