@@ -18,7 +18,7 @@ pytest.importorskip("onnxscript")
 import secateur
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.exports import ExportCheck, export
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes import RUNTIMES, Program, Runtime, installed, onnxruntime, packages
 from secateur.runtimes.onnxruntime import feed, session
 

@@ -90,7 +90,7 @@ def test_the_batch_that_was_given_works_where_it_is_fixed() -> None:
             self.c, self.l = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            count = int(x.shape[0] * 4 / 2 / 2)  # through a float: no tracer follows
+            count = {1: 1, 2: 2}[x.shape[0]]  # no tracer leaves it free
             return self.l(self.c(x).reshape(count, 8, -1).mean(-1))  # type: ignore[no-any-return]
 
     model = settle(Counted())

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError, TraceError, WeightsError
-from secateur.graph.trace import shallow_copy, trace
+from secateur.graph.copies import shallow_copy
+from secateur.graph.trace import trace
 from zoo import ZOO, settle
 
 

@@ -22,9 +22,10 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.core.inputs import Batch, Data, batches, pieces
 from secateur.core.registry import Registry
 from secateur.criteria.base import Criterion, NotApplicable
+from secateur.graph.calling import preserved_rng
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
-from secateur.graph.trace import Traced, preserved_rng
+from secateur.graph.trace import Traced
 from secateur.graph.writes import written
 
 __all__ = [

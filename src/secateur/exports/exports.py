@@ -20,7 +20,7 @@ from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
 from secateur.exports.checks import ExportCheck
 from secateur.exports.publish import publish, scratch, target
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for
 from secateur.runtimes.parity import Agreement, judge, noise

@@ -18,7 +18,7 @@ from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
-from secateur.graph.trace import preserved_rng
+from secateur.graph.calling import preserved_rng
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin

@@ -14,7 +14,7 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.prune import fitting
 from secateur.cut.pruned import Pruned
-from secateur.graph.trace import preserved_rng, to_args
+from secateur.graph.calling import preserved_rng, to_args
 from secateur.graph.views import labelled
 from secateur.surgery.graph import twin_graph
 

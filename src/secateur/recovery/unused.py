@@ -23,10 +23,10 @@ from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.prune import apply, plan_of
 from secateur.cut.pruned import Pruned, descended, opened
+from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
-from secateur.graph.trace import preserved_rng
 from secateur.recovery.datafree import back, passed
 
 __all__ = ["purify"]

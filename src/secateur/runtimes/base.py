@@ -15,7 +15,7 @@ from secateur.core import arguments
 from secateur.core.errors import ExportError, InputError, SecateurError, first_line
 from secateur.core.registry import Registry
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes.packages import install_command, missing, need, version_of
 from secateur.runtimes.refusals import first_words, reason
 from secateur.runtimes.silence import silence

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.core.batches import chunks
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
 from secateur.runtimes.files import feed_in_order, fit_shapes, head
 from secateur.runtimes.silence import silence

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from secateur.core.batches import batch_size, chunks
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
 from secateur.runtimes.files import feed_in_order, head
 from secateur.runtimes.refusals import reason

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.core.batches import chunks
 from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
 from secateur.runtimes.files import feed_in_order, head
 from secateur.runtimes.onnxruntime import is_onnx, write_onnx

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from secateur.graph.trace import Exported, spills
+from secateur.graph.calling import spills
+from secateur.graph.export import Exported
 
 __all__ = ["private"]
 

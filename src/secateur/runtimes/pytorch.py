@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secateur.core.batches import tensors
 from secateur.core.errors import InputError, WeightsError, first_line
 from secateur.core.types import ExampleInputs, call
-from secateur.graph.trace import Exported
+from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
 from secateur.runtimes.files import head
 

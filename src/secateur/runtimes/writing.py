@@ -11,7 +11,7 @@ from secateur.core.batches import batch_size
 from secateur.core.errors import ExportError, InputError, TraceError
 from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import Exported, export_program
+from secateur.graph.export import Exported, export_program
 from secateur.runtimes.base import Program, Runtime
 from secateur.runtimes.formats import source_of
 from secateur.runtimes.parity import Agreement, Runner, agreement, judge, noise

@@ -23,12 +23,13 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, SecateurError, VerificationError, first_line
 from secateur.core.types import Verification
+from secateur.graph.calling import plain_outputs, preserved_rng
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts_of
-from secateur.graph.trace import Traced, plain_outputs, preserved_rng
+from secateur.graph.trace import Traced
 from secateur.graph.writes import own_tensor, written_names
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double

@@ -18,7 +18,7 @@ from secateur.budget.latency.onnxfile import ONNX, write_layer
 from secateur.budget.latency.store import Setting, Times
 from secateur.core.modes import switch
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import preserved_rng
+from secateur.graph.calling import preserved_rng
 from secateur.runtimes import Program
 from secateur.runtimes.writing import open_written
 from secateur.timing.calls import copies

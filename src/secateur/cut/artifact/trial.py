@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import PlanError, first_line
 from secateur.core.types import ExampleInputs
-from secateur.graph.trace import to_args
+from secateur.graph.calling import to_args
 
 __all__ = ["try_out"]
 

@@ -1,0 +1,110 @@
+"""How a network is called to be traced: its arguments, its outputs, its mode, and what must be as it was afterwards."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs
+
+__all__ = ["TRACING", "alone", "doubled", "entered", "has_batch", "plain_forward", "plain_outputs", "preserved_rng",
+           "spills", "to_args"]  # fmt: skip
+
+TRACING = threading.RLock()
+"""Tracers keep state of PyTorch's for the whole process: one trace at a time."""
+
+
+def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Splits example inputs into positional and keyword arguments.
+
+    >>> to_args({"x": 1})
+    ((), {'x': 1})
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    raise InputError(f"example_inputs is a tensor, a tuple or a dict of keyword inputs; got {type(inputs).__name__}.")
+
+
+@contextmanager
+def preserved_rng(*tensors: Tensor) -> Iterator[None]:
+    """Leaves the global random state as it was, on the CPU and on the devices of ``tensors``."""
+    devices = {t.device for t in tensors if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[d.index for d in devices]):
+        yield
+
+
+def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:
+    """Puts a (copied) network in a mode, with a method in the place of ``forward``."""
+    twin.train(training)
+    if method != "forward":
+        object.__setattr__(twin, "forward", getattr(twin, method))
+    return twin
+
+
+def plain_forward(twin: nn.Module, notes: list[str]) -> None:
+    """Makes a copied network give plain containers: export knows no dataclass and no class of the user's."""
+    forward = twin.forward
+
+    @functools.wraps(forward)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return plain_outputs(forward(*args, **kwargs), notes)
+
+    object.__setattr__(twin, "forward", plain)
+
+
+def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
+    """Outputs with dictionaries in place of objects that hold tensors (dataclasses, caches).
+
+    >>> plain_outputs([1, {"a": 2}])
+    [1, {'a': 2}]
+    """
+
+    def plain(leaf: Any) -> Any:
+        if isinstance(leaf, (Tensor, nn.Module)) or not hasattr(leaf, "__dict__") or isinstance(leaf, type):
+            return leaf
+        held = {name: plain_outputs(value) for name, value in vars(leaf).items()}
+        if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(held)):
+            return leaf
+        if notes is not None:
+            notes.append(f"its outputs of class {type(leaf).__name__} are dictionaries in a graph")
+        return pytree.tree_map(lambda v: v if isinstance(v, (Tensor, int, float, str, type(None))) else None, held)
+
+    return pytree.tree_map(plain, tree)
+
+
+def spills(tensor: Tensor) -> bool:
+    """Whether a tensor's memory holds more than its entries: it is a slice of something else, say."""
+    return tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.numel() * tensor.itemsize
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """An input in memory of its own: export remembers of a slice what it was sliced from."""
+    if type(tensor) is not Tensor or tensor.is_meta or not (tensor._is_view() or spills(tensor)):
+        return tensor
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def has_batch(value: Any) -> bool:
+    """Whether an input is a tensor with a first dimension."""
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def doubled(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Repeats a batch of one, unless the inputs do not agree on what the batch is."""
+    sizes = {t.shape[0] for t in pytree.tree_leaves((args, kwargs)) if has_batch(t)}
+    if sizes != {1}:
+        return args, kwargs
+    twice = pytree.tree_map(lambda v: torch.cat([v, v]) if has_batch(v) else v, (args, kwargs))
+    return twice[0], twice[1]

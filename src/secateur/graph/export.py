@@ -1,0 +1,148 @@
+"""Tracing through ``torch.export``: for files, and for what the recorder cannot follow."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from secateur.core.errors import InputError, TraceError, first_line
+from secateur.core.types import ExampleInputs, call
+from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args
+from secateur.graph.copies import plain_network, shallow_copy
+from secateur.graph.guard import is_free
+
+__all__ = ["Exported", "export_program"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as ``torch.export`` gives it.
+
+    Attributes:
+        program: The exported program.
+        args: Positional example inputs that it was traced with.
+        kwargs: Keyword example inputs that it was traced with.
+        batch: Size of the batch in them (1 where there is none).
+        dynamic: Whether the batch size stayed free; otherwise ``batch`` is the only one that works.
+        notes: What the user should know about the way it was traced.
+    """
+
+    program: ExportedProgram
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    batch: int
+    dynamic: bool
+    notes: tuple[str, ...] = ()
+
+
+def export_program(
+    model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True, method: str = "forward",
+    training: bool = False,
+) -> Exported:  # fmt: skip
+    """Exports ``model``, with a free batch size where that works.
+
+    ``torch.export`` fixes dimensions of size 1, so a batch of one is traced as a batch of two.
+
+    Args:
+        model: Any network; it is not touched (a structural copy that shares its weights is traced).
+        inputs: What it is called with.
+        strict: Whether a free batch has to be free altogether; otherwise a size that is free within limits
+            (a multiple of three, say) is taken before a fixed one.
+        free: Whether a free batch is wanted; otherwise it is that of ``inputs``.
+        method: What is called: ``forward``, or another method.
+        training: Whether the network is in train mode.
+
+    Raises:
+        InputError: The network itself does not run on ``inputs``.
+        TraceError: It runs but cannot be traced; names the line of the user's code.
+    """
+    notes: list[str] = []
+    twin = entered(shallow_copy(plain_network(model)), method, training)
+    plain_forward(twin, notes)
+    for module in twin.modules() if training else ():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
+            module.momentum = 0.1  # export cannot divide by a counter; what is cut does not depend on it
+    args, kwargs = pytree.tree_map_only(Tensor, alone, to_args(inputs))
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    if not tensors:
+        raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
+    twice = doubled(args, kwargs)
+    attempts: list[tuple[Any, Any]] = [(twice, torch.export.Dim("batch")), ((args, kwargs), None)][not free :]
+    if free and not strict:
+        attempts.insert(1, (twice, torch.export.Dim.AUTO))
+    error: Exception | None = None
+    with TRACING, preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for (a, k), size in attempts:
+            notes.clear()
+            try:
+                program = _export(twin, a, k, size)
+            except Exception as caught:  # torch.export raises many unrelated classes
+                error = caught
+                continue
+            batch = next((t.shape[0] for t in pytree.tree_leaves((a, k)) if has_batch(t)), 1)
+            found = Exported(program, a, k, batch, _is_dynamic(program), tuple(dict.fromkeys(notes)))
+            if found.dynamic or size is None or twice[0] is args:
+                return found  # a batch of two that did not stay free is not the one that was given
+        _raise(twin, inputs, error)
+    raise AssertionError("unreachable")
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any) -> ExportedProgram:
+    """Exports with the first dimension of every input as ``free`` says: one size for all, found out, or fixed."""
+    shapes = None
+    if free is not None:  # the specification has the structure of the arguments as forward() binds them
+        bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+        shapes = pytree.tree_map(lambda v: {0: free} if has_batch(v) and v.shape[0] > 1 else None, dict(bound))
+    return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def _is_dynamic(program: ExportedProgram) -> bool:
+    """Whether some input kept a free first dimension (``AUTO`` falls back to a constant by itself)."""
+    names = set(program.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    return any(isinstance(v, Tensor) and v.ndim > 0 and is_free(v.shape[0]) for v in values)
+
+
+def _raise(model: nn.Module, inputs: ExampleInputs, error: Exception | None) -> None:
+    """Words the failure: the network's own, or the tracer's with the line of the user's code."""
+    name = type(model).__name__
+    try:
+        call(model, inputs)
+    except Exception as caught:
+        shapes = [tuple(t.shape) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
+        raise InputError(
+            f"{name} does not run on the example inputs (shapes {shapes}): {type(caught).__name__}: "
+            f"{first_line(caught)} (at {_users_line(caught)}). Give inputs of the shape that it expects."
+        ) from caught
+    assert error is not None
+    raise TraceError(
+        f"{name} runs but torch.export cannot trace it, at {_users_line(error)}: {type(error).__name__}: "
+        f"{first_line(error)} Control flow that depends on tensor values has to be rewritten with tensor "
+        "operators (torch.where, torch.cond) or moved out of forward."
+    ) from error
+
+
+def _users_line(error: BaseException) -> str:
+    """The innermost line of code that is neither PyTorch's nor ours, from the traceback or from the message."""
+    framework, own = Path(torch.__file__).parent, Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if (
+            path.is_file()
+            and framework not in path.parents
+            and own not in path.parents
+            and "contextlib" not in path.name
+        ):
+            return f"{path.name}:{frame.lineno}, {(frame.line or '').strip()!r}"
+    quoted = [line.strip() for line in str(error).splitlines() if 'File "' in line and str(framework) not in line]
+    return quoted[-1] if quoted else "an unknown line"

@@ -1,0 +1,45 @@
+"""What the recorder needs of PyTorch that PyTorch does not promise to keep; ``tests/graph/test_internals.py`` says what
+breaks when one of them goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx._lazy_graph_module import _LazyGraphModule
+from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["FunctionMode", "LazyGraphModule", "OperatorMode", "codegen", "exporting", "pytree"]
+
+OperatorMode = TorchDispatchMode
+"""Sees every operator; under inference mode before it is taken apart."""
+
+FunctionMode = TorchFunctionMode
+"""Sees every call of PyTorch's Python functions, and reads of a tensor's attributes."""
+
+LazyGraphModule = _LazyGraphModule
+"""A graph module whose code is written when it is first called."""
+
+
+def codegen(names: Sequence[str], inputs: Any, outputs: Any) -> CodeGen:
+    """Makes a graph take and give what a network does, with its containers: specifications of :mod:`pytree`."""
+    return _PyTreeCodeGen(_PyTreeInfo(list(names), inputs, outputs))
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Libraries take the ways that they keep for tracers; attention its plain way. For the whole process."""
+    flags = torch.compiler._is_exporting_flag, torch.compiler._is_compiling_flag
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.compiler._is_exporting_flag = torch.compiler._is_compiling_flag = True
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.compiler._is_exporting_flag, torch.compiler._is_compiling_flag = flags
+        torch.backends.mha.set_fastpath_enabled(fast)
