@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
-from secateur.cut.operation import Operation, carry_out
+from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.branches import Branch, find_branches
@@ -191,14 +191,18 @@ def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend:
     """
     model = plain_network(model)
     network = _network(model, example_inputs)
+    gone = _by_name(network, plan.removed)
+    return _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=plan.provenance)
+
+
+def _by_name(network: _Network, names: Collection[str]) -> list[Branch]:
     free = {branch.name: branch for branch in network.free}
-    for name in plan.removed:
+    for name in names:
         if name not in free:
             close = nearest(name, free)
             offer = f"; it has {', '.join(close)}" if close else ""
             raise PlanError(f"The plan removes the branch {name!r}, which this network cannot lose or has not{offer}.")
-    gone = [branch for name, branch in free.items() if name in plan.removed]
-    return _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=plan.provenance)
+    return [branch for name, branch in free.items() if name in names]
 
 
 # ----------------------------------------------------------------------------------------------------- choosing
@@ -273,6 +277,20 @@ def _lowest(names: list[str], network: _Network, count: int | None, ratio: float
 
 
 def _cut(
+    model: nn.Module, inputs: ExampleInputs, network: _Network, gone: Sequence[Branch], *, backend: str, check: bool,
+    provenance: Mapping[str, Any],
+) -> Pruned:  # fmt: skip
+    def once(network: _Network, gone: Sequence[Branch]) -> Pruned:
+        return _cut_once(model, inputs, network, gone, backend=backend, check=check, provenance=provenance)
+
+    def again() -> Pruned:
+        anew = _network(model, inputs)
+        return once(anew, _by_name(anew, [branch.name for branch in gone]))
+
+    return sure(lambda: once(network, gone), again, flow=network.groups.flow)
+
+
+def _cut_once(
     model: nn.Module, inputs: ExampleInputs, network: _Network, gone: Sequence[Branch], *, backend: str, check: bool,
     provenance: Mapping[str, Any],
 ) -> Pruned:  # fmt: skip

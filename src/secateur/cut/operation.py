@@ -8,12 +8,17 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.fx import GraphModule
 
+from secateur.core.errors import PlanError, VerificationError
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import Verification
-from secateur.cut.pruned import WEIGHTS_PRINT, weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
+from secateur.graph.flow import Flow
+from secateur.graph.trace import without_recorder
 from secateur.surgery.attempt import Outcome, attempt
 
-__all__ = ["Operation", "carry_out"]
+__all__ = ["Operation", "carry_out", "sure"]
+
+EXPORTED = "traced by torch.export, which takes longer, because the proof failed on what the recorder wrote down"
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,27 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     plan = replace(operation.plan, provenance={**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)})
     remember(done.model, plan if earlier is None else plan.after(earlier))
     return done
+
+
+def sure(first: Callable[[], Pruned], again: Callable[[], Pruned], *, flow: Flow) -> Pruned:
+    """A cut on what was recorded; where its proof fails, the same one on what ``torch.export`` traces.
+
+    Args:
+        first: Cuts.
+        again: Traces the network again and makes the same cut.
+        flow: What ``first`` works on.
+
+    Raises:
+        VerificationError: Both fail.
+    """
+    try:
+        return first()
+    except VerificationError as error:
+        if not any(view.recorded for view in flow.views):
+            raise
+        try:
+            with without_recorder():
+                pruned = again()
+        except PlanError:  # the recorder found other groups
+            raise error from None
+        return replace(pruned, notes=(*pruned.notes, EXPORTED))

@@ -29,7 +29,7 @@ from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
-from secateur.cut.operation import Operation, carry_out
+from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
@@ -159,7 +159,7 @@ def prune(
     made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
     def cut(keep: Mask, **more: Any) -> Pruned:
-        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify,
+        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
                     provenance={**made, **more})  # fmt: skip
 
     choice = aim.choose(analysis.costs, scores, earlier=remembered(model), dense=(model, example_inputs),
@@ -197,7 +197,7 @@ def apply(
     found, notes = labelled(model, example_inputs, also)
     analysis, keep = fitting(found, plan)
     analysis = replace(analysis, notes=notes)
-    pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify,
+    pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
                   provenance=plan.provenance)  # fmt: skip
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
@@ -240,6 +240,22 @@ def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
 
 def _cut(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
+    backend: str, check: bool, also: Also | None, provenance: Any,
+) -> Pruned:  # fmt: skip
+    def once(analysis: Analysis, keep: Mask) -> Pruned:
+        return _cut_once(model, inputs, analysis, keep, first, backend=backend, check=check, provenance=provenance)
+
+    def again() -> Pruned:
+        groups = analysis.groups
+        found, notes = labelled(model, inputs, also)
+        anew, kept = fitting(found, plan_of(groups, groups.label_keep(keep), {}))
+        return once(replace(anew, notes=notes), kept)
+
+    return sure(lambda: once(analysis, keep), again, flow=analysis.groups.flow)
+
+
+def _cut_once(
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None, *,
     backend: str, check: bool, provenance: Any,
 ) -> Pruned:  # fmt: skip
     groups = analysis.groups

@@ -85,12 +85,12 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
     if not tensors:
         raise Unfollowed("there is no tensor among its inputs")
     twice = doubled(args, kwargs)
-    batch = next((t.shape[0] for t in pytree.tree_leaves(twice) if has_batch(t)), 1)
     reason: Exception | None = None
     with TRACING, preserved_rng(*tensors), warnings.catch_warnings(), exporting():
         warnings.simplefilter("ignore")
         for given, prime in (twice, PRIME), ((args, kwargs), None):
-            if prime is not None and batch == 1:
+            batch = next((t.shape[0] for t in pytree.tree_leaves(given) if has_batch(t)), 1)
+            if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
             try:
                 return _Run(model, given, _Batch(batch, prime), method, training).recorded

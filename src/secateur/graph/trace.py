@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,19 @@ from secateur.graph.record import Unfollowed, record
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 
-__all__ = ["CUMULATIVE", "Traced", "trace"]
+__all__ = ["CUMULATIVE", "Traced", "trace", "without_recorder"]
+
+_RECORDER: ContextVar[bool] = ContextVar("recorder", default=True)
+
+
+@contextlib.contextmanager
+def without_recorder() -> Iterator[None]:
+    """Whatever is traced inside is traced through ``torch.export``."""
+    before = _RECORDER.set(False)
+    try:
+        yield
+    finally:
+        _RECORDER.reset(before)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Traced:
         method: What was traced: ``forward``, or another method.
         training: Whether it was traced in train mode.
         notes: What the user should know about the way it was traced.
+        recorded: Whether the recorder traced it.
     """
 
     module: GraphModule
@@ -51,6 +66,7 @@ class Traced:
     method: str = "forward"
     training: bool = False
     notes: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def nodes(self) -> list[Node]:
@@ -79,8 +95,7 @@ class Traced:
 
 
 def trace(
-    model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False,
-    recorder: bool = True,
+    model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False
 ) -> Traced:  # fmt: skip
     """Traces ``model`` into a flat graph that shares its weights: by the recorder, or else through ``torch.export``.
 
@@ -89,14 +104,13 @@ def trace(
         inputs: What it is called with.
         method: What is called: ``forward``, or another method.
         training: Whether it is traced in train mode.
-        recorder: Whether the recorder may be taken.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
         TraceError: It runs but cannot be traced; names the line of the user's code.
     """
     notes: tuple[str, ...] = ()
-    if recorder:
+    if _RECORDER.get():
         try:
             recorded = record(model, inputs, method=method, training=training)
         except Unfollowed as reason:
@@ -104,7 +118,7 @@ def trace(
         else:
             _remember_averages(recorded.module, plain_network(model))
             return Traced(recorded.module, recorded.args, recorded.kwargs, recorded.batch, recorded.dynamic,
-                          to_args(inputs), recorded.sizes, method, training, recorded.notes)  # fmt: skip
+                          to_args(inputs), recorded.sizes, method, training, recorded.notes, recorded=True)  # fmt: skip
     found = export_program(model, inputs, strict=False, method=method, training=training)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)

@@ -31,7 +31,7 @@ from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
-from secateur.graph.trace import trace
+from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
 from secateur.surgery.verify import TOLERANCE
@@ -89,7 +89,8 @@ def _traced(pruned: Pruned) -> GraphModule:
     """The pruned network as a flat graph that follows its mode and guards its sizes."""
     if isinstance(pruned.model, GraphModule) and pruned.backend == "graph":
         return pruned.model
-    traced = trace(pruned.model, pruned.inputs)
+    with without_recorder():  # nothing compares this graph with the network again
+        traced = trace(pruned.model, pruned.inputs)
     graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
