@@ -1,0 +1,64 @@
+"""What the recorder needs of PyTorch's private parts: each test says what breaks when one goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.graph import internals
+
+
+def test_operators_are_seen_whole_under_inference_mode() -> None:
+    """Without it, criteria and rules would meet the parts of attention and of recurrent layers."""
+    seen: list[str] = []
+
+    class See(internals.OperatorMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x, weight = torch.empty(2, 3, 8, device="meta"), torch.empty(4, 8, device="meta")
+    with torch.inference_mode(), See():  # type: ignore[no-untyped-call]
+        nn.functional.scaled_dot_product_attention(x, x, x)
+        nn.functional.linear(x, weight)
+    assert seen == ["aten.scaled_dot_product_attention.default", "aten.linear.default"]
+
+
+def test_reads_of_attributes_are_seen() -> None:
+    """Without it, a tensor without values would say that it is on no device, and autocast would refuse it."""
+
+    class Here(internals.FunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
+                return torch.device("cpu")
+            return func(*args, **(kwargs or {}))
+
+    with Here():
+        assert torch.empty(1, device="meta").device == torch.device("cpu")
+
+
+def test_libraries_see_a_tracer_and_flags_come_back() -> None:
+    """Without it, transformers and others read values of masks, which the recorder cannot follow."""
+    before = torch.compiler.is_exporting(), torch.compiler.is_compiling(), torch.backends.mha.get_fastpath_enabled()
+    with internals.exporting():
+        assert torch.compiler.is_exporting()
+        assert torch.compiler.is_compiling()
+        assert not torch.backends.mha.get_fastpath_enabled()
+    assert before == (
+        torch.compiler.is_exporting(), torch.compiler.is_compiling(), torch.backends.mha.get_fastpath_enabled()
+    )  # fmt: skip
+
+
+def test_a_graph_takes_and_gives_containers() -> None:
+    """Without it, a pruned graph would take flat lists of tensors in place of the user's arguments."""
+    graph = torch.fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    graph.output((graph.call_function(torch.add, (x, y)),))
+    _, inputs = internals.pytree.tree_flatten(((torch.ones(1),), {"y": torch.ones(1)}))
+    _, outputs = internals.pytree.tree_flatten({"sum": torch.ones(1)})
+    graph._codegen = internals.codegen(["x", "y"], inputs, outputs)
+    found = internals.LazyGraphModule(nn.Module(), graph)(torch.ones(1), y=torch.ones(1))
+    assert isinstance(found["sum"], Tensor)
+    assert found["sum"].tolist() == [2.0]
