@@ -2,8 +2,9 @@
 
 Run: python benchmarks/recorder.py [--only SUBSTRING] [--again]
 
-Each network in a process of its own, one thread: both trace it once to warm up and once timed, in turn. Groups are compared by name, size and members, in order. Rows are written as they come, so the benchmark can
-be stopped and started again. Writes results/recorder.json and the table in docs/design.md.
+Each network in a process of its own, one thread: both trace it once to warm up and once timed, in turn. Groups are
+compared by name, size and members, in order. Rows are written as they come, so the benchmark can be stopped and started
+again. Writes results/recorder.json and the table in docs/design.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import secateur
 from secateur.core.types import ExampleInputs
 from secateur.graph.flow import flow
 from secateur.graph.groups import solve
-from secateur.graph.record import PRIME, Unfollowed, record
+from secateur.graph.record import NEAR, PRIMES, Unfollowed, record
 from secateur.graph.trace import trace, without_recorder
 from zoo import ZOO, settle
 
@@ -104,6 +104,7 @@ def test_a_batch_that_has_to_be_even_is_guarded() -> None:
         (lambda m, x: plain(m, x) if bool((x > 0).all()) else x, "value of a tensor"),
         (lambda m, x: plain(m, x) * len(x.sum(1).tolist()), "values of a tensor"),
         (lambda m, x: plain(m, x) * float(x.detach().numpy().max()), "values of a tensor"),
+        (lambda m, x: plain(m, x) if torch.rand(1).item() < 0.5 else x, "random number"),
         (lambda m, x: plain(m, x * m.table.mul_(0.5)[:4]), "plain attribute"),
     ],
 )
@@ -135,7 +136,23 @@ def test_loops_over_the_batch_fix_it(loop: Callable[[Tensor], Tensor]) -> None:
 def test_a_free_size_is_the_examples_in_the_graph() -> None:
     traced = trace(Of(plain).eval(), torch.randn(1, 4))
     assert [n.meta["val"].shape[0] for n in traced.nodes if n.op == "call_function"] == [2] * 3
-    assert not any(isinstance(a, int) and a >= PRIME for n in traced.nodes for a in n.args)
+    assert not any(isinstance(a, int) and a >= PRIMES[0] - NEAR for n in traced.nodes for a in n.args)
+
+
+@pytest.mark.parametrize("prime", [0, 1])
+def test_a_size_of_the_networks_own_is_never_taken_for_the_batch(prime: int) -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.b = nn.Embedding(2 * PRIMES[prime] + 1, 2), nn.Linear(2, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.embed(x) + self.embed.weight.mean(0))  # type: ignore[no-any-return]
+
+    traced = trace(Large().eval(), torch.arange(3))
+    assert traced.any_batch
+    shapes = {n.target: tuple(n.meta["val"].shape) for n in traced.nodes if n.op == "get_attr"}
+    assert shapes["embed.weight"] == (2 * PRIMES[prime] + 1, 2)
 
 
 def test_constants_are_made_anew_in_every_call() -> None:

@@ -32,9 +32,11 @@ __all__ = ["Recorded", "Unfollowed", "record"]
 
 aten = torch.ops.aten
 
-PRIME = 1_000_003
-NEAR = 4096
-"""How far from a multiple of the prime a size may be that follows the batch (one more for a token, say)."""
+PRIMES = (1_299_709, 1_512_857, 1_747_721)
+"""What the batch is multiplied by: far from powers of two and ten, from squares, and from one another."""
+
+NEAR = 64
+"""How far from a multiple of the prime a size may be that follows the batch (one sample more, say)."""
 
 MOST_NODES = 200_000
 """More than any network has: a loop over the batch that nothing else gave away."""
@@ -88,7 +90,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
     reason: Exception | None = None
     with TRACING, preserved_rng(*tensors), warnings.catch_warnings(), exporting():
         warnings.simplefilter("ignore")
-        for given, prime in (twice, PRIME), ((args, kwargs), None):
+        for given, prime in (twice, _prime(model, tensors)), ((args, kwargs), None):
             batch = next((t.shape[0] for t in pytree.tree_leaves(given) if has_batch(t)), 1)
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
@@ -100,6 +102,15 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
 
 
 # ---------------------------------------------------------------------------------------------------- the free batch
+
+
+def _prime(model: nn.Module, inputs: list[Tensor]) -> int:
+    """A prime that no size of the network's own tensors, or of the inputs, could be taken for."""
+    sizes = {s for t in (*model.parameters(), *model.buffers(), *inputs) for s in t.shape if s >= PRIMES[0] - NEAR}
+    for prime in PRIMES:
+        if all(min(size % prime, -size % prime) > NEAR for size in sizes):
+            return prime
+    raise Unfollowed("its tensors have sizes that stand for the batch elsewhere")
 
 
 class _Batch:
@@ -522,14 +533,15 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if any(t.is_meta for t in tensors):
             raise Unfollowed("Python reads the value of a tensor")
         if any(self._depends(self._nodes.get(id(t))) for t in tensors):
-            raise Unfollowed("Python reads a value that follows the batch")
+            raise Unfollowed("Python reads a value that follows the batch, or a random number")
         return func(*args, **kwargs)
 
     def _depends(self, node: Node | None) -> bool:
+        """Whether a value depends on an input, if only on its batch, or on chance."""
         seen, left = set[Node](), [node] if node is not None else []
         while left:
             one = left.pop()
-            if one.op == "placeholder":
+            if one.op == "placeholder" or torch.Tag.nondeterministic_seeded in getattr(one.target, "tags", ()):
                 return True
             left += [n for n in one.all_input_nodes if n not in seen]
             seen.update(one.all_input_nodes)
