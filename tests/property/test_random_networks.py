@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.cut.analysis import Analysis, analyse
-from secateur.cut.prune import _cut
+from secateur.cut.prune import _cut_once
 from zoo import settle
 
 STEPS = (
@@ -140,7 +140,7 @@ def test_any_plan_is_exact(steps: list[tuple[str, int]], seed: int, share: float
     assert not analysis.unsupported
     keep = random_units(analysis, seed, share)
     for backend in ("graph", "auto"):
-        pruned = _cut(model, x, analysis, keep, backend=backend, check=True, provenance={})
+        pruned = _cut_once(model, x, analysis, keep, backend=backend, check=True, provenance={})
         assert pruned.verification is not None
         assert pruned.verification.max_relative_error <= 1e-5
         assert sum(p.numel() for p in pruned.model.parameters()) == pruned.after.params
@@ -152,9 +152,9 @@ def test_any_plan_is_exact(steps: list[tuple[str, int]], seed: int, share: float
 def test_two_steps_equal_one(steps: list[tuple[str, int]], seed: int) -> None:
     model, x = drawn(steps)
     analysis = analyse(model, x)
-    first = _cut(model, x, analysis, random_units(analysis, seed, 0.3), backend="auto", check=True, provenance={})
+    first = _cut_once(model, x, analysis, random_units(analysis, seed, 0.3), backend="auto", check=True, provenance={})
     between = analyse(first.model, x)
-    second = _cut(first.model, x, between, random_units(between, seed + 1, 0.3), backend="auto", check=True,
+    second = _cut_once(first.model, x, between, random_units(between, seed + 1, 0.3), backend="auto", check=True,
                   provenance={})  # fmt: skip
     once = secateur.apply(model, second.plan, x)
     assert once.after == second.after

@@ -255,7 +255,7 @@ def _cut(
 
 
 def _cut_once(
-    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None, *,
+    model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
     backend: str, check: bool, provenance: Any,
 ) -> Pruned:  # fmt: skip
     groups = analysis.groups
