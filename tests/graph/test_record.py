@@ -73,6 +73,8 @@ def plain(m: Any, x: Tensor) -> Tensor:
         lambda m, x: m.b(torch.cat([m.a(x), m.a(x)[:1]])),  # one more than the batch
         lambda m, x: m.b(m.a(x).view(x.shape[0] * 2, 4).view(-1, 8)),
         lambda m, x: m.b(torch.zeros(x.shape[0], 8) + m.a(x)),
+        lambda m, x: torch.cat([m.b(m.a(x)), x.new_zeros(x.shape[0] * 3 + 1, 4)]),
+        lambda m, x: m.b(m.a(x)[: x.shape[0] - 1].repeat(2, 1)),
         lambda m, x: m.b(m.a(x).to(x.device).cpu()),
         lambda m, x: m.b(m.a(x)[:, torch.tensor([1, 0, 2, 3, 4, 5, 6, 7])]),
         lambda m, x: m.b(m.a(x).sum(0, keepdim=True) / x.shape[0]),

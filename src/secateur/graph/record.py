@@ -447,7 +447,7 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return value
         if value not in self._sizes:
             assert self._size_of_batch is not None
-            with self.graph.inserting_after(self._size_of_batch):
+            with self.graph.inserting_before(self._size_of_batch.next):
                 node = self.batch.expression(value, self._size_of_batch)
             self._sizes[value] = node
         return self._sizes[value]
