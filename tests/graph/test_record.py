@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -238,11 +239,26 @@ def test_keyword_inputs_and_objects_as_outputs() -> None:
     torch.testing.assert_close(found["scores"], model(**inputs).scores)
 
 
-def test_a_proof_that_fails_on_a_recording_is_tried_on_an_export() -> None:
-    def by_share(m: Any, x: Tensor) -> Tensor:
-        return m.b(m.a(x).relu()) * (1.0 / x.shape[0])  # a number of Python's, which the recorder takes for a constant
+@pytest.mark.parametrize("share", [lambda n: 1.0 / n, lambda n: n**0.5, lambda n: 1 / (2 * n) ** 0.5, lambda n: n / 3])
+def test_numbers_that_python_computes_from_the_batch_are_seen(share: Callable[[int], float]) -> None:
+    model, x = Of(lambda m, x: plain(m, x) * share(x.shape[0])).eval(), torch.randn(3, 4)
+    with pytest.raises(Unfollowed, match="computes a number from the size of the batch"):
+        record(model, x)
+    traced = trace(model, x)
+    with torch.no_grad():
+        torch.testing.assert_close(traced.module(x), model(x))
 
-    model, x = Of(by_share).eval(), torch.randn(3, 4)
+
+@pytest.mark.parametrize("number", [1e-5, 1e-6, 1e-12, 0.5, 8**-0.5, 768**-0.5, 0.044715, math.sqrt(2 / math.pi), 1e4])
+def test_usual_numbers_are_not_taken_for_those_of_a_batch(number: float) -> None:
+    assert trace(Of(lambda m, x: plain(m, x) * number).eval(), torch.randn(3, 4)).any_batch
+
+
+def test_a_proof_that_fails_on_a_recording_is_tried_on_an_export() -> None:
+    def by_log(m: Any, x: Tensor) -> Tensor:
+        return m.b(m.a(x).relu()) * math.log(x.shape[0])  # a number of Python's, which looks like a constant
+
+    model, x = Of(by_log).eval(), torch.randn(3, 4)
     pruned = secateur.prune(model, x, ratio=0.5)
     assert pruned.verification is not None
     assert pruned.verification.proven

@@ -46,6 +46,10 @@ class Unfollowed(Exception):
     """The recorder cannot follow this network; says why, to stand behind "because"."""
 
 
+class _OfTheBatch(Unfollowed):
+    """Python computed a broken number from the size of the batch, as nothing shows but its value."""
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What was recorded.
@@ -96,6 +100,8 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
                 continue
             try:
                 return _Run(model, given, _Batch(batch, prime), method, training).recorded
+            except _OfTheBatch:
+                raise  # torch.export follows such numbers
             except Exception as error:  # the user's code raises what it likes
                 reason = error
     raise reason if isinstance(reason, Unfollowed) else Unfollowed(f"{type(reason).__name__}: {reason}") from reason
@@ -159,6 +165,18 @@ class _Batch:
             if number != 1:
                 value = _with_value(call(apply, (value, number)), apply(value.meta["val"], number))
         return _with_value(call(operator.add, (value, parts[1])), self.real(size)) if parts[1] else value
+
+    def hides(self, number: float) -> bool:
+        """Whether a broken number was computed from the size of the batch: a share of it, or of its root."""
+        if self.prime is None:
+            return False
+        powers = (p for n in (number, number * number) for p in (n * self.prime, n / self.prime))
+        return any(_simple(abs(p)) for p in powers if 1e-3 < abs(p) < 1e3)
+
+
+def _simple(number: float) -> bool:
+    """Whether a number is a fraction of small whole numbers, to the last digits; others hardly ever are."""
+    return abs(float(Fraction(number).limit_denominator(256)) - number) <= 1e-11 * number
 
 
 def _with_value(node: Node, value: Any) -> Node:
@@ -436,6 +454,8 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return self._size(value)
         if isinstance(value, Tensor):
             return self._node(value)
+        if kind is float and self.batch.hides(value):
+            raise _OfTheBatch("Python computes a number from the size of the batch")
         if isinstance(value, (list, tuple)):
             return [self._argument(v) for v in value]
         if kind is torch.device and value.type == "meta":
