@@ -72,12 +72,15 @@ def _group_steps(
     size = len(group)
     widths = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
     mean = 1.0 if absolute else float(np.mean(scores)) or 1.0
+    ordered, units = scores[order].tolist(), group.units[order]
     steps, gone, key = [], 0, -np.inf
     for width in widths:
-        taken = order[gone : size - width]
-        key = max(key, float(np.mean(scores[taken])) / mean)  # a later step of a group never comes earlier
-        steps.append(Step(number, group.units[np.sort(taken)], key))
-        gone = size - width
+        end = size - width
+        one = end == gone + 1  # as a rule; a mean of every single number takes most of the time
+        worth = ordered[gone] if one else float(np.mean(scores[order[gone:end]]))
+        key = max(key, worth / mean)  # a later step of a group never comes earlier
+        steps.append(Step(number, units[gone:end] if one else group.units[np.sort(order[gone:end])], key))
+        gone = end
     return steps
 
 

@@ -177,10 +177,17 @@ def _tuple(value: Any, items: tuple[Any, ...]) -> Any:
 def _elements(value: Iterable[Any], hint: Any, as_tuple: bool) -> Any:
     if hint is Any:
         return tuple(value) if as_tuple and not isinstance(value, tuple) else value
+    if hint is int and isinstance(value, (tuple, list)) and _plain_numbers(value):  # plans hold many thousands
+        return (value if isinstance(value, tuple) else tuple(value)) if as_tuple else list(value)
     found = [accepted(item, hint) for item in value]
     if any(item is NO for item in found):
         return NO
     return tuple(found) if as_tuple else found
+
+
+def _plain_numbers(value: Sequence[Any]) -> bool:
+    """Whether all are Python's own whole numbers of a usual size: what most sequences hold."""
+    return set(map(type, value)) == {int} and min(value) >= -_LONGEST and max(value) < _LONGEST
 
 
 def _mapping(value: Any, items: tuple[Any, ...]) -> Any:

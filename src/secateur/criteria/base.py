@@ -67,7 +67,7 @@ class GroupView:
 
     def weights(self, *, consumers: bool = True) -> Iterator[tuple[Member, Tensor]]:
         """Members that are trainable parameters (statistics are not weights)."""
-        names = dict(self.groups.flow.traced.module.named_parameters(remove_duplicate=False))
+        names = self.groups.flow.parameters
         for member in self.group.members:
             if member.parameter in names and (consumers or not member.consumes):
                 value = names[member.parameter].detach()
@@ -89,7 +89,7 @@ class GroupView:
         """Members that are trainable parameters, each once (tied weights have several names)."""
         tensors = self.groups.flow.tensors
         first: dict[tuple[int, int], Member] = {}
-        names = dict(self.groups.flow.traced.module.named_parameters(remove_duplicate=False))
+        names = self.groups.flow.parameters
         for member in self.group.members:
             if member.parameter in names:
                 first.setdefault((id(tensors[member.parameter]), member.dim), member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,6 +66,11 @@ class Flow:
     consumed: set[int] = field(default_factory=set)
     macs: dict[Node, MacTerm] = field(default_factory=dict)
     untraced: list[tuple[Untraced, list[Labels]]] = field(default_factory=list)
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """The network's trainable parameters under all their names."""
+        return dict(self.traced.module.named_parameters(remove_duplicate=False))
 
     @property
     def views(self) -> tuple[Traced, ...]:

@@ -337,6 +337,15 @@ def _flat(model: nn.Module, constants: Mapping[str, Tensor], graph: Graph) -> Gr
 
 _READS_VALUES = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default, aten.item.default}
 _BY_ENTRY = {aten.unbind.int, aten.split.Tensor, aten.chunk.default}
+_LIKE_INPUT = {
+    aten.batch_norm.default, aten.dropout.default, aten.dropout_.default, aten.gelu.default, aten.group_norm.default,
+    aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.hardswish.default, aten.hardswish_.default,
+    aten.hardtanh.default, aten.hardtanh_.default, aten.layer_norm.default, aten.relu.default, aten.relu_.default,
+    aten.relu6.default, aten.relu6_.default, aten.sigmoid.default, aten.silu.default, aten.silu_.default,
+    aten.tanh.default,
+}  # fmt: skip
+"""Operators whose result is as their input, which PyTorch finds out in Python and slowly."""
+
 _CASTS = {aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.to.other, aten._to_copy.default}
 
 
@@ -523,6 +532,8 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
     def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         if func in _CASTS and tensors[0].is_meta:  # to the device that it is said to be on already
             return self._cast(func, args, kwargs)
+        if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():
+            return self._like_input(func, args)
         if _makes(func) and not tensors and self._follows(args):
             return func(*args, **{**kwargs, "device": "meta"})
         empty = any(t.is_meta for t in tensors)
@@ -531,6 +542,12 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if empty and kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
+
+    @staticmethod
+    def _like_input(func: Any, args: Any) -> Tensor:
+        if func is aten.batch_norm.default and args[5]:  # in train mode it asks for more than one value a channel
+            return func(*args)  # type: ignore[no-any-return]
+        return args[0] if _written(func) else torch.empty_like(args[0])
 
     @staticmethod
     def _cast(func: Any, args: Any, kwargs: Any) -> Any:

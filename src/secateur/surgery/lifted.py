@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.ops import Kind, Law, facts_of
@@ -114,13 +113,12 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _lifted(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         written = _written(func)
         if not written:
-            return pytree.tree_map(double, args), pytree.tree_map(double, kwargs)
+            return _each(double, args), _each(double, kwargs)
         into = args[written[0]] if written[0] < len(args) else None
         if isinstance(into, Tensor) and into.dtype in _WIDER:  # made outside of this mode: others come down to it
             kind = into.dtype
-            return pytree.tree_map(lambda v: _as(v, kind), args), pytree.tree_map(lambda v: _as(v, kind), kwargs)
-        lifted = tuple(a if i in written else pytree.tree_map(double, a) for i, a in enumerate(args))
-        return lifted, pytree.tree_map(double, kwargs)
+            return _each(lambda v: _as(v, kind), args), _each(lambda v: _as(v, kind), kwargs)
+        return tuple(a if i in written else _each(double, a) for i, a in enumerate(args)), _each(double, kwargs)
 
     # ------------------------------------------------------------------------------------------------ random numbers
 
@@ -176,6 +174,15 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if value.shape[dim] == len(mask):
                 value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
         return value.clone()
+
+
+def _each(change: Callable[[Any], Any], tree: Any) -> Any:
+    """``change`` of every argument of an operator, in lists too; what pytrees would take longer for."""
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([_each(change, value) for value in tree])
+    if isinstance(tree, dict):
+        return {name: _each(change, value) for name, value in tree.items()}
+    return change(tree)
 
 
 def _as(value: Any, dtype: torch.dtype) -> Any:
