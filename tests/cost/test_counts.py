@@ -93,3 +93,21 @@ def test_macs_are_for_one_sample() -> None:
     model, _ = ZOO["plain"]()
     counts = [secateur.count(model.eval(), torch.zeros(n, 3, 8, 8)).macs for n in (1, 2, 8)]
     assert len(set(counts)) == 1
+
+
+def test_tensors_without_entries_count_nothing() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Parameter(torch.zeros(0, 8))
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.last = nn.Parameter(torch.zeros(0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.tensor([])  # a cache before its first entry
+            y = torch.cat([self.first, self.a(x).relu()])
+            return torch.cat([torch.cat([self.last, made]), self.b(y).flatten()])
+
+    pruned = secateur.prune(settle(Empty()), torch.randn(3, 4), ratio=0.5)
+    assert (pruned.before.params, pruned.after.params) == (8 * 5 + 2 * 9, 4 * 5 + 2 * 5)
+    assert pruned.model(torch.randn(3, 4)).shape == (6,)

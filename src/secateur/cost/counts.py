@@ -97,7 +97,8 @@ class Costs:
         """Kept sizes of all slots under ``keep`` (which units stay)."""
         stays = self.groups.label_keep(keep)
         flat, starts = self._flat()
-        counts = np.add.reduceat(stays[flat], starts).astype(np.int64) if len(flat) else np.zeros(0, np.int64)
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(stays[flat], dtype=np.int64)])
+        counts = np.diff(before[starts], append=before[-1:])  # of tensors without entries, too
         for slot, vectors in self._several.items():
             counts[slot] = np.logical_and.reduce([stays[v] for v in vectors]).sum()
         return counts
@@ -106,7 +107,7 @@ class Costs:
         """All label vectors in one, and where each starts; made anew when a slot was added."""
         if len(self._starts) != len(self._vectors):
             self._all = np.concatenate(self._vectors)
-            self._starts = np.cumsum([0, *(len(v) for v in self._vectors[:-1])])
+            self._starts = np.cumsum([0, *(len(v) for v in self._vectors)])[:-1]
         return self._all, self._starts
 
     def measure(self, name: str, keep: Mask) -> float:
