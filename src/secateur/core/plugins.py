@@ -139,8 +139,8 @@ def is_file(words: str) -> bool:
 def file_of(words: str, folder: Path) -> Path:
     """The file that a plug-in is named by; whoever judges it and whoever imports it ask this one function.
 
-    >>> file_of("mine.py", Path("/home/me")).as_posix(), file_of("/there/mine.py", Path("/home/me")).as_posix()
-    ('/home/me/mine.py', '/there/mine.py')
+    >>> file_of("mine.py", Path("/project")).as_posix(), file_of("/there/mine.py", Path("/project")).as_posix()
+    ('/project/mine.py', '/there/mine.py')
     """
     try:
         return folder / Path(words).expanduser()

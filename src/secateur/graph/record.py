@@ -211,7 +211,7 @@ class _Run:
         graph = writer.finished(outputs)
         module = _flat(model, writer.constants, graph)
         graph._codegen = codegen([str(n.target) for n in places], spec, out_spec)
-        self.recorded = Recorded(module, args, kwargs, batch.size, writer.free, _sizes(places, batch, writer.followers),
+        self.recorded = Recorded(module, args, kwargs, batch.size, bool(writer.followers), _sizes(places, batch, writer.followers),
                                  tuple(dict.fromkeys(notes)))  # fmt: skip
 
 
@@ -378,7 +378,6 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self.constants: dict[str, Tensor] = {}
         self.stack: list[tuple[str, Any]] = []
         self.followers: set[Node] = set()
-        self.free = False
         self._attributes = attributes
         self._nodes: dict[int, Node] = {}
         self._alive: list[Any] = []  # an id is good as long as the tensor lives
@@ -406,7 +405,6 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if self.batch.prime is not None and shape and shape[0] == self.batch.size:
             shape[0] = self.batch.odd
             self.followers.add(node)
-            self.free = True
         made = torch.empty(shape, dtype=leaf.dtype, device="meta")
         self._keep(made, node)
         return made
@@ -569,12 +567,13 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         """A number that Python reads off a tensor: only a constant's, whatever the inputs are."""
         if any(t.is_meta for t in tensors):
             raise Unfollowed("Python reads the value of a tensor")
-        if any(self._depends(self._nodes.get(id(t))) for t in tensors):
+        if any(map(self.depends, tensors)):
             raise Unfollowed("Python reads a value that follows the batch, or a random number")
         return func(*args, **kwargs)
 
-    def _depends(self, node: Node | None) -> bool:
+    def depends(self, tensor: Tensor) -> bool:
         """Whether a value depends on an input, if only on its batch, or on chance."""
+        node = self._nodes.get(id(tensor))
         seen, left = set[Node](), [node] if node is not None else []
         while left:
             one = left.pop()
@@ -629,6 +628,6 @@ class _Attributes(FunctionMode):
             return self._writer.device
         if func in _WHERE and args[0].is_meta:
             return self._writer.device.type == _WHERE[func]
-        if func in _MEMORY and (args[0].is_meta or self._writer._depends(self._writer._nodes.get(id(args[0])))):
+        if func in _MEMORY and (args[0].is_meta or self._writer.depends(args[0])):
             raise Unfollowed("Python reads the values of a tensor")
         return func(*args, **(kwargs or {}))
