@@ -211,8 +211,10 @@ class _Run:
         graph = writer.finished(outputs)
         module = _flat(model, writer.constants, graph)
         graph._codegen = codegen([str(n.target) for n in places], spec, out_spec)
-        self.recorded = Recorded(module, args, kwargs, batch.size, bool(writer.followers), _sizes(places, batch, writer.followers),
-                                 tuple(dict.fromkeys(notes)))  # fmt: skip
+        sizes = _sizes(places, batch, writer.followers)
+        self.recorded = Recorded(
+            module, args, kwargs, batch.size, bool(writer.followers), sizes, tuple(dict.fromkeys(notes))
+        )
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:
