@@ -8,7 +8,7 @@ import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -44,22 +44,42 @@ def accepted(value: Any, hint: Any) -> Any:
     >>> accepted(True, float) is NO, accepted(float("nan"), float) is NO, accepted(b"x", str | Path) is NO
     (True, True, True)
     """
+    options = members(hint)  # in their order, which equality of unions does not know
+    return (_reader(hint) if len(options) == 1 else _alternatives(options))(value)
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What :func:`accepted` does for one annotation; taken apart once, for plans hold thousands of values."""
     if hint is Any or isinstance(hint, TypeVar):
-        return value
-    options = members(hint)
-    if isinstance(value, str) and Path in map(_kind, options):
-        return _path(value)
-    if len(options) > 1:
+        return lambda value: value
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return lambda value: value if isinstance(value, str) and value in parts else NO
+    if origin in _GENERIC:
+        read = _GENERIC[origin]
+        return lambda value: _path(value) if isinstance(value, str) and origin is os.PathLike else read(value, parts)
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    return partial(_instance, origin or hint)
+
+
+@cache
+def _alternatives(options: tuple[Any, ...]) -> Callable[[Any], Any]:
+    paths = Path in map(_kind, options)
+
+    def read(value: Any) -> Any:
+        if paths and isinstance(value, str):
+            return _path(value)
         fits = [found for option in options if (found := accepted(value, option)) is not NO]
         return next((found for found in fits if found is value), fits[0] if fits else NO)
-    origin = get_origin(hint)
-    if origin is Literal:
-        return value if isinstance(value, str) and value in get_args(hint) else NO
-    if origin in _GENERIC:
-        return _GENERIC[origin](value, get_args(hint))
-    if hint in _PLAIN:
-        return _PLAIN[hint](value)
-    kind = origin or hint
+
+    return read
+
+
+def _instance(kind: Any, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return _path(value)
     if kind is nn.Module and isinstance(value, HoldsNetwork):
         return value.model
     if not isinstance(value, kind):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -142,7 +141,7 @@ def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> 
         raise PlanError(f"The plan cuts dimension {dim} of {name!r}, whose shape is {shape}.")
     if not kept:
         raise PlanError(f"The plan keeps nothing of dimension {dim} of {name!r}; at least one index has to stay.")
-    if any(a >= b for a, b in pairwise(kept)) or kept[0] < 0 or kept[-1] >= shape[dim]:
+    if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= shape[dim]:
         raise PlanError(
             f"The plan's indices for dimension {dim} of {name!r} are not ascending within 0…{shape[dim] - 1}."
         )

@@ -158,7 +158,8 @@ class _Weight:
         tensor = operator.attrgetter(self.name)(costs.groups.flow.traced.module)
         self.ndim = tensor.ndim
         self._slots = [costs.slot(self._labels, d) for d in range(tensor.ndim)]
-        self._nonzero = None if tensor.is_meta or bool((tensor != 0).all()) else (tensor != 0).cpu().numpy()
+        dense = tensor.is_meta or int(torch.count_nonzero(tensor)) == tensor.numel()
+        self._nonzero = None if dense else (tensor != 0).cpu().numpy()
 
     def left(self, sizes: NDArray[np.int64], keep: NDArray[np.bool_]) -> tuple[float, float]:
         """How many entries are kept and not zero, and how many are kept."""

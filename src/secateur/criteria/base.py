@@ -80,9 +80,14 @@ class GroupView:
 
     def position(self, vector: Vector) -> Tensor:
         """Position in the group (0…n−1) of every label, −1 for what is not one of its units."""
+        return self._place[torch.from_numpy(self.groups.unit_of(vector))]
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """Position in the group of every unit of the network; the last entry is for what is no unit."""
         place = torch.full((self.groups.units + 1,), -1, dtype=torch.long)
         place[torch.from_numpy(self.group.units)] = torch.arange(len(self))
-        return place[torch.from_numpy(self.groups.unit_of(vector))]
+        return place
 
     @cached_property
     def parameters(self) -> tuple[Member, ...]:
@@ -128,11 +133,7 @@ class GroupView:
 
     def norms(self, member: Member, weight: Tensor, order: float) -> Tensor:
         """Norm of a unit's slices to the power of ``order`` (the largest for infinity), shape (n,); no copies."""
-        others = [d for d in range(weight.ndim) if d != member.dim]
-        rows = torch.linalg.vector_norm(weight, order, others) if others else weight.abs()
-        return (
-            self._gathered(member, rows, largest=True) if order == float("inf") else self._gathered(member, rows**order)
-        )
+        return self._gathered(member, _powers(weight, member.dim, order), largest=order == float("inf"))
 
     def _gathered(self, member: Member, rows: Tensor, *, largest: bool = False) -> Tensor:
         """Adds up (or takes the largest of) the member's indices unit by unit."""
@@ -141,6 +142,29 @@ class GroupView:
         if largest:
             return start.index_reduce(0, index[own], rows[own], "amax")
         return start.index_add(0, index[own], rows[own])
+
+
+AT_ONCE = 1 << 18
+"""Entries of a weight that are reduced at once: they stay in the processor's cache."""
+
+
+def _powers(weight: Tensor, dim: int, order: float) -> Tensor:
+    """Norm of every slice along ``dim`` to the power of ``order`` (the largest entry for infinity)."""
+    others = [d for d in range(weight.ndim) if d != dim]
+    largest = order == float("inf")
+    if not others:
+        return weight.abs() if largest else weight.abs() ** order
+    if dim == 0:
+        norms = torch.linalg.vector_norm(weight, order, others)
+        return norms if largest else norms**order
+    total: Tensor | None = None  # of all rows: PyTorch itself goes through the columns one by one, which is slow
+    for rows in weight.split(max(1, AT_ONCE // max(1, weight[:1].numel()))):
+        powers = rows.square() if order == 2 else rows.abs() if order == 1 or largest else rows.abs() ** order
+        part = powers.amax(0) if largest else powers.sum(0)
+        total = part if total is None else torch.maximum(total, part) if largest else total.add_(part)
+    assert total is not None
+    rest = [d for d in range(total.ndim) if d != dim - 1]
+    return total if not rest else total.amax(rest) if largest else total.sum(rest)
 
 
 Score = Callable[[GroupView], Tensor]

@@ -87,6 +87,12 @@ def plain_network(model: nn.Module) -> nn.Module:
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 
+_PLAIN = {int, float, str, bool, type(None)}
+_DICTIONARIES = {dict, OrderedDict, set}
+_OWN = {name for name, held in vars(nn.Module()).items() if type(held) in _DICTIONARIES}
+"""Dictionaries that every module has, of tensors, modules and hooks; most of them are empty."""
+
+
 class _Copier:
     """One walk over a network; ``memo`` maps what was met to its copy, as in ``copy.deepcopy``."""
 
@@ -97,7 +103,7 @@ class _Copier:
 
     def value(self, value: Any) -> Any:
         """The copy of anything."""
-        if isinstance(value, _ATOMS):
+        if type(value) in _PLAIN or isinstance(value, _ATOMS):
             return value
         if id(value) in self.memo:
             return self.memo[id(value)]
@@ -145,8 +151,12 @@ class _Copier:
         self.memo[id(module)] = made
         # A module with parametrisations refuses to be serialised; its attributes say all there is.
         state = dict(vars(module)) if parametrize.is_parametrized(module) else _state(module)
-        made.__setstate__({name: self.value(held) for name, held in state.items()})
+        made.__setstate__({name: self._held(name, held) for name, held in state.items()})
         return made  # type: ignore[no-any-return]
+
+    def _held(self, name: str, held: Any) -> Any:
+        """What a module has under a name: as a rule, nothing in one of PyTorch's own dictionaries."""
+        return type(held)() if name in _OWN and not held and type(held) in _DICTIONARIES else self.value(held)
 
     def _object(self, value: Any) -> Any:
         """Anything else: as ``copy.deepcopy`` has it, or else attribute by attribute, or else the thing itself."""

@@ -312,15 +312,18 @@ def _stack(twin: nn.Module, writer: _Writer) -> Iterator[None]:
 def _flat(model: nn.Module, constants: Mapping[str, Tensor], graph: Graph) -> GraphModule:
     """A tree with the network's own tensors, under their names, and constants beside them."""
     root = nn.Module()
+    made: dict[str, nn.Module] = {"": root}
+
+    def module_at(path: str) -> nn.Module:
+        if path not in made:
+            above, _, name = path.rpartition(".")
+            made[path] = nn.Module()
+            module_at(above).add_module(name, made[path])
+        return made[path]
 
     def home(name: str) -> tuple[nn.Module, str]:
-        *path, leaf = name.split(".")
-        module = root
-        for part in path:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module.get_submodule(part)
-        return module, leaf
+        path, _, leaf = name.rpartition(".")
+        return module_at(path), leaf
 
     kept = set(model.state_dict(keep_vars=True))
     for name, parameter in model.named_parameters(remove_duplicate=False):
