@@ -103,19 +103,18 @@ def _to_ratio(
 ) -> list[Step]:
     """Takes steps while that brings each pool's count nearer to what was asked."""
 
-    def pool(group: int) -> object:
-        return {"local": group, "block": groups[group].block, "global": None}[scope]
-
+    pool: dict[int, object] = {}
     total: dict[object, int] = {}
     gone: dict[object, int] = {}
     for g in dict.fromkeys(s.group for s in steps):
         before = earlier.get(g, 0)
-        total[pool(g)] = total.get(pool(g), 0) + len(groups[g]) + before
-        gone[pool(g)] = gone.get(pool(g), 0) + before
+        pool[g] = {"local": g, "block": groups[g].block, "global": None}[scope]
+        total[pool[g]] = total.get(pool[g], 0) + len(groups[g]) + before
+        gone[pool[g]] = gone.get(pool[g], 0) + before
     closed: set[int] = set()
     taken = []
     for step in steps:
-        key, size = pool(step.group), len(step.units)
+        key, size = pool[step.group], len(step.units)
         wanted = shares[step.group] * total[key] + 1e-9
         if step.group not in closed and gone[key] + size / 2 <= wanted:
             gone[key] += size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ __all__ = ["SCOPES", "Step", "removal_order"]
 SCOPES = ("local", "global", "block")
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Units of one group that are removed together (one unit, or as many as ``round_to`` asks for).
 
     Attributes:
@@ -58,7 +57,7 @@ def removal_order(
             continue
         steps += _group_steps(g, groups[g], values, round_to, min_units, absolute)
     if scope == "local":
-        steps = [Step(s.group, s.units, k) for s, k in zip(steps, _shares(steps, groups), strict=True)]
+        steps = [s._replace(key=share) for s, share in zip(steps, _shares(steps, groups), strict=True)]
     elif scope == "block":
         steps = _by_block(steps, groups)
     return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
@@ -72,16 +71,17 @@ def _group_steps(
     size = len(group)
     widths = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
     mean = 1.0 if absolute else float(np.mean(scores)) or 1.0
-    ordered, units = scores[order].tolist(), group.units[order]
-    steps, gone, key = [], 0, -np.inf
-    for width in widths:
-        end = size - width
-        one = end == gone + 1  # as a rule; a mean of every single number takes most of the time
-        worth = ordered[gone] if one else float(np.mean(scores[order[gone:end]]))
-        key = max(key, worth / mean)  # a later step of a group never comes earlier
-        steps.append(Step(number, units[gone:end] if one else group.units[np.sort(order[gone:end])], key))
-        gone = end
-    return steps
+    if not widths:
+        return []
+    ends = [size - width for width in widths]
+    starts = [0, *ends[:-1]]
+    worth = np.add.reduceat(scores[order[: ends[-1]]], starts) / np.diff([0, *ends])
+    keys = np.maximum.accumulate(worth / mean)  # a later step of a group never comes earlier
+    units = group.units[order]
+    return [
+        Step(number, units[start:end] if end == start + 1 else np.sort(units[start:end]), key)
+        for start, end, key in zip(starts, ends, keys.tolist(), strict=True)
+    ]
 
 
 def _shares(steps: Sequence[Step], groups: Sequence[Group]) -> list[float]:
