@@ -11,6 +11,7 @@ from secateur.budget.order import SCOPES, Step, removal_order
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
 from secateur.core.types import Target
 from secateur.cost.counts import Costs
+from secateur.graph.calling import uncollected
 from secateur.graph.groups import Group
 
 __all__ = ["TOLERANCE", "check_rules", "choose", "reached"]
@@ -66,7 +67,8 @@ def choose(
     groups = costs.groups.items
     if isinstance(ratio, Mapping):
         scores = {number: values for number, values in scores.items() if number in ratio}
-    steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
+    with uncollected():
+        steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
         return _to_target(costs, steps, keep, target)

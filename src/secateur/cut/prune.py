@@ -32,6 +32,7 @@ from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
+from secateur.graph.calling import uncollected
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
@@ -261,14 +262,16 @@ def _cut_once(
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
+    with uncollected():
+        plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     operation = Operation(
         plan,
         module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
         graph=lambda: prune_graph(groups, label_keep, plan.keep),
         verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense),
     )
-    done = carry_out(model, operation, backend=backend, check=check)
+    with uncollected():
+        done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),

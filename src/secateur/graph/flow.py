@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from secateur.graph.calling import uncollected
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.rules import find
@@ -152,8 +153,9 @@ def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
         further: Other ways through the same network; its parameters carry the same labels on each.
     """
     result = Flow(traced, tuple(further))
-    for view in result.views:
-        _run(result, view)
+    with uncollected():
+        for view in result.views:
+            _run(result, view)
     return result
 
 

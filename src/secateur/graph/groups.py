@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.core.types import Member
+from secateur.graph.calling import uncollected
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.reads import read_components
@@ -106,8 +107,9 @@ def solve(flow: Flow, pinned: Iterable[Vector] = (), granularity: str = "auto") 
             blocks, the same positions ``within`` every block, or ``auto``: whichever leaves more units.
     """
     edges = [*flow.constraints.edges, *((v, np.zeros_like(v)) for v in pinned)]
-    choices = pick_axes(flow.constraints, edges, granularity)
-    return _build(flow, close_under(flow.constraints, edges, choices))
+    with uncollected():
+        choices = pick_axes(flow.constraints, edges, granularity)
+        return _build(flow, close_under(flow.constraints, edges, choices))
 
 
 # ------------------------------------------------------------------------------------------------------ groups

@@ -62,12 +62,15 @@ class Masked:
     def gather(x: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
         """Leaves only the kept entries of the given dimensions."""
         for dim, mask in masks.items():
-            x = x.index_select(dim, mask.nonzero().ravel())
+            kept = mask.nonzero().ravel()
+            x = x if len(kept) == len(mask) else x.index_select(dim, kept)
         return x
 
     @staticmethod
     def scatter(x: Tensor, dim: int, mask: Tensor) -> Tensor:
         """The inverse of :meth:`gather` along one dimension; removed entries are zero."""
+        if x.shape[dim] == len(mask):
+            return x
         shape = list(x.shape)
         shape[dim] = len(mask)
         return x.new_zeros(shape).index_copy_(dim, mask.nonzero().ravel(), x)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from secateur.core.types import ExampleInputs
-from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args
+from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args, uncollected
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import FunctionMode, LazyGraphModule, OperatorMode, codegen, exporting, pytree
@@ -92,7 +92,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
         raise Unfollowed("there is no tensor among its inputs")
     twice = doubled(args, kwargs)
     reason: Exception | None = None
-    with TRACING, preserved_rng(*tensors), warnings.catch_warnings(), exporting():
+    with TRACING, uncollected(), preserved_rng(*tensors), warnings.catch_warnings(), exporting():
         warnings.simplefilter("ignore")
         for given, prime in (twice, _prime(model, tensors)), ((args, kwargs), None):
             batch = next((t.shape[0] for t in pytree.tree_leaves(given) if has_batch(t)), 1)

@@ -29,6 +29,7 @@ _WIDER = {
     torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
     torch.complex64: torch.complex128, torch.complex32: torch.complex128,
 }  # fmt: skip
+_NUMBERS = {int, float, bool, str, type(None)}
 _DRAWING = threading.Lock()  # the global generator is seeded before every draw
 
 
@@ -48,6 +49,12 @@ def _written(func: Any) -> tuple[int, ...]:
     """Positions of the arguments that an operator writes into."""
     arguments = func._schema.arguments
     return tuple(i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
+
+
+def _known(func: Any) -> tuple[str, Kind | None, bool]:
+    """Name and kind of an operator, and whether it can draw random numbers."""
+    name = plain_name(func)
+    return name, facts_of(name).kind, torch.Tag.nondeterministic_seeded in func.tags
 
 
 @dataclass
@@ -89,16 +96,16 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Nothing is run yet."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._draws, self._again, self._masks, self._seen = draws, again, masks, seen
+        self._known: dict[Any, tuple[str, Kind | None, bool]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operator."""
-        name = plain_name(func)
-        kind = facts_of(name).kind
+        name, kind, seeded = self._known.get(func) or self._known.setdefault(func, _known(func))
         if kind is Kind.TYPE_CHECK:  # states the types that were there before they were lifted
             return None
         source: Any = args[0] if args else None
         args, kwargs = self._lifted(func, args, kwargs or {})
-        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+        if seeded and _draws(func, args, kwargs):
             result = self._random(func, name, args, kwargs)
         else:
             result = func(*args, **kwargs)
@@ -178,6 +185,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _each(change: Callable[[Any], Any], tree: Any) -> Any:
     """``change`` of every argument of an operator, in lists too; what pytrees would take longer for."""
+    if type(tree) in _NUMBERS:
+        return tree
     if isinstance(tree, (tuple, list)):
         return type(tree)([_each(change, value) for value in tree])
     if isinstance(tree, dict):

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.masked import Masked
-from secateur.graph.ops import Kind, facts, find, plain_name
+from secateur.graph.ops import Kind, Operator, facts, find, plain_name
 
 __all__ = ["MaskedInterpreter", "OtherShape"]
 
@@ -32,6 +32,60 @@ class OtherShape(Exception):
     """At this batch an operator gives a result that is not the traced one with another batch (``squeeze``)."""
 
 
+class CutEntries:
+    """Which entries of the values in a graph go, looked up once for all runs on the same cut."""
+
+    def __init__(self, groups: Groups, label_keep: Mask) -> None:
+        """``label_keep`` says which labels stay."""
+        self._groups, self._keep = groups, label_keep
+        self._masks: dict[int, dict[int, Mask]] = {}
+        self._gone: dict[tuple[int, torch.device], tuple[Mask, Tensor]] = {}
+        self._rules: dict[Node, Operator | None] = {}
+        self._weights: dict[Node, bool] = {}
+
+    def of(self, labels: object) -> dict[int, Mask]:
+        """Masks by dimension, for the dimensions that lose entries; the flow keeps labels alive."""
+        if not isinstance(labels, Labels):
+            return {}
+        if id(labels) not in self._masks:
+            self._masks[id(labels)] = self._groups.masks(labels, self._keep)
+        return self._masks[id(labels)]
+
+    def of_node(self, node: Any) -> dict[int, Mask]:
+        """Masks of the value of a node."""
+        return self.of(self._groups.flow.labels.get(node))
+
+    def labels(self, node: Node) -> Any:
+        """Labels of the value of a node."""
+        return self._groups.flow.labels.get(node)
+
+    def zero(self, value: Tensor, dim: int, mask: Mask) -> None:
+        """Sets what goes to zero, in place."""
+        key = id(mask), value.device
+        if key not in self._gone:  # the mask is held, so that its id stays its own
+            self._gone[key] = mask, torch.as_tensor(np.flatnonzero(~mask), device=value.device)
+        value.index_fill_(dim, self._gone[key][1], 0)
+
+    def own_meaning(self, node: Node) -> Operator | None:
+        """The rule of an operator that means something of its own on masked values, where it takes some."""
+        if node not in self._rules:
+            rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
+            own = rule is not None and rule.reference is not None and any(map(self.of_node, node.all_input_nodes))
+            self._rules[node] = rule if own else None
+        return self._rules[node]
+
+    def only_a_weight(self, node: Node) -> bool:
+        """Whether a parameter is nothing but the weight of convolutions, linear layers and batch norms.
+
+        Their inputs and outputs are masked, so a masked copy of the (dense, large) weight would change nothing.
+        """
+        if node not in self._weights:
+            self._weights[node] = node.op == "get_attr" and all(
+                facts(user).kind in _WEIGHED and node not in user.args[:1] for user in node.users
+            )
+        return self._weights[node]
+
+
 class MaskedInterpreter(Interpreter):
     """Runs the dense graph with removed entries held at zero.
 
@@ -42,6 +96,7 @@ class MaskedInterpreter(Interpreter):
         weights: Values to use for some parameters instead of the network's own.
         late: Makes the value of a tensor, by its name, where it is used (and again where it is used again), so that
             not all of them are in memory at once.
+        cut: What was looked up of the same cut before.
 
     Attributes:
         removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
@@ -56,10 +111,11 @@ class MaskedInterpreter(Interpreter):
         label_keep: Mask,
         weights: Mapping[str, Tensor] | None = None,
         late: Callable[[str, Tensor], Tensor] | None = None,
+        cut: CutEntries | None = None,
     ) -> None:
         """Prepares; nothing is computed yet."""
         super().__init__(graph)
-        self._groups, self._keep, self._weights, self._late = groups, label_keep, weights or {}, late
+        self._cut, self._weights, self._late = cut or CutEntries(groups, label_keep), weights or {}, late
         self.removed: Mapping[Node, int] = {}
         self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
         self.watch = False
@@ -69,9 +125,8 @@ class MaskedInterpreter(Interpreter):
 
     def of(self, node: Any, shape: Sequence[int] | None = None) -> dict[int, Mask]:
         """Masks by dimension of the value of ``node`` (only dimensions that lose entries), at its ``shape``."""
-        labels = self._groups.flow.labels.get(node)
-        masks = self._groups.masks(labels, self._keep) if isinstance(labels, Labels) else {}
-        return masks if shape is None else self._fitted(masks, shape)
+        masks = self._cut.of_node(node)
+        return masks if shape is None or not masks else self._fitted(masks, shape)
 
     def _fitted(self, masks: Mapping[int, Mask], shape: Sequence[int]) -> dict[int, Mask]:
         """Masks at another batch than the traced one: a dimension that holds the batch too is longer or shorter."""
@@ -83,26 +138,44 @@ class MaskedInterpreter(Interpreter):
         """Masks of what the operator that runs now has to draw, of that shape."""
         return self.of(self.current, shape)
 
+    def run(self, *args: Any, initial_env: Any = None, enable_io_processing: bool = True) -> Any:
+        """Runs the graph; as PyTorch has it, without what it does around every node."""
+        self.env = initial_env if initial_env is not None else {}
+        self.args_iter = iter(self.graph.process_inputs(*args) if enable_io_processing else args)
+        last = self.user_to_last_uses if self.garbage_collect_values else {}
+        for node in self.graph.nodes:
+            if node not in self.env:
+                self.env[node] = self.run_node(node)
+            for gone in last.get(node, ()):
+                del self.env[gone]
+            if node.op == "output":
+                found = self.env[node]
+        return self.graph.process_outputs(found) if enable_io_processing else found
+
     def run_node(self, n: Node) -> Any:
         """Runs one operator and masks its result."""
         if n.op not in ("call_function", "get_attr"):
             return super().run_node(n)
         self.current = n
-        rule = find(n.target) if isinstance(n.target, torch._ops.OpOverload) else None
-        if rule is not None and rule.reference is not None and self._cut_inside(n):
-            args, kwargs = self.fetch_args_kwargs_from_env(n)
-            value = rule.reference(Masked(self, n, args, kwargs))
-        elif n in self.removed:
-            value = self.fetch_args_kwargs_from_env(n)[0][1 - self.removed[n]].clone()
-        elif n.op == "get_attr" and n.target in self._weights:
-            value = self._weights[str(n.target)].clone()
+        if n.op == "get_attr":
+            given = n.target in self._weights
+            value = self._weights[str(n.target)].clone() if given else self.fetch_attr(str(n.target))
+            late = self._late is not None and not given
+            value = value if late or self._cut.only_a_weight(n) else self._masked(value, n)
         else:
-            value = super().run_node(n)
-        late = n.op == "get_attr" and self._late is not None and n.target not in self._weights
-        value = value if late or _only_a_weight(n) else self._masked(value, n)
+            value = self._masked(self._called(n), n)
         if self.watch and isinstance(n.target, torch._ops.OpOverload):
             self.shapes.append((plain_name(n.target), self._small_shape(n, value)))
         return value
+
+    def _called(self, n: Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n in self.removed:
+            return args[1 - self.removed[n]].clone()
+        if (rule := self._cut.own_meaning(n)) is not None:
+            assert rule.reference is not None
+            return rule.reference(Masked(self, n, args, kwargs))
+        return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def _small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
         if not isinstance(value, Tensor):
@@ -122,28 +195,23 @@ class MaskedInterpreter(Interpreter):
             return value
         assert self._late is not None
         made = self._late(str(node.target), value)
-        return made if _only_a_weight(node) else self._zeroed(made, self._groups.flow.labels.get(node))
-
-    def _cut_inside(self, node: Node) -> bool:
-        return any(self.of(source) for source in node.all_input_nodes)
+        return made if self._cut.only_a_weight(node) else self._zeroed(made, self._cut.labels(node))
 
     def _masked(self, value: Any, node: Node) -> Any:
-        labels = self._groups.flow.labels.get(node)
+        labels = self._cut.labels(node)
         if isinstance(value, (list, tuple)) and isinstance(labels, list):
             return [self._zeroed(v, lab) for v, lab in zip(value, labels, strict=True)]
         return self._zeroed(value, labels)
 
     def _zeroed(self, value: Any, labels: Any) -> Any:
         """Zeroes in place where that is safe, so that views and in-place operators see the zeros too."""
-        if not isinstance(value, Tensor) or not isinstance(labels, Labels):
+        if not isinstance(value, Tensor) or not (found := self._cut.of(labels)):
             return value
-        masks = self._fitted(self._groups.masks(labels, self._keep), value.shape)
-        if not masks:
-            return value
+        masks = self._fitted(found, value.shape)
         own = value.untyped_storage().data_ptr() in self._shared or 0 in value.stride()
         value = value.clone() if own else value
         for dim, mask in masks.items():
-            value.index_fill_(dim, torch.as_tensor(np.flatnonzero(~mask), device=value.device), 0)
+            self._cut.zero(value, dim, mask)
         return value
 
 
@@ -161,12 +229,3 @@ def _at_batch(mask: Mask, batch: int, size: int) -> Mask:
         if (columns == columns[:, :1]).all():
             return np.repeat(columns[:, 0], size // each)
     raise OtherShape(f"the plan cuts {len(mask)} entries, here there are {size}")
-
-
-def _only_a_weight(node: Node) -> bool:
-    """Whether a parameter is nothing but the weight of convolutions, linear layers and batch norms.
-
-    Their inputs and outputs are masked, so a masked copy of the (dense, large) weight would change nothing.
-    """
-    plain = all(facts(user).kind in _WEIGHED and node not in user.args[:1] for user in node.users)
-    return node.op == "get_attr" and plain

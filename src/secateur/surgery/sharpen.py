@@ -50,7 +50,7 @@ class Sharpening:
         value = tensor.detach()
         if not (value.is_floating_point() or value.is_complex()) or not value.numel():
             return cls()
-        size = float(torch.linalg.vector_norm(value, dtype=double(value.dtype))) / value.numel() ** 0.5
+        size = _rms(value)
         if not 0 <= size < float("inf"):  # a mask of minus infinity
             return cls()
         constant = _constant(value) and (value.numel() > 1 or (parameter and size < FAINT))
@@ -72,6 +72,15 @@ class Sharpening:
         for dim, kept in (keep or {}).items():
             noise = noise.index_select(dim, torch.as_tensor(kept, device=noise.device))
         return value + noise.to(value.device)
+
+
+def _rms(value: Tensor) -> float:
+    """Root of the mean square; in double precision where single precision does not reach."""
+    for kind in (value.dtype if value.element_size() >= 4 else torch.float32, double(value.dtype)):
+        norm = float(torch.linalg.vector_norm(value, dtype=kind))
+        if 0 < norm < float("inf"):
+            break
+    return norm / value.numel() ** 0.5  # type: ignore[no-any-return]
 
 
 def _constant(value: Tensor) -> bool:

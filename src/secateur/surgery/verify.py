@@ -33,7 +33,7 @@ from secateur.graph.trace import Traced
 from secateur.graph.writes import own_tensor, written_names
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
-from secateur.surgery.reference import MaskedInterpreter, OtherShape
+from secateur.surgery.reference import CutEntries, MaskedInterpreter, OtherShape
 from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
 
 __all__ = ["TOLERANCE", "verify"]
@@ -50,6 +50,12 @@ NEAR = 1e-5
 
 MANY = 16
 """Samples of a free batch that are looked at, at most."""
+
+FEW = 4
+"""Samples that are looked at, at most, of smaller images."""
+
+LARGE, STEP = 96, 32
+"""Images whose height and width are at least ``LARGE`` are looked at a quarter of them, in whole ``STEP``\\ s."""
 
 Mask = NDArray[np.bool_]
 
@@ -140,6 +146,8 @@ class _Trial:
         self.written = written_names(self.dense)
         self.home = torch.device("cpu") if _without_double(self.dense) else None
         self.own = _some(traced)
+        self.joined = False
+        self.cut = CutEntries(groups, label_keep)
 
     def decide(self) -> _Found:
         """Runs on the user's weights and inputs, and again sharpened."""
@@ -150,6 +158,29 @@ class _Trial:
             return self._decide()
 
     def _decide(self) -> _Found:
+        if (small := _smaller(self.traced)) is not None:
+            with contextlib.suppress(Exception):  # it depends on the size of the image, or is wrong: see below
+                found = self._at_smaller(*small)
+                if not found.unproven:
+                    return found
+        return self._at_own()
+
+    def _at_smaller(self, args: Any, kwargs: Any) -> _Found:
+        """Runs on smaller images, and on others beside them in the same batch.
+
+        Every operator of the dense graph, which was recorded at the full size, is run, and the pruned network has to
+        call the same operators in the same order; that it gives outputs of the right shape at the full size is
+        checked by :meth:`check_native`.
+        """
+        self.joined = True
+        try:
+            plain = self._run(args, kwargs, sharp=False) or []
+            sharp = self._run(*telling_inputs((_first(args), _first(kwargs))), sharp=True)
+        finally:
+            self.joined = False
+        return self._found(plain, sharp)
+
+    def _at_own(self) -> _Found:
         traced = (self.traced.args, self.traced.kwargs)
         try:
             plain = self._run(*self.own, sharp=False) or []
@@ -166,6 +197,9 @@ class _Trial:
             Exception
         ):  # one sample is too little for it (statistics of a batch), or what was traced is another batch
             sharp = self._run(*telling_inputs(self.own), sharp=True)
+        return self._found(plain, sharp)
+
+    def _found(self, plain: list[_Output], sharp: list[_Output] | None) -> _Found:
         touched = _touched(self.dense, self.groups, self.label_keep, self.removed)
         names = [
             f"output {i} of {self.traced.name}"
@@ -177,6 +211,9 @@ class _Trial:
     def _run(self, args: Any, kwargs: Any, *, sharp: bool) -> list[_Output] | None:
         """Compares on one set of inputs; ``None`` where sharpened weights give the dense network no finite result."""
         args, kwargs = self._at_home((args, kwargs))
+        moved_args, moved_kwargs = moved_inputs((args, kwargs))
+        if self.joined:
+            args, kwargs = _beside((args, kwargs), (moved_args, moved_kwargs))
         sharpening = self._sharpened if sharp else {}
         draws, masked = Draws(), self._masked(sharpening)
         masked.watch = not sharp
@@ -193,9 +230,9 @@ class _Trial:
         if draws.taken != len(draws.drawn):
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
         if masked.watch:
-            _compare_shapes(masked.shapes, calls, self.dense)
-        moved_args, moved_kwargs = moved_inputs((args, kwargs))
-        other = self._pruned(moved_args, moved_kwargs, sharpening, draws, None)
+            _compare_shapes(masked.shapes, calls, strict=self.joined)
+        other = _halves_exchanged(got) if self.joined else self._pruned(
+            moved_args, moved_kwargs, sharpening, draws, None)  # fmt: skip
         outputs = self._compared(got, want, other)
         wrong = [o.error for o in outputs if not o.right]
         if wrong:
@@ -234,7 +271,7 @@ class _Trial:
 
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.dense, n)) is not None}
         keep = np.ones_like(self.label_keep) if whole else self.label_keep
-        masked = MaskedInterpreter(self.dense, self.groups, keep, eager, value)
+        masked = MaskedInterpreter(self.dense, self.groups, keep, eager, value, None if whole else self.cut)
         masked.removed = {} if whole else self.removed
         return masked
 
@@ -248,7 +285,9 @@ class _Trial:
             tensor = tensor.to(self.home or tensor.device)
             if (how := sharpening.get(name)) is not None:
                 return how.applied(tensor, self.keep.get(name))
-            return tensor if tensor.ndim > 1 and _short_of_memory(self.pruned) else double(tensor)
+            return tensor if tensor.ndim > 1 and short else double(tensor)
+
+        short = _short_of_memory(self.pruned)
 
         return self._called(lambda: _with_tensors(self.pruned, value), args, kwargs, draws, calls)
 
@@ -290,6 +329,9 @@ class _Trial:
         for i, value in enumerate(got):
             if value.is_floating_point() and bool(value.isnan().any()):
                 self._explain(i, f"NaN in output {i} of the pruned network")
+        shapes = [[tuple(t.shape[1:]) for t in several] for several in (got, _outputs(self.dense))]
+        if self.traced.any_batch and shapes[0] != shapes[1]:
+            raise VerificationError(f"The pruned network gives results of shapes {shapes[0]} for {shapes[1]}.")
 
     def check_graph(self, dense: nn.Module) -> None:
         """The traced graph computes what the network itself computes.
@@ -442,13 +484,14 @@ _ANCHORS = {Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.MATMUL, Kind.ATTEN
             Kind.GROUP_NORM, Kind.BATCH_NORM, Kind.INSTANCE_NORM}  # fmt: skip
 
 
-def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[str, Any]], graph: GraphModule) -> None:
+def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[str, Any]], *, strict: bool) -> None:
     """Operators that both networks call in the same order give results of the shapes that the plan says.
 
     All operators are aligned where their names agree one by one, or else those that contract, normalise or attend;
-    where these do not agree either (a fast path that the trace did not take), nothing is said.
+    where these do not agree either (a fast path that the trace did not take), nothing is said, or with ``strict`` that
+    they do not (:class:`Unlike`).
     """
-    for anchors in (False, True):
+    for anchors in (False,) if strict else (False, True):
         a, b = ([(n, s) for n, s in several if _compared(n, anchors)] for several in (wanted, called))
         if [_alike(n) for n, _ in a] == [_alike(n) for n, _ in b]:
             for (name, want), (_, got) in zip(a, b, strict=True):
@@ -458,6 +501,8 @@ def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[st
                         "splits into heads or groups is not what was cut."
                     )
             return
+    if strict:
+        raise Unlike("it calls other operators than the dense one")
 
 
 def _compared(name: str, anchors: bool) -> bool:
@@ -534,6 +579,46 @@ def _some(traced: Traced) -> tuple[Any, Any]:
         return traced.given
     few: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, traced.given_batch, MANY), traced.given)
     return few
+
+
+def _smaller(traced: Traced) -> tuple[Any, Any] | None:
+    """A corner of the user's images, where they are large and a network of any batch takes them in eval mode."""
+    images = [t for t in _tensors(traced.given) if t.ndim >= 4 and t.is_floating_point()]
+    sizes = {size for t in images for size in t.shape[2:]}
+    if traced.training or not traced.any_batch or not sizes or min(sizes) < LARGE:
+        return None
+    smaller = {size: max(2, -(-size // (4 * STEP))) * STEP for size in sizes}
+
+    def corner(value: Any) -> Any:
+        value = _cut_batch(value, traced.given_batch, FEW)
+        if isinstance(value, Tensor) and value.ndim >= 4 and value.is_floating_point():
+            for dim in range(2, value.ndim):
+                value = value.narrow(dim, 0, smaller[value.shape[dim]])
+        return value
+
+    found: tuple[Any, Any] = pytree.tree_map(corner, traced.given)
+    return found
+
+
+def _first(tree: Any) -> Any:
+    """The first sample alone."""
+    return pytree.tree_map(lambda v: v[:1] if isinstance(v, Tensor) and v.ndim else v, tree)
+
+
+def _beside(tree: Any, others: Any) -> Any:
+    """One batch of both."""
+    return pytree.tree_map(lambda a, b: torch.cat([a, b]) if isinstance(a, Tensor) and a.ndim else a, tree, others)
+
+
+def _halves_exchanged(outputs: list[Tensor]) -> list[Tensor]:
+    """Results of the other inputs in the place of those of the first, for every sample."""
+    return [torch.cat(tuple(reversed(t.chunk(2)))) if t.ndim else t for t in outputs]
+
+
+def _outputs(graph: GraphModule) -> list[Tensor]:
+    """Results as they were recorded."""
+    node = next(n for n in graph.graph.nodes if n.op == "output")
+    return _tensors([n.meta.get("val") for n in pytree.tree_leaves(node.args[0]) if isinstance(n, Node)])
 
 
 def _first_sample(traced: Traced, args: Any, kwargs: Any) -> tuple[Any, Any]:
