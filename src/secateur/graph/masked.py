@@ -51,6 +51,10 @@ class Masked:
             return list(range(ndim))
         return [d % ndim for d in (value if isinstance(value, (list, tuple)) else [value])]
 
+    def cut(self, name: str) -> set[int]:
+        """Dimensions of an argument that lose entries."""
+        return set(self._masks.of(self._nodes[name], self[name].shape))
+
     def mask(self, name: str, dim: int) -> Tensor:
         """Kept entries of a dimension of an argument, shape (size,), bool."""
         value = self[name]

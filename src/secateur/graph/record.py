@@ -311,8 +311,9 @@ def _stack(twin: nn.Module, writer: _Writer) -> Iterator[None]:
 
 def _flat(model: nn.Module, constants: Mapping[str, Tensor], graph: Graph) -> GraphModule:
     """A tree with the network's own tensors, under their names, and constants beside them."""
-    root = nn.Module()
+    root = LazyGraphModule(nn.Module(), Graph())
     made: dict[str, nn.Module] = {"": root}
+    root.graph = graph
 
     def module_at(path: str) -> nn.Module:
         if path not in made:
@@ -335,7 +336,7 @@ def _flat(model: nn.Module, constants: Mapping[str, Tensor], graph: Graph) -> Gr
     for name, constant in constants.items():
         module, leaf = home(name)
         setattr(module, leaf, constant)
-    return LazyGraphModule(root, graph)
+    return root
 
 
 # ---------------------------------------------------------------------------------------------------- the writer
@@ -548,8 +549,8 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
 
     @staticmethod
     def _like_input(func: Any, args: Any) -> Tensor:
-        if func is aten.batch_norm.default and args[5]:  # in train mode it asks for more than one value a channel
-            return func(*args)  # type: ignore[no-any-return]
+        if func is aten.batch_norm.default and args[5] and args[0].numel() <= args[0].shape[1]:
+            return func(*args)  # type: ignore[no-any-return]  # it asks for more than one value a channel
         return args[0] if _written(func) else torch.empty_like(args[0])
 
     @staticmethod

@@ -23,7 +23,7 @@ from secateur.graph.record import Unfollowed, record
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 
-__all__ = ["CUMULATIVE", "Traced", "trace", "without_recorder"]
+__all__ = ["CUMULATIVE", "Traced", "recorded", "trace", "without_recorder"]
 
 _RECORDER: ContextVar[bool] = ContextVar("recorder", default=True)
 
@@ -112,13 +112,9 @@ def trace(
     notes: tuple[str, ...] = ()
     if _RECORDER.get():
         try:
-            recorded = record(model, inputs, method=method, training=training)
+            return recorded(model, inputs, method=method, training=training)
         except Unfollowed as reason:
             notes = (f"traced by torch.export, which takes longer, because {reason}",)
-        else:
-            _remember_averages(recorded.module, plain_network(model))
-            return Traced(recorded.module, recorded.args, recorded.kwargs, recorded.batch, recorded.dynamic,
-                          to_args(inputs), recorded.sizes, method, training, recorded.notes, recorded=True)  # fmt: skip
     found = export_program(model, inputs, strict=False, method=method, training=training)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)
@@ -127,6 +123,18 @@ def trace(
     sizes = Sizes.of(found.program)
     return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic, given, sizes, method,
                   training, (*found.notes, *notes))  # fmt: skip
+
+
+def recorded(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False) -> Traced:
+    """:func:`trace` by the recorder alone.
+
+    Raises:
+        Unfollowed: It cannot be recorded.
+    """
+    found = record(model, inputs, method=method, training=training)
+    _remember_averages(found.module, plain_network(model))
+    return Traced(found.module, found.args, found.kwargs, found.batch, found.dynamic, to_args(inputs), found.sizes,
+                  method, training, found.notes, recorded=True)  # fmt: skip
 
 
 CUMULATIVE = "cumulative"

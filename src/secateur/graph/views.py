@@ -18,7 +18,8 @@ from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.flow import Flow, flow
 from secateur.graph.reads import live, unused_parameters
-from secateur.graph.trace import Traced, trace
+from secateur.graph.record import Unfollowed
+from secateur.graph.trace import Traced, recorded, trace
 
 __all__ = ["Also", "labelled"]
 
@@ -49,12 +50,10 @@ def labelled(model: nn.Module, inputs: ExampleInputs, also: Also | None = None) 
     main = trace(model, inputs)
     notes = list(main.notes)
     further = [_method(model, name, given) for name, given in (also or {}).items()]
-    if _differs_in_training(model, main):
-        try:
-            train = trace(model, _tree(main), training=True)
-            further += [train] if _uses_of(train) != _uses_of(main) else []
-        except (SecateurError, RuntimeError) as error:
-            notes.append(f"train mode could not be traced, so the cut fits eval mode alone: {first_line(error)}")
+    try:
+        further += _in_training(model, main)
+    except (SecateurError, RuntimeError) as error:
+        notes.append(f"train mode could not be traced, so the cut fits eval mode alone: {first_line(error)}")
     result = flow(main, further)
     unused = unused_parameters(result)
     if unused:
@@ -102,10 +101,23 @@ def _uses_of(traced: Traced) -> tuple[Any, ...]:
     return (*used, len(outputs.all_input_nodes))
 
 
+def _in_training(model: nn.Module, main: Traced) -> list[Traced]:
+    """The network in train mode, where it uses other parameters or gives other outputs there."""
+    if not any(_asks_for_mode(cast(Any, type(m))) and any(True for _ in m.parameters()) for m in model.modules()):
+        return []
+    try:
+        if not main.recorded:
+            raise Unfollowed("it was not recorded in eval mode either")
+        train = recorded(model, _tree(main), training=True)
+    except Unfollowed:
+        if not _differs_in_training(model, main):
+            return []
+        train = trace(model, _tree(main), training=True)
+    return [train] if _uses_of(train) != _uses_of(main) else []
+
+
 def _differs_in_training(model: nn.Module, traced: Traced) -> bool:
     """Whether train mode may use other parameters: a quick look without tracing; in doubt, yes."""
-    if not any(_asks_for_mode(cast(Any, type(m))) and any(True for _ in m.parameters()) for m in model.modules()):
-        return False
     try:
         with preserved_rng():
             return _called(model, traced, training=True) != _called(model, traced, training=False)

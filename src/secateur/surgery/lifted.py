@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
+from secateur.surgery.depthwise import depthwise, is_depthwise
 
 __all__ = ["Draws", "Lifted", "Unlike", "double"]
 
@@ -107,6 +108,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = self._lifted(func, args, kwargs or {})
         if seeded and _draws(func, args, kwargs):
             result = self._random(func, name, args, kwargs)
+        elif kind is Kind.CONV and is_depthwise(func, args, kwargs):
+            result = depthwise(func, args)
         else:
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and not _written(func):

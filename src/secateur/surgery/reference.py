@@ -7,6 +7,7 @@ with a rule of their own (means, normalisations, softmax over a cut dimension) c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ class MaskedInterpreter(Interpreter):
         cut: What was looked up of the same cut before.
 
     Attributes:
+        around: What every operator of the network runs inside (and nothing else: masks are set outside of it).
         removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
         shapes: Name of every operator that ran and the shape that its result has after the cut (``None`` for
             several results); only filled where ``watch`` is set.
@@ -116,6 +118,7 @@ class MaskedInterpreter(Interpreter):
         """Prepares; nothing is computed yet."""
         super().__init__(graph)
         self._cut, self._weights, self._late = cut or CutEntries(groups, label_keep), weights or {}, late
+        self.around: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self.removed: Mapping[Node, int] = {}
         self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
         self.watch = False
@@ -174,8 +177,10 @@ class MaskedInterpreter(Interpreter):
             return args[1 - self.removed[n]].clone()
         if (rule := self._cut.own_meaning(n)) is not None:
             assert rule.reference is not None
-            return rule.reference(Masked(self, n, args, kwargs))
-        return n.target(*args, **kwargs)  # type: ignore[operator]
+            with self.around:
+                return rule.reference(Masked(self, n, args, kwargs))
+        with self.around:
+            return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def _small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
         if not isinstance(value, Tensor):

@@ -218,8 +218,7 @@ class _Trial:
         draws, masked = Draws(), self._masked(sharpening)
         masked.watch = not sharp
         try:
-            with torch.inference_mode(), Lifted(draws, masks=masked.masks):
-                want = _tensors(masked.run(*_leaves(args, kwargs), enable_io_processing=False))
+            want = _results(masked, draws, args, kwargs)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise OtherShape(f"{type(error).__name__}: {error}") from error
         if sharp and any(_unsound(w) for w in want):
@@ -343,8 +342,7 @@ class _Trial:
             return
         args, kwargs = self._at_home(self.own)
         draws, graph = Draws(), self._masked({}, whole=True)
-        with torch.inference_mode(), Lifted(draws):
-            want = _tensors(graph.run(*_leaves(args, kwargs), enable_io_processing=False))
+        want = _results(graph, draws, args, kwargs)
 
         def value(name: str, tensor: Tensor) -> Tensor:
             return double(tensor.to(self.home or tensor.device))  # type: ignore[no-any-return]
@@ -381,8 +379,7 @@ class _Trial:
         """NaN or infinity: the network's own fault, or the cut's."""
         args, kwargs = self._at_home(self.own)
         whole = self._masked({}, whole=True)
-        with torch.inference_mode(), Lifted(Draws()):
-            results = _tensors(whole.run(*_leaves(args, kwargs), enable_io_processing=False))
+        results = _results(whole, Draws(), args, kwargs)
         if number < len(results) and _unsound(results[number]):
             raise InputError(
                 f"The network itself gives NaN or infinity on the example inputs (example_inputs), in output {number}: "
@@ -396,8 +393,7 @@ class _Trial:
     def _first_unsound(self, args: Any, kwargs: Any) -> str:
         masked = self._masked({})
         masked.garbage_collect_values = False
-        with torch.inference_mode(), Lifted(Draws(), masks=masked.masks):
-            masked.run(*_leaves(args, kwargs), enable_io_processing=False)
+        _results(masked, Draws(), args, kwargs)
         for node, value in masked.env.items():
             if node.op == "call_function" and isinstance(value, Tensor) and bool(_nan(value).any()):
                 return f", first at {_where(node)}"
@@ -409,8 +405,7 @@ class _Trial:
             return ""
         draws, masked = Draws(), self._masked(sharpening)
         masked.garbage_collect_values = False
-        with torch.inference_mode(), Lifted(draws, masks=masked.masks):
-            masked.run(*_leaves(args, kwargs), enable_io_processing=False)
+        _results(masked, draws, args, kwargs)
         sliced = {
             n: how.applied(t, self.keep.get(n))
             for n, t in _named(self.pruned)
@@ -434,6 +429,13 @@ class _Trial:
         for dim, mask in self.groups.masks(labels, self.label_keep).items():
             value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
         return got.shape != value.shape or _apart(double(got), double(value)) > TOLERANCE
+
+
+def _results(masked: MaskedInterpreter, draws: Draws, args: Any, kwargs: Any) -> list[Tensor]:
+    """Outputs of the masked dense network, in double precision; what it draws is written down."""
+    masked.around = Lifted(draws, masks=masked.masks)
+    with torch.inference_mode():
+        return _tensors(masked.run(*_leaves(args, kwargs), enable_io_processing=False))
 
 
 # ------------------------------------------------------------------------------------------------------- numbers

@@ -31,9 +31,8 @@ def _tie_vectors(call: Call, x: Labels, dim: int, *names: str) -> None:
 
 def _batch_norm_reference(m: Masked) -> Tensor:
     """Statistics of the batch (standardised weights are normalised so) run over the kept entries."""
-    x = m["input"]
-    masks = {d: m.mask("input", d) for d in range(x.ndim) if d != 1}
-    out = m.call(input=m.gather(x, masks))
+    masks = {d: m.mask("input", d) for d in m.cut("input") - {1}}
+    out = m.call(input=m.gather(m["input"], masks))
     for d, mask in masks.items():
         out = m.scatter(out, d, mask)
     return out
