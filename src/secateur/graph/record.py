@@ -91,15 +91,16 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
     if not tensors:
         raise Unfollowed("there is no tensor among its inputs")
     twice = doubled(args, kwargs)
+    held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     reason: Exception | None = None
     with TRACING, uncollected(), preserved_rng(*tensors), warnings.catch_warnings(), exporting():
         warnings.simplefilter("ignore")
-        for given, prime in (twice, _prime(model, tensors)), ((args, kwargs), None):
+        for given, prime in (twice, _prime([*(t for _, t in held), *tensors])), ((args, kwargs), None):
             batch = next((t.shape[0] for t in pytree.tree_leaves(given) if has_batch(t)), 1)
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
             try:
-                return _Run(model, given, _Batch(batch, prime), method, training).recorded
+                return _Run(model, held, given, _Batch(batch, prime), method, training).recorded
             except _OfTheBatch:
                 raise  # torch.export follows such numbers
             except Exception as error:  # the user's code raises what it likes
@@ -110,9 +111,9 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
 # ---------------------------------------------------------------------------------------------------- the free batch
 
 
-def _prime(model: nn.Module, inputs: list[Tensor]) -> int:
+def _prime(tensors: list[Tensor]) -> int:
     """A prime that no size of the network's own tensors, or of the inputs, could be taken for."""
-    sizes = {s for t in (*model.parameters(), *model.buffers(), *inputs) for s in t.shape if s >= PRIMES[0] - NEAR}
+    sizes = {s for t in tensors for s in t.shape if s >= PRIMES[0] - NEAR}
     for prime in PRIMES:
         if all(min(size % prime, -size % prime) > NEAR for size in sizes):
             return prime
@@ -191,17 +192,17 @@ class _Run:
     """One forward pass, written down."""
 
     def __init__(
-        self, model: nn.Module, given: tuple[tuple[Any, ...], dict[str, Any]], batch: _Batch, method: str,
-        training: bool,
+        self, model: nn.Module, named: list[tuple[str, Tensor]], given: tuple[tuple[Any, ...], dict[str, Any]],
+        batch: _Batch, method: str, training: bool,
     ) -> None:  # fmt: skip
         args, kwargs = given
         notes: list[str] = []
-        twin, held, attributes = _without_values(model)
+        twin, held, attributes = _without_values(model, named)
         twin = entered(twin, method, training)
         call = twin.forward
         plain_forward(twin, notes)
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        writer = _Writer(held, attributes, batch, _device(model, leaves))
+        writer = _Writer(held, attributes, batch, _device([*(t for _, t in named), *leaves]))
         fed = [writer.input(name, leaf) for name, leaf in zip(_names(call, args, kwargs), leaves, strict=True)]
         places = [n for n in writer.graph.nodes if n.op == "placeholder"]
         writer.count_batch(places)
@@ -251,15 +252,15 @@ def _sizes(places: list[Node], batch: _Batch, followers: set[Node]) -> Sizes:
     return Sizes(tuple(str(n.target) for n in places), tuple(shapes), tuple(values))
 
 
-def _device(model: nn.Module, leaves: list[Any]) -> torch.device:
-    devices = {t.device for t in (*leaves, *model.parameters(), *model.buffers()) if isinstance(t, Tensor)}
+def _device(leaves: list[Any]) -> torch.device:
+    devices = {t.device for t in leaves if isinstance(t, Tensor)}
     if len(devices) != 1:
         raise Unfollowed(f"its tensors are on {len(devices)} devices")
     return devices.pop()
 
 
 def _without_values(
-    model: nn.Module,
+    model: nn.Module, named: list[tuple[str, Tensor]]
 ) -> tuple[nn.Module, list[tuple[str, Tensor]], dict[int, tuple[str, Tensor]]]:
     """A structural copy with meta tensors for parameters and buffers.
 
@@ -268,11 +269,11 @@ def _without_values(
     """
     made: dict[int, Tensor] = {}
     held: list[tuple[str, Tensor]] = []
-    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
+    for name, tensor in named:
         if type(tensor) not in (Tensor, nn.Parameter):
             raise Unfollowed(f"{name!r} is a {type(tensor).__name__}")
         if id(tensor) not in made:
-            empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+            empty = tensor.detach().to("meta")
             made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
         held.append((name, made[id(tensor)]))
     twin = copy_network(model, made, lambda t: t.detach())
@@ -288,9 +289,8 @@ def _without_values(
 @contextmanager
 def _stack(twin: nn.Module, writer: _Writer) -> Iterator[None]:
     """Keeps the writer informed of the modules that are being called."""
-    paths: dict[int, str] = {}
-    for path, module in twin.named_modules():
-        paths.setdefault(id(module), path)
+    modules = dict(twin.named_modules())
+    paths = {id(module): path for path, module in modules.items()}
 
     def enter(module: nn.Module, args: Any) -> None:
         writer.stack.append((paths[id(module)], type(module)))
@@ -299,7 +299,7 @@ def _stack(twin: nn.Module, writer: _Writer) -> Iterator[None]:
         writer.stack.pop()
 
     hooks = []
-    for module in twin.modules():
+    for module in modules.values():
         hooks += [module.register_forward_pre_hook(enter, prepend=True),
                   module.register_forward_hook(leave, always_call=True)]  # fmt: skip
     try:
@@ -352,7 +352,46 @@ _LIKE_INPUT = {
 }  # fmt: skip
 """Operators whose result is as their input, which PyTorch finds out in Python and slowly."""
 
+
+
+def _conv2d(args: Any, kwargs: Any) -> Tensor | None:
+    """What a convolution over a batch of images gives; ``None`` for what PyTorch itself has to look at."""
+    x, weight, *rest = args
+    _, stride, padding, dilation, groups = (*rest, *(None, (1, 1), (0, 0), (1, 1), 1)[len(rest) :])
+    alike = x.is_meta and x.dtype == weight.dtype and x.is_contiguous() and weight.is_contiguous()
+    if kwargs or not alike or x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
+        return None
+    size = [
+        (x.shape[d + 2] + 2 * padding[d % len(padding)] - dilation[d % len(dilation)] * (weight.shape[d + 2] - 1) - 1)
+        // stride[d % len(stride)] + 1 for d in (0, 1)
+    ]  # fmt: skip
+    return x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
+
+
+def _linear(args: Any, kwargs: Any) -> Tensor | None:
+    x, weight, *_ = args
+    if kwargs or not x.is_meta or x.dtype != weight.dtype or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        return None
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+_LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {
+    aten.conv2d.default: _conv2d, aten.linear.default: _linear,
+}  # fmt: skip
+"""Operators that most networks are made of, whose results PyTorch finds out in Python and slowly too."""
+
 _CASTS = {aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.to.other, aten._to_copy.default}
+
+
+def _tensors(arguments: Any) -> list[Tensor]:
+    """Tensors among the arguments of an operator, in lists too."""
+    found: list[Tensor] = []
+    for value in arguments:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
 
 
 @cache
@@ -493,7 +532,7 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self._count += 1
         if self._count > MOST_NODES:
             raise Unfollowed("it calls more operators than can be written down")
-        tensors = [t for t in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(t, Tensor)]
+        tensors = _tensors(args) if not kwargs else _tensors((*args, *kwargs.values()))
         if func in _READS_VALUES:
             return self._value(func, args, kwargs, tensors)
         if func is aten.detach_.default or (func is aten.detach.default and self._fresh(args[0])):
@@ -538,6 +577,8 @@ class _Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return self._cast(func, args, kwargs)
         if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():
             return self._like_input(func, args)
+        if func in _LAYERS and (found := _LAYERS[func](args, kwargs)) is not None:
+            return found
         if _makes(func) and not tensors and self._follows(args):
             return func(*args, **{**kwargs, "device": "meta"})
         empty = any(t.is_meta for t in tensors)
