@@ -41,6 +41,7 @@ from secateur.graph.views import Also, labelled
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.attempt import BACKENDS, proof_notes
+from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -264,11 +265,12 @@ def _cut_once(
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     with uncollected():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
+    known: dict[str, Dense] = {}
     operation = Operation(
         plan,
         module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
         graph=lambda: prune_graph(groups, label_keep, plan.keep),
-        verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense),
+        verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense, known=known),
     )
     with uncollected():
         done = carry_out(model, operation, backend=backend, check=check)

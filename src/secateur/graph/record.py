@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from secateur.core.types import ExampleInputs
-from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args, uncollected
+from secateur.graph.calling import (
+    TRACING,
+    alone,
+    doubled,
+    entered,
+    has_batch,
+    plain_forward,
+    preserved_rng,
+    to_args,
+    uncollected,
+)
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import FunctionMode, LazyGraphModule, OperatorMode, codegen, exporting, pytree
@@ -353,11 +363,10 @@ _LIKE_INPUT = {
 """Operators whose result is as their input, which PyTorch finds out in Python and slowly."""
 
 
-
-def _conv2d(args: Any, kwargs: Any) -> Tensor | None:
+def _conv2d(args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
     """What a convolution over a batch of images gives; ``None`` for what PyTorch itself has to look at."""
-    x, weight, *rest = args
-    _, stride, padding, dilation, groups = (*rest, *(None, (1, 1), (0, 0), (1, 1), 1)[len(rest) :])
+    rest: tuple[Any, ...] = (None, (1, 1), (0, 0), (1, 1), 1)
+    x, weight, _, stride, padding, dilation, groups = (*args, *rest[len(args) - 2 :])
     alike = x.is_meta and x.dtype == weight.dtype and x.is_contiguous() and weight.is_contiguous()
     if kwargs or not alike or x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
         return None
@@ -365,14 +374,16 @@ def _conv2d(args: Any, kwargs: Any) -> Tensor | None:
         (x.shape[d + 2] + 2 * padding[d % len(padding)] - dilation[d % len(dilation)] * (weight.shape[d + 2] - 1) - 1)
         // stride[d % len(stride)] + 1 for d in (0, 1)
     ]  # fmt: skip
-    return x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
+    made: Tensor | None = x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
+    return made
 
 
 def _linear(args: Any, kwargs: Any) -> Tensor | None:
     x, weight, *_ = args
     if kwargs or not x.is_meta or x.dtype != weight.dtype or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
         return None
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+    made: Tensor = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return made
 
 
 _LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {

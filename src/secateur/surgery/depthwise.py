@@ -59,8 +59,8 @@ def depthwise(func: Any, args: Sequence[Any]) -> Tensor:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    first, *rest = [value] if isinstance(value, int) else value
-    return first, rest[0] if rest else first
+    values: list[int] = [value] if isinstance(value, int) else list(value)
+    return values[0], values[-1]
 
 
 def _reached(shift: int, stride: int, source: int, result: int) -> tuple[slice, slice]:

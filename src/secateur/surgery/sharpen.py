@@ -6,15 +6,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from secateur.surgery.inputs import is_constant
 from secateur.surgery.lifted import double
 
-__all__ = ["GAIN", "Sharpening", "moved_inputs", "telling_inputs"]
+__all__ = ["GAIN", "Sharpening"]
 
 GAIN = 2**0.5
 """Of sharpened layers: what keeps a signal's size through ReLUs (He initialisation), so deep networks neither fade
@@ -53,7 +52,7 @@ class Sharpening:
         size = _rms(value)
         if not 0 <= size < float("inf"):  # a mask of minus infinity
             return cls()
-        constant = _constant(value) and (value.numel() > 1 or (parameter and size < FAINT))
+        constant = is_constant(value) and (value.numel() > 1 or (parameter and size < FAINT))
         if value.ndim < 2:
             faint = constant or (parameter and size < FAINT)
             return cls(1.0, _noise(name, value, NOISE * max(1.0, size))) if faint else cls()
@@ -83,70 +82,8 @@ def _rms(value: Tensor) -> float:
     return norm / value.numel() ** 0.5  # type: ignore[no-any-return]
 
 
-def _constant(value: Tensor) -> bool:
-    """Whether all entries are the same; the last one alone tells most that are not."""
-    first = value[(0,) * value.ndim]
-    return bool(value[(-1,) * value.ndim] == first) and bool((value == first).all())
-
-
 def _noise(name: str, like: Tensor, size: float) -> Tensor:
     """Normal noise of three standard deviations at most: a variance of one stays positive."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     noise = torch.randn(like.shape, generator=generator, dtype=torch.float64)
     return (size * noise.clamp(-3, 3)).to(like.device)
-
-
-# --------------------------------------------------------------------------------------------------------- inputs
-
-
-def telling_inputs(tree: Any) -> Any:
-    """Inputs with noise in place of constant floating tensors; anything else as it is."""
-    return _changed(tree, _telling)
-
-
-def moved_inputs(tree: Any) -> Any:
-    """Other inputs of the same kind: what they change in the outputs is what the input moves.
-
-    Floating tensors are drawn anew with their own mean and spread; whole numbers (tokens, positions, masks) change
-    places along their last dimension; where that changes nothing, zeros and ones of the first tensor are exchanged
-    at random.
-    """
-    moved = _changed(tree, _moved)
-    if all(torch.equal(a, b) for a, b in zip(_tensors(tree), _tensors(moved), strict=True)):
-        return _flipped(tree)
-    return moved
-
-
-def _changed(tree: Any, change: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    return pytree.tree_map(lambda v: change(v, generator) if isinstance(v, Tensor) else v, tree)
-
-
-def _telling(value: Tensor, generator: torch.Generator) -> Tensor:
-    if not value.is_floating_point() or value.numel() < 2 or not _constant(value):
-        return value
-    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
-    return value + noise
-
-
-def _moved(value: Tensor, generator: torch.Generator) -> Tensor:
-    if value.is_floating_point() and value.numel():
-        finite = value[value.isfinite()].double()
-        spread = float(finite.std()) if finite.numel() > 1 else 0.0
-        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
-        fresh = (noise * (spread or 1.0) + (finite.mean() if finite.numel() else 0.0)).to(value.dtype)
-        return torch.where(value.isfinite(), fresh, value)
-    return value.roll(1, -1) if value.ndim else value
-
-
-def _flipped(tree: Any) -> Any:
-    first = next((t for t in _tensors(tree) if t.ndim and t.dtype in (torch.int64, torch.int32, torch.bool)), None)
-    if first is None:
-        return tree
-    flips = (torch.rand(first.shape, generator=torch.Generator().manual_seed(1)) < 0.5).to(first.device)
-    swapped = torch.where(flips & (first >= 0) & (first <= 1), (first == 0).to(first.dtype), first)
-    return pytree.tree_map(lambda v: swapped if v is first else v, tree)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]

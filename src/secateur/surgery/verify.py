@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,25 @@ from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts_of
-from secateur.graph.trace import Traced
-from secateur.graph.writes import own_tensor, written_names
+from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
 from secateur.surgery.graph import new_indices, slice_tensor
+from secateur.surgery.inputs import (
+    all_floating,
+    beside,
+    cloned,
+    first_samples,
+    fresh,
+    halves_exchanged,
+    leaves,
+    moved_inputs,
+    one_sample,
+    smaller_images,
+    telling_inputs,
+    tensors,
+)
 from secateur.surgery.lifted import Draws, Lifted, Unlike, double
-from secateur.surgery.reference import CutEntries, MaskedInterpreter, OtherShape
-from secateur.surgery.sharpen import Sharpening, moved_inputs, telling_inputs
+from secateur.surgery.reference import OtherShape
+from secateur.surgery.sharpen import Sharpening
 
 __all__ = ["TOLERANCE", "verify"]
 
@@ -48,25 +60,14 @@ moves less than ``RESOLUTION / TOLERANCE`` cannot be decided in that run; ten ti
 NEAR = 1e-5
 """What a traced graph and the network itself may differ by in their own precision without a closer look."""
 
-MANY = 16
-"""Samples of a free batch that are looked at, at most."""
-
-FEW = 4
-"""Samples that are looked at, at most, of smaller images."""
-
-LARGE, STEP = 96, 32
-"""Images whose height and width are at least ``LARGE`` are looked at a quarter of them, in whole ``STEP``\\ s."""
-
 Mask = NDArray[np.bool_]
 
 Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
-Removed = Mapping[Node, int]
-
 
 def verify(
     pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, removed: Removed | None = None,
-    dense: nn.Module | None = None,
+    dense: nn.Module | None = None, known: dict[str, Dense] | None = None,
 ) -> Verification:  # fmt: skip
     """Compares ``pruned`` with the masked dense network, in double precision.
 
@@ -86,6 +87,7 @@ def verify(
             branches that were removed.
         dense: The dense network itself, which the traced graph is compared with as well; a pruned *graph* is only
             right if the graph was.
+        known: What earlier calls for the same cut have worked out; further calls find it there.
 
     Returns:
         The proof; ``proven`` is false where nothing moves an output that the cut reaches.
@@ -95,8 +97,11 @@ def verify(
         InputError: The dense network itself gives NaN or infinity on the inputs.
     """
     views = groups.flow.views if not isinstance(pruned, GraphModule) else groups.flow.views[:1]
-    with preserved_rng(*_tensors((groups.flow.traced.args, groups.flow.traced.kwargs))), torch.no_grad():
-        trials = [_Trial(pruned, view, groups, label_keep, keep, removed or {}) for view in views]
+    with preserved_rng(*tensors((groups.flow.traced.args, groups.flow.traced.kwargs))), torch.no_grad():
+        sides = {} if known is None else known
+        for view in views:
+            sides.setdefault(view.name, Dense(view, groups, label_keep, removed))
+        trials = [_Trial(pruned, sides[view.name], keep) for view in views]
         _same_weights(pruned, trials[0], keep)
         if dense is not None:
             trials[0].check_graph(dense)
@@ -136,29 +141,21 @@ class _Found:
 class _Trial:
     """The two networks on one way through them (forward, train mode, another method)."""
 
-    def __init__(
-        self, pruned: nn.Module, traced: Traced, groups: Groups, label_keep: Mask, keep: Keep, removed: Removed
-    ) -> None:
-        self.pruned, self.traced, self.groups = pruned, traced, groups
-        self.label_keep, self.keep, self.removed = label_keep, keep, removed
-        self.dense = traced.module
-        self.parameters = {n for n, _ in self.dense.named_parameters(remove_duplicate=False)}
-        self.written = written_names(self.dense)
-        self.home = torch.device("cpu") if _without_double(self.dense) else None
-        self.own = _some(traced)
+    def __init__(self, pruned: nn.Module, side: Dense, keep: Keep) -> None:
+        self.pruned, self.side, self.keep = pruned, side, keep
+        self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
-        self.cut = CutEntries(groups, label_keep)
 
     def decide(self) -> _Found:
         """Runs on the user's weights and inputs, and again sharpened."""
         try:
             return self._decide()
         except torch.OutOfMemoryError:
-            self.home = torch.device("cpu")
+            self.side.retreat()
             return self._decide()
 
     def _decide(self) -> _Found:
-        if (small := _smaller(self.traced)) is not None:
+        for small in smaller_images(self.traced):
             with contextlib.suppress(Exception):  # it depends on the size of the image, or is wrong: see below
                 found = self._at_smaller(*small)
                 if not found.unproven:
@@ -175,7 +172,7 @@ class _Trial:
         self.joined = True
         try:
             plain = self._run(args, kwargs, sharp=False) or []
-            sharp = self._run(*telling_inputs((_first(args), _first(kwargs))), sharp=True)
+            sharp = self._run(*telling_inputs((first_samples(args), first_samples(kwargs))), sharp=True)
         finally:
             self.joined = False
         return self._found(plain, sharp)
@@ -187,8 +184,8 @@ class _Trial:
         except OtherShape:  # a batch of one is squeezed away, say: what was traced is what can be compared
             self.own = traced
             plain = self._run(*traced, sharp=False) or []
-        whole = self.traced.training or not _all_floating(self.own)  # one sample of tokens may have nothing masked
-        one = self.own if whole else _first_sample(self.traced, *self.own)
+        whole = self.traced.training or not all_floating(self.own)  # one sample of tokens may have nothing masked
+        one = self.own if whole else one_sample(self.traced, *self.own)
         try:
             sharp = self._run(*telling_inputs(one), sharp=True)
         except (SecateurError, Unlike):
@@ -200,7 +197,7 @@ class _Trial:
         return self._found(plain, sharp)
 
     def _found(self, plain: list[_Output], sharp: list[_Output] | None) -> _Found:
-        touched = _touched(self.dense, self.groups, self.label_keep, self.removed)
+        touched = _touched(self.side)
         names = [
             f"output {i} of {self.traced.name}"
             for i, (a, b) in enumerate(zip(plain, sharp or plain, strict=True))
@@ -213,29 +210,24 @@ class _Trial:
         args, kwargs = self._at_home((args, kwargs))
         moved_args, moved_kwargs = moved_inputs((args, kwargs))
         if self.joined:
-            args, kwargs = _beside((args, kwargs), (moved_args, moved_kwargs))
-        sharpening = self._sharpened if sharp else {}
-        draws, masked = Draws(), self._masked(sharpening)
-        masked.watch = not sharp
-        try:
-            want = _results(masked, draws, args, kwargs)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise OtherShape(f"{type(error).__name__}: {error}") from error
+            args, kwargs = beside((args, kwargs), (moved_args, moved_kwargs))
+        found = self.side.wanted(args, kwargs, sharp=sharp)
+        want, draws, sharpening = found.outputs, found.draws, self.side.sharpened if sharp else {}
         if sharp and any(_unsound(w) for w in want):
             return None
         self._check_finite(want, args, kwargs)
         calls: list[tuple[str, Any]] = []
-        got = self._pruned(args, kwargs, sharpening, draws, calls if masked.watch else None)
+        got = self._pruned(args, kwargs, sharpening, draws, None if sharp else calls)
         if draws.taken != len(draws.drawn):
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
-        if masked.watch:
-            _compare_shapes(masked.shapes, calls, strict=self.joined)
-        other = _halves_exchanged(got) if self.joined else self._pruned(
+        if not sharp:
+            _compare_shapes(found.shapes, calls, strict=self.joined)
+        other = halves_exchanged(got) if self.joined else self._pruned(
             moved_args, moved_kwargs, sharpening, draws, None)  # fmt: skip
         outputs = self._compared(got, want, other)
         wrong = [o.error for o in outputs if not o.right]
         if wrong:
-            where = self._first_difference(args, kwargs, sharpening)
+            where = self._first_difference(args, kwargs, sharp=sharp)
             raise VerificationError(
                 f"The pruned network differs from the masked dense one by {max(wrong):.2e} of what the input moves "
                 f"(accepted {TOLERANCE:.0e}){' with sharpened weights' if sharp else ''}{where}."
@@ -249,31 +241,6 @@ class _Trial:
         alike = [t.shape for t in other] == [t.shape for t in got]
         return [_compare(g, w, o) for g, w, o in zip(got, want, other if alike else got, strict=True)]
 
-    # ---------------------------------------------------------------------------------------------- the networks
-
-    @cached_property
-    def _sharpened(self) -> dict[str, Sharpening]:
-        """What every dense tensor becomes."""
-        graph = self.dense
-        named = {**_constants(graph), **dict(_named(graph))}
-        made: dict[int, Sharpening] = {}  # tied tensors stay tied
-        for name, tensor in named.items():
-            if id(tensor) not in made:
-                made[id(tensor)] = Sharpening.of(name, tensor, parameter=name in self.parameters)
-        return {name: made[id(tensor)] for name, tensor in named.items()}
-
-    def _masked(self, sharpening: Mapping[str, Sharpening], *, whole: bool = False) -> MaskedInterpreter:
-        def value(name: str, tensor: Tensor) -> Tensor:
-            tensor = tensor if self.home is None else tensor.to(self.home)
-            how = sharpening.get(name)
-            return _fresh_one(double(tensor) if how is None else how.applied(tensor), tensor)
-
-        eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.dense, n)) is not None}
-        keep = np.ones_like(self.label_keep) if whole else self.label_keep
-        masked = MaskedInterpreter(self.dense, self.groups, keep, eager, value, None if whole else self.cut)
-        masked.removed = {} if whole else self.removed
-        return masked
-
     def _pruned(
         self, args: Any, kwargs: Any, sharpening: Mapping[str, Sharpening], draws: Draws,
         calls: list[tuple[str, Any]] | None,
@@ -281,7 +248,7 @@ class _Trial:
         """Outputs of the pruned network; a copy of it runs, because a network may keep or change what it likes."""
 
         def value(name: str, tensor: Tensor) -> Tensor:
-            tensor = tensor.to(self.home or tensor.device)
+            tensor = tensor.to(self.side.home or tensor.device)
             if (how := sharpening.get(name)) is not None:
                 return how.applied(tensor, self.keep.get(name))
             return tensor if tensor.ndim > 1 and short else double(tensor)
@@ -308,14 +275,14 @@ class _Trial:
                 with context():
                     twin = self.traced.enter(make())
                     with Lifted(draws, again=True, seen=seen):
-                        return _tensors(plain_outputs(twin(*_fresh(args), **_fresh(kwargs))))
+                        return tensors(plain_outputs(twin(*fresh(args), **fresh(kwargs))))
             except RuntimeError as error:
                 if context is torch.no_grad or "nference" not in str(error):
                     raise
         raise AssertionError("unreachable")
 
     def _at_home(self, tree: Any) -> Any:
-        home = self.home
+        home = self.side.home
         return tree if home is None else pytree.tree_map(lambda v: v.to(home) if isinstance(v, Tensor) else v, tree)
 
     # ------------------------------------------------------------------------------------------------- the checks
@@ -323,8 +290,8 @@ class _Trial:
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
         twin = deep_copy(self.pruned).eval()  # it may write into its own weights
-        args, kwargs = _cloned(self.traced.given)
-        got = _tensors(plain_outputs(twin(*args, **kwargs)))
+        args, kwargs = cloned(self.traced.given)
+        got = tensors(plain_outputs(twin(*args, **kwargs)))
         for i, value in enumerate(got):
             if value.is_floating_point() and bool(value.isnan().any()):
                 self._explain(i, f"NaN in output {i} of the pruned network")
@@ -341,11 +308,10 @@ class _Trial:
         if self._same_natively(dense):
             return
         args, kwargs = self._at_home(self.own)
-        draws, graph = Draws(), self._masked({}, whole=True)
-        want = _results(graph, draws, args, kwargs)
+        want, draws = self.side.whole(args, kwargs)
 
         def value(name: str, tensor: Tensor) -> Tensor:
-            return double(tensor.to(self.home or tensor.device))  # type: ignore[no-any-return]
+            return double(tensor.to(self.side.home or tensor.device))  # type: ignore[no-any-return]
 
         got = self._called(lambda: _with_tensors(dense, value), args, kwargs, draws, None)
         worst = max(map(_apart, got, want), default=0.0) if len(got) == len(want) else math.inf
@@ -359,14 +325,14 @@ class _Trial:
     def _same_natively(self, dense: nn.Module) -> bool:
         """Whether graph and network agree as they are; autocast and fast paths make a closer look necessary."""
         args, kwargs = self.own
-        graph = deep_copy(self.dense) if self.written else self.dense
+        graph = deep_copy(self.dense) if self.side.written else self.dense
         assert isinstance(graph, GraphModule)
         torch.manual_seed(0)
-        leaves = pytree.tree_leaves(_cloned((args, kwargs)))
-        want = _tensors(Interpreter(graph).run(*leaves, enable_io_processing=False))
+        leaves = pytree.tree_leaves(cloned((args, kwargs)))
+        want = tensors(Interpreter(graph).run(*leaves, enable_io_processing=False))
         torch.manual_seed(0)
-        twin = (deep_copy if self.written else shallow_copy)(dense).eval()
-        got = _tensors(plain_outputs(twin(*_cloned(args), **_cloned(kwargs))))
+        twin = (deep_copy if self.side.written else shallow_copy)(dense).eval()
+        got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
         return len(got) == len(want) and all(_apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
 
     def _check_finite(self, want: list[Tensor], args: Any, kwargs: Any) -> None:
@@ -378,8 +344,7 @@ class _Trial:
     def _explain(self, number: int, what: str) -> None:
         """NaN or infinity: the network's own fault, or the cut's."""
         args, kwargs = self._at_home(self.own)
-        whole = self._masked({}, whole=True)
-        results = _results(whole, Draws(), args, kwargs)
+        results, _ = self.side.whole(args, kwargs)
         if number < len(results) and _unsound(results[number]):
             raise InputError(
                 f"The network itself gives NaN or infinity on the example inputs (example_inputs), in output {number}: "
@@ -391,30 +356,31 @@ class _Trial:
         )
 
     def _first_unsound(self, args: Any, kwargs: Any) -> str:
-        masked = self._masked({})
+        masked = self.side.masked()
         masked.garbage_collect_values = False
-        _results(masked, Draws(), args, kwargs)
+        run(masked, Draws(), args, kwargs)
         for node, value in masked.env.items():
             if node.op == "call_function" and isinstance(value, Tensor) and bool(_nan(value).any()):
                 return f", first at {_where(node)}"
         return ""
 
-    def _first_difference(self, args: Any, kwargs: Any, sharpening: Mapping[str, Sharpening]) -> str:
+    def _first_difference(self, args: Any, kwargs: Any, *, sharp: bool) -> str:
         """Names the first operator whose kept entries differ; empty where the graphs cannot be aligned."""
         if not isinstance(self.pruned, GraphModule):
             return ""
-        draws, masked = Draws(), self._masked(sharpening)
+        draws, masked = Draws(), self.side.masked(sharp=sharp)
         masked.garbage_collect_values = False
-        _results(masked, draws, args, kwargs)
+        run(masked, draws, args, kwargs)
+        sharpening = self.side.sharpened if sharp else {}
         sliced = {
             n: how.applied(t, self.keep.get(n))
-            for n, t in _named(self.pruned)
+            for n, t in named_tensors(self.pruned)
             if (how := sharpening.get(n)) is not None
         }
         recorder = _Recorder(self.pruned, sliced)
         try:
             with torch.inference_mode(), Lifted(draws, again=True):
-                recorder.run(*_leaves(args, kwargs), enable_io_processing=False)
+                recorder.run(*leaves(args, kwargs), enable_io_processing=False)
         except Exception as error:
             return f", its graph fails with {type(error).__name__}: {first_line(error)}"
         for node, value in masked.env.items():
@@ -426,16 +392,9 @@ class _Trial:
         labels = self.groups.flow.labels.get(node)
         if not (isinstance(value, Tensor) and isinstance(got, Tensor) and isinstance(labels, Labels)):
             return False
-        for dim, mask in self.groups.masks(labels, self.label_keep).items():
+        for dim, mask in self.groups.masks(labels, self.side.label_keep).items():
             value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
         return got.shape != value.shape or _apart(double(got), double(value)) > TOLERANCE
-
-
-def _results(masked: MaskedInterpreter, draws: Draws, args: Any, kwargs: Any) -> list[Tensor]:
-    """Outputs of the masked dense network, in double precision; what it draws is written down."""
-    masked.around = Lifted(draws, masks=masked.masks)
-    with torch.inference_mode():
-        return _tensors(masked.run(*_leaves(args, kwargs), enable_io_processing=False))
 
 
 # ------------------------------------------------------------------------------------------------------- numbers
@@ -522,9 +481,9 @@ def _alike(name: str) -> str:
 
 def _same_weights(pruned: nn.Module, trial: _Trial, keep: Keep) -> None:
     """Every tensor of the pruned network is exactly the part of the dense one that the plan names."""
-    dense = dict(_named(trial.dense))
-    renumbered = new_indices(trial.groups, trial.label_keep)
-    for name, small in _named(pruned):
+    dense = dict(named_tensors(trial.dense))
+    renumbered = new_indices(trial.groups, trial.side.label_keep)
+    for name, small in named_tensors(pruned):
         if name not in dense or small.device.type == "meta" or name in renumbered:
             continue
         want = slice_tensor(dense[name], keep.get(name, {})) if name in keep else dense[name].detach()
@@ -532,33 +491,18 @@ def _same_weights(pruned: nn.Module, trial: _Trial, keep: Keep) -> None:
             raise VerificationError(f"The tensor {name!r} of the pruned network is not the part that the plan keeps.")
 
 
-def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
-
-
 def _with_tensors(model: nn.Module, value: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """A copy of ``model`` with other tensors under the same names; everything else is in double precision."""
     made: dict[int, Tensor] = {}
-    for name, tensor in _named(model):
+    for name, tensor in named_tensors(model):
         if id(tensor) not in made:
-            made[id(tensor)] = _fresh_one(value(name, tensor), tensor)
-    return copy_network(model, made, lambda t: _fresh_one(double(t), t))
+            made[id(tensor)] = fresh_one(value(name, tensor), tensor)
+    return copy_network(model, made, lambda t: fresh_one(double(t), t))
 
 
-def _fresh_one(value: Tensor, source: Tensor) -> Tensor:
-    """``value`` with memory of its own, made here and now (inference mode takes no views of what was made before)."""
-    return value.clone() if value is source else value
-
-
-def _constants(graph: GraphModule) -> dict[str, Tensor]:
-    """Tensors that the graph refers to and that are neither parameters nor buffers."""
-    names = [str(n.target) for n in graph.graph.nodes if n.op == "get_attr"]
-    return {name: value for name in names if (value := own_tensor(graph, name)) is not None}
-
-
-def _touched(graph: GraphModule, groups: Groups, label_keep: Mask, removed: Removed) -> list[bool]:
+def _touched(side: Dense) -> list[bool]:
     """Which outputs depend on something that was cut."""
+    graph, groups, label_keep, removed = side.graph, side.groups, side.label_keep, side.removed
     reached: dict[Node, bool] = {}
     for node in graph.graph.nodes:
         labels = groups.flow.labels.get(node)
@@ -570,95 +514,10 @@ def _touched(graph: GraphModule, groups: Groups, label_keep: Mask, removed: Remo
     return []
 
 
-# -------------------------------------------------------------------------------------------------------- inputs
-
-
-def _some(traced: Traced) -> tuple[Any, Any]:
-    """The user's own batch (the first samples of a large one); in train mode what was traced, which is two or more."""
-    if traced.training or traced.given_batch is None:
-        return (traced.args, traced.kwargs) if traced.training else traced.given
-    if not traced.any_batch or traced.given_batch <= MANY:
-        return traced.given
-    few: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, traced.given_batch, MANY), traced.given)
-    return few
-
-
-def _smaller(traced: Traced) -> tuple[Any, Any] | None:
-    """A corner of the user's images, where they are large and a network of any batch takes them in eval mode."""
-    images = [t for t in _tensors(traced.given) if t.ndim >= 4 and t.is_floating_point()]
-    sizes = {size for t in images for size in t.shape[2:]}
-    if traced.training or not traced.any_batch or not sizes or min(sizes) < LARGE:
-        return None
-    smaller = {size: max(2, -(-size // (4 * STEP))) * STEP for size in sizes}
-
-    def corner(value: Any) -> Any:
-        value = _cut_batch(value, traced.given_batch, FEW)
-        if isinstance(value, Tensor) and value.ndim >= 4 and value.is_floating_point():
-            for dim in range(2, value.ndim):
-                value = value.narrow(dim, 0, smaller[value.shape[dim]])
-        return value
-
-    found: tuple[Any, Any] = pytree.tree_map(corner, traced.given)
-    return found
-
-
-def _first(tree: Any) -> Any:
-    """The first sample alone."""
-    return pytree.tree_map(lambda v: v[:1] if isinstance(v, Tensor) and v.ndim else v, tree)
-
-
-def _beside(tree: Any, others: Any) -> Any:
-    """One batch of both."""
-    return pytree.tree_map(lambda a, b: torch.cat([a, b]) if isinstance(a, Tensor) and a.ndim else a, tree, others)
-
-
-def _halves_exchanged(outputs: list[Tensor]) -> list[Tensor]:
-    """Results of the other inputs in the place of those of the first, for every sample."""
-    return [torch.cat(tuple(reversed(t.chunk(2)))) if t.ndim else t for t in outputs]
-
-
 def _outputs(graph: GraphModule) -> list[Tensor]:
     """Results as they were recorded."""
     node = next(n for n in graph.graph.nodes if n.op == "output")
-    return _tensors([n.meta.get("val") for n in pytree.tree_leaves(node.args[0]) if isinstance(n, Node)])
-
-
-def _first_sample(traced: Traced, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    batch = min(traced.given_batch or 1, MANY)
-    if not traced.any_batch or batch == 1:
-        return args, kwargs
-    one: tuple[Any, Any] = pytree.tree_map(lambda v: _cut_batch(v, batch, 1), (args, kwargs))
-    return one
-
-
-def _all_floating(tree: Any) -> bool:
-    return all(t.is_floating_point() or t.is_complex() for t in _tensors(tree))
-
-
-def _cut_batch(value: Any, batch: int | None, count: int) -> Any:
-    return value[:count] if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch else value
-
-
-def _leaves(args: Any, kwargs: Any) -> list[Any]:
-    return pytree.tree_leaves((_fresh(args), _fresh(kwargs)))
-
-
-def _fresh(tree: Any) -> Any:
-    """Clones inputs, in double precision: a network may write into them."""
-    return pytree.tree_map(lambda v: double(v).clone() if isinstance(v, Tensor) else v, tree)
-
-
-def _cloned(tree: Any) -> Any:
-    """Clones inputs as they are."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, tree)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
-
-
-def _without_double(module: nn.Module) -> bool:
-    return any(t.device.type == "mps" for _, t in _named(module))
+    return tensors([n.meta.get("val") for n in pytree.tree_leaves(node.args[0]) if isinstance(n, Node)])
 
 
 def _short_of_memory(model: nn.Module) -> bool:
