@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from secateur.core.errors import InputError
 
-__all__ = ["SizeGuard", "Sizes", "guarded", "is_free"]
+__all__ = ["GUARD", "SizeGuard", "Sizes", "guarded", "is_free"]
 
 Size = int | tuple[int, str]
 """A fixed size, or (step, name): a multiple of ``step`` that is the same × ``step`` wherever ``name`` stands."""
@@ -98,6 +98,7 @@ class SizeGuard(nn.Module):
 
 
 GUARD = "_sizes"
+"""Name under which a graph holds its :class:`SizeGuard`."""
 
 
 def guarded(module: GraphModule, sizes: Sizes) -> GraphModule:

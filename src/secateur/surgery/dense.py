@@ -27,6 +27,9 @@ Mask = NDArray[np.bool_]
 
 Removed = Mapping[Node, int]
 
+LARGE = 1 << 16
+"""Entries of a weight that is made in memory that others had before."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -62,6 +65,7 @@ class Dense:
         self._parameters = {n for n, _ in self.graph.named_parameters(remove_duplicate=False)}
         self._cut = CutEntries(groups, label_keep)
         self._known: dict[Any, Wanted | OtherShape] = {}
+        self._memory: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     @cached_property
     def written(self) -> frozenset[str]:
@@ -109,7 +113,10 @@ class Dense:
     def _computed(self, args: Any, kwargs: Any, *, sharp: bool) -> Wanted:
         draws, masked = Draws(), self.masked(sharp=sharp)
         masked.watch = not sharp
-        return Wanted(run(masked, draws, args, kwargs), masked.shapes, draws)
+        try:
+            return Wanted(run(masked, draws, args, kwargs), masked.shapes, draws)
+        finally:
+            self._memory.clear()
 
     def whole(self, args: Any, kwargs: Any) -> tuple[list[Tensor], Draws]:
         """Results of the traced graph as it is, with nothing cut."""
@@ -121,9 +128,11 @@ class Dense:
         return self._interpreter(self.sharpened if sharp else {})
 
     def _interpreter(self, sharpening: Mapping[str, Sharpening], *, whole: bool = False) -> MaskedInterpreter:
-        def value(name: str, tensor: Tensor) -> Tensor:
+        def value(name: str, tensor: Tensor, passing: bool = False) -> Tensor:
             tensor = tensor if self.home is None else tensor.to(self.home)
             how = sharpening.get(name)
+            if passing and tensor.numel() >= LARGE and tensor.ndim > 1 and (how is None or how.noise is None):
+                return self._lent(tensor, 1.0 if how is None else how.scale)
             return fresh_one(double(tensor) if how is None else how.applied(tensor), tensor)
 
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.graph, n)) is not None}
@@ -131,6 +140,16 @@ class Dense:
         masked = MaskedInterpreter(self.graph, self.groups, keep, eager, value, None if whole else self._cut)
         masked.removed = {} if whole else self.removed
         return masked
+
+    def _lent(self, tensor: Tensor, scale: float) -> Tensor:
+        """A large weight in double precision, in memory that the next one gets: new memory takes longer to fill."""
+        kind = double(tensor.dtype)
+        key = kind, tensor.device
+        if key not in self._memory:
+            largest = max(t.numel() for _, t in named_tensors(self.graph))
+            self._memory[key] = torch.empty(largest, dtype=kind, device=tensor.device)
+        lent = self._memory[key][: tensor.numel()].view(tensor.shape).copy_(tensor)
+        return lent if scale == 1.0 else lent.mul_(scale)
 
 
 def run(masked: MaskedInterpreter, draws: Draws, args: Any, kwargs: Any) -> list[Tensor]:

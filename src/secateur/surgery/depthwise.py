@@ -46,7 +46,7 @@ def depthwise(func: Any, args: Sequence[Any]) -> Tensor:
         (x.shape[d + 2] + 2 * padding[d] - dilation[d] * (weight.shape[d + 2] - 1) - 1) // stride[d] + 1 for d in (0, 1)
     ]
     shape = (x.shape[0], weight.shape[0], *size)
-    out = x.new_zeros(shape) if bias is None else bias.view(-1, 1, 1).expand(shape).clone()
+    out: Tensor = x.new_zeros(shape) if bias is None else bias.view(-1, 1, 1).expand(shape).clone()
     taps = [
         [_reached(k * dilation[d] - padding[d], stride[d], x.shape[d + 2], size[d]) for k in range(weight.shape[d + 2])]
         for d in (0, 1)

@@ -96,7 +96,7 @@ class MaskedInterpreter(Interpreter):
         label_keep: Which labels stay.
         weights: Values to use for some parameters instead of the network's own.
         late: Makes the value of a tensor, by its name, where it is used (and again where it is used again), so that
-            not all of them are in memory at once.
+            not all of them are in memory at once; the last argument says whether nothing of it is left after that.
         cut: What was looked up of the same cut before.
 
     Attributes:
@@ -112,7 +112,7 @@ class MaskedInterpreter(Interpreter):
         groups: Groups,
         label_keep: Mask,
         weights: Mapping[str, Tensor] | None = None,
-        late: Callable[[str, Tensor], Tensor] | None = None,
+        late: Callable[[str, Tensor, bool], Tensor] | None = None,
         cut: CutEntries | None = None,
     ) -> None:
         """Prepares; nothing is computed yet."""
@@ -199,8 +199,9 @@ class MaskedInterpreter(Interpreter):
         if node.op != "get_attr" or node.target in self._weights or not isinstance(value, Tensor):
             return value
         assert self._late is not None
-        made = self._late(str(node.target), value)
-        return made if self._cut.only_a_weight(node) else self._zeroed(made, self._cut.labels(node))
+        passing = self._cut.only_a_weight(node)
+        made = self._late(str(node.target), value, passing)
+        return made if passing else self._zeroed(made, self._cut.labels(node))
 
     def _masked(self, value: Any, node: Node) -> Any:
         labels = self._cut.labels(node)

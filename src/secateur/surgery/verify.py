@@ -26,6 +26,7 @@ from secateur.graph.calling import plain_outputs, preserved_rng
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
+from secateur.graph.guard import GUARD
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts_of
 from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
@@ -37,7 +38,6 @@ from secateur.surgery.inputs import (
     first_samples,
     fresh,
     halves_exchanged,
-    leaves,
     moved_inputs,
     one_sample,
     smaller_images,
@@ -254,14 +254,16 @@ class _Trial:
             return tensor if tensor.ndim > 1 and short else double(tensor)
 
         short = _short_of_memory(self.pruned)
-
-        return self._called(lambda: _with_tensors(self.pruned, value), args, kwargs, draws, calls)
+        graph = self.pruned
+        if isinstance(graph, GraphModule) and not self.side.written:
+            return self._called(lambda: _GraphRun(graph, value, self.joined), args, kwargs, draws, calls)
+        return self._called(lambda: self.traced.enter(_with_tensors(self.pruned, value)), args, kwargs, draws, calls)
 
     def _called(
-        self, make: Callable[[], nn.Module], args: Any, kwargs: Any, draws: Draws,
+        self, make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any, draws: Draws,
         calls: list[tuple[str, Any]] | None,
     ) -> list[Tensor]:  # fmt: skip
-        """Outputs of the network that ``make`` gives; inference mode lets operators be seen whole, where it can."""
+        """Outputs of what ``make`` gives; inference mode lets operators be seen whole, where it can."""
 
         def seen(name: str, result: Any) -> None:
             if calls is not None:
@@ -273,7 +275,7 @@ class _Trial:
                 calls.clear()
             try:
                 with context():
-                    twin = self.traced.enter(make())
+                    twin = make()
                     with Lifted(draws, again=True, seen=seen):
                         return tensors(plain_outputs(twin(*fresh(args), **fresh(kwargs))))
             except RuntimeError as error:
@@ -289,7 +291,7 @@ class _Trial:
 
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
-        twin = deep_copy(self.pruned).eval()  # it may write into its own weights
+        twin = (deep_copy if self.side.written else shallow_copy)(self.pruned).eval()
         args, kwargs = cloned(self.traced.given)
         got = tensors(plain_outputs(twin(*args, **kwargs)))
         for i, value in enumerate(got):
@@ -313,7 +315,7 @@ class _Trial:
         def value(name: str, tensor: Tensor) -> Tensor:
             return double(tensor.to(self.side.home or tensor.device))  # type: ignore[no-any-return]
 
-        got = self._called(lambda: _with_tensors(dense, value), args, kwargs, draws, None)
+        got = self._called(lambda: self.traced.enter(_with_tensors(dense, value)), args, kwargs, draws, None)
         worst = max(map(_apart, got, want), default=0.0) if len(got) == len(want) else math.inf
         if not worst <= TOLERANCE:
             raise VerificationError(
@@ -377,10 +379,10 @@ class _Trial:
             for n, t in named_tensors(self.pruned)
             if (how := sharpening.get(n)) is not None
         }
-        recorder = _Recorder(self.pruned, sliced)
+        recorder = _GraphRun(self.pruned, lambda name, tensor: sliced.get(name, tensor), keep=True)
         try:
             with torch.inference_mode(), Lifted(draws, again=True):
-                recorder.run(*leaves(args, kwargs), enable_io_processing=False)
+                recorder(*fresh(args), **fresh(kwargs))
         except Exception as error:
             return f", its graph fails with {type(error).__name__}: {first_line(error)}"
         for node, value in masked.env.items():
@@ -533,16 +535,25 @@ def _where(node: Node) -> str:
     return f"{node.target} ({node.name}) in module {module_of(node) or '(top level)'!r}"
 
 
-class _Recorder(Interpreter):
-    """Runs a graph and keeps what every operator gave."""
+class _GraphRun(Interpreter):
+    """Runs a graph with other tensors in it, made where they are first used; nothing is copied or written anew."""
 
-    def __init__(self, graph: GraphModule, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, graph: GraphModule, weight: Callable[[str, Tensor], Tensor], any_size: bool = False, keep: bool = False
+    ) -> None:
         super().__init__(graph)
         self.seen: dict[str, Any] = {}
-        self._weights = weights
+        self._weight, self._any_size, self._keep = weight, any_size, keep
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
-        value = self._weights.get(str(n.target)) if n.op == "get_attr" else None
-        value = super().run_node(n) if value is None else value
-        self.seen[n.name] = value.clone() if isinstance(value, Tensor) else value
+        if self._any_size and n.op == "call_module" and n.target == GUARD:
+            return None
+        value = super().run_node(n)
+        if n.op == "get_attr" and isinstance(value, Tensor):
+            value = fresh_one(self._weight(str(n.target), value), value)
+        if self._keep:
+            self.seen[n.name] = value.clone() if isinstance(value, Tensor) else value
         return value
