@@ -155,10 +155,10 @@ def _powers(weight: Tensor, dim: int, order: float) -> Tensor:
     if not others:
         return weight.abs() if largest else weight.abs() ** order
     if dim == 0:
-        norms = torch.linalg.vector_norm(weight, order, others)
+        norms: Tensor = torch.linalg.vector_norm(weight, order, others)
         return norms if largest else norms**order
     total: Tensor | None = None  # of all rows: PyTorch itself goes through the columns one by one, which is slow
-    for rows in weight.split(max(1, AT_ONCE // max(1, weight[:1].numel()))):
+    for rows in torch.split(weight, max(1, AT_ONCE // max(1, weight[:1].numel()))):
         powers = rows.square() if order == 2 else rows.abs() if order == 1 or largest else rows.abs() ** order
         part = powers.amax(0) if largest else powers.sum(0)
         total = part if total is None else torch.maximum(total, part) if largest else total.add_(part)

@@ -536,7 +536,7 @@ def _where(node: Node) -> str:
 
 
 class _GraphRun(Interpreter):
-    """Runs a graph with other tensors in it, made where they are first used; nothing is copied or written anew."""
+    """Runs a graph in eval mode with other tensors in it, made where they are first used; no code is written for it."""
 
     def __init__(
         self, graph: GraphModule, weight: Callable[[str, Tensor], Tensor], any_size: bool = False, keep: bool = False
@@ -547,6 +547,9 @@ class _GraphRun(Interpreter):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return shallow_copy(self.fetch_attr(target)).eval()(*args, **kwargs)
 
     def run_node(self, n: Node) -> Any:
         if self._any_size and n.op == "call_module" and n.target == GUARD:
