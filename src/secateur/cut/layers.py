@@ -21,7 +21,7 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
-from secateur.cut.operation import Operation, carry_out, sure
+from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.branches import Branch, find_branches
@@ -309,7 +309,7 @@ def _cut_once(
     operation = Operation(
         Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
         module=module,
-        graph=lambda: remove_from_graph(network.groups, gone),
+        graph=lambda: remove_from_graph(freed(model, network.groups), gone),
         verify=lambda small, dense: _proof(small, network.groups, gone, dense),
     )
     done = carry_out(model, operation, backend=backend, check=check)

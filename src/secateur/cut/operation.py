@@ -13,10 +13,12 @@ from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import Verification
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
 from secateur.graph.flow import Flow
+from secateur.graph.free import free_sizes
+from secateur.graph.groups import Groups
 from secateur.graph.trace import without_recorder
 from secateur.surgery.attempt import Outcome, attempt
 
-__all__ = ["Operation", "carry_out", "sure"]
+__all__ = ["Operation", "carry_out", "freed", "sure"]
 
 EXPORTED = "traced by torch.export, which takes longer, because the proof failed on what the recorder wrote down"
 
@@ -65,6 +67,12 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     plan = replace(operation.plan, provenance={**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)})
     remember(done.model, plan if earlier is None else plan.after(earlier))
     return done
+
+
+def freed(model: nn.Module, groups: Groups) -> Groups:
+    """The groups of a network of which a graph is made; its graph takes other lengths, heights and widths now."""
+    free_sizes(model, groups.flow.traced)
+    return groups
 
 
 def sure(first: Callable[[], Pruned], again: Callable[[], Pruned], *, flow: Flow) -> Pruned:

@@ -29,7 +29,7 @@ from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
-from secateur.cut.operation import Operation, carry_out, sure
+from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.calling import uncollected
@@ -269,7 +269,7 @@ def _cut_once(
     operation = Operation(
         plan,
         module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
-        graph=lambda: prune_graph(groups, label_keep, plan.keep),
+        graph=lambda: prune_graph(freed(model, groups), label_keep, plan.keep),
         verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense, known=known),
     )
     with uncollected():

@@ -13,8 +13,9 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule
 
 from secateur.core.errors import InputError
+from secateur.graph.numbers import COMPARISONS
 
-__all__ = ["GUARD", "SizeGuard", "Sizes", "guarded", "is_free"]
+__all__ = ["GUARD", "SizeGuard", "Sizes", "guarded", "is_free", "require"]
 
 Size = int | tuple[int, str]
 """A fixed size, or (step, name): a multiple of ``step`` that is the same × ``step`` wherever ``name`` stands."""
@@ -99,6 +100,23 @@ class SizeGuard(nn.Module):
 
 GUARD = "_sizes"
 """Name under which a graph holds its :class:`SizeGuard`."""
+
+
+def require(left: Any, comparison: str, right: Any, outcome: bool) -> None:
+    """Raises :class:`InputError` where a comparison of sizes has another outcome than when the graph was traced."""
+    if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):  # the graph is being traced again
+        return
+    if COMPARISONS[comparison](left, right) is not outcome:
+        raise InputError(
+            f"This network is a graph, and at these sizes the network that it was traced from goes another way "
+            f"({left} {_SIGNS[comparison]} {right} is {not outcome} and was {outcome}). Prune with inputs of such "
+            "sizes, or take backend='module', whose code takes what the dense network takes."
+        )
+
+
+_SIGNS = {"lt": "<", "le": "≤", "eq": "=", "ne": "≠", "ge": "≥", "gt": ">"}
+
+torch.fx.node.has_side_effect(require)  # or else it would be taken out as dead code
 
 
 def guarded(module: GraphModule, sizes: Sizes) -> GraphModule:

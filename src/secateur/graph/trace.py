@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.core.types import ExampleInputs
+from secateur.graph.batch import Batch
 from secateur.graph.calling import entered, has_batch, to_args
 from secateur.graph.copies import plain_network
 from secateur.graph.export import export_program
@@ -38,9 +39,9 @@ def without_recorder() -> Iterator[None]:
         _RECORDER.reset(before)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Traced:
-    """A traced network.
+    """A traced network. Its graph and its sizes change once, where sizes besides the batch are freed.
 
     Attributes:
         module: Flat graph; parameters keep the names and the memory of the network's own.
@@ -53,7 +54,8 @@ class Traced:
         method: What was traced: ``forward``, or another method.
         training: Whether it was traced in train mode.
         notes: What the user should know about the way it was traced.
-        recorded: Whether the recorder traced it.
+        odd: Of a recorded network, what its whole numbers are read by; ``None`` where ``torch.export`` traced it.
+        freed: Whether it was tried which sizes besides the batch are free.
     """
 
     module: GraphModule
@@ -66,7 +68,13 @@ class Traced:
     method: str = "forward"
     training: bool = False
     notes: tuple[str, ...] = ()
-    recorded: bool = False
+    odd: Batch | None = None
+    freed: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the recorder traced it."""
+        return self.odd is not None
 
     @property
     def nodes(self) -> list[Node]:
@@ -134,7 +142,7 @@ def recorded(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward"
     found = record(model, inputs, method=method, training=training)
     _remember_averages(found.module, plain_network(model))
     return Traced(found.module, found.args, found.kwargs, found.batch, found.dynamic, to_args(inputs), found.sizes,
-                  method, training, found.notes, recorded=True)  # fmt: skip
+                  method, training, found.notes, found.odd)  # fmt: skip
 
 
 CUMULATIVE = "cumulative"

@@ -95,7 +95,7 @@ class Dense:
         Raises:
             OtherShape: An operator does not run at their size.
         """
-        key = sharp, *(tuple(t.shape) for t in tensors((args, kwargs)))
+        key = sharp, id(self.traced.sizes), *(tuple(t.shape) for t in tensors((args, kwargs)))
         if key not in self._known:
             try:
                 self._known[key] = self._computed(args, kwargs, sharp=sharp)

@@ -25,6 +25,7 @@ from secateur.core.types import Verification
 from secateur.graph.calling import plain_outputs, preserved_rng
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
+from secateur.graph.free import other_sizes
 from secateur.graph.groups import Groups
 from secateur.graph.guard import GUARD
 from secateur.graph.labels import Labels
@@ -184,6 +185,7 @@ class _Trial:
         except OtherShape:  # a batch of one is squeezed away, say: what was traced is what can be compared
             self.own = traced
             plain = self._run(*traced, sharp=False) or []
+        self._elsewhere()
         whole = self.traced.training or not all_floating(self.own)  # one sample of tokens may have nothing masked
         one = self.own if whole else one_sample(self.traced, *self.own)
         try:
@@ -195,6 +197,13 @@ class _Trial:
         ):  # one sample is too little for it (statistics of a batch), or what was traced is another batch
             sharp = self._run(*telling_inputs(self.own), sharp=True)
         return self._found(plain, sharp)
+
+    def _elsewhere(self) -> None:
+        """A graph that takes other lengths, heights and widths is right at one of them too."""
+        for args, kwargs in other_sizes(self.traced) if isinstance(self.pruned, GraphModule) else ():
+            with contextlib.suppress(OtherShape, InputError):  # sizes that it does not take
+                self._run(args, kwargs, sharp=False)
+                return
 
     def _found(self, plain: list[_Output], sharp: list[_Output] | None) -> _Found:
         touched = _touched(self.side)

@@ -1,0 +1,498 @@
+"""Writes down every operator that a network calls, with sizes that follow the batch as such."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+
+from secateur.graph.batch import NEAR, Batch, OfTheBatch, Unfollowed, with_value
+from secateur.graph.internals import FunctionMode, OperatorMode, pytree
+from secateur.graph.numbers import Free, Log, Lost, free_numbers
+
+__all__ = ["NUMBERS", "Again", "Attributes", "Path", "Writer"]
+
+aten = torch.ops.aten
+
+MOST_NODES = 200_000
+"""More than any network has: a loop over the batch that nothing else gave away."""
+
+_READS_VALUES = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default, aten.item.default}
+_BY_ENTRY = {aten.unbind.int, aten.split.Tensor, aten.chunk.default}
+_LIKE_INPUT = {
+    aten.batch_norm.default, aten.dropout.default, aten.dropout_.default, aten.gelu.default, aten.group_norm.default,
+    aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.hardswish.default, aten.hardswish_.default,
+    aten.hardtanh.default, aten.hardtanh_.default, aten.layer_norm.default, aten.relu.default, aten.relu_.default,
+    aten.relu6.default, aten.relu6_.default, aten.sigmoid.default, aten.silu.default, aten.silu_.default,
+    aten.tanh.default,
+}  # fmt: skip
+"""Operators whose result is as their input, which PyTorch finds out in Python and slowly."""
+
+
+def _conv2d(args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
+    """What a convolution over a batch of images gives; ``None`` for what PyTorch itself has to look at."""
+    rest: tuple[Any, ...] = (None, (1, 1), (0, 0), (1, 1), 1)
+    x, weight, _, stride, padding, dilation, groups = (*args, *rest[len(args) - 2 :])
+    alike = x.is_meta and x.dtype == weight.dtype and x.is_contiguous() and weight.is_contiguous()
+    if kwargs or not alike or x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
+        return None
+    size = [
+        (x.shape[d + 2] + 2 * padding[d % len(padding)] - dilation[d % len(dilation)] * (weight.shape[d + 2] - 1) - 1)
+        // stride[d % len(stride)] + 1 for d in (0, 1)
+    ]  # fmt: skip
+    made: Tensor | None = x.new_empty((x.shape[0], weight.shape[0], *size)) if min(size) > 0 else None
+    return made
+
+
+def _linear(args: Any, kwargs: Any) -> Tensor | None:
+    x, weight, *_ = args
+    if kwargs or not x.is_meta or x.dtype != weight.dtype or weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        return None
+    made: Tensor = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    return made
+
+
+_LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {
+    aten.conv2d.default: _conv2d, aten.linear.default: _linear,
+}  # fmt: skip
+"""Operators that most networks are made of, whose results PyTorch finds out in Python and slowly too."""
+
+_CASTS = {aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.to.other, aten._to_copy.default}
+
+
+Path = tuple[Any, ...]
+"""Where an argument of an operator stands: its position or name, then positions in lists."""
+
+NUMBERS = "numbers"
+"""Meta data of what was recorded: the whole numbers that it was called with, as they were in that run."""
+
+
+def _whole_numbers(arguments: Iterable[Any], names: Iterable[Any] | None = None) -> list[tuple[Path, int]]:
+    found: list[tuple[Path, int]] = []
+    for place, value in enumerate(arguments) if names is None else zip(names, arguments, strict=True):
+        if type(value) is int:
+            found.append(((place,), value))
+        elif isinstance(value, (list, tuple)):
+            found += [((place, *path), number) for path, number in _whole_numbers(value)]
+    return found
+
+
+class Again:
+    """A second recording beside the first one, at other sizes.
+
+    Attributes:
+        log: What was asked of sizes.
+        pairs: Every node of the first recording with its counterpart.
+        tags: Sizes that the call of each node of this recording was given.
+        given: Sizes that the call that runs now was given.
+    """
+
+    def __init__(self, first: Graph) -> None:
+        """``first`` is the graph that was recorded first."""
+        self.log = Log()
+        self.pairs: list[tuple[Node, Node]] = []
+        self.tags: dict[Node, list[Free]] = {}
+        self.given: list[Free] = []
+        self._of: dict[Node, Node] = {}
+        self._left = iter([n for n in first.nodes if NUMBERS in n.meta])
+
+    def met(self, node: Node) -> None:
+        """Finds the counterpart of a node.
+
+        Raises:
+            Lost: There is none.
+        """
+        first = next(self._left, None)
+        if first is None or first.op != node.op or first.target != node.target:
+            raise Lost("it calls other operators at another size")
+        self.pairs.append((first, node))
+        self.tags[node] = self.given
+        self._of[node] = first
+
+    def finished(self) -> None:
+        """Nothing of the first recording is left."""
+        if next(self._left, None) is not None:
+            raise Lost("it calls fewer operators at another size")
+
+    def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
+        """The shape of what a node gives, in numbers that remember where they come from."""
+        first = self._of.get(node) if node is not None else None
+        if node is None or first is None:
+            return shape
+        known = first.meta["val"].shape
+        if len(known) != len(shape):
+            raise Lost("a tensor has other dimensions at another size")
+        return torch.Size(
+            [
+                now if now == then or batch.follows(now) else Free(now, then, ("dim", first.name, dim), self.log)
+                for dim, (now, then) in enumerate(zip(shape, known, strict=True))
+            ]
+        )
+
+
+def _tensors(arguments: Any) -> list[Tensor]:
+    """Tensors among the arguments of an operator, in lists too."""
+    found: list[Tensor] = []
+    for value in arguments:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+@cache
+def _written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Positions and names of the arguments that an operator writes into."""
+    arguments = func._schema.arguments
+    return tuple((i, a.name) for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
+
+
+@cache
+def _makes(func: Any) -> bool:
+    """Whether an operator makes a tensor of no other."""
+    schema = func._schema
+    return any(a.name == "device" for a in schema.arguments) and not any(
+        "Tensor" in str(a.type) for a in schema.arguments
+    )
+
+
+class Writer(OperatorMode):  # type: ignore[no-untyped-call]
+    """Writes every operator down, with sizes that follow the batch as such."""
+
+    def __init__(
+        self, held: list[tuple[str, Tensor]], attributes: dict[int, tuple[str, Tensor]], batch: Batch,
+        device: torch.device, again: Again | None = None,
+    ) -> None:  # fmt: skip
+        """Writes down parameters and buffers first.
+
+        Args:
+            held: Parameters and buffers without values, under all their names.
+            attributes: Other tensors that modules hold, with their names, by ``id``.
+            batch: The free batch.
+            device: Where the network is.
+            again: What is found out where it has been recorded before.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = Graph()
+        self.batch, self.device = batch, device
+        self.constants: dict[str, Tensor] = {}
+        self.stack: list[tuple[str, Any]] = []
+        self.followers: set[Node] = set()
+        self.again = again
+        self.read: list[Any] = []
+        self._attributes = attributes
+        self._nodes: dict[int, Node] = {}
+        self._alive: list[Any] = []  # an id is good as long as the tensor lives
+        self._sizes: dict[int, Any] = {}
+        self._stacks: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._count = 0
+        self._size_of_batch: Node | None = None
+        for name, tensor in held:  # all of them, used or not, as torch.export has them
+            node = with_value(self.graph.get_attr(name), tensor)
+            if id(tensor) not in self._nodes:
+                self._keep(tensor, node)
+
+    # ---------------------------------------------------------------------------------------------- inputs, outputs
+
+    def input(self, name: str, leaf: Any) -> Any:
+        """A placeholder, and what the network gets in its place."""
+        node = self._met(self.graph.placeholder(name))
+        if not isinstance(leaf, Tensor):
+            node.meta["val"] = leaf
+            return leaf
+        if type(leaf) is not Tensor and type(leaf) is not nn.Parameter:
+            raise Unfollowed(f"its input {name!r} is a {type(leaf).__name__}")
+        node.meta["val"] = torch.empty_like(leaf, device="meta", requires_grad=False)
+        shape = list(leaf.shape)
+        if self.batch.prime is not None and shape and shape[0] == self.batch.size:
+            shape[0] = self.batch.odd
+            self.followers.add(node)
+        made = torch.empty(shape, dtype=leaf.dtype, device="meta")
+        self._keep(made, node)
+        return made
+
+    def count_batch(self, places: list[Node]) -> None:
+        """Puts the size of the batch behind the inputs."""
+        first = next((n for n in places if n in self.followers), None)
+        if first is not None:
+            self._size_of_batch = with_value(self.graph.call_function(aten.sym_size.int, (first, 0)), self.batch.size)
+
+    def finished(self, outputs: list[Any]) -> Graph:
+        """The graph with its outputs, and with sizes as they are in the example."""
+        self.graph.output(tuple(self._argument(value) for value in outputs))
+        for node in self.graph.nodes:
+            if "val" in node.meta:
+                node.meta["val"] = self._as_given(node.meta["val"])
+        for node in [self._size_of_batch, *self._sizes.values()]:
+            if isinstance(node, Node) and not node.users:
+                self.graph.erase_node(node)
+        self.graph.lint()
+        return self.graph
+
+    def _as_given(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            shape = tuple(map(self.batch.real, value.shape))
+            return value if shape == tuple(value.shape) else torch.empty(shape, dtype=value.dtype, device="meta")
+        if isinstance(value, (tuple, list)):
+            return [self._as_given(v) for v in value]
+        return value
+
+    # ---------------------------------------------------------------------------------------------- arguments
+
+    def _keep(self, value: Tensor, node: Node) -> None:
+        self._nodes[id(value)] = node
+        self._alive.append(value)
+
+    def _node(self, tensor: Tensor) -> Node:
+        found = self._nodes.get(id(tensor))
+        if found is None:
+            known = self._attributes.get(id(tensor))
+            name = f"_tensor_constant{len(self.constants)}" if known is None else known[0]
+            if not tensor.is_meta:  # what is an attribute is only read; others are as they were before they changed
+                self.constants[name] = tensor if known is not None else tensor.clone()
+            elif known is None:
+                raise Unfollowed("it uses a tensor that it made elsewhere (in another thread, say)")
+            found = self._met(self.graph.get_attr(name))
+            found.meta["val"] = tensor
+            self._keep(tensor, found)
+        return found
+
+    def node_of(self, tensor: Tensor) -> Node | None:
+        """What was written down for a tensor."""
+        return self._nodes.get(id(tensor))
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether it was computed."""
+        node = self.node_of(tensor)
+        return node is not None and node.op == "call_function"
+
+    def _argument(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is int:
+            return self._size(value)
+        if isinstance(value, Tensor):
+            return self._node(value)
+        if kind is float and self.batch.hides(value):
+            raise OfTheBatch("Python computes a number from the size of the batch")
+        if isinstance(value, (list, tuple)):
+            return [self._argument(v) for v in value]
+        if kind is torch.device and value.type == "meta":
+            return self.device
+        return value
+
+    def _size(self, value: int) -> Any:
+        if not self.batch.follows(value):
+            return value
+        if value not in self._sizes:
+            assert self._size_of_batch is not None
+            with self.graph.inserting_before(self._size_of_batch.next):
+                node = self.batch.expression(value, self._size_of_batch)
+            self._sizes[value] = node
+        return self._sizes[value]
+
+    # ---------------------------------------------------------------------------------------------- operators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Writes one operator down and runs it."""
+        kwargs = kwargs or {}
+        self._count += 1
+        if self._count > MOST_NODES:
+            raise Unfollowed("it calls more operators than can be written down")
+        tensors = _tensors(args) if not kwargs else _tensors((*args, *kwargs.values()))
+        if func in _READS_VALUES:
+            return self._value(func, args, kwargs, tensors)
+        if func is aten.detach_.default or (func is aten.detach.default and self._fresh(args[0])):
+            return func(*args, **kwargs)  # a constant that is being made
+        self._refuse_entries(func, args)
+        written = [args[i] if i < len(args) else kwargs.get(name) for i, name in _written(func)]
+        if any(isinstance(t, Tensor) and not t.is_meta for t in written):
+            self._refuse_lost(written, tensors)
+        call = tuple(self._argument(a) for a in args), {k: self._argument(v) for k, v in kwargs.items()}
+        result = self._run(func, args, kwargs, tensors)
+        # What is made of Python's numbers is made anew in every call.
+        kind = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
+        self._note(kind, call, result, _whole_numbers(args) + _whole_numbers(kwargs.values(), kwargs))
+        return result
+
+    def _fresh(self, tensor: Tensor) -> bool:
+        return not tensor.is_meta and id(tensor) not in self._nodes and id(tensor) not in self._attributes
+
+    def _met(self, node: Node, numbers: list[tuple[Path, int]] | None = None) -> Node:
+        """Marks what another recording has to have too, with the whole numbers that it is called with."""
+        node.meta[NUMBERS] = numbers or []
+        if self.again is not None:
+            self.again.met(node)
+        return node
+
+    def _note(
+        self, func: Any, call: tuple[tuple[Any, ...], dict[str, Any]], result: Any, numbers: list[tuple[Path, int]]
+    ) -> None:
+        several = isinstance(result, (tuple, list))
+        if not isinstance(result, Tensor) and not several and not _written(func):
+            return
+        node = self.graph.create_node("call_function", func, *call)
+        node.meta["nn_module_stack"] = self._here()
+        node.meta["val"] = result
+        self._met(node, numbers)
+        if isinstance(result, Tensor):
+            self._keep(result, node)
+        for index, one in enumerate(result if several else ()):
+            if isinstance(one, Tensor):
+                part = self._met(self.graph.call_function(operator.getitem, (node, index)))
+                part.meta["val"] = one
+                part.meta["nn_module_stack"] = node.meta["nn_module_stack"]
+                self._keep(one, part)
+
+    def _here(self) -> dict[str, Any]:
+        key = tuple(path for path, _ in self.stack)
+        if key not in self._stacks:
+            self._stacks[key] = {f"{i}:{path}": (path, kind) for i, (path, kind) in enumerate(self.stack)}
+        return self._stacks[key]
+
+    def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        if func in _CASTS and tensors[0].is_meta:  # to the device that it is said to be on already
+            return self._cast(func, args, kwargs)
+        if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():
+            return self._like_input(func, args)
+        if func in _LAYERS and (found := _LAYERS[func](args, kwargs)) is not None:
+            return found
+        if _makes(func) and not tensors and self._follows(args):
+            return func(*args, **{**kwargs, "device": "meta"})
+        empty = any(t.is_meta for t in tensors)
+        if empty and not all(t.is_meta for t in tensors):
+            args, kwargs = pytree.tree_map_only(Tensor, lambda t: t if t.is_meta else t.to("meta"), (args, kwargs))
+        if empty and kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _like_input(func: Any, args: Any) -> Tensor:
+        if func is aten.batch_norm.default and args[5] and args[0].numel() <= args[0].shape[1]:
+            return func(*args)  # type: ignore[no-any-return]  # it asks for more than one value a channel
+        return args[0] if _written(func) else torch.empty_like(args[0])
+
+    @staticmethod
+    def _cast(func: Any, args: Any, kwargs: Any) -> Any:
+        named = [a.name for a in func._schema.arguments]
+        given = dict(zip(named, args, strict=False)) | kwargs
+        like = given.get("other")
+        dtype = like.dtype if isinstance(like, Tensor) else given.get("dtype")
+        source = given["self"]
+        if func is aten._to_copy.default or given.get("copy"):
+            return source.clone() if dtype is None else source.to(dtype, copy=True)
+        return source if dtype in (None, source.dtype) else source.to(dtype)
+
+    def _follows(self, args: Any) -> bool:
+        return any(type(v) is int and self.batch.follows(v) for v in pytree.tree_leaves(args))
+
+    # ---------------------------------------------------------------------------------------------- refusals
+
+    def _value(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """A number that Python reads off a tensor: only a constant's, whatever the inputs are."""
+        if any(t.is_meta for t in tensors):
+            raise Unfollowed("Python reads the value of a tensor")
+        if any(map(self.depends, tensors)):
+            raise Unfollowed("Python reads a value that follows the batch, or a random number")
+        self.read.append(func(*args, **kwargs))
+        return self.read[-1]
+
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether a value depends on an input, if only on its batch, or on chance."""
+        node = self._nodes.get(id(tensor))
+        seen, left = set[Node](), [node] if node is not None else []
+        while left:
+            one = left.pop()
+            if one.op == "placeholder" or torch.Tag.nondeterministic_seeded in getattr(one.target, "tags", ()):
+                return True
+            left += [n for n in one.all_input_nodes if n not in seen]
+            seen.update(one.all_input_nodes)
+        return False
+
+    def _refuse_entries(self, func: Any, args: Any) -> None:
+        """A loop over the samples would be as long as the batch is in this run."""
+        if self.batch.prime is None:
+            return
+        if func in (aten.select.int, aten.slice.Tensor) and len(args) > 2 and type(args[2]) is int:
+            size = args[0].shape[args[1]] if args[0].ndim else 0
+            if self.batch.follows(size) and self.batch.size <= args[2] < NEAR:
+                raise Unfollowed("it takes the samples of a batch one by one")
+        if func in _BY_ENTRY:
+            dim = (args[2] if len(args) > 2 else 0) if func is not aten.unbind.int else args[1] if len(args) > 1 else 0
+            pieces = args[0].shape[dim] if func is aten.unbind.int else args[1]
+            if self.batch.follows(args[0].shape[dim]) and not (func is aten.chunk.default and pieces < NEAR):
+                whole = func is aten.split.Tensor and self.batch.follows(pieces)
+                if not whole:
+                    raise Unfollowed("it takes the samples of a batch one by one")
+
+    def _refuse_lost(self, written: list[Any], tensors: list[Tensor]) -> None:
+        """Writing into a tensor with values what has none would leave it with wrong ones."""
+        for tensor in written:
+            if isinstance(tensor, Tensor) and not tensor.is_meta:
+                if id(tensor) in self._attributes or any(t.is_meta for t in tensors):
+                    raise Unfollowed("it writes into a tensor that it holds as a plain attribute, or into a constant")
+                node = self._nodes.get(id(tensor))
+                if node is None or node.op == "get_attr":
+                    raise Unfollowed("it changes a constant that it holds")
+
+
+_COUNTS: set[Any] = {torch.Tensor.numel, torch.Tensor.nelement}
+_SIZES: set[Any] = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.__len__, *_COUNTS}  # type: ignore[attr-defined]
+_DEVICE: Any = torch.Tensor.device
+_WHERE: Mapping[Any, str] = {getattr(torch.Tensor, f"is_{kind}").__get__: kind for kind in ("cpu", "cuda", "meta")}
+_MEMORY: set[Any] = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr}
+
+
+class Attributes(FunctionMode):
+    """Tensors without values say that they are where the network is; nobody reads their memory."""
+
+    def __init__(self, writer: Writer) -> None:
+        """``writer`` knows the tensors."""
+        super().__init__()
+        self._writer = writer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answers for one call."""
+        if func == _DEVICE.__get__ and args[0].is_meta:
+            return self._writer.device
+        if func in _WHERE and args[0].is_meta:
+            return self._writer.device.type == _WHERE[func]
+        if self._writer.again is not None:
+            return self._followed(self._writer.again, func, args, kwargs or {})
+        return self._called(func, args, kwargs or {})
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in _MEMORY and (args[0].is_meta or self._writer.depends(args[0])):
+            raise Unfollowed("Python reads the values of a tensor")
+        return func(*args, **kwargs)
+
+    def _followed(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:
+        """A call with, or for, sizes that remember where they come from."""
+        if func in _SIZES:
+            return self._size(again, func, args, kwargs)
+        if func in _MEMORY and self._writer.made(args[0]):
+            raise Lost("Python reads the values of a tensor that it makes")
+        before, again.given = again.given, free_numbers((*args, *kwargs.values()))
+        for number in again.given:
+            if number.first == int.__index__(number):  # as the first run had it, at this size
+                again.log.compared("eq", number, number.first)
+        try:
+            return self._called(func, args, kwargs)
+        finally:
+            again.given = before
+
+    def _size(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:
+        tensor = args[0]
+        shape = again.shape(self._writer.node_of(tensor), tensor.shape, self._writer.batch)
+        if func is torch.Tensor.__len__:
+            return shape[0] if shape else func(tensor)  # type: ignore[no-untyped-call]
+        if func in _COUNTS:
+            return functools.reduce(operator.mul, shape, 1)
+        dim = args[1] if len(args) > 1 else kwargs.get("dim")
+        return shape if func not in (torch.Tensor.size,) or dim is None else shape[dim]
