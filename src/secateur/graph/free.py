@@ -34,9 +34,9 @@ from secateur.graph.writes import written_names
 
 __all__ = ["free_sizes", "other_sizes"]
 
-STEPS = (224, 16, 1)
+STEPS = (224, 16, 1, -1)
 """By how much sizes are changed in a second run, the first that works: a multiple of what networks divide images by and
-of the usual windows; less, for tables of positions; as little as can be."""
+of the usual windows; less, for tables of positions; as little as can be, and less than they were."""
 
 ALIKE = 1e-3
 """What the graph and the network may differ by at other sizes in their own precision; a size that is computed wrongly
