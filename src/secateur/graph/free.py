@@ -34,9 +34,13 @@ from secateur.graph.writes import written_names
 
 __all__ = ["free_sizes", "other_sizes"]
 
-STEPS = (224, 16, 1, -1)
+STEPS = (224, 32, 16, 1, -1)
 """By how much sizes are changed in a second run, the first that works: a multiple of what networks divide images by and
 of the usual windows; less, for tables of positions; as little as can be, and less than they were."""
+
+LEAST = 16
+"""A step is at least one part in so many of a size, or else it is the size itself: behind a few strides a smaller one
+would change nothing, and what depends on it would not be seen."""
 
 ALIKE = 1e-3
 """What the graph and the network may differ by at other sizes in their own precision; a size that is computed wrongly
@@ -133,17 +137,24 @@ def _tried(model: nn.Module, traced: Traced, symbols: list[list[Place]]) -> _Fou
         try:
             again, batch = _again(model, traced, symbols, step)
             found = _Found(dict(_expressions(again, batch, traced)), tuple(again.log.guards))
-            _confirmed(found, *_again(model, traced, symbols, 2 * step), traced)
+            _confirmed(found, *_again(model, traced, symbols, step, 2), traced)
         except Exception:  # the network raises what it likes where a size is fixed
             continue
         return found
     return None
 
 
-def _again(model: nn.Module, traced: Traced, symbols: list[list[Place]], step: int) -> tuple[Again, Batch]:
-    """A run in which every size is longer by another number."""
-    longer = {place: step * (k + 1) for k, places in enumerate(symbols) for place in places}
+def _again(
+    model: nn.Module, traced: Traced, symbols: list[list[Place]], step: int, turn: int = 1
+) -> tuple[Again, Batch]:
+    """A run in which every size is longer by another number; ``turn`` steps for the first of them."""
     leaves, spec = pytree.tree_flatten((traced.args, traced.kwargs))
+
+    def by(place: Place) -> int:
+        size = leaves[place[0]].shape[place[1]]
+        return step if abs(step) * LEAST >= size else int(size)
+
+    longer = {place: by(place) * (turn + k) for k, places in enumerate(symbols) for place in places}
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
             shape = [size + longer.get((number, d), 0) for d, size in enumerate(leaf.shape)]

@@ -315,10 +315,11 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if any(isinstance(t, Tensor) and not t.is_meta for t in written):
             self._refuse_lost(written, tensors)
         call = tuple(self._argument(a) for a in args), {k: self._argument(v) for k, v in kwargs.items()}
-        result = self._run(func, args, kwargs, tensors)
+        numbers = _whole_numbers(args) + _whole_numbers(kwargs.values(), kwargs)
+        result = self._run(func, args, kwargs, tensors, any(self.batch.follows(number) for _, number in numbers))
         # What is made of Python's numbers is made anew in every call.
         kind = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
-        self._note(kind, call, result, _whole_numbers(args) + _whole_numbers(kwargs.values(), kwargs))
+        self._note(kind, call, result, numbers)
         return result
 
     def _fresh(self, tensor: Tensor) -> bool:
@@ -356,16 +357,17 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
             self._stacks[key] = {f"{i}:{path}": (path, kind) for i, (path, kind) in enumerate(self.stack)}
         return self._stacks[key]
 
-    def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+    def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], follows: bool) -> Any:
         if func in _CASTS and tensors[0].is_meta:  # to the device that it is said to be on already
             return self._cast(func, args, kwargs)
         if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():
             return self._like_input(func, args)
         if func in _LAYERS and (found := _LAYERS[func](args, kwargs)) is not None:
             return found
-        if _makes(func) and not tensors and self._follows(args):
+        if _makes(func) and not tensors and follows:
             return func(*args, **{**kwargs, "device": "meta"})
-        empty = any(t.is_meta for t in tensors)
+        # A constant that is repeated for every sample would fill the memory at the odd size.
+        empty = any(t.is_meta for t in tensors) or (follows and bool(tensors) and not _written(func))
         if empty and not all(t.is_meta for t in tensors):
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: t if t.is_meta else t.to("meta"), (args, kwargs))
         if empty and kwargs.get("device") is not None:
@@ -388,9 +390,6 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if func is aten._to_copy.default or given.get("copy"):
             return source.clone() if dtype is None else source.to(dtype, copy=True)
         return source if dtype in (None, source.dtype) else source.to(dtype)
-
-    def _follows(self, args: Any) -> bool:
-        return any(type(v) is int and self.batch.follows(v) for v in pytree.tree_leaves(args))
 
     # ---------------------------------------------------------------------------------------------- refusals
 
