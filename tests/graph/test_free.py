@@ -1,4 +1,4 @@
-"""Sizes besides the batch that a graph leaves free: it computes what the network does there, or says that it does not."""
+"""Sizes besides the batch that a graph leaves free: it computes what the network does there, or says it does not."""
 
 from __future__ import annotations
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +14,7 @@ from torch import Tensor, nn
 import secateur
 from secateur.core.errors import InputError, TraceError, WeightsError
 from secateur.graph.copies import shallow_copy
-from secateur.graph.trace import trace
+from secateur.graph.trace import trace, without_recorder
 from zoo import ZOO, settle
 
 
@@ -28,6 +33,87 @@ class Branches(nn.Module):
 def test_untraceable_code_is_named_with_its_line() -> None:
     with pytest.raises(TraceError, match=r"Branches runs but.*test_trace\.py.*torch\.where"):
         secateur.prune(Branches(), torch.randn(2, 4), ratio=0.5)
+
+
+def branch(x: Tensor) -> Tensor:
+    return x * 2 if x.sum() > 0 else x
+
+
+def counts(x: Tensor) -> Tensor:
+    return x * len(torch.unique(x.round()))
+
+
+def through_numpy(x: Tensor) -> Tensor:
+    return x + torch.from_numpy(np.sin(x.detach().numpy()))
+
+
+def memory(x: Tensor) -> Tensor:
+    return x if x.data_ptr() else x * 2
+
+
+def other_thread(x: Tensor) -> Tensor:
+    made: list[Tensor] = []
+    thread = threading.Thread(target=lambda: made.append(x * 2))
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def sparse(x: Tensor) -> Tensor:
+    return torch.sparse.mm(x.to_sparse(), torch.eye(8))
+
+
+def without_export(x: Tensor) -> Tensor:
+    if torch.compiler.is_exporting():
+        raise NotImplementedError("this network cannot be exported")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (branch, r"by the value of a tensor, at test_trace.py:\d+, 'return x \* 2 if.*torch\.where"),
+        (counts, r"by the value of a tensor, at test_trace.py:\d+, 'return x \* len"),
+        (
+            through_numpy,
+            r"reads the memory of a tensor, at test_trace.py:\d+, 'return x \+ torch.from_numpy.*custom_op",
+        ),
+        (memory, r"reads the memory of a tensor, at test_trace.py:\d+, 'return x if x.data_ptr"),
+        (other_thread, r"in another thread say, at test_trace.py:\d+, "),
+        (sparse, r"the operator aten\._to_sparse\.default does not say.*, at test_trace.py:\d+, 'return torch.sparse"),
+        (without_export, r"NotImplementedError: this network cannot be exported, at test_trace.py:\d+"),
+    ],
+)
+def test_the_true_reason_is_named_and_nothing_else_is_printed(
+    function: Callable[[Tensor], Tensor], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(function(self.a(x)))  # type: ignore[no-any-return]
+
+    with pytest.raises(TraceError, match=reason) as caught:
+        secateur.prune(Network(), torch.randn(3, 4), ratio=0.5)
+    assert ("torch.where" in str(caught.value)) == (function in (branch, counts))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_network_prints_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    class Talks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            print("a warning", file=sys.stderr)
+            return self.b(self.a(x) * x.sum().item())  # type: ignore[no-any-return]
+
+    with without_recorder():
+        trace(Talks(), torch.randn(3, 4))
+    assert "a warning" in capfd.readouterr().err
 
 
 def test_wrong_shapes_are_the_networks_own_error() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
+import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +51,7 @@ class Exported:
 
 def export_program(
     model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True, method: str = "forward",
-    training: bool = False,
+    training: bool = False, reason: BaseException | None = None,
 ) -> Exported:  # fmt: skip
     """Exports ``model``, with a free batch size where that works.
 
@@ -60,6 +65,7 @@ def export_program(
         free: Whether a free batch is wanted; otherwise it is that of ``inputs``.
         method: What is called: ``forward``, or another method.
         training: Whether the network is in train mode.
+        reason: Why the recorder did not follow, which may know the line of the user's code.
 
     Raises:
         InputError: The network itself does not run on ``inputs``.
@@ -93,7 +99,7 @@ def export_program(
             found = Exported(program, a, k, batch, _is_dynamic(program), tuple(dict.fromkeys(notes)))
             if found.dynamic or size is None or twice[0] is args:
                 return found  # a batch of two that did not stay free is not the one that was given
-        _raise(twin, inputs, error)
+        _raise(twin, inputs, error, reason)
     raise AssertionError("unreachable")
 
 
@@ -103,7 +109,26 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fre
     if free is not None:  # the specification has the structure of the arguments as forward() binds them
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         shapes = pytree.tree_map(lambda v: {0: free} if has_batch(v) and v.shape[0] > 1 else None, dict(bound))
-    return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    with _quietly():
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the graphs that a failing export prints, and the warnings behind them; what a network prints stays."""
+    printed, logger = io.StringIO(), logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level, partial = logger.level, ""
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except Exception as error:
+        partial = str(getattr(error, "partial_fx_graph", ""))
+        raise
+    finally:
+        logger.setLevel(level)
+        if rest := printed.getvalue().replace(partial, "").strip():
+            print(rest, file=sys.stderr)
 
 
 def _is_dynamic(program: ExportedProgram) -> bool:
@@ -113,7 +138,9 @@ def _is_dynamic(program: ExportedProgram) -> bool:
     return any(isinstance(v, Tensor) and v.ndim > 0 and is_free(v.shape[0]) for v in values)
 
 
-def _raise(model: nn.Module, inputs: ExampleInputs, error: Exception | None) -> None:
+def _raise(
+    model: nn.Module, inputs: ExampleInputs, error: Exception | None, reason: BaseException | None
+) -> None:  # fmt: skip
     """Words the failure: the network's own, or the tracer's with the line of the user's code."""
     name = type(model).__name__
     try:
@@ -125,11 +152,39 @@ def _raise(model: nn.Module, inputs: ExampleInputs, error: Exception | None) -> 
             f"{first_line(caught)} (at {_users_line(caught)}). Give inputs of the shape that it expects."
         ) from caught
     assert error is not None
-    raise TraceError(
-        f"{name} runs but torch.export cannot trace it, at {_users_line(error)}: {type(error).__name__}: "
-        f"{first_line(error)} Control flow that depends on tensor values has to be rewritten with tensor "
-        "operators (torch.where, torch.cond) or moved out of forward."
-    ) from error
+    line = _users_line(error)
+    if line == UNKNOWN and reason is not None:
+        line = _users_line(reason.__cause__ or reason)
+    what, advice = _in_words(error)
+    raise TraceError(f"{name} runs but cannot be traced: {what}, at {line}. {advice}") from error
+
+
+def _in_words(error: Exception) -> tuple[str, str]:
+    """What stopped the trace, and what can be done."""
+    text = f"{type(error).__name__}: {first_line(error)}"
+    for marks, what, advice in _REASONS:
+        if any(mark in text for mark in marks):
+            return what.format(text.rpartition(": ")[2].rstrip(".")), advice
+    return f"{text.rstrip('.')}", "If the network itself does not raise that, please report it."
+
+
+_REASONS = [
+    (("DataDependent", "data-dependent"),
+     "Python decides or counts by the value of a tensor",
+     "Write it with tensor operators (torch.where, torch.cond), or move it out of forward."),
+    ((".numpy()", "data pointer", "numpy"),
+     "Python reads the memory of a tensor",
+     "Compute it with PyTorch's operators, or make it one (torch.library.custom_op)."),
+    (("UnsupportedOperator",),
+     "the operator {} does not say what it gives without values",
+     "If it is your own, register that (torch.library.register_fake); otherwise use another one."),
+    (("fake tensor in the exported program constant",),
+     "a tensor is made where the trace does not see it, in another thread say",
+     "Compute it where forward is called."),
+    (("DynamicOutputShape",),
+     "how large a tensor is depends on values ({})",
+     "Compute with masks in place of selections."),
+]  # fmt: skip
 
 
 def _users_line(error: BaseException) -> str:
@@ -145,4 +200,7 @@ def _users_line(error: BaseException) -> str:
         ):
             return f"{path.name}:{frame.lineno}, {(frame.line or '').strip()!r}"
     quoted = [line.strip() for line in str(error).splitlines() if 'File "' in line and str(framework) not in line]
-    return quoted[-1] if quoted else "an unknown line"
+    return quoted[-1] if quoted else UNKNOWN
+
+
+UNKNOWN = "an unknown line"

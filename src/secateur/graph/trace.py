@@ -118,12 +118,13 @@ def trace(
         TraceError: It runs but cannot be traced; names the line of the user's code.
     """
     notes: tuple[str, ...] = ()
+    why: BaseException | None = None
     if _RECORDER.get():
         try:
             return recorded(model, inputs, method=method, training=training)
         except Unfollowed as reason:
-            notes = (f"traced by torch.export, which takes longer, because {reason}",)
-    found = export_program(model, inputs, strict=False, method=method, training=training)
+            why, notes = reason, (f"traced by torch.export, which takes longer, because {reason}",)
+    found = export_program(model, inputs, strict=False, method=method, training=training, reason=why)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)
     _remember_averages(module, plain_network(model))
