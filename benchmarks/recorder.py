@@ -32,7 +32,8 @@ def one(name: str) -> dict[str, Any]:
     """Both tracers on one network."""
     from secateur.graph.flow import flow
     from secateur.graph.groups import solve
-    from secateur.graph.trace import Traced, trace, without_recorder
+    from secateur.graph.trace import trace, without_recorder
+    from secateur.graph.traced import Traced
 
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)

@@ -17,7 +17,8 @@ from secateur.core.types import Target
 from secateur.cost.energy import energy, node_energies
 from secateur.criteria.energy import unit_costs
 from secateur.cut.analysis import analyse
-from secateur.graph.trace import Traced, trace
+from secateur.graph.trace import trace
+from secateur.graph.traced import Traced
 from secateur.timing.layers import operator_times
 from zoo import ZOO, settle
 

@@ -19,7 +19,8 @@ from secateur.graph.calling import plain_outputs
 from secateur.graph.copies import deep_copy
 from secateur.graph.free import free_sizes, other_sizes
 from secateur.graph.guard import guarded
-from secateur.graph.trace import Traced, trace
+from secateur.graph.trace import trace
+from secateur.graph.traced import Traced
 from zoo import ZOO, settle
 
 

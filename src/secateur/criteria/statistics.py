@@ -25,7 +25,7 @@ from secateur.criteria.base import Criterion, NotApplicable
 from secateur.graph.calling import preserved_rng
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writes import written
 
 __all__ = [

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from secateur.graph.facts import Kind
 from secateur.graph.rules import facts
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 
 __all__ = ["Branch", "find_branches"]
 

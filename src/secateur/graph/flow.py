@@ -17,7 +17,7 @@ from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.rules import find
 from secateur.graph.schema import arguments
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 
 __all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of"]
 

@@ -28,7 +28,7 @@ from secateur.graph.guard import Size, Sizes, require
 from secateur.graph.internals import pytree
 from secateur.graph.numbers import COMPARISONS, Expression, Guard
 from secateur.graph.record import record_again
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writer import NUMBERS, Again, Path
 from secateur.graph.writes import written_names
 

@@ -13,7 +13,7 @@ from secateur.graph.facts import Kind
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels
 from secateur.graph.rules import facts
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writes import mutates
 
 __all__ = ["read_components", "unused_parameters"]

@@ -12,7 +12,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,39 +35,15 @@ from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
+from secateur.graph.traced import Traced
 from secateur.graph.writer import Again, Attributes, Writer
 
-__all__ = ["Recorded", "Unfollowed", "record", "record_again"]
+__all__ = ["Unfollowed", "record", "record_again"]
 
 aten = torch.ops.aten
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What was recorded.
-
-    Attributes:
-        module: Flat graph; parameters keep the names and the memory of the network's own.
-        args: Positional example inputs; a batch of one became one of two.
-        kwargs: Keyword example inputs.
-        batch: Size of the batch in them (1 where there is none).
-        dynamic: Whether the batch size stayed free.
-        sizes: What sizes the graph is good for.
-        notes: What the user should know about it.
-        odd: What its whole numbers are read by.
-    """
-
-    module: GraphModule
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    batch: int
-    dynamic: bool
-    sizes: Sizes
-    notes: tuple[str, ...]
-    odd: Batch
-
-
-def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False) -> Recorded:
+def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False) -> Traced:
     """Records a network, with a free batch where it takes one.
 
     Args:
@@ -94,7 +69,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
             try:
-                return _Run(model, held, given, Batch(batch, prime), method, training).recorded()
+                return _Run(model, held, given, Batch(batch, prime), method, training).recorded(to_args(inputs))
             except OfTheBatch:
                 raise  # torch.export follows such numbers
             except Exception as error:  # the user's code raises what it likes
@@ -164,7 +139,7 @@ class _Run:
         batch: Batch, method: str, training: bool, again: Again | None = None,
     ) -> None:  # fmt: skip
         args, kwargs = given
-        self.model, self.given, self.batch = model, given, batch
+        self.model, self.given, self.batch, self.method, self.training = model, given, batch, method, training
         notes = self.notes = list[str]()
         twin, held, attributes = _without_values(model, named)
         twin = entered(twin, method, training)
@@ -180,7 +155,7 @@ class _Run:
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
         self.writer = writer
 
-    def recorded(self) -> Recorded:
+    def recorded(self, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Traced:
         """The graph of it."""
         writer, batch = self.writer, self.batch
         graph = writer.finished(self.outputs)
@@ -189,7 +164,8 @@ class _Run:
         graph._codegen = codegen([str(n.target) for n in self.places], self.spec, self.out_spec)
         sizes = _sizes(self.places, batch, writer.followers)
         notes = tuple(dict.fromkeys(self.notes))
-        return Recorded(module, *self.given, batch.size, bool(writer.followers), sizes, notes, batch)
+        free = bool(writer.followers)
+        return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, notes, batch)
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
 
 from secateur.core.types import ExampleInputs
-from secateur.graph.batch import Batch
-from secateur.graph.calling import entered, has_batch, to_args
+from secateur.graph.calling import to_args
 from secateur.graph.copies import plain_network
 from secateur.graph.export import export_program
 from secateur.graph.facts import Kind
@@ -23,8 +19,9 @@ from secateur.graph.inline import inline_regions
 from secateur.graph.record import Unfollowed, record
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
+from secateur.graph.traced import Traced
 
-__all__ = ["CUMULATIVE", "Traced", "recorded", "trace", "without_recorder"]
+__all__ = ["CUMULATIVE", "recorded", "trace", "without_recorder"]
 
 _RECORDER: ContextVar[bool] = ContextVar("recorder", default=True)
 
@@ -37,69 +34,6 @@ def without_recorder() -> Iterator[None]:
         yield
     finally:
         _RECORDER.reset(before)
-
-
-@dataclass(eq=False)
-class Traced:
-    """A traced network. Its graph and its sizes change once, where sizes besides the batch are freed.
-
-    Attributes:
-        module: Flat graph; parameters keep the names and the memory of the network's own.
-        args: Positional example inputs that the graph was traced with.
-        kwargs: Keyword example inputs that the graph was traced with.
-        batch: Size of the batch in the example inputs (1 where there is none).
-        dynamic: Whether the batch size stayed free.
-        given: The user's example inputs (positional, keyword); a batch of one was traced as a batch of two.
-        sizes: What the graph was traced for, input by input.
-        method: What was traced: ``forward``, or another method.
-        training: Whether it was traced in train mode.
-        notes: What the user should know about the way it was traced.
-        odd: Of a recorded network, what its whole numbers are read by; ``None`` where ``torch.export`` traced it.
-        freed: Whether it was tried which sizes besides the batch are free.
-    """
-
-    module: GraphModule
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    batch: int
-    dynamic: bool
-    given: tuple[tuple[Any, ...], dict[str, Any]]
-    sizes: Sizes
-    method: str = "forward"
-    training: bool = False
-    notes: tuple[str, ...] = ()
-    odd: Batch | None = None
-    freed: bool = False
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the recorder traced it."""
-        return self.odd is not None
-
-    @property
-    def nodes(self) -> list[Node]:
-        """The operators in the order of execution."""
-        return list(self.module.graph.nodes)
-
-    @property
-    def given_batch(self) -> int | None:
-        """Size of the batch in the user's own inputs, ``None`` where there is none."""
-        return next((t.shape[0] for t in pytree.tree_leaves(self.given) if has_batch(t)), None)
-
-    @property
-    def any_batch(self) -> bool:
-        """Whether every batch size will do (a free one may have to be a multiple of two, say)."""
-        steps = [s[0] for shape in self.sizes.shapes for s in shape or () if not isinstance(s, int)]
-        return self.dynamic and set(steps) == {1}
-
-    @property
-    def name(self) -> str:
-        """What was traced, in words."""
-        return f"{self.method} in train mode" if self.training else self.method
-
-    def enter(self, model: nn.Module) -> nn.Module:
-        """Puts a (copied) network of the same class in the state that was traced: mode, and method as ``forward``."""
-        return entered(model, self.method, self.training)
 
 
 def trace(
@@ -142,8 +76,7 @@ def recorded(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward"
     """
     found = record(model, inputs, method=method, training=training)
     _remember_averages(found.module, plain_network(model))
-    return Traced(found.module, found.args, found.kwargs, found.batch, found.dynamic, to_args(inputs), found.sizes,
-                  method, training, found.notes, found.odd)  # fmt: skip
+    return found
 
 
 CUMULATIVE = "cumulative"

@@ -19,7 +19,8 @@ from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.flow import Flow, flow
 from secateur.graph.reads import live, unused_parameters
 from secateur.graph.record import Unfollowed
-from secateur.graph.trace import Traced, recorded, trace
+from secateur.graph.trace import recorded, trace
+from secateur.graph.traced import Traced
 
 __all__ = ["Also", "labelled"]
 

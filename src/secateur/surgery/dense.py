@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.groups import Groups
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writes import own_tensor, written_names
 from secateur.surgery.inputs import leaves, some_samples, tensors
 from secateur.surgery.lifted import Draws, Lifted, double

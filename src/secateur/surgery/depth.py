@@ -16,7 +16,7 @@ from secateur.graph.branches import Branch
 from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.ops import facts, plain_name
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.substitutes import activations

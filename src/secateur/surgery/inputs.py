@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.surgery.lifted import double
 
 __all__ = [

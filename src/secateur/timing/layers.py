@@ -12,7 +12,7 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from secateur.graph.calling import preserved_rng
-from secateur.graph.trace import Traced
+from secateur.graph.traced import Traced
 from secateur.graph.writes import written
 from secateur.timing.rounds import no_gc, thread_count
 

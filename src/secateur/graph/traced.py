@@ -1,0 +1,79 @@
+"""A traced network: what every later step works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from secateur.graph.batch import Batch
+from secateur.graph.calling import entered, has_batch
+from secateur.graph.guard import Sizes
+
+__all__ = ["Traced"]
+
+
+@dataclass(eq=False)
+class Traced:
+    """A traced network. Its graph and its sizes change once, where sizes besides the batch are freed.
+
+    Attributes:
+        module: Flat graph; parameters keep the names and the memory of the network's own.
+        args: Positional example inputs that the graph was traced with.
+        kwargs: Keyword example inputs that the graph was traced with.
+        batch: Size of the batch in the example inputs (1 where there is none).
+        dynamic: Whether the batch size stayed free.
+        given: The user's example inputs (positional, keyword); a batch of one was traced as a batch of two.
+        sizes: What the graph was traced for, input by input.
+        method: What was traced: ``forward``, or another method.
+        training: Whether it was traced in train mode.
+        notes: What the user should know about the way it was traced.
+        odd: Of a recorded network, what its whole numbers are read by; ``None`` where ``torch.export`` traced it.
+        freed: Whether it was tried which sizes besides the batch are free.
+    """
+
+    module: GraphModule
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    batch: int
+    dynamic: bool
+    given: tuple[tuple[Any, ...], dict[str, Any]]
+    sizes: Sizes
+    method: str = "forward"
+    training: bool = False
+    notes: tuple[str, ...] = ()
+    odd: Batch | None = None
+    freed: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the recorder traced it."""
+        return self.odd is not None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The operators in the order of execution."""
+        return list(self.module.graph.nodes)
+
+    @property
+    def given_batch(self) -> int | None:
+        """Size of the batch in the user's own inputs, ``None`` where there is none."""
+        return next((t.shape[0] for t in pytree.tree_leaves(self.given) if has_batch(t)), None)
+
+    @property
+    def any_batch(self) -> bool:
+        """Whether every batch size will do (a free one may have to be a multiple of two, say)."""
+        steps = [s[0] for shape in self.sizes.shapes for s in shape or () if not isinstance(s, int)]
+        return self.dynamic and set(steps) == {1}
+
+    @property
+    def name(self) -> str:
+        """What was traced, in words."""
+        return f"{self.method} in train mode" if self.training else self.method
+
+    def enter(self, model: nn.Module) -> nn.Module:
+        """Puts a (copied) network of the same class in the state that was traced: mode, and method as ``forward``."""
+        return entered(model, self.method, self.training)
