@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,45 @@ class Sized(nn.Module):
         return self.tail(self, x, self.b(y) + F.pad(y, (0, 0, 0, 0, 1, 2)))
 
 
+def without(model: nn.Module, plan: secateur.Plan) -> nn.Module:
+    """The dense network with zeros in the place of what a plan takes away."""
+    zeroed = copy.deepcopy(model)
+    for name, dims in plan.keep.items():
+        tensor = zeroed.get_parameter(name)
+        for dim, kept in dims.items():
+            gone = [i for i in range(tensor.shape[dim]) if i not in kept]
+            tensor.data.index_fill_(dim, torch.tensor(gone), 0)
+    return zeroed
+
+
 @pytest.mark.parametrize("tail", TAILS)
-def test_other_sizes_are_refused_by_name_after_loading_too(tail: str, tmp_path: Path) -> None:
-    pruned = secateur.prune(settle(Sized(TAILS[tail])), X, ratio=0.5, backend="graph")
+def test_other_sizes_are_right_or_refused_after_loading_too(tail: str, tmp_path: Path) -> None:
+    dense = settle(Sized(TAILS[tail]))
+    pruned = secateur.prune(dense, X, ratio=0.5, backend="graph")
     pruned.save(tmp_path, graph=True)
+    want = without(dense, pruned.plan)
     for model in (pruned.model, secateur.load(tmp_path).model):
         assert torch.allclose(model(X[:1]), pruned.model(X)[:1], atol=1e-6)
+        for size in ((12, 7), (8, 8), (5, 9)):
+            x = torch.randn(2, 3, *size)
+            torch.testing.assert_close(model(x), want(x), rtol=1e-4, atol=1e-5)
+        wide = torch.randn(2, 3, 7, 12)
+        if tail == "another way for large images":
+            with pytest.raises(InputError, match=r"goes another way \(12 < 10 is False and was True\)"):
+                model(wide)
+        else:
+            torch.testing.assert_close(model(wide), want(wide), rtol=1e-4, atol=1e-5)
+
+
+def test_a_size_that_is_fixed_is_refused_by_name_after_loading_too(tmp_path: Path) -> None:
+    class Table(Sized):
+        def __init__(self) -> None:
+            super().__init__(lambda m, x, y: m.d(y) + m.table)
+            self.table = nn.Parameter(torch.randn(4, 7, 7))
+
+    pruned = secateur.prune(settle(Table()), X, ratio=0.5, backend="graph")
+    pruned.save(tmp_path, graph=True)
+    for model in (pruned.model, secateur.load(tmp_path).model):
         with pytest.raises(
             InputError, match=r"traced for x of size \(any, 3, 7, 7\); got \(2, 3, 12, 7\): dimension 2"
         ):

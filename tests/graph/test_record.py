@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.types import ExampleInputs
+from secateur.graph.batch import NEAR, PRIMES, Unfollowed
 from secateur.graph.flow import flow
 from secateur.graph.groups import solve
-from secateur.graph.record import NEAR, PRIMES, Unfollowed, record
+from secateur.graph.record import record
 from secateur.graph.trace import trace, without_recorder
 from zoo import ZOO, settle
 

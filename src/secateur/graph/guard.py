@@ -106,6 +106,8 @@ def require(left: Any, comparison: str, right: Any, outcome: bool) -> None:
     """Raises :class:`InputError` where a comparison of sizes has another outcome than when the graph was traced."""
     if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):  # the graph is being traced again
         return
+    if comparison not in COMPARISONS or not all(isinstance(v, (int, float)) for v in (left, right)):
+        raise InputError(f"A comparison of sizes in this graph is damaged: {comparison!r} of {left!r} and {right!r}.")
     if COMPARISONS[comparison](left, right) is not outcome:
         raise InputError(
             f"This network is a graph, and at these sizes the network that it was traced from goes another way "

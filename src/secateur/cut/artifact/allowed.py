@@ -17,6 +17,7 @@ import torch
 from torch._ops import OpOverload
 
 from secateur.cut.artifact.checked import CHECKED
+from secateur.graph.guard import require
 from secateur.graph.ops import OPERATORS
 
 __all__ = ["MORE", "UNCHECKED", "constant", "name_of", "named"]
@@ -93,7 +94,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f.__name__: f for f in (operator.sub, operator.neg, operator.floordiv, operator.truediv, operator.mod,
                                operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
                                operator.and_, operator.or_, operator.not_, operator.getitem,
-                               math.ceil, math.floor, math.trunc, math.sqrt,
+                               math.ceil, math.floor, math.trunc, math.sqrt, round, require,
                                torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not,
                                torch.sym_ite)},
 }  # fmt: skip
