@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -110,7 +111,10 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], fre
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         shapes = pytree.tree_map(lambda v: {0: free} if has_batch(v) and v.shape[0] > 1 else None, dict(bound))
     with _quietly():
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    if any(isinstance(constant, FakeTensor) for constant in program.constants.values()):  # newer ones say so themselves
+        raise RuntimeError("found a fake tensor in the exported program constants")
+    return program
 
 
 @contextlib.contextmanager
@@ -178,7 +182,7 @@ _REASONS = [
     (("UnsupportedOperator",),
      "the operator {} does not say what it gives without values",
      "If it is your own, register that (torch.library.register_fake); otherwise use another one."),
-    (("fake tensor in the exported program constant",),
+    (("a fake tensor in the exported program constant",),
      "a tensor is made where the trace does not see it, in another thread say",
      "Compute it where forward is called."),
     (("DynamicOutputShape",),

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["FunctionMode", "LazyGraphModule", "OperatorMode", "codegen", "exporting", "pytree"]
+__all__ = ["FunctionMode", "LazyGraphModule", "OperatorMode", "codegen", "exporting", "parts_of", "pytree"]
 
 OperatorMode = TorchDispatchMode
 """Sees every operator; under inference mode before it is taken apart."""
@@ -29,6 +29,11 @@ LazyGraphModule = _LazyGraphModule
 def codegen(names: Sequence[str], inputs: Any, outputs: Any) -> CodeGen:
     """Makes a graph take and give what a network does, with its containers: specifications of :mod:`pytree`."""
     return _PyTreeCodeGen(_PyTreeInfo(list(names), inputs, outputs))
+
+
+def parts_of(spec: Any) -> list[Any]:
+    """What a specification of :mod:`pytree` holds; called another name until PyTorch 2.10."""
+    return list(spec.children() if hasattr(spec, "children") else spec.children_specs)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 from secateur.core.errors import ExportError
 from secateur.cut.artifact.allowed import name_of
 from secateur.graph.guard import SizeGuard, Sizes
+from secateur.graph.internals import parts_of
 from secateur.surgery.graph import BatchNormMode
 
 __all__ = ["DROPOUTS", "FORMAT", "KINDS", "MODES", "no_weights", "tensors_of", "to_json"]
@@ -150,7 +151,7 @@ def _write_tree(spec: Any, where: str, *, free: bool = False) -> Any:
     """The structure of inputs or outputs: ``"*"`` for a leaf; ``free`` makes a dictionary of what is like one."""
     if spec.is_leaf():
         return "*"
-    children = [_write_tree(child, where, free=free) for child in spec.children()]
+    children = [_write_tree(child, where, free=free) for child in parts_of(spec)]
     if spec.type in (list, tuple):
         return {spec.type.__name__: children}
     keys = spec.context
