@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.graph.groups import Groups
+from secateur.graph.schema import plain_name
 from secateur.graph.traced import Traced
 from secateur.graph.writes import own_tensor, written_names
 from secateur.surgery.inputs import leaves, some_samples, tensors
@@ -117,6 +118,12 @@ class Dense:
             return Wanted(run(masked, draws, args, kwargs), masked.shapes, draws)
         finally:
             self._memory.clear()
+
+    def recorded(self) -> list[tuple[str, tuple[int, ...] | None]]:
+        """Name and shape after the cut of every operator, at the sizes and the batch that were recorded."""
+        nodes = [n for n in self.graph.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
+        masked = self.masked()
+        return [(plain_name(n.target), masked.small_shape(n, n.meta.get("val"))) for n in nodes]
 
     def whole(self, args: Any, kwargs: Any) -> tuple[list[Tensor], Draws]:
         """Results of the traced graph as it is, with nothing cut."""

@@ -22,7 +22,7 @@ from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
 from secateur.surgery.depthwise import depthwise, is_depthwise
 
-__all__ = ["Draws", "Lifted", "Unlike", "double"]
+__all__ = ["Draws", "Lifted", "Unlike", "Watched", "double"]
 
 Masks = Mapping[int, NDArray[np.bool_]]
 
@@ -184,6 +184,21 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if value.shape[dim] == len(mask):
                 value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
         return value.clone()
+
+
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the name and the result's shape of every operator that is run, as it is."""
+
+    def __init__(self) -> None:
+        """Nothing is run yet."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[str, tuple[int, ...] | None]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one operator."""
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((plain_name(func), tuple(result.shape) if isinstance(result, Tensor) else None))
+        return result
 
 
 def _each(change: Callable[[Any], Any], tree: Any) -> Any:

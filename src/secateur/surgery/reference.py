@@ -168,7 +168,7 @@ class MaskedInterpreter(Interpreter):
         else:
             value = self._masked(self._called(n), n)
         if self.watch and isinstance(n.target, torch._ops.OpOverload):
-            self.shapes.append((plain_name(n.target), self._small_shape(n, value)))
+            self.shapes.append((plain_name(n.target), self.small_shape(n, value)))
         return value
 
     def _called(self, n: Node) -> Any:
@@ -182,7 +182,8 @@ class MaskedInterpreter(Interpreter):
         with self.around:
             return n.target(*args, **kwargs)  # type: ignore[operator]
 
-    def _small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
+    def small_shape(self, node: Node, value: Any) -> tuple[int, ...] | None:
+        """The shape that the value of a node has after the cut; ``None`` for several results."""
         if not isinstance(value, Tensor):
             return None
         masks = self.of(node, value.shape)

@@ -45,7 +45,7 @@ from secateur.surgery.inputs import (
     telling_inputs,
     tensors,
 )
-from secateur.surgery.lifted import Draws, Lifted, Unlike, double
+from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
 from secateur.surgery.reference import OtherShape
 from secateur.surgery.sharpen import Sharpening
 
@@ -146,6 +146,7 @@ class _Trial:
         self.pruned, self.side, self.keep = pruned, side, keep
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
+        self.calls: list[tuple[str, tuple[int, ...] | None]] = []
 
     def decide(self) -> _Found:
         """Runs on the user's weights and inputs, and again sharpened."""
@@ -156,7 +157,7 @@ class _Trial:
             return self._decide()
 
     def _decide(self) -> _Found:
-        for small in smaller_images(self.traced):
+        for small in smaller_images(self.traced) if self._goes_the_recorded_way() else ():
             with contextlib.suppress(Exception):  # it depends on the size of the image, or is wrong: see below
                 found = self._at_smaller(*small)
                 if not found.unproven:
@@ -167,8 +168,7 @@ class _Trial:
         """Runs on smaller images, and on others beside them in the same batch.
 
         Every operator of the dense graph, which was recorded at the full size, is run, and the pruned network has to
-        call the same operators in the same order; that it gives outputs of the right shape at the full size is
-        checked by :meth:`check_native`.
+        call the same operators in the same order, here and at the full size (:meth:`_goes_the_recorded_way`).
         """
         self.joined = True
         try:
@@ -301,14 +301,35 @@ class _Trial:
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
         twin = (deep_copy if self.side.written else shallow_copy)(self.pruned).eval()
-        args, kwargs = cloned(self.traced.given)
-        got = tensors(plain_outputs(twin(*args, **kwargs)))
+        got = self._natively(twin)
         for i, value in enumerate(got):
             if value.is_floating_point() and bool(value.isnan().any()):
                 self._explain(i, f"NaN in output {i} of the pruned network")
-        shapes = [[tuple(t.shape[1:]) for t in several] for several in (got, _outputs(self.dense))]
-        if self.traced.any_batch and shapes[0] != shapes[1]:
-            raise VerificationError(f"The pruned network gives results of shapes {shapes[0]} for {shapes[1]}.")
+
+    def _natively(self, twin: nn.Module) -> list[Tensor]:
+        args, kwargs = cloned(self.traced.given)
+        try:
+            with torch.inference_mode(), Watched() as watched:
+                found = tensors(plain_outputs(twin(*args, **kwargs)))
+        except RuntimeError as error:
+            if "nference" not in str(error):
+                raise
+            args, kwargs = cloned(self.traced.given)
+            return tensors(plain_outputs(twin(*args, **kwargs)))
+        self.calls = watched.calls
+        return found
+
+    def _goes_the_recorded_way(self) -> bool:
+        """Whether the pruned network calls the recorded operators on the user's own inputs, with results of the sizes
+        that the plan says (at another batch, with as many times the entries)."""
+        called, recorded = (
+            [c for c in calls if _compared(c[0], False)] for calls in (self.calls, self.side.recorded())
+        )
+        if [_alike(name) for name, _ in called] != [_alike(name) for name, _ in recorded]:
+            return False
+        batch, given = self.traced.batch, self.traced.given_batch or 1
+        pairs = [(a, b) for (_, a), (_, b) in zip(called, recorded, strict=True) if a is not None and b is not None]
+        return all(a == b or math.prod(a) * batch == math.prod(b) * given for a, b in pairs)
 
     def check_graph(self, dense: nn.Module) -> None:
         """The traced graph computes what the network itself computes.
@@ -523,12 +544,6 @@ def _touched(side: Dense) -> list[bool]:
             leaves = pytree.tree_leaves(node.args[0])
             return [reached[n] for n in leaves if isinstance(n, Node) and isinstance(n.meta.get("val"), Tensor)]
     return []
-
-
-def _outputs(graph: GraphModule) -> list[Tensor]:
-    """Results as they were recorded."""
-    node = next(n for n in graph.graph.nodes if n.op == "output")
-    return tensors([n.meta.get("val") for n in pytree.tree_leaves(node.args[0]) if isinstance(n, Node)])
 
 
 def _short_of_memory(model: nn.Module) -> bool:
