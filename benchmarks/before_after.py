@@ -1,11 +1,11 @@
-"""What a change of structure might cost: seconds and memory of eight things that people wait for, before and after.
+"""What a change costs or saves: seconds and memory of ten things that people wait for, before and after.
 
-    python benchmarks/before_after.py --before ../old/src [--rounds 3]
+    python benchmarks/before_after.py --before ../old/src [--rounds 3] [--name before_after] [--only SUBSTRING]
 
 Each is a process of its own on one thread. In every round every thing is done by both checkouts, one directly after the
 other, and who goes first changes from round to round. The figure is the median of the rounds' ratios; memory is the
-largest resident size of the process. Writes results/before_after.json after every round, and a table in
-docs/design.md.
+largest resident size of the process. Writes results/NAME.json after every round, and a table in docs/design.md where
+its name stands (before_after: the house of issue 14; recorder_before_after: the recorder and the proof of issue 15).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 from records import into_docs, table, versions
 
 HERE = Path(__file__).resolve().parent.parent
-RESULTS = HERE / "benchmarks/results/before_after.json"
 
 CUT = """
     import torch, secateur
@@ -49,6 +48,20 @@ SAVED = """
     for _ in range(3):
         secateur.load(small.save(tempfile.mkdtemp(), graph=True))
 """
+TEN_ROUNDS = """
+    from pathlib import Path
+    from secateur.__main__ import main
+    Path("ten.yaml").write_text(
+        "name: ten-rounds\\ndescription: Ten rounds.\\nseed: 0\\nmodel: {name: resnet_digits}\\ndata: {name: digits}\\n"
+        "steps:\\n- adapt: {epochs: 1}\\n- iterate:\\n    rounds: 10\\n    schedule: linear\\n    steps:\\n"
+        "    - prune: {criterion: l2, ratio: 0.5}\\n    - finetune: {epochs: 1}\\n")
+    main(["run", "ten.yaml", "--out", "out", "--quiet"])
+"""
+SIX_RUNS = """
+    from secateur.__main__ import main
+    main(["compare", "transfer-channel", "slimming", "lasso-channel", "weight-pruning", "purify", "energy-aware",
+          "--epochs", "1", "--model", "resnet_digits", "--jobs", "1", "--out", "out", "--quiet"])
+"""
 THINGS = {
     "import secateur": "import secateur",
     "secateur --help": "from secateur.__main__ import main; main(['--help'])",
@@ -59,6 +72,8 @@ THINGS = {
     "ResNet-50 saved with its graph and loaded, three times": SAVED,
     "run of transfer-channel on digits": "from secateur.__main__ import main; "
     "main(['run', 'transfer-channel', '--out', 'out', '--quiet'])",
+    "iterate, ten rounds of a cut and an epoch": TEN_ROUNDS,
+    "compare, six recipes of an epoch each": SIX_RUNS,
 }
 
 
@@ -101,22 +116,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="src of the other checkout")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", default="before_after")
+    parser.add_argument("--only", default="", help="things whose name contains this")
     given = parser.parse_args()
+    things = {name: code for name, code in THINGS.items() if given.only in name}
     sides: dict[str, Path] = {"before": given.before.resolve(), "after": HERE / "src"}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=given.before, capture_output=True, text=True)
     from secateur.timing import machine
 
-    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in THINGS}
+    found: dict[str, list[dict[str, list[float]]]] = {name: [] for name in things}
     for number in range(given.rounds):
-        for name, code in THINGS.items():
+        for name, code in things.items():
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
             found[name].append({side: measure(sides[side], code) for side in order})
             print(name, found[name][-1], flush=True)
         facts: dict[str, Any] = {"before": commit.stdout.strip(), "rounds": number + 1, "threads": 1}
         record = {"machine": machine().to_json(), "versions": versions(), **facts, "things": found}
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (HERE / f"benchmarks/results/{given.name}.json").write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
     head = ("", f"before ({commit.stdout.strip()})", "now", "ratio of seconds (least–most)", "memory before", "ratio")
-    into_docs(HERE / "docs/design.md", "before-after", table(head, rows(found)))
+    into_docs(HERE / "docs/design.md", given.name.replace("_", "-"), table(head, rows(found)))
 
 
 if __name__ == "__main__":

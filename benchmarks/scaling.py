@@ -25,7 +25,7 @@ from secateur.graph.trace import trace
 from secateur.surgery import prune_module, verify
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/coverage.md"
-DEPTHS = (25, 50, 100, 200, 400)
+DEPTHS = (50, 100, 200, 400, 800)
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_the_folder_holds_everything(finished: Path) -> None:
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["command"] == "secateur run transfer-channel --out first"
     assert environment["seeds"]["run"] == 0
-    assert environment["machine"]["versions"]["torch"] == torch.__version__
+    assert environment["machine"]["versions"]["torch"] == version("torch")
     assert load_recipe(finished / "recipe.yaml") == small()
 
 

@@ -37,6 +37,19 @@ _SHORT = 200
 """A file's whole text given in place of a name is not repeated."""
 
 
+_MANY = 30
+"""Names of a list that are shown: a network has hundreds of modules."""
+
+
+def _listed(known: list[str]) -> str:
+    """All names, or the shortest with what begins like them left out."""
+    if len(known) <= _MANY:
+        return ", ".join(known)
+    heads = sorted({name.partition(".")[0] for name in known})
+    shown = heads if len(heads) <= _MANY else heads[:_MANY]
+    return f"{', '.join(shown)} and {len(known) - len(shown)} more names"
+
+
 class UnknownNameError(InputError):
     """A name was not found where it was looked up; the message offers the nearest ones."""
 
@@ -44,7 +57,7 @@ class UnknownNameError(InputError):
         """Words the message: ``kind`` is what was looked up, ``known`` are the valid names."""
         known = sorted(known)
         close = nearest(name, known)
-        offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {', '.join(known)}."
+        offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {_listed(known)}."
         where = f"{argument}=…: " if argument else ""
         shown = repr(name if len(name) <= _SHORT else f"{name[:_SHORT]}…")
         super().__init__(f"{where}There is no {kind} named {shown}. {offer}{' ' + hint if hint else ''}")

@@ -27,7 +27,7 @@ MORE = frozenset(
     _unique2 absolute addbmm addmv addr affine_grid_generator allclose arccos arccosh arcsin arcsinh arctan arctan2
     arctanh argwhere as_strided as_strided_scatter atleast_1d atleast_2d atleast_3d bartlett_window
     binary_cross_entropy binary_cross_entropy_with_logits bincount bitwise_left_shift bitwise_right_shift
-    blackman_window block_diag broadcast_tensors bucketize cartesian_prod cdist chain_matmul cholesky cholesky_solve
+    blackman_window block_diag broadcast_tensors bucketize cartesian_prod cdist chain_matmul cholesky_solve
     clip column_stack combinations conv_tbc copysign corrcoef cosine_embedding_loss cosine_similarity cov cross
     cross_entropy_loss cummax cummin cumulative_trapezoid det diag diag_embed diagflat diagonal diagonal_scatter
     diff dist dsplit dstack equal fake_quantize_per_channel_affine fake_quantize_per_tensor_affine fft_fft fft_fft2
@@ -43,7 +43,7 @@ MORE = frozenset(
     logspace mH margin_ranking_loss masked_scatter matrix_exp matrix_power meshgrid mode mse_loss msort
     multi_margin_loss multinomial mvlgamma nanquantile narrow_copy native_group_norm native_layer_norm nextafter
     nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel one_hot outer pad_sequence
-    pairwise_distance pdist pinverse poisson_nll_loss polygamma put qr quantile randperm range reflection_pad3d
+    pairwise_distance pdist pinverse poisson_nll_loss polygamma put quantile randperm range reflection_pad3d
     renorm replication_pad3d rot90 row_stack rrelu_with_noise scatter scatter_add scatter_reduce searchsorted
     select_scatter signbit sinc slice_scatter slogdet smooth_l1_loss soft_margin_loss special_bessel_j0
     special_bessel_j1 special_digamma special_entr special_erfc special_erfcx special_erfinv special_exp2
