@@ -14,7 +14,7 @@ output.
 Checked are (a) other inputs of the traced shape, (b) another batch size, (c) other heights, widths and lengths where
 the dense network takes them, (d) for every fifth network the artifact, loaded with and without the user's class, and
 (e) for every fourth a second cut of the cut network, which has to be right, and equal to the composed plan applied to
-the dense network.
+the dense network, and (f) that the recorder finds the groups that are found through torch.export.
 
 Outcomes: exact; single (right to 1e-5: a cast in the user's code ends double precision); nothing (no unit is free);
 refused (a SecateurError, in words); unverified (refused because Secateur's own check failed: safe, but a rule is to be
@@ -44,6 +44,9 @@ from torch import nn
 
 import secateur
 from secateur.core.errors import BudgetError
+from secateur.graph.flow import flow
+from secateur.graph.groups import solve
+from secateur.graph.trace import trace, without_recorder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -53,7 +56,7 @@ from drawn.network import Drawn
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/random-networks.md"
 BAD = ("WRONG", "crash", "unverified")
-CHECKS = ("auto", "graph", "batch", "size", "reload", "twice")
+CHECKS = ("auto", "graph", "batch", "size", "reload", "twice", "tracer")
 
 
 def one(seed: int, only: str | None = None) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def _check(drawn: Drawn, row: dict[str, Any]) -> None:
             row[check] = worst(outcome(lambda p=p, s=sizes: compared(drawn, *_parts(p), **s)) for p in made)
     if made and drawn.seed % 5 == 0:
         row["reload"] = worst(outcome(lambda p=p: _reloaded(drawn, *p)) for p in made)
+    row["tracer"] = outcome(lambda: _traced_alike(drawn, example))
     if made and drawn.seed % 4 == 0:
         row["twice"] = outcome(lambda: _twice(drawn, made[0][0], settings))
 
@@ -128,13 +132,25 @@ def _takes(drawn: Drawn, **sizes: int) -> bool:
     return True
 
 
+def _traced_alike(drawn: Drawn, example: Any) -> str:
+    """The recorder finds the groups that are found through torch.export; ``nothing`` where it gives way to it."""
+    recorded = trace(drawn.model, example)
+    if not recorded.recorded:
+        return "nothing"
+    with without_recorder():
+        exported = trace(drawn.model, example)
+    one, other = ([(g.name, len(g), [(m.parameter, m.dim) for m in g.members]) for g in solve(flow(found)).items]
+                  for found in (recorded, exported))  # fmt: skip
+    return "exact" if one == other else "WRONG: other groups than through torch.export"
+
+
 def _reloaded(drawn: Drawn, pruned: Any, reference: Reference) -> str:
     """The artifact, loaded without the user's class and with it."""
     with tempfile.TemporaryDirectory() as folder:
         pruned.save(folder, graph=True)
         alone = secateur.load(folder)
         filled = secateur.load(folder, model=copy.deepcopy(drawn.model))
-    return worst(compared(drawn, model, reference) for model in (alone, filled))
+    return worst(compared(drawn, loaded.model, reference) for loaded in (alone, filled))
 
 
 def _twice(drawn: Drawn, first: Any, settings: dict[str, Any]) -> str:
