@@ -192,11 +192,47 @@ def test_a_pruned_graph_takes_other_lengths_and_is_proven_there() -> None:
     assert pruned.verification.proven
 
 
+class Tokens(nn.Module):
+    """Tokens of its own before those of the input: a plan can take some of them away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.tokens = nn.Linear(4, 8), nn.Linear(8, 4), nn.Parameter(torch.randn(1, 5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.tokens.expand(x.shape[0], -1, -1), self.a(x)], 1).tanh()
+        return self.b(y[:, 5:] + y[:, :5].sum(1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_a_length_along_which_a_plan_cuts_stays_as_it_was() -> None:
+    torch.manual_seed(0)
+    model, x = Tokens(), torch.randn(2, 8, 4)
+    assert is_free(freed(model, x)) == [[True, False]]
+    pruned = secateur.prune(model, x, ratio=0.4, backend="graph")
+    assert len(pruned.plan.keep["tokens"][1]) == 3
+    assert pruned.model(x).shape == (2, 8, 4)
+    with pytest.raises(InputError, match="dimension 1 is 9"):
+        pruned.model(torch.randn(2, 9, 4))
+
+
+def test_sizes_are_fixed_and_freed_again_as_plans_need_it() -> None:
+    torch.manual_seed(0)
+    model = Tokens().eval()
+    traced = trace(model, torch.randn(2, 8, 4))
+    code = traced.module.code
+    for _ in range(2):
+        free_sizes(model, traced)
+        assert is_free(traced) == [[True, False]]
+        free_sizes(model, traced, lambda node: (1,))
+        assert is_free(traced) == [[False, False]]
+        assert traced.module.code == code
+
+
 def test_a_plan_is_cut_alike_whether_sizes_are_free_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, x = Windows(), torch.randn(1, 3, 56, 56)
     one = secateur.prune(model, x, ratio=0.5, backend="graph")
-    monkeypatch.setattr("secateur.cut.operation.free_sizes", lambda model, traced: None)
+    monkeypatch.setattr("secateur.cut.operation.free_sizes", lambda *_: None)
     other = secateur.prune(model, x, ratio=0.5, backend="graph")
     torch.testing.assert_close(one.model(x), other.model(x))
     with pytest.raises(InputError, match="dimension 2"):

@@ -63,6 +63,20 @@ class Of(nn.Module):
         return self.function(self, x)
 
 
+def test_a_number_that_is_written_pins_nothing() -> None:
+    """``y[:, 0] = 1.0`` arrives as a copy of a tensor that is spread, whose entries no label would know."""
+
+    def writes(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x).clone()
+        y[:1] = 0.5
+        return m.b(y)  # type: ignore[no-any-return]
+
+    recorded, exported = both(Of(writes).eval(), torch.randn(3, 4))
+    assert recorded.recorded
+    assert units(recorded) == units(exported)
+    assert [size for _, size, _ in units(recorded)] == [8]
+
+
 def plain(m: Any, x: Tensor) -> Tensor:
     return m.b(m.a(x).relu())  # type: ignore[no-any-return]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
@@ -309,7 +310,7 @@ def _cut_once(
     operation = Operation(
         Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
         module=module,
-        graph=lambda: remove_from_graph(freed(model, network.groups), gone),
+        graph=lambda: remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone),
         verify=lambda small, dense: _proof(small, network.groups, gone, dense),
     )
     done = carry_out(model, operation, backend=backend, check=check)
@@ -318,9 +319,12 @@ def _cut_once(
                   (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 
+def _everything(groups: Groups) -> NDArray[np.bool_]:
+    return np.ones(groups.component.shape, dtype=bool)
+
+
 def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None = None) -> Verification:
-    everything = np.ones(groups.component.shape, dtype=bool)
-    return verified(small, groups, everything, {}, removed={b.add: b.side for b in gone}, dense=dense)
+    return verified(small, groups, _everything(groups), {}, removed={b.add: b.side for b in gone}, dense=dense)
 
 
 def _after(small: nn.Module, network: _Network, before: Counts, live: set[Node]) -> Counts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 from torch.fx import GraphModule
 
@@ -17,10 +19,14 @@ from secateur.graph.free import free_sizes
 from secateur.graph.groups import Groups
 from secateur.graph.trace import without_recorder
 from secateur.surgery.attempt import Outcome, attempt
+from secateur.surgery.reference import CutEntries
 
 __all__ = ["Operation", "carry_out", "freed", "sure"]
 
 EXPORTED = "traced by torch.export, which takes longer, because the proof failed on what the recorder wrote down"
+
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,9 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     return done
 
 
-def freed(model: nn.Module, groups: Groups) -> Groups:
+def freed(model: nn.Module, groups: Groups, label_keep: Mask) -> Groups:
     """The groups of a network of which a graph is made; its graph takes other lengths, heights and widths now."""
-    free_sizes(model, groups.flow.traced)
+    free_sizes(model, groups.flow.traced, CutEntries(groups, label_keep).of_node)
     return groups
 
 

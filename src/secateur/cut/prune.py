@@ -269,7 +269,7 @@ def _cut_once(
     operation = Operation(
         plan,
         module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
-        graph=lambda: prune_graph(freed(model, groups), label_keep, plan.keep),
+        graph=lambda: prune_graph(freed(model, groups, label_keep), label_keep, plan.keep),
         verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense, known=known),
     )
     with uncollected():

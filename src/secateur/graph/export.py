@@ -25,6 +25,7 @@ from secateur.core.types import ExampleInputs, call
 from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args
 from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.guard import is_free
+from secateur.graph.outside import undisturbed
 
 __all__ = ["Exported", "export_program"]
 
@@ -87,7 +88,7 @@ def export_program(
     if free and not strict:
         attempts.insert(1, (twice, torch.export.Dim.AUTO))
     error: Exception | None = None
-    with TRACING, preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings():
+    with TRACING, preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings(), undisturbed(model):
         warnings.simplefilter("ignore")
         for (a, k), size in attempts:
             notes.clear()

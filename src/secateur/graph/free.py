@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,6 +27,7 @@ from secateur.graph.copies import deep_copy, shallow_copy
 from secateur.graph.guard import Size, Sizes, require
 from secateur.graph.internals import pytree
 from secateur.graph.numbers import COMPARISONS, Expression, Guard
+from secateur.graph.outside import undisturbed
 from secateur.graph.record import record_again
 from secateur.graph.traced import Traced
 from secateur.graph.writer import NUMBERS, Again, Path
@@ -59,34 +60,77 @@ _COMPUTES: Mapping[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class _Found:
-    """What has to be written in the place of numbers, and what has to hold."""
+    """What has to be written in the place of numbers, what has to hold, and which dimensions of which nodes vary."""
 
     numbers: Mapping[tuple[Node, Path], Expression]
     guards: Sequence[Guard]
+    varying: Sequence[tuple[Node, int]]
 
 
-def free_sizes(model: nn.Module, traced: Traced) -> None:
+def free_sizes(model: nn.Module, traced: Traced, cut: Callable[[Node], Collection[int]] = lambda node: ()) -> None:
     """Frees the sizes of inputs besides the batch that the network takes others of; changes the graph of ``traced``.
 
     Args:
         model: The network.
         traced: What was recorded of it; a graph that ``torch.export`` traced stays as it is.
+        cut: Along which dimensions a plan cuts what a node gives. Which entries stay is known for one size alone, so
+            none of these may vary (tokens that were put before the others, say).
     """
-    if not traced.recorded or traced.freed:
+    if not traced.recorded:
         return
-    traced.freed, fixed = True, traced.sizes
+    if traced.freed is None:
+        traced.freed = _freed(model, traced) or Freed(traced.sizes)
+    freed = traced.freed
+    assert isinstance(freed, Freed)
+    freed.undo(traced)
+    if freed.found is not None and not any(dim in cut(node) for node, dim in freed.found.varying):
+        freed.write(traced)
+
+
+@dataclass
+class Freed:
+    """What was found out about the sizes of a traced network, and where it is written.
+
+    Attributes:
+        fixed: Sizes as they were recorded.
+        sizes: With those that are free.
+        found: What is written into the graph for them; ``None`` where none is free.
+        writing: What was written.
+    """
+
+    fixed: Sizes
+    sizes: Sizes | None = None
+    found: _Found | None = None
+    writing: _Writing | None = None
+
+    def write(self, traced: Traced) -> None:
+        """Frees them."""
+        assert self.found is not None
+        assert self.sizes is not None
+        self.writing = _Writing(traced.module.graph, traced.batch)
+        self.writing.write(self.found)
+        traced.module.recompile()
+        traced.sizes = self.sizes
+
+    def undo(self, traced: Traced) -> None:
+        """The graph as it was recorded."""
+        if self.writing is not None:
+            self.writing.undo()
+            traced.module.recompile()
+            self.writing, traced.sizes = None, self.fixed
+
+
+def _freed(model: nn.Module, traced: Traced) -> Freed | None:
     for symbols in _choices(traced):
         found = _tried(model, traced, symbols)
-        if found is None:
-            continue
-        writing = _Writing(traced.module.graph, traced.batch)
-        writing.write(found)
-        traced.sizes = _sizes(fixed, symbols)
-        if _agree(model, traced):
-            break
-        writing.undo()
-        traced.sizes = fixed
-    traced.module.recompile()
+        if found is not None:
+            freed = Freed(traced.sizes, _sizes(traced.sizes, symbols), found)
+            freed.write(traced)
+            agree = _agree(model, traced)
+            freed.undo(traced)
+            if agree:
+                return freed
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ which sizes to try
@@ -136,7 +180,9 @@ def _tried(model: nn.Module, traced: Traced, symbols: list[list[Place]]) -> _Fou
     for step in STEPS:
         try:
             again, batch = _again(model, traced, symbols, step)
-            found = _Found(dict(_expressions(again, batch, traced)), tuple(again.log.guards))
+            found = _Found(
+                dict(_expressions(again, batch, traced)), tuple(again.log.guards), list(_varying(again, batch))
+            )
             _confirmed(found, *_again(model, traced, symbols, step, 2), traced)
         except Exception:  # the network raises what it likes where a size is fixed
             continue
@@ -228,6 +274,15 @@ def _fitted(then: int, now: int, sizes: Sequence[tuple[Expression, int, int]]) -
     raise ValueError(f"{then} became {now}")
 
 
+def _varying(again: Again, batch: Batch) -> Iterator[tuple[Node, int]]:
+    for first, second in again.pairs:
+        then, now = first.meta.get("val"), second.meta.get("val")
+        if isinstance(then, Tensor) and isinstance(now, Tensor):
+            for dim, (a, b) in enumerate(zip(then.shape, now.shape, strict=True)):
+                if batch.real(b) != a:
+                    yield first, dim
+
+
 def _other_floats(first: Any, second: Any) -> bool:
     pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=False)
     return any(isinstance(a, float) and a != b and not (a != a and b != b) for a, b in pairs)
@@ -297,7 +352,7 @@ def _agree(model: nn.Module, traced: Traced) -> bool:
     copied = deep_copy if written_names(traced.module) else shallow_copy
     for args, kwargs in other_sizes(traced):
         leaves = pytree.tree_leaves((args, kwargs))
-        with preserved_rng(*(v for v in leaves if isinstance(v, Tensor))), torch.no_grad():
+        with preserved_rng(*(v for v in leaves if isinstance(v, Tensor))), torch.no_grad(), undisturbed(model):
             try:
                 torch.manual_seed(0)
                 got = Interpreter(copied(traced.module)).run(*_cloned(leaves), enable_io_processing=False)
@@ -310,7 +365,8 @@ def _agree(model: nn.Module, traced: Traced) -> bool:
                 want = plain_outputs(traced.enter(copied(model))(*_cloned(args), **_cloned(kwargs)))
             except Exception:
                 return False
-        if not all(map(_alike, pytree.tree_leaves(got), pytree.tree_leaves(want))):
+        both = pytree.tree_leaves(got), pytree.tree_leaves(want)
+        if len(both[0]) != len(both[1]) or not all(map(_alike, *both)):
             return False
     return True
 

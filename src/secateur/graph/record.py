@@ -35,6 +35,7 @@ from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
+from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
 from secateur.graph.writer import Again, Attributes, Writer
 
@@ -63,7 +64,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
     twice = doubled(args, kwargs)
     held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     reason: Exception | None = None
-    with _recording(tensors):
+    with _recording(model, tensors):
         for given, prime in (twice, prime_for([*(t for _, t in held), *tensors])), ((args, kwargs), None):
             batch = next((t.shape[0] for t in pytree.tree_leaves(given) if has_batch(t)), 1)
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
@@ -78,8 +79,10 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
 
 
 @contextmanager
-def _recording(tensors: list[Tensor]) -> Iterator[None]:
-    with TRACING, uncollected(), preserved_rng(*tensors), warnings.catch_warnings(), exporting():
+def _recording(model: nn.Module, tensors: list[Tensor]) -> Iterator[None]:
+    with (
+        TRACING, uncollected(), preserved_rng(*tensors), warnings.catch_warnings(), exporting(), undisturbed(model)
+    ):  # fmt: skip
         warnings.simplefilter("ignore")
         yield
 
@@ -109,7 +112,7 @@ def record_again(
     held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     tensors = [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
     size = next((t.shape[0] for t in tensors if has_batch(t)), 1)
-    with _recording(tensors):
+    with _recording(model, tensors):
         batch = Batch(size, prime_for([*(t for _, t in held), *tensors]) if free else None)
         again = Again(first.graph)
         run = _Run(model, held, given, batch, method, training, again)

@@ -18,7 +18,7 @@ __all__ = ["Traced"]
 
 @dataclass(eq=False)
 class Traced:
-    """A traced network. Its graph and its sizes change once, where sizes besides the batch are freed.
+    """A traced network. Its graph and its sizes change where sizes besides the batch are freed.
 
     Attributes:
         module: Flat graph; parameters keep the names and the memory of the network's own.
@@ -32,7 +32,7 @@ class Traced:
         training: Whether it was traced in train mode.
         notes: What the user should know about the way it was traced.
         odd: Of a recorded network, what its whole numbers are read by; ``None`` where ``torch.export`` traced it.
-        freed: Whether it was tried which sizes besides the batch are free.
+        freed: What was found out about sizes besides the batch, by ``graph.free``; ``None`` before that.
     """
 
     module: GraphModule
@@ -46,7 +46,7 @@ class Traced:
     training: bool = False
     notes: tuple[str, ...] = ()
     odd: Batch | None = None
-    freed: bool = False
+    freed: object = None
 
     @property
     def recorded(self) -> bool:

@@ -319,8 +319,17 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         result = self._run(func, args, kwargs, tensors, any(self.batch.follows(number) for _, number in numbers))
         # What is made of Python's numbers is made anew in every call.
         kind = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
+        if func is aten.copy_.default and (number := self._one_number(args[1])) is not None:
+            kind, call = aten.fill_.Tensor, ((call[0][0], number), {})  # y[:, 0] = 1.0
         self._note(kind, call, result, numbers)
         return result
+
+    def _one_number(self, tensor: Tensor) -> Node | None:
+        """The tensor without dimensions that one is spread from, entry by entry."""
+        node = self._nodes.get(id(tensor))
+        while node is not None and node.target is aten.expand.default:
+            node = node.args[0] if isinstance(node.args[0], Node) else None
+        return node if node is not None and isinstance(v := node.meta.get("val"), Tensor) and not v.ndim else None
 
     def _fresh(self, tensor: Tensor) -> bool:
         return not tensor.is_meta and id(tensor) not in self._nodes and id(tensor) not in self._attributes

@@ -30,6 +30,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.guard import GUARD
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts_of
+from secateur.graph.outside import undisturbed
 from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.inputs import (
@@ -201,9 +202,22 @@ class _Trial:
     def _elsewhere(self) -> None:
         """A graph that takes other lengths, heights and widths is right at one of them too."""
         for args, kwargs in other_sizes(self.traced) if isinstance(self.pruned, GraphModule) else ():
-            with contextlib.suppress(OtherShape, InputError):  # sizes that it does not take
+            try:
                 self._run(args, kwargs, sharp=False)
                 return
+            except InputError:  # sizes that it does not take
+                continue
+            except OtherShape as reason:
+                if self._runs(args, kwargs):
+                    raise VerificationError(f"It takes sizes at which nothing can be proven: {reason}.") from reason
+
+    def _runs(self, args: Any, kwargs: Any) -> bool:
+        try:
+            args, kwargs = self._at_home((args, kwargs))
+            self._pruned(args, kwargs, {}, Draws(), None)
+        except Exception:  # an operator does not take them
+            return False
+        return True
 
     def _found(self, plain: list[_Output], sharp: list[_Output] | None) -> _Found:
         touched = _touched(self.side)
@@ -270,7 +284,7 @@ class _Trial:
 
     def _called(
         self, make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any, draws: Draws,
-        calls: list[tuple[str, Any]] | None,
+        calls: list[tuple[str, Any]] | None, owner: nn.Module | None = None,
     ) -> list[Tensor]:  # fmt: skip
         """Outputs of what ``make`` gives; inference mode lets operators be seen whole, where it can."""
 
@@ -283,7 +297,7 @@ class _Trial:
             if calls is not None:
                 calls.clear()
             try:
-                with context():
+                with context(), undisturbed(self.pruned if owner is None else owner):
                     twin = make()
                     with Lifted(draws, again=True, seen=seen):
                         return tensors(plain_outputs(twin(*fresh(args), **fresh(kwargs))))
@@ -309,13 +323,14 @@ class _Trial:
     def _natively(self, twin: nn.Module) -> list[Tensor]:
         args, kwargs = cloned(self.traced.given)
         try:
-            with torch.inference_mode(), Watched() as watched:
+            with torch.inference_mode(), undisturbed(twin), Watched() as watched:
                 found = tensors(plain_outputs(twin(*args, **kwargs)))
         except RuntimeError as error:
             if "nference" not in str(error):
                 raise
             args, kwargs = cloned(self.traced.given)
-            return tensors(plain_outputs(twin(*args, **kwargs)))
+            with undisturbed(twin):
+                return tensors(plain_outputs(twin(*args, **kwargs)))
         self.calls = watched.calls
         return found
 
@@ -345,7 +360,7 @@ class _Trial:
         def value(name: str, tensor: Tensor) -> Tensor:
             return double(tensor.to(self.side.home or tensor.device))  # type: ignore[no-any-return]
 
-        got = self._called(lambda: self.traced.enter(_with_tensors(dense, value)), args, kwargs, draws, None)
+        got = self._called(lambda: self.traced.enter(_with_tensors(dense, value)), args, kwargs, draws, None, dense)
         worst = max(map(_apart, got, want), default=0.0) if len(got) == len(want) else math.inf
         if not worst <= TOLERANCE:
             raise VerificationError(
@@ -364,7 +379,8 @@ class _Trial:
         want = tensors(Interpreter(graph).run(*leaves, enable_io_processing=False))
         torch.manual_seed(0)
         twin = (deep_copy if self.side.written else shallow_copy)(dense).eval()
-        got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
+        with undisturbed(dense):
+            got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
         return len(got) == len(want) and all(_apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
 
     def _check_finite(self, want: list[Tensor], args: Any, kwargs: Any) -> None:
