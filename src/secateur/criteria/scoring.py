@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.core.errors import InputError, SecateurError
+from secateur.core.errors import InputError, SecateurError, first_line
 from secateur.core.inputs import Data
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, of_kind
 from secateur.criteria.statistics import Collecting, Loss, collect
@@ -120,7 +120,7 @@ def _called(criterion: Criterion, view: GroupView) -> Tensor:
                 "Take criterion='random', or load the weights first."
             ) from error
         raise InputError(
-            f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: {error}. "
+            f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: {first_line(error)}. "
             "A criterion is a function of the group's view that gives one score per unit."
         ) from error
     if not isinstance(found, Tensor):

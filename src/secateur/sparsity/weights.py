@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from secateur.core import arguments
 from secateur.core.checks import check_weights
-from secateur.core.errors import InputError, SecateurError, UnknownNameError
+from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
 from secateur.core.patterns import checked, covered
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
@@ -278,7 +278,7 @@ def _scored(criterion: Score, name: str, weight: Tensor) -> Tensor:
         raise
     except Exception as error:
         raise InputError(
-            f"The criterion failed on {name!r}: {type(error).__name__}: {error}. It is a function of a "
+            f"The criterion failed on {name!r}: {type(error).__name__}: {first_line(error)}. It is a function of a "
             "parameter's name and value that gives one score per weight."
         ) from error
     if not isinstance(found, Tensor):
