@@ -116,6 +116,8 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
                "unverified, s", "their graph, s", "their cut, s"]  # fmt: skip
     failed = [f"{r['network']} ({r['error']})" for r in rows if "error" in r]
     words = f"\n\nNot measured: {'; '.join(failed)}." if failed else ""
+    if left := len(wanted()) - len(done) - len(failed):
+        words += f"\n\n{left} networks, drawn at random, are not measured yet."
     return f"{table(head, body)}{words}\n\n{table(columns, cells)}"
 
 
@@ -148,6 +150,7 @@ def main() -> None:
     names = wanted()
     rows = {r["network"]: r for r in read("flow_time")}
     todo = [n for n in names if options.only in n and (options.again or n not in rows)]
+    random.Random(0).shuffle(todo)  # what is there when it is stopped is no selection
     for name in [] if options.table else todo:
         rows[name] = {"network": name, **in_a_process(name, options.rounds)}
         print(name, rows[name].get("ratios", rows[name].get("error")), flush=True)
