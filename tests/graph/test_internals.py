@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph import internals
+from secateur.graph.guard import require
+from secateur.graph.numbers import Free, Log
 
 
 def test_operators_are_seen_whole_under_inference_mode() -> None:
@@ -62,3 +64,30 @@ def test_a_graph_takes_and_gives_containers() -> None:
     found = internals.LazyGraphModule(nn.Module(), graph)(torch.ones(1), y=torch.ones(1))
     assert isinstance(found["sum"], Tensor)
     assert found["sum"].tolist() == [2.0]
+
+
+def test_sizes_keep_numbers_that_remember_where_they_come_from() -> None:
+    """Without it, nothing besides the batch would be free in a graph: PyTorch would hand out plain numbers."""
+    log = Log()
+    size = torch.Size([Free(5, 3, ("dim", "x", 0), log), 4])
+    first, _ = size
+    assert isinstance(first, Free)
+    assert isinstance(size[:1][0], Free)
+    assert torch.empty(size, device="meta").shape == (5, 4)
+
+
+def test_parts_of_a_structure_are_found_under_either_name() -> None:
+    """Without it, no artifact could say how a network is called."""
+    _, spec = internals.pytree.tree_flatten((1, [2, 3]))
+    assert [part.num_leaves for part in internals.parts_of(spec)] == [1, 2]
+
+
+def test_guards_are_not_taken_out_as_dead_code() -> None:
+    """Without it, a graph would be wrong in silence at a size at which the network goes another way."""
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    size = graph.call_function(torch.ops.aten.sym_size.int, (x, 0))
+    graph.call_function(require, (size, "lt", 9, True))
+    graph.output((x,))
+    graph.eliminate_dead_code()
+    assert require in [node.target for node in graph.nodes]

@@ -120,8 +120,8 @@ def _called(criterion: Criterion, view: GroupView) -> Tensor:
                 "Take criterion='random', or load the weights first."
             ) from error
         raise InputError(
-            f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: {first_line(error)}. "
-            "A criterion is a function of the group's view that gives one score per unit."
+            f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: "
+            f"{first_line(error)}. A criterion is a function of the group's view that gives one score per unit."
         ) from error
     if not isinstance(found, Tensor):
         raise InputError(
