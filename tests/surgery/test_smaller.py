@@ -115,3 +115,17 @@ def test_smaller_images_keep_the_user_s_values_and_no_more_samples_than_needed()
     (small, _), (larger, _) = smaller_images(trace(settle(Image()), x))
     assert torch.equal(small[0], x[:4, :, :96, :32])
     assert torch.equal(larger[0], x[:4, :, :128, :96])
+
+
+def test_a_graph_that_knows_the_size_is_freed_for_the_smaller_image(heights: list[int]) -> None:
+    """Heights and widths that its code computes with would make every smaller image fail."""
+
+    class Sized(Image):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            y = F.interpolate(self.b(y.relu()), size=y.shape[2:])
+            return self.head(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+    pruned = secateur.prune(settle(Sized()), torch.randn(1, 3, 224, 224), ratio=0.5)
+    assert pruned.backend == "module"
+    assert set(heights) == {64}

@@ -75,9 +75,16 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     return done
 
 
-def freed(model: nn.Module, groups: Groups, label_keep: Mask) -> Groups:
-    """The groups of a network of which a graph is made; its graph takes other lengths, heights and widths now."""
-    free_sizes(model, groups.flow.traced, CutEntries(groups, label_keep).of_node)
+def freed(model: nn.Module, groups: Groups, label_keep: Mask, *, thorough: bool = True) -> Groups:
+    """The groups of a network of which a graph is made; its graph takes other lengths, heights and widths now.
+
+    Args:
+        model: The network.
+        groups: Its groups.
+        label_keep: Which labels stay.
+        thorough: As for :func:`~secateur.graph.free.free_sizes`.
+    """
+    free_sizes(model, groups.flow.traced, CutEntries(groups, label_keep).of_node, thorough=thorough)
     return groups
 
 

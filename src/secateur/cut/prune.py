@@ -270,7 +270,15 @@ def _cut_once(
         plan,
         module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
         graph=lambda: prune_graph(freed(model, groups, label_keep), label_keep, plan.keep),
-        verify=lambda small, dense: verified(small, groups, label_keep, plan.keep, dense=dense, known=known),
+        verify=lambda small, dense: verified(
+            small,
+            groups,
+            label_keep,
+            plan.keep,
+            dense=dense,
+            known=known,
+            free=lambda: freed(model, groups, label_keep, thorough=False),
+        ),
     )
     with uncollected():
         done = carry_out(model, operation, backend=backend, check=check)

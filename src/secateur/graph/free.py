@@ -67,7 +67,9 @@ class _Found:
     varying: Sequence[tuple[Node, int]]
 
 
-def free_sizes(model: nn.Module, traced: Traced, cut: Callable[[Node], Collection[int]] = lambda node: ()) -> None:
+def free_sizes(
+    model: nn.Module, traced: Traced, cut: Callable[[Node], Collection[int]] = lambda node: (), *, thorough: bool = True
+) -> None:  # fmt: skip
     """Frees the sizes of inputs besides the batch that the network takes others of; changes the graph of ``traced``.
 
     Args:
@@ -75,13 +77,15 @@ def free_sizes(model: nn.Module, traced: Traced, cut: Callable[[Node], Collectio
         traced: What was recorded of it; a graph that ``torch.export`` traced stays as it is.
         cut: Along which dimensions a plan cuts what a node gives. Which entries stay is known for one size alone, so
             none of these may vary (tokens that were put before the others, say).
+        thorough: Whether every choice of sizes and steps is tried, or the likeliest alone.
     """
     if not traced.recorded:
         return
     if traced.freed is None:
-        traced.freed = _freed(model, traced) or Freed(traced.sizes)
+        traced.freed = _freed(model, traced, thorough) or (Freed(traced.sizes) if thorough else None)
     freed = traced.freed
-    assert isinstance(freed, Freed)
+    if not isinstance(freed, Freed):
+        return
     freed.undo(traced)
     if freed.found is not None and not any(dim in cut(node) for node, dim in freed.found.varying):
         freed.write(traced)
@@ -120,9 +124,9 @@ class Freed:
             self.writing, traced.sizes = None, self.fixed
 
 
-def _freed(model: nn.Module, traced: Traced) -> Freed | None:
-    for symbols in _choices(traced):
-        found = _tried(model, traced, symbols)
+def _freed(model: nn.Module, traced: Traced, thorough: bool) -> Freed | None:
+    for symbols in itertools.islice(_choices(traced), None if thorough else 1):
+        found = _tried(model, traced, symbols, STEPS if thorough else STEPS[:1])
         if found is not None:
             freed = Freed(traced.sizes, _sizes(traced.sizes, symbols), found)
             freed.write(traced)
@@ -176,8 +180,8 @@ def _leaves(traced: Traced) -> list[Any]:
 # ------------------------------------------------------------------------------------------------ second, third run
 
 
-def _tried(model: nn.Module, traced: Traced, symbols: list[list[Place]]) -> _Found | None:
-    for step in STEPS:
+def _tried(model: nn.Module, traced: Traced, symbols: list[list[Place]], steps: Sequence[int]) -> _Found | None:
+    for step in steps:
         try:
             again, batch = _again(model, traced, symbols, step)
             found = _Found(

@@ -70,6 +70,7 @@ Keep = Mapping[str, Mapping[int, Sequence[int]]]
 def verify(
     pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, removed: Removed | None = None,
     dense: nn.Module | None = None, known: dict[str, Dense] | None = None,
+    free: Callable[[], object] | None = None,
 ) -> Verification:  # fmt: skip
     """Compares ``pruned`` with the masked dense network, in double precision.
 
@@ -90,6 +91,7 @@ def verify(
         dense: The dense network itself, which the traced graph is compared with as well; a pruned *graph* is only
             right if the graph was.
         known: What earlier calls for the same cut have worked out; further calls find it there.
+        free: Makes the dense graph take other heights and widths, where it can: called where smaller ones fail.
 
     Returns:
         The proof; ``proven`` is false where nothing moves an output that the cut reaches.
@@ -103,7 +105,7 @@ def verify(
         sides = {} if known is None else known
         for view in views:
             sides.setdefault(view.name, Dense(view, groups, label_keep, removed))
-        trials = [_Trial(pruned, sides[view.name], keep) for view in views]
+        trials = [_Trial(pruned, sides[view.name], keep, free) for view in views]
         _same_weights(pruned, trials[0], keep)
         if dense is not None:
             trials[0].check_graph(dense)
@@ -143,8 +145,8 @@ class _Found:
 class _Trial:
     """The two networks on one way through them (forward, train mode, another method)."""
 
-    def __init__(self, pruned: nn.Module, side: Dense, keep: Keep) -> None:
-        self.pruned, self.side, self.keep = pruned, side, keep
+    def __init__(self, pruned: nn.Module, side: Dense, keep: Keep, free: Callable[[], object] | None) -> None:
+        self.pruned, self.side, self.keep, self.free = pruned, side, keep, free
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
         self.calls: list[tuple[str, tuple[int, ...] | None]] = []
@@ -159,11 +161,23 @@ class _Trial:
 
     def _decide(self) -> _Found:
         for small in smaller_images(self.traced) if self._goes_the_recorded_way() else ():
-            with contextlib.suppress(Exception):  # it depends on the size of the image, or is wrong: see below
-                found = self._at_smaller(*small)
-                if not found.unproven:
-                    return found
+            for again in (False, True):
+                try:
+                    found = self._at_smaller(*small)
+                    if not found.unproven:
+                        return found
+                except Exception:  # it depends on the size of the image, or is wrong: the full size says so
+                    if not again and self._freed():
+                        continue
+                break
         return self._at_own()
+
+    def _freed(self) -> bool:
+        """Whether the dense graph takes other heights and widths now, and did not before."""
+        before, free, self.free = self.traced.sizes, self.free, None
+        if free is not None and self.traced is self.groups.flow.traced:
+            free()
+        return self.traced.sizes is not before
 
     def _at_smaller(self, args: Any, kwargs: Any) -> _Found:
         """Runs on smaller images, and on others beside them in the same batch.
