@@ -195,7 +195,8 @@ def render(rows: list[dict[str, Any]]) -> str:
 
 
 NAMES = {"auto": "`backend=\"auto\"`", "graph": "`backend=\"graph\"`", "batch": "another batch", "size": "another size",
-         "reload": "saved and loaded", "twice": "cut twice"}  # fmt: skip
+         "reload": "saved and loaded", "twice": "cut twice",
+         "tracer": "recorder and torch.export: the same groups"}  # fmt: skip
 
 
 def main() -> None:
