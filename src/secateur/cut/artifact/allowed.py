@@ -8,6 +8,7 @@ networks need are those of :mod:`.checked`.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable
@@ -67,41 +68,52 @@ UNCHECKED = frozenset(f"aten.{name}" for name in (
 _LARGEST = 2**63
 
 
-def add(a: Any, b: Any) -> Any:
-    """The sum of two sizes."""
-    return _whole(operator.add, a, b)
+def _of_sizes(function: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Arithmetic of ``count`` sizes, and of nothing else.
+
+    A few multiplications in a row would fill the memory with one number, ``round(1, -10**9)`` and ``"%999999999d" % 1``
+    in a single step.
+    """
+
+    @functools.wraps(function)
+    def checked(*values: Any) -> Any:
+        if len(values) != count:
+            raise ValueError(f"{function.__name__} takes {count} sizes, not {len(values)}")
+        for value in values:
+            if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+                raise ValueError(f"{function.__name__} is arithmetic of sizes, not of {type(value).__name__}")
+        found = function(*values)
+        if type(found) is int and abs(found) >= _LARGEST:
+            raise ValueError(f"{function.__name__} gives a number that is no size")
+        return found
+
+    checked.__module__, checked.__qualname__ = __name__, function.__name__
+    return checked
 
 
-def mul(a: Any, b: Any) -> Any:
-    """The product of two sizes."""
-    return _whole(operator.mul, a, b)
-
-
-def _whole(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-    """A result that is a size: a few multiplications in a row would otherwise fill the memory with one number."""
-    for value in (a, b):
-        if not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
-            raise ValueError(f"{function.__name__} is arithmetic of sizes, not of {type(value).__name__}")
-    found = function(a, b)
-    if type(found) is int and abs(found) >= _LARGEST:
-        raise ValueError(f"{function.__name__} gives a number that is no size")
-    return found
+add, sub, mul = (_of_sizes(f, 2) for f in (operator.add, operator.sub, operator.mul))
+floordiv, truediv, mod = (_of_sizes(f, 2) for f in (operator.floordiv, operator.truediv, operator.mod))
+neg, ceil, floor = (_of_sizes(f, 1) for f in (operator.neg, math.ceil, math.floor))
+trunc, sqrt, round_ = (_of_sizes(f, 1) for f in (math.trunc, math.sqrt, round))
+round_.__name__ = round_.__qualname__ = "round_"  # no file calls it so: the name is Python's own
+_ARITHMETIC = {
+    operator.add: add, operator.sub: sub, operator.mul: mul, operator.floordiv: floordiv, operator.truediv: truediv,
+    operator.mod: mod, operator.neg: neg, math.ceil: ceil, math.floor: floor, math.trunc: trunc, math.sqrt: sqrt,
+    round: round_,
+}  # fmt: skip
+"""What a traced graph calls, and what the graph of a file calls in its place."""
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": add,
-    "mul": mul,
-    **{f.__name__: f for f in (operator.sub, operator.neg, operator.floordiv, operator.truediv, operator.mod,
-                               operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
+    **{plain.__name__: checked for plain, checked in _ARITHMETIC.items()},
+    **{f.__name__: f for f in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
                                operator.and_, operator.or_, operator.not_, operator.getitem,
-                               math.ceil, math.floor, math.trunc, math.sqrt, round, require,
-                               torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not,
+                               require, torch.sym_max, torch.sym_min, torch.sym_int, torch.sym_float, torch.sym_not,
                                torch.sym_ite)},
 }  # fmt: skip
 _NAMES: dict[Any, str] = {
     **{function: name for name, function in _FUNCTIONS.items()},
-    operator.add: "add",
-    operator.mul: "mul",
+    **{plain: plain.__name__ for plain in _ARITHMETIC},
     **{function: name for name, function in CHECKED.items()},
 }
 
