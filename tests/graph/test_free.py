@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +108,26 @@ def test_lengths_are_free(name: str) -> None:
         torch.testing.assert_close(got, model(x))
         right += 1
     assert right >= 5
+
+
+@pytest.mark.parametrize("name", ["half of it, rounded up", "padded to fours", "a branch", "numel"])
+def test_free_lengths_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pruned = secateur.prune(Rows(FREE[name]), torch.randn(2, 8, 4), ratio=0.5, backend="graph")
+    pruned.save(tmp_path, graph=True)
+    loaded = secateur.load(tmp_path).model
+    right = 0
+    for length in (4, 7, 8, 12, 16):
+        x = torch.randn(3, length, 4)
+        try:
+            want = pruned.model(x)
+        except InputError as reason:
+            with pytest.raises(InputError, match=re.escape(str(reason))):
+                loaded(x)
+            continue
+        assert torch.equal(loaded(x), want)
+        right += 1
+    assert right >= 3
 
 
 FIXED: dict[str, Callable[[Any, Tensor], Tensor]] = {

@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 
-__all__ = ["TRACING", "alone", "doubled", "entered", "has_batch", "plain_forward", "plain_outputs", "preserved_rng",
-           "spills", "to_args", "uncollected"]  # fmt: skip
+__all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "has_batch", "plain_forward", "plain_outputs",
+           "preserved_rng", "spills", "to_args", "uncollected"]  # fmt: skip
 
 TRACING = threading.RLock()
 """Tracers keep state of PyTorch's for the whole process: one trace at a time."""
@@ -101,6 +101,11 @@ def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
 def spills(tensor: Tensor) -> bool:
     """Whether a tensor's memory holds more than its entries: it is a slice of something else, say."""
     return tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.numel() * tensor.itemsize
+
+
+def cloned(tree: Any) -> Any:
+    """Clones inputs as they are: a network may write into them."""
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, tree)
 
 
 def alone(tensor: Tensor) -> Tensor:

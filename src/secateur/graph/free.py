@@ -22,7 +22,7 @@ from torch.fx import Graph, Interpreter, Node
 
 from secateur.core.errors import InputError
 from secateur.graph.batch import Batch, with_value
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import deep_copy, shallow_copy
 from secateur.graph.guard import Size, Sizes, require
 from secateur.graph.internals import pytree
@@ -347,10 +347,6 @@ def other_sizes(traced: Traced) -> list[tuple[Any, Any]]:
     return [shorter(1, 2), shorter(3, 4)]
 
 
-def _cloned(tree: Any) -> Any:
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, tree)
-
-
 def _agree(model: nn.Module, traced: Traced) -> bool:
     """Whether the graph and the network compute the same on shorter inputs, or the graph refuses them."""
     copied = deep_copy if written_names(traced.module) else shallow_copy
@@ -359,14 +355,14 @@ def _agree(model: nn.Module, traced: Traced) -> bool:
         with preserved_rng(*(v for v in leaves if isinstance(v, Tensor))), torch.no_grad(), undisturbed(model):
             try:
                 torch.manual_seed(0)
-                got = Interpreter(copied(traced.module)).run(*_cloned(leaves), enable_io_processing=False)
+                got = Interpreter(copied(traced.module)).run(*cloned(leaves), enable_io_processing=False)
             except InputError:  # a guard
                 continue
             except Exception:  # what the operators say to sizes that do not go together
                 return _refuses(model, traced, args, kwargs)
             torch.manual_seed(0)
             try:
-                want = plain_outputs(traced.enter(copied(model))(*_cloned(args), **_cloned(kwargs)))
+                want = plain_outputs(traced.enter(copied(model))(*cloned(args), **cloned(kwargs)))
             except Exception:
                 return False
         both = pytree.tree_leaves(got), pytree.tree_leaves(want)
@@ -378,7 +374,7 @@ def _agree(model: nn.Module, traced: Traced) -> bool:
 def _refuses(model: nn.Module, traced: Traced, args: Any, kwargs: Any) -> bool:
     """Whether the network itself does not take these inputs."""
     try:
-        traced.enter(deep_copy(model))(*_cloned(args), **_cloned(kwargs))
+        traced.enter(deep_copy(model))(*cloned(args), **cloned(kwargs))
     except Exception:
         return True
     return False

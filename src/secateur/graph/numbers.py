@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["COMPARISONS", "Expression", "Free", "FreeFloat", "Guard", "Log", "Lost", "free_numbers"]
 
@@ -77,6 +77,11 @@ class _Number:
     expression: Expression
     log: Log
 
+    def __new__(cls, value: float, first: float, expression: Expression, log: Log) -> Self:
+        made = super().__new__(cls, value)  # type: ignore[call-arg]
+        made.first, made.expression, made.log = first, expression, log
+        return made
+
     def __bool__(self) -> bool:
         return self.log.compared("ne", self, 0)
 
@@ -120,12 +125,6 @@ class Free(_Number, int):
         log: Of this run.
     """
 
-    def __new__(cls, value: int, first: int, expression: Expression, log: Log) -> Free:
-        """See the class."""
-        made = int.__new__(cls, value)
-        made.first, made.expression, made.log = first, expression, log
-        return made
-
     __hash__ = int.__hash__
 
     def __float__(self) -> float:
@@ -139,12 +138,6 @@ class Free(_Number, int):
 
 class FreeFloat(_Number, float):
     """A broken number that a size was divided into; it can be rounded."""
-
-    def __new__(cls, value: float, first: float, expression: Expression, log: Log) -> FreeFloat:
-        """See the class."""
-        made = float.__new__(cls, value)
-        made.first, made.expression, made.log = first, expression, log
-        return made
 
     __hash__ = float.__hash__
 

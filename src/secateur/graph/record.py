@@ -39,7 +39,7 @@ from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
 from secateur.graph.writer import Again, Attributes, Writer
 
-__all__ = ["Unfollowed", "record", "record_again"]
+__all__ = ["record", "record_again"]
 
 aten = torch.ops.aten
 

@@ -10,13 +10,14 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from secateur.core.types import ExampleInputs
+from secateur.graph.batch import Unfollowed
 from secateur.graph.calling import to_args
 from secateur.graph.copies import plain_network
 from secateur.graph.export import export_program
 from secateur.graph.facts import Kind
 from secateur.graph.guard import Sizes
 from secateur.graph.inline import inline_regions
-from secateur.graph.record import Unfollowed, record
+from secateur.graph.record import record
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced

@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
 from secateur.core.types import ExampleInputs
+from secateur.graph.batch import Unfollowed
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.flow import Flow, flow
 from secateur.graph.reads import live, unused_parameters
-from secateur.graph.record import Unfollowed
 from secateur.graph.trace import recorded, trace
 from secateur.graph.traced import Traced
 

@@ -503,4 +503,4 @@ class Attributes(FunctionMode):
         if func in _COUNTS:
             return functools.reduce(operator.mul, shape, 1)
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
-        return shape if func not in (torch.Tensor.size,) or dim is None else shape[dim]
+        return shape if dim is None else shape[dim]

@@ -143,8 +143,8 @@ class Dense:
             return fresh_one(double(tensor) if how is None else how.applied(tensor), tensor)
 
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.graph, n)) is not None}
-        keep = np.ones_like(self.label_keep) if whole else self.label_keep
-        masked = MaskedInterpreter(self.graph, self.groups, keep, eager, value, None if whole else self._cut)
+        cut = CutEntries(self.groups, np.ones_like(self.label_keep)) if whole else self._cut
+        masked = MaskedInterpreter(self.graph, cut, eager, value)
         masked.removed = {} if whole else self.removed
         return masked
 

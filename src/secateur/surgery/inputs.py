@@ -15,7 +15,6 @@ from secateur.surgery.lifted import double
 __all__ = [
     "all_floating",
     "beside",
-    "cloned",
     "first_samples",
     "fresh",
     "halves_exchanged",
@@ -115,11 +114,6 @@ def leaves(args: Any, kwargs: Any) -> list[Any]:
 def fresh(tree: Any) -> Any:
     """Clones inputs, in double precision: a network may write into them."""
     return pytree.tree_map(lambda v: double(v).clone() if isinstance(v, Tensor) else v, tree)
-
-
-def cloned(tree: Any) -> Any:
-    """Clones inputs as they are."""
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, tree)
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -22,7 +22,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.masked import Masked
 from secateur.graph.ops import Kind, Operator, facts, find, plain_name
 
-__all__ = ["MaskedInterpreter", "OtherShape"]
+__all__ = ["CutEntries", "MaskedInterpreter", "OtherShape"]
 
 Mask = NDArray[np.bool_]
 
@@ -38,7 +38,7 @@ class CutEntries:
 
     def __init__(self, groups: Groups, label_keep: Mask) -> None:
         """``label_keep`` says which labels stay."""
-        self._groups, self._keep = groups, label_keep
+        self.groups, self._keep = groups, label_keep
         self._masks: dict[int, dict[int, Mask]] = {}
         self._gone: dict[tuple[int, torch.device], tuple[Mask, Tensor]] = {}
         self._rules: dict[Node, Operator | None] = {}
@@ -49,16 +49,16 @@ class CutEntries:
         if not isinstance(labels, Labels):
             return {}
         if id(labels) not in self._masks:
-            self._masks[id(labels)] = self._groups.masks(labels, self._keep)
+            self._masks[id(labels)] = self.groups.masks(labels, self._keep)
         return self._masks[id(labels)]
 
     def of_node(self, node: Any) -> dict[int, Mask]:
         """Masks of the value of a node."""
-        return self.of(self._groups.flow.labels.get(node))
+        return self.of(self.groups.flow.labels.get(node))
 
     def labels(self, node: Node) -> Any:
         """Labels of the value of a node."""
-        return self._groups.flow.labels.get(node)
+        return self.groups.flow.labels.get(node)
 
     def zero(self, value: Tensor, dim: int, mask: Mask) -> None:
         """Sets what goes to zero, in place."""
@@ -92,12 +92,10 @@ class MaskedInterpreter(Interpreter):
 
     Args:
         graph: The dense network's graph.
-        groups: Its groups.
-        label_keep: Which labels stay.
+        cut: Which entries go.
         weights: Values to use for some parameters instead of the network's own.
         late: Makes the value of a tensor, by its name, where it is used (and again where it is used again), so that
             not all of them are in memory at once; the last argument says whether nothing of it is left after that.
-        cut: What was looked up of the same cut before.
 
     Attributes:
         around: What every operator of the network runs inside (and nothing else: masks are set outside of it).
@@ -109,21 +107,19 @@ class MaskedInterpreter(Interpreter):
     def __init__(
         self,
         graph: GraphModule,
-        groups: Groups,
-        label_keep: Mask,
+        cut: CutEntries,
         weights: Mapping[str, Tensor] | None = None,
         late: Callable[[str, Tensor, bool], Tensor] | None = None,
-        cut: CutEntries | None = None,
     ) -> None:
         """Prepares; nothing is computed yet."""
         super().__init__(graph)
-        self._cut, self._weights, self._late = cut or CutEntries(groups, label_keep), weights or {}, late
+        self._cut, self._weights, self._late = cut, weights or {}, late
         self.around: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self.removed: Mapping[Node, int] = {}
         self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
         self.watch = False
         self.current: Node | None = None
-        self._batch = next((view.batch for view in groups.flow.views if view.module is graph), 1)
+        self._batch = next((view.batch for view in cut.groups.flow.views if view.module is graph), 1)
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
 
     def of(self, node: Any, shape: Sequence[int] | None = None) -> dict[int, Mask]:

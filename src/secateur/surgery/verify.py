@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, SecateurError, VerificationError, first_line
 from secateur.core.types import Verification
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.free import other_sizes
@@ -36,7 +36,6 @@ from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.inputs import (
     all_floating,
     beside,
-    cloned,
     first_samples,
     fresh,
     halves_exchanged,
