@@ -17,6 +17,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.schema import plain_name
 from secateur.graph.traced import Traced
 from secateur.graph.writes import own_tensor, written_names
+from secateur.surgery.agreement import Called
 from secateur.surgery.inputs import leaves, some_samples, tensors
 from secateur.surgery.lifted import Draws, Lifted, double
 from secateur.surgery.reference import CutEntries, MaskedInterpreter, OtherShape
@@ -43,7 +44,7 @@ class Wanted:
     """
 
     outputs: list[Tensor]
-    shapes: list[tuple[str, tuple[int, ...] | None]]
+    shapes: list[Called]
     draws: Draws
 
 
@@ -119,7 +120,7 @@ class Dense:
         finally:
             self._memory.clear()
 
-    def recorded(self) -> list[tuple[str, tuple[int, ...] | None]]:
+    def recorded(self) -> list[Called]:
         """Name and shape after the cut of every operator, at the sizes and the batch that were recorded."""
         nodes = [n for n in self.graph.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
         masked = self.masked()
@@ -152,8 +153,8 @@ class Dense:
         """A large weight in double precision, in memory that the next one gets: new memory takes longer to fill."""
         kind = double(tensor.dtype)
         key = kind, tensor.device
-        if key not in self._memory:
-            largest = max(t.numel() for _, t in named_tensors(self.graph))
+        if key not in self._memory or self._memory[key].numel() < tensor.numel():  # a constant beside the weights
+            largest = max(t.numel() for t in (tensor, *(t for _, t in named_tensors(self.graph))))
             self._memory[key] = torch.empty(largest, dtype=kind, device=tensor.device)
         lent = self._memory[key][: tensor.numel()].view(tensor.shape).copy_(tensor)
         return lent if scale == 1.0 else lent.mul_(scale)

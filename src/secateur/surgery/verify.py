@@ -29,8 +29,8 @@ from secateur.graph.free import other_sizes
 from secateur.graph.groups import Groups
 from secateur.graph.guard import GUARD
 from secateur.graph.labels import Labels
-from secateur.graph.ops import Kind, facts_of
 from secateur.graph.outside import undisturbed
+from secateur.surgery.agreement import TOLERANCE, Called, Output, aligned, apart, compare, compare_shapes, unsound
 from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.inputs import (
@@ -49,14 +49,7 @@ from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
 from secateur.surgery.reference import OtherShape
 from secateur.surgery.sharpen import Sharpening
 
-__all__ = ["TOLERANCE", "verify"]
-
-TOLERANCE = 1e-9
-"""Largest accepted max |pruned − masked| relative to what the input moves in that output, in double precision."""
-
-RESOLUTION = 1e-13
-"""Of double precision over a whole network, relative to the largest value of an output. An output of which the input
-moves less than ``RESOLUTION / TOLERANCE`` cannot be decided in that run; ten times the resolution is accepted there."""
+__all__ = ["verify"]
 
 NEAR = 1e-5
 """What a traced graph and the network itself may differ by in their own precision without a closer look."""
@@ -120,19 +113,6 @@ def verify(
 
 
 @dataclass(frozen=True)
-class _Output:
-    """How one output came out: its error, relative to what the input moves where that is enough to decide."""
-
-    error: float
-    moved: bool
-
-    @property
-    def right(self) -> bool:
-        """Whether the error is accepted."""
-        return self.error <= (TOLERANCE if self.moved else 10 * RESOLUTION)
-
-
-@dataclass(frozen=True)
 class _Found:
     """What the runs of one trial found."""
 
@@ -148,7 +128,7 @@ class _Trial:
         self.pruned, self.side, self.keep, self.free = pruned, side, keep, free
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
-        self.calls: list[tuple[str, tuple[int, ...] | None]] = []
+        self.calls: list[Called] = []
 
     def decide(self) -> _Found:
         """Runs on the user's weights and inputs, and again sharpened."""
@@ -232,7 +212,7 @@ class _Trial:
             return False
         return True
 
-    def _found(self, plain: list[_Output], sharp: list[_Output] | None) -> _Found:
+    def _found(self, plain: list[Output], sharp: list[Output] | None) -> _Found:
         touched = _touched(self.side)
         names = [
             f"output {i} of {self.traced.name}"
@@ -241,7 +221,7 @@ class _Trial:
         ]
         return _Found(max((o.error for o in (*plain, *(sharp or ()))), default=0.0), len(plain), tuple(names))
 
-    def _run(self, args: Any, kwargs: Any, *, sharp: bool) -> list[_Output] | None:
+    def _run(self, args: Any, kwargs: Any, *, sharp: bool) -> list[Output] | None:
         """Compares on one set of inputs; ``None`` where sharpened weights give the dense network no finite result."""
         args, kwargs = self._at_home((args, kwargs))
         moved_args, moved_kwargs = moved_inputs((args, kwargs))
@@ -249,15 +229,15 @@ class _Trial:
             args, kwargs = beside((args, kwargs), (moved_args, moved_kwargs))
         found = self.side.wanted(args, kwargs, sharp=sharp)
         want, draws, sharpening = found.outputs, found.draws, self.side.sharpened if sharp else {}
-        if sharp and any(_unsound(w) for w in want):
+        if sharp and any(unsound(w) for w in want):
             return None
         self._check_finite(want, args, kwargs)
-        calls: list[tuple[str, Any]] = []
+        calls: list[Called] = []
         got = self._pruned(args, kwargs, sharpening, draws, None if sharp else calls)
         if draws.taken != len(draws.drawn):
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
         if not sharp:
-            _compare_shapes(found.shapes, calls, strict=self.joined)
+            compare_shapes(found.shapes, calls, strict=self.joined)
         other = halves_exchanged(got) if self.joined else self._pruned(
             moved_args, moved_kwargs, sharpening, draws, None)  # fmt: skip
         outputs = self._compared(got, want, other)
@@ -270,16 +250,16 @@ class _Trial:
             )
         return outputs
 
-    def _compared(self, got: list[Tensor], want: list[Tensor], other: list[Tensor]) -> list[_Output]:
+    def _compared(self, got: list[Tensor], want: list[Tensor], other: list[Tensor]) -> list[Output]:
         shapes = [[tuple(t.shape) for t in several] for several in (got, want)]
         if shapes[0] != shapes[1]:
             raise VerificationError(f"The pruned network gives results of shapes {shapes[0]} for {shapes[1]}.")
         alike = [t.shape for t in other] == [t.shape for t in got]
-        return [_compare(g, w, o) for g, w, o in zip(got, want, other if alike else got, strict=True)]
+        return [compare(g, w, o) for g, w, o in zip(got, want, other if alike else got, strict=True)]
 
     def _pruned(
         self, args: Any, kwargs: Any, sharpening: Mapping[str, Sharpening], draws: Draws,
-        calls: list[tuple[str, Any]] | None,
+        calls: list[Called] | None,
     ) -> list[Tensor]:  # fmt: skip
         """Outputs of the pruned network; a copy of it runs, because a network may keep or change what it likes."""
 
@@ -297,7 +277,7 @@ class _Trial:
 
     def _called(
         self, make: Callable[[], Callable[..., Any]], args: Any, kwargs: Any, draws: Draws,
-        calls: list[tuple[str, Any]] | None, owner: nn.Module | None = None,
+        calls: list[Called] | None, owner: nn.Module | None = None,
     ) -> list[Tensor]:  # fmt: skip
         """Outputs of what ``make`` gives; inference mode lets operators be seen whole, where it can."""
 
@@ -350,14 +330,12 @@ class _Trial:
     def _goes_the_recorded_way(self) -> bool:
         """Whether the pruned network calls the recorded operators on the user's own inputs, with results of the sizes
         that the plan says (at another batch, with as many times the entries)."""
-        called, recorded = (
-            [c for c in calls if _compared(c[0], False)] for calls in (self.calls, self.side.recorded())
-        )
-        if [_alike(name) for name, _ in called] != [_alike(name) for name, _ in recorded]:
-            return False
+        found = aligned(self.side.recorded(), self.calls)
         batch, given = self.traced.batch, self.traced.given_batch or 1
-        pairs = [(a, b) for (_, a), (_, b) in zip(called, recorded, strict=True) if a is not None and b is not None]
-        return all(a == b or math.prod(a) * batch == math.prod(b) * given for a, b in pairs)
+        return found is not None and all(
+            want is None or got is None or want == got or math.prod(got) * batch == math.prod(want) * given
+            for _, want, got in found
+        )
 
     def check_graph(self, dense: nn.Module) -> None:
         """The traced graph computes what the network itself computes.
@@ -374,7 +352,7 @@ class _Trial:
             return double(tensor.to(self.side.home or tensor.device))  # type: ignore[no-any-return]
 
         got = self._called(lambda: self.traced.enter(_with_tensors(dense, value)), args, kwargs, draws, None, dense)
-        worst = max(map(_apart, got, want), default=0.0) if len(got) == len(want) else math.inf
+        worst = max(map(apart, got, want), default=0.0) if len(got) == len(want) else math.inf
         if not worst <= TOLERANCE:
             raise VerificationError(
                 f"The traced graph differs from the network itself by {worst:.1e} on the example inputs, so a pruned "
@@ -394,11 +372,11 @@ class _Trial:
         twin = (deep_copy if self.side.written else shallow_copy)(dense).eval()
         with undisturbed(dense):
             got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
-        return len(got) == len(want) and all(_apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
+        return len(got) == len(want) and all(apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
 
     def _check_finite(self, want: list[Tensor], args: Any, kwargs: Any) -> None:
         for i, value in enumerate(want):
-            if _unsound(value):
+            if unsound(value):
                 what = "NaN" if bool(value.isnan().any()) else "infinity"
                 self._explain(i, f"{what} in output {i} of the masked dense network")
 
@@ -406,7 +384,7 @@ class _Trial:
         """NaN or infinity: the network's own fault, or the cut's."""
         args, kwargs = self._at_home(self.own)
         results, _ = self.side.whole(args, kwargs)
-        if number < len(results) and _unsound(results[number]):
+        if number < len(results) and unsound(results[number]):
             raise InputError(
                 f"The network itself gives NaN or infinity on the example inputs (example_inputs), in output {number}: "
                 "nothing can be proven. Give inputs on which it computes numbers."
@@ -421,7 +399,7 @@ class _Trial:
         masked.garbage_collect_values = False
         run(masked, Draws(), args, kwargs)
         for node, value in masked.env.items():
-            if node.op == "call_function" and isinstance(value, Tensor) and bool(_nan(value).any()):
+            if node.op == "call_function" and isinstance(value, Tensor) and bool(value.isnan().any()):
                 return f", first at {_where(node)}"
         return ""
 
@@ -455,86 +433,7 @@ class _Trial:
             return False
         for dim, mask in self.groups.masks(labels, self.side.label_keep).items():
             value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
-        return got.shape != value.shape or _apart(double(got), double(value)) > TOLERANCE
-
-
-# ------------------------------------------------------------------------------------------------------- numbers
-
-
-def _compare(got: Tensor, want: Tensor, other: Tensor) -> _Output:
-    """One output: max |got − want|, relative to what other inputs move in it."""
-    if not want.numel():
-        return _Output(0.0, True)
-    if not (want.is_floating_point() or want.is_complex()):
-        return _Output(0.0 if torch.equal(got, want) else math.inf, not torch.equal(got, other))
-    if bool(_nan(got).any()):
-        return _Output(math.inf, True)
-    gap = torch.where(got == want, 0.0, (got - want).abs()).max()  # equal infinities at equal places agree
-    motion = torch.where(got == other, 0.0, (got - other).abs())
-    moved = float(motion[motion.isfinite()].max()) if bool(motion.isfinite().any()) else 0.0
-    size = float(want.abs()[want.abs().isfinite()].max()) if bool(want.abs().isfinite().any()) else 0.0
-    decided = moved * TOLERANCE >= size * RESOLUTION and moved > 0
-    scale = moved if decided else size
-    return _Output(float(gap) / scale if scale else (0.0 if not float(gap) else math.inf), decided)
-
-
-def _apart(got: Tensor, want: Tensor) -> float:
-    """max |got − want| / max |want|; infinite where shapes, infinities or whole numbers differ."""
-    if got.shape != want.shape:
-        return math.inf
-    if not want.numel():
-        return 0.0
-    if not (want.is_floating_point() or want.is_complex()):
-        return 0.0 if torch.equal(got, want) else math.inf
-    gap = torch.where((got == want) | (_nan(got) & _nan(want)), 0.0, (got - want).abs()).max()
-    return float(gap / want.abs().nan_to_num(0, 0, 0).max().clamp_min(1e-30))
-
-
-def _nan(value: Tensor) -> Tensor:
-    return value.isnan()  # all false for whole numbers
-
-
-def _unsound(value: Tensor) -> bool:
-    """NaN or plus infinity (minus infinity masks a score)."""
-    return bool(_nan(value).any()) or (value.is_floating_point() and bool(value.isposinf().any()))
-
-
-# ------------------------------------------------------------------------------------------------------- shapes
-
-_MOVES = {Kind.COPY, Kind.CAST, Kind.SIZE, Kind.TYPE_CHECK, Kind.DROPOUT}
-_ANCHORS = {Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.SOFTMAX, Kind.LAYER_NORM,
-            Kind.GROUP_NORM, Kind.BATCH_NORM, Kind.INSTANCE_NORM}  # fmt: skip
-
-
-def _compare_shapes(wanted: Sequence[tuple[str, Any]], called: Sequence[tuple[str, Any]], *, strict: bool) -> None:
-    """Operators that both networks call in the same order give results of the shapes that the plan says.
-
-    All operators are aligned where their names agree one by one, or else those that contract, normalise or attend;
-    where these do not agree either (a fast path that the trace did not take), nothing is said, or with ``strict`` that
-    they do not (:class:`Unlike`).
-    """
-    for anchors in (False,) if strict else (False, True):
-        a, b = ([(n, s) for n, s in several if _compared(n, anchors)] for several in (wanted, called))
-        if [_alike(n) for n, _ in a] == [_alike(n) for n, _ in b]:
-            for (name, want), (_, got) in zip(a, b, strict=True):
-                if want is not None and got is not None and want != got:
-                    raise VerificationError(
-                        f"The pruned network computes {name} of shape {got} where the plan says {want}: what it "
-                        "splits into heads or groups is not what was cut."
-                    )
-            return
-    if strict:
-        raise Unlike("it calls other operators than the dense one")
-
-
-def _compared(name: str, anchors: bool) -> bool:
-    kind = facts_of(name).kind
-    return kind in _ANCHORS if anchors else kind not in _MOVES
-
-
-def _alike(name: str) -> str:
-    """One name for all operators that give the same entries under the sizes that they are given."""
-    return Kind.RESHAPE if facts_of(name).kind is Kind.RESHAPE else name
+        return got.shape != value.shape or apart(double(got), double(value)) > TOLERANCE
 
 
 # ------------------------------------------------------------------------------------------------------- weights

@@ -34,7 +34,7 @@ from secateur.cut.pruned import Pruned
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
-from secateur.surgery.verify import TOLERANCE
+from secateur.surgery.agreement import TOLERANCE
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
