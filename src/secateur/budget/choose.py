@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from secateur.budget.order import SCOPES, Step, removal_order
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.modes import no_gc
 from secateur.core.types import Target
 from secateur.cost.counts import Costs
-from secateur.graph.calling import uncollected
 from secateur.graph.groups import Group
 
 __all__ = ["TOLERANCE", "check_rules", "choose", "reached"]
@@ -67,7 +67,7 @@ def choose(
     groups = costs.groups.items
     if isinstance(ratio, Mapping):
         scores = {number: values for number, values in scores.items() if number in ratio}
-    with uncollected():
+    with no_gc():
         steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:

@@ -1,13 +1,14 @@
-"""Evaluation mode for a while, on networks that cannot all be switched."""
+"""States that hold for a while: evaluation mode, on networks that cannot all be switched, and no garbage collection."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["evaluating", "switch", "switchable"]
+__all__ = ["evaluating", "no_gc", "switch", "switchable"]
 
 
 def switch(model: nn.Module, training: bool) -> bool:
@@ -60,3 +61,19 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             switch(model, True)
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def no_gc() -> Iterator[None]:
+    """Without pauses of Python's garbage collector, which goes through all that the process holds each time.
+
+    It would be charged to whoever is timed then, as with timeit; and where many small objects are made that stay, it
+    finds nothing.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -21,6 +21,7 @@ from secateur.core.errors import (
     UnknownNameError,
 )
 from secateur.core.inputs import Data
+from secateur.core.modes import no_gc
 from secateur.core.plan import Plan, remembered
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
@@ -32,7 +33,6 @@ from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
-from secateur.graph.calling import uncollected
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import Flow
 from secateur.graph.groups import Groups, solve
@@ -263,7 +263,7 @@ def _cut_once(
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
-    with uncollected():
+    with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     known: dict[str, Dense] = {}
     operation = Operation(
@@ -280,7 +280,7 @@ def _cut_once(
             free=lambda: freed(model, groups, label_keep, thorough=False),
         ),
     )
-    with uncollected():
+    with no_gc():
         done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,

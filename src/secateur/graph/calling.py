@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 
 __all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "has_batch", "plain_forward", "plain_outputs",
-           "preserved_rng", "spills", "to_args", "uncollected"]  # fmt: skip
+           "preserved_rng", "spills", "to_args"]  # fmt: skip
 
 TRACING = threading.RLock()
 """Tracers keep state of PyTorch's for the whole process: one trace at a time."""
@@ -44,19 +43,6 @@ def preserved_rng(*tensors: Tensor) -> Iterator[None]:
     devices = {t.device for t in tensors if t.device.type == "cuda"}
     with torch.random.fork_rng(devices=[d.index for d in devices]):
         yield
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without pauses of Python's garbage collector: where many small objects are made that stay, it finds nothing, and
-    goes through all that the process holds each time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:

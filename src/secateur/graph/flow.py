@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.graph.calling import uncollected
+from secateur.core.modes import no_gc
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.rules import find
@@ -153,7 +153,7 @@ def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
         further: Other ways through the same network; its parameters carry the same labels on each.
     """
     result = Flow(traced, tuple(further))
-    with uncollected():
+    with no_gc():
         for view in result.views:
             _run(result, view)
     return result

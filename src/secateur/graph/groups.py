@@ -11,8 +11,8 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.core.modes import no_gc
 from secateur.core.types import Member
-from secateur.graph.calling import uncollected
 from secateur.graph.flow import Flow
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.reads import read_components
@@ -107,7 +107,7 @@ def solve(flow: Flow, pinned: Iterable[Vector] = (), granularity: str = "auto") 
             blocks, the same positions ``within`` every block, or ``auto``: whichever leaves more units.
     """
     edges = [*flow.constraints.edges, *((v, np.zeros_like(v)) for v in pinned)]
-    with uncollected():
+    with no_gc():
         choices = pick_axes(flow.constraints, edges, granularity)
         return _build(flow, close_under(flow.constraints, edges, choices))
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from secateur.core.modes import no_gc
 from secateur.core.types import ExampleInputs
 from secateur.graph.batch import Batch, OfTheBatch, Unfollowed, prime_for
 from secateur.graph.calling import (
@@ -29,7 +30,6 @@ from secateur.graph.calling import (
     plain_forward,
     preserved_rng,
     to_args,
-    uncollected,
 )
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
@@ -81,7 +81,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
 @contextmanager
 def _recording(model: nn.Module, tensors: list[Tensor]) -> Iterator[None]:
     with (
-        TRACING, uncollected(), preserved_rng(*tensors), warnings.catch_warnings(), exporting(), undisturbed(model)
+        TRACING, no_gc(), preserved_rng(*tensors), warnings.catch_warnings(), exporting(), undisturbed(model)
     ):  # fmt: skip
         warnings.simplefilter("ignore")
         yield

@@ -16,7 +16,7 @@ from secateur.core.batches import batch_size, tensors
 from secateur.core.checks import check_network, run
 from secateur.core.errors import InputError, VerificationError, WeightsError, first_line
 from secateur.core.files import whole
-from secateur.core.modes import evaluating
+from secateur.core.modes import evaluating, no_gc
 from secateur.core.patterns import checked, covered
 from secateur.core.types import ExampleInputs, call
 from secateur.graph.copies import deep_copy
@@ -30,7 +30,7 @@ from secateur.sparsity.kernels import (
     check_rows,
     supported,
 )
-from secateur.timing.rounds import no_gc, rounds, thread_count, timed
+from secateur.timing.rounds import rounds, thread_count, timed
 from secateur.timing.timings import Spread, spread
 
 __all__ = ["Converted", "ConvertedLayer", "convert_sparse", "load_converted"]

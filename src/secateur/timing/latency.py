@@ -15,13 +15,13 @@ from secateur.core import arguments
 from secateur.core.batches import resize
 from secateur.core.checks import check_inputs, check_kind, run
 from secateur.core.errors import InputError
-from secateur.core.modes import evaluating, switchable
+from secateur.core.modes import evaluating, no_gc, switchable
 from secateur.core.types import ExampleInputs
 from secateur.timing.calls import backward_calls, copies, forward_calls
 from secateur.timing.children import ModuleFiles, children
 from secateur.timing.entrants import Entrant, as_entrants
-from secateur.timing.rounds import no_gc, thread_count
 from secateur.timing.rounds import rounds as run_rounds
+from secateur.timing.rounds import thread_count
 from secateur.timing.timings import Timing
 
 __all__ = ["latency"]

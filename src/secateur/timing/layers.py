@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from secateur.core.modes import no_gc
 from secateur.graph.calling import preserved_rng
 from secateur.graph.traced import Traced
 from secateur.graph.writes import written
-from secateur.timing.rounds import no_gc, thread_count
+from secateur.timing.rounds import thread_count
 
 __all__ = ["operator_times"]
 

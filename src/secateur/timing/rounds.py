@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ import torch
 
 from secateur.core.errors import InputError
 
-__all__ = ["TimedCall", "no_gc", "rounds", "thread_count", "timed"]
+__all__ = ["TimedCall", "rounds", "thread_count", "timed"]
 
 TimedCall = Callable[[int], float]
 """Makes that many calls in a row and returns the mean seconds of one (of its timed part)."""
@@ -92,18 +91,6 @@ def thread_count(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def no_gc() -> Iterator[None]:
-    """Collects no garbage for a while: as with timeit, it would be charged to whoever ran then."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _warm_up(run: TimedCall, calls: int, limit_s: float) -> float:

@@ -16,13 +16,13 @@ from secateur.budget.latency.layers import Layer
 from secateur.budget.latency.module import SideBySide
 from secateur.budget.latency.onnxfile import ONNX, write_layer
 from secateur.budget.latency.store import Setting, Times
-from secateur.core.modes import switch
+from secateur.core.modes import no_gc, switch
 from secateur.core.types import ExampleInputs
 from secateur.graph.calling import preserved_rng
 from secateur.runtimes import Program
 from secateur.runtimes.writing import open_written
 from secateur.timing.calls import copies
-from secateur.timing.rounds import no_gc, rounds, thread_count, timed
+from secateur.timing.rounds import rounds, thread_count, timed
 
 __all__ = [
     "QUANTILE",

@@ -11,8 +11,9 @@ from torch import nn
 from secateur.budget.latency.store import Setting
 from secateur.budget.latency.table import QUANTILE, open_in_runtime, reference_call
 from secateur.core.batches import resize
+from secateur.core.modes import no_gc
 from secateur.core.types import ExampleInputs
-from secateur.timing.rounds import no_gc, rounds, thread_count, timed
+from secateur.timing.rounds import rounds, thread_count, timed
 
 __all__ = ["DenseInRuntime", "PairTimes"]
 
