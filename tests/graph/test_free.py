@@ -237,6 +237,64 @@ def test_a_length_along_which_a_plan_cuts_stays_as_it_was() -> None:
         pruned.model(torch.randn(2, 9, 4))
 
 
+class Blocks(nn.Module):
+    """Residual blocks that go another way when they are long, and a network that does."""
+
+    class Block(nn.Module):
+        def __init__(self, limit: int) -> None:
+            super().__init__()
+            self.a, self.b, self.limit = nn.Linear(8, 16), nn.Linear(16, 8), limit
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x).relu()
+            y = y.tanh() if y.shape[1] > self.limit else y
+            return x + self.b(y)  # type: ignore[no-any-return]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 8), nn.Linear(8, 4)
+        self.blocks = nn.Sequential(Blocks.Block(300), Blocks.Block(2000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = y.sigmoid() if y.shape[1] > 2500 else y
+        return self.head(self.blocks(y))  # type: ignore[no-any-return]
+
+
+def test_guards_outlive_removed_branches_unless_they_belonged_to_them() -> None:
+    torch.manual_seed(0)
+    model, x = Blocks(), torch.randn(2, 8, 4)
+    both = secateur.prune(model, x, ratio=0.5, backend="graph").model
+    with pytest.raises(InputError, match="goes another way"):
+        both(torch.randn(1, 301, 4))
+    left = secateur.remove_layers(model, x, names=["blocks.0"], backend="graph").model
+    assert not any(name.startswith("blocks.0") for name, _ in left.named_parameters())
+    assert left(torch.randn(1, 301, 4)).shape == (1, 301, 4)
+    for length in (2001, 2501):
+        with pytest.raises(InputError, match="goes another way"):
+            left(torch.randn(1, length, 4))
+
+
+def test_a_length_that_equals_the_batch_is_not_taken_for_it() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, mask: Tensor, x: Tensor) -> Tensor:
+            y = self.a(x).reshape(x.shape[0] * x.shape[1], 8).relu()
+            return self.b(y.view(x.shape[0], x.shape[1], 8) * mask[..., None])  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model = Flat()
+    traced = freed(model, (torch.ones(2, 2), torch.randn(2, 2, 4)))
+    assert is_free(traced) == [[True], [True, False]]
+    graph = guarded(traced.module, traced.sizes)
+    for batch, length in ((2, 2), (3, 7), (7, 3), (1, 5)):
+        given = torch.randn(batch, length), torch.randn(batch, length, 4)
+        torch.testing.assert_close(graph(*given), model(*given))
+
+
 def test_sizes_are_fixed_and_freed_again_as_plans_need_it() -> None:
     torch.manual_seed(0)
     model = Tokens().eval()

@@ -52,10 +52,12 @@ aten = torch.ops.aten
 Place = tuple[int, int]
 """Number of an input among the leaves, and its dimension."""
 
-_COMPUTES: Mapping[str, Callable[[Any, Any], Any]] = {
-    **{name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "truediv")},
-    "floor": lambda a, _: math.floor(a), "ceil": lambda a, _: math.ceil(a), "round": lambda a, _: round(a),
-}  # fmt: skip
+_ROUNDS: Mapping[str, Callable[[Any], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
+
+
+def _call(name: str, left: Any, right: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function of an expression, and what it takes."""
+    return (_ROUNDS[name], (left,)) if name in _ROUNDS else (getattr(operator, name), (left, right))
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Freed:
         """Frees them."""
         assert self.found is not None
         assert self.sizes is not None
-        self.writing = _Writing(traced.module.graph, traced.batch)
+        self.writing = _Writing(traced.module.graph)
         self.writing.write(self.found)
         traced.module.recompile()
         traced.sizes = self.sizes
@@ -307,7 +309,8 @@ def _confirmed(found: _Found, third: Again, batch: Batch, traced: Traced) -> Non
             return batch.odd
         if expression[0] == "dim":
             return shapes[expression[1]].shape[expression[2]]
-        return _COMPUTES[expression[0]](value(expression[1]), value(expression[2]))
+        function, taken = _call(expression[0], value(expression[1]), value(expression[2]))
+        return function(*taken)
 
     before = traced.odd
     assert before is not None
@@ -398,8 +401,10 @@ def _size(value: Tensor) -> float:
 class _Writing:
     """Writes expressions into a graph in the place of numbers."""
 
-    def __init__(self, graph: Graph, batch: int) -> None:
-        self.graph, self.batch = graph, batch
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        # What was recorded has one size alone: that of the batch, where anything follows it.
+        self.batch = next((node for node in graph.nodes if node.target is aten.sym_size.int), None)
         self.named = {node.name: node for node in graph.nodes}
         self.order = {node: number for number, node in enumerate(graph.nodes)}
         self.sizes: dict[tuple[str, int], Node] = {}
@@ -437,13 +442,10 @@ class _Writing:
         if made[0] == "dim":
             return self._size(made[1], made[2])
         if made[0] == "batch":
-            return next(n for n in self.graph.nodes if n.target is aten.sym_size.int and n.meta["val"] == self.batch)
-        left, right = self.node(made[1]), self.node(made[2])
-        now = _COMPUTES[made[0]](*(v.meta["val"] if isinstance(v, Node) else v for v in (left, right)))
-        if made[0] in ("floor", "ceil", "round"):
-            whole: Any = {"floor": math.floor, "ceil": math.ceil, "round": round}[made[0]]
-            return with_value(self.graph.call_function(whole, (left,)), now)
-        return with_value(self.graph.call_function(getattr(operator, made[0]), (left, right)), now)
+            return self.batch
+        function, taken = _call(made[0], self.node(made[1]), self.node(made[2]))
+        now = function(*(v.meta["val"] if isinstance(v, Node) else v for v in taken))
+        return with_value(self.graph.call_function(function, taken), now)
 
     def _size(self, name: str, dim: int) -> Node:
         if (name, dim) not in self.sizes:

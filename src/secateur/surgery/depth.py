@@ -15,6 +15,7 @@ from secateur.core.errors import PlanError
 from secateur.graph.branches import Branch
 from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
+from secateur.graph.guard import require
 from secateur.graph.ops import facts, plain_name
 from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
@@ -44,7 +45,22 @@ def live_nodes(nodes: Sequence[Node], removed: Mapping[Node, Node] | None = None
     _follow([n for n in nodes if n.op in ("output", "placeholder") or _checks(n)], removed, live)
     while late := [n for n in writers if n not in live and _lasts(root[n], live)]:
         _follow(late, removed, live)
+    guards = [n for n in nodes if n.target is require and all(_through(s, removed) in live for s in _measured(n))]
+    _follow(guards, removed, live)  # what a removed branch decided by its sizes does not matter any more
     return live
+
+
+def _measured(guard: Node) -> set[Node]:
+    """Whose sizes a guard compares."""
+    found: set[Node] = set()
+    left = list(guard.all_input_nodes)
+    while left:
+        node = left.pop()
+        if node.target is torch.ops.aten.sym_size.int:
+            found.update(node.all_input_nodes)
+        else:
+            left += node.all_input_nodes
+    return found
 
 
 def _lasts(root: Node, live: set[Node]) -> bool:
