@@ -353,8 +353,10 @@ def test_plans_say_what_they_remove_and_older_ones_still_read() -> None:
     assert Plan.from_dict(data) == plan
     assert plan.removed[0] in repr(plan)
     channels = secateur.prune(model, x, ratio=0.5).plan.to_dict()
-    assert channels["format"] == 1
+    assert channels["format"] == 4  # the shortcut's padding is in attributes
     assert "removed" not in channels
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert secateur.prune(plain, torch.randn(2, 4), ratio=0.5).plan.to_dict()["format"] == 1
 
 
 def test_plans_that_do_not_fit_are_refused() -> None:

@@ -18,7 +18,6 @@ from zoo import ZOO, Lambda, conv, settle
 
 MODULE_FAILS = {
     "zero_padded_shortcut", "chunk_and_cat", "uneven_split", "slices", "unflatten_and_expand", "attention_fused",
-    "attention_einsum", "attention_relative", "attention_linear", "attention_packed", "windows",
 }  # fmt: skip
 
 

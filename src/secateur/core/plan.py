@@ -16,11 +16,79 @@ from secateur.core.errors import PlanError, first_line
 from secateur.core.reading import parse_json
 from secateur.core.tables import Shown, Table
 
-__all__ = ["Plan", "remember", "remembered"]
+__all__ = ["Place", "Plan", "Scaled", "remember", "remembered"]
 
-FORMATS = (1, 2, 3)
+FORMATS = (1, 2, 3, 4)
 """1: kept indices; 2: residual branches may be removed as well; 3: buffers of numbers that point at channels are
-renumbered. A plan is written in the lowest that holds it."""
+renumbered; 4: so are sizes in attributes. A plan is written in the lowest that holds it."""
+
+Step = tuple[str, str | int]
+"""``("attribute", name)``, ``("item", key)``, ``("closure", name)`` or ``("argument", position or name)``."""
+
+_STEPS = ("attribute", "item", "closure", "argument")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object of a network keeps a whole number.
+
+    Attributes:
+        module: Name of the module.
+        steps: The way from there.
+    """
+
+    module: str
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        """As one would write it.
+
+        >>> str(Place("blocks.0", (("attribute", "window"), ("item", 1))))
+        'blocks.0.window[1]'
+        """
+        text = self.module
+        for kind, name in self.steps:
+            text += f"[{name!r}]" if kind in ("item", "argument") else f".{name}"
+        return text.lstrip(".")
+
+    def to_json(self) -> list[Any]:
+        """Plain data.
+
+        >>> Place.from_json(Place("a", (("attribute", "heads"),)).to_json())
+        Place(module='a', steps=(('attribute', 'heads'),))
+        """
+        return [self.module, *([kind, name] for kind, name in self.steps)]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Place:
+        """Reads :meth:`to_json`'s form; raises ``ValueError`` for anything else."""
+        module, *steps = data
+        known = all(kind in _STEPS and type(name) in (str, int) for kind, name in steps)
+        if not (isinstance(module, str) and steps and known):
+            raise ValueError(f"{str(data)[:80]} is no place of a number")
+        return cls(module, tuple((kind, name) for kind, name in steps))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Entries of a cut tensor that are multiplied, to make up for a factor that the network computes from a size.
+
+    Attributes:
+        dim: Their dimension.
+        entries: Their positions in the cut tensor.
+        factor: What they are multiplied by.
+    """
+
+    dim: int
+    entries: tuple[int, ...]
+    factor: float
+
+    def after_cut(self, kept: Sequence[int] | None) -> Scaled:
+        """The same when a further cut keeps only some positions of the dimension."""
+        if kept is None:
+            return self
+        places = {old: new for new, old in enumerate(kept)}
+        return Scaled(self.dim, tuple(places[e] for e in self.entries if e in places), self.factor)
 
 
 @arguments.checked
@@ -38,6 +106,8 @@ class Plan(Shown):
         replaced: Modules that stand for removed branches, and what takes their place (``identity``, ``relu``);
             empty where the branches have no modules of their own.
         indices: New values of buffers of whole numbers that point at channels of which some go.
+        numbers: New values of whole numbers in attributes of modules, which are sizes that change.
+        scaled: Entries of tensors that are multiplied, one after the other, by the tensor's name.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -53,6 +123,8 @@ class Plan(Shown):
     removed: tuple[str, ...] = ()
     replaced: Mapping[str, str] = field(default_factory=dict)
     indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    numbers: Mapping[Place, int] = field(default_factory=dict)
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -78,7 +150,7 @@ class Plan(Shown):
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
         plain = {
-            "format": 3 if self.indices else 2 if self.removed else 1,
+            "format": 4 if self.numbers or self.scaled else 3 if self.indices else 2 if self.removed else 1,
             "keep": keep,
             "dense_shapes": shapes,
             "provenance": dict(self.provenance),
@@ -86,6 +158,12 @@ class Plan(Shown):
         gone: dict[str, Any] = {"removed": list(self.removed), "replaced": dict(self.replaced)} if self.removed else {}
         if self.indices:
             gone["indices"] = {name: list(numbers) for name, numbers in self.indices.items()}
+        if self.numbers:
+            gone["numbers"] = [[place.to_json(), number] for place, number in self.numbers.items()]
+        if self.scaled:
+            gone["scaled"] = {
+                name: [[s.dim, list(s.entries), s.factor] for s in several] for name, several in self.scaled.items()
+            }
         return plain | gone | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
 
     def to_json(self) -> str:
@@ -97,7 +175,7 @@ class Plan(Shown):
         """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
         if not isinstance(data, dict) or data.get("format") not in FORMATS:
             got = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"This is not a plan of format 1 to 3 (got {got!r}); newer plans need a newer Secateur.")
+            raise PlanError(f"This is not a plan of format 1 to 4 (got {got!r}); newer plans need a newer Secateur.")
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
@@ -107,7 +185,12 @@ class Plan(Shown):
             removed = tuple(map(str, data.get("removed", ())))
             replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
             indices = {str(n): tuple(map(int, v)) for n, v in dict(data.get("indices", {})).items()}
-            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices)
+            numbers = {Place.from_json(place): _number(number) for place, number in data.get("numbers", ())}
+            scaled = {
+                str(n): tuple(_scaled(*s) for s in several) for n, several in dict(data.get("scaled", {})).items()
+            }
+            return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices, numbers,
+                       scaled)  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -132,8 +215,31 @@ class Plan(Shown):
                 shapes[name] = self.dense_shapes[name]
         parts = (*(first.parts or (first,)), *(self.parts or (self,)))
         removed, replaced = (*first.removed, *self.removed), {**first.replaced, **self.replaced}
-        indices = {**first.indices, **self.indices}
-        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices)
+        indices, numbers = {**first.indices, **self.indices}, {**first.numbers, **self.numbers}
+        scaled = {
+            name: tuple(s.after_cut(self.keep.get(name, {}).get(s.dim)) for s in several)
+            for name, several in first.scaled.items()
+        }
+        for name, several in self.scaled.items():
+            scaled[name] = (*scaled.get(name, ()), *several)
+        return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices, numbers,
+                    scaled)  # fmt: skip
+
+
+LARGEST = 2**31
+"""No size of a tensor is larger."""
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 1 <= value < LARGEST:
+        raise ValueError(f"{str(value)[:40]} is no size")
+    return value
+
+
+def _scaled(dim: Any, entries: Any, factor: Any) -> Scaled:
+    if not (type(dim) is int and 0 <= dim < 8 and type(factor) is float and 0 < abs(factor) < float("inf")):
+        raise ValueError(f"{str((dim, factor))[:60]} is no dimension and factor")
+    return Scaled(dim, tuple(map(int, entries)), factor)
 
 
 def _check(name: str, dim: int, kept: Sequence[int], shape: tuple[int, ...]) -> None:

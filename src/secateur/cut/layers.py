@@ -32,7 +32,7 @@ from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, proof_notes
+from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 
 __all__ = ["ResidualBranch", "removable", "remove_layers", "replay"]
@@ -309,13 +309,18 @@ def _cut_once(
 
     operation = Operation(
         Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
-        module=module,
-        graph=lambda: remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone),
-        verify=lambda small, dense: _proof(small, network.groups, gone, dense),
+        rungs=(
+            Rung("module", lambda: Built(module())),
+            Rung(
+                "graph",
+                lambda: Built(remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone)),
+            ),
+        ),
+        verify=lambda built, dense: _proof(built.model, network.groups, gone, dense),
     )
     done = carry_out(model, operation, backend=backend, check=check)
-    after = _after(done.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
-    return Pruned(done.model, done.backend, done.verification, before, after, (), unsupported(network.groups),
+    after = _after(done.built.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
+    return Pruned(done.built.model, done.backend, done.verification, before, after, (), unsupported(network.groups),
                   (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
 
 

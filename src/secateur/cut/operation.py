@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from torch.fx import GraphModule
 
 from secateur.core.errors import PlanError, VerificationError
 from secateur.core.plan import Plan, remember, remembered
@@ -18,7 +17,7 @@ from secateur.graph.flow import Flow
 from secateur.graph.free import free_sizes
 from secateur.graph.groups import Groups
 from secateur.graph.trace import without_recorder
-from secateur.surgery.attempt import Outcome, attempt
+from secateur.surgery.attempt import Built, Outcome, Rung, attempt
 from secateur.surgery.reference import CutEntries
 
 __all__ = ["Operation", "carry_out", "freed", "sure"]
@@ -35,16 +34,14 @@ class Operation:
 
     Attributes:
         plan: What goes.
-        module: Makes a smaller network of the same classes; raises where the classes cannot hold it.
-        graph: Makes the smaller graph.
+        rungs: Ways to make the smaller network, the best first.
         verify: Compares the smaller network with the masked dense network; gets the network too, for what a graph
             does not hold of it.
     """
 
     plan: Plan
-    module: Callable[[], nn.Module]
-    graph: Callable[[], GraphModule]
-    verify: Callable[[nn.Module, nn.Module | None], Verification]
+    rungs: Sequence[Rung]
+    verify: Callable[[Built, nn.Module | None], Verification]
 
 
 def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bool) -> Outcome:
@@ -64,14 +61,15 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     """
     check = check and not any(p.device.type == "meta" for p in model.parameters())
 
-    def operate(name: str) -> tuple[nn.Module, Verification | None]:
-        small = operation.module() if name == "module" else operation.graph().train(model.training)
-        return small, operation.verify(small, model if name == "graph" else None) if check else None
+    def prove(built: Built, backend: str) -> Verification | None:
+        built.model.train(model.training) if backend == "graph" else None
+        return operation.verify(built, model if backend == "graph" else None) if check else None
 
-    done = attempt(model, backend, operate)
-    earlier = remembered(model)
-    plan = replace(operation.plan, provenance={**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)})
-    remember(done.model, plan if earlier is None else plan.after(earlier))
+    done = attempt(model, backend, operation.rungs, prove)
+    earlier, built = remembered(model), done.built
+    provenance = {**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)}
+    plan = replace(operation.plan, provenance=provenance, numbers=built.numbers, scaled=built.scaled)
+    remember(built.model, plan if earlier is None else plan.after(earlier))
     return done
 
 

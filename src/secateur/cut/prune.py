@@ -40,9 +40,10 @@ from secateur.graph.solve import GRANULARITIES
 from secateur.graph.views import Also, labelled
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
-from secateur.surgery.attempt import BACKENDS, proof_notes
+from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
+from secateur.surgery.living import living
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
@@ -190,6 +191,8 @@ def apply(
         PlanError: The plan does not fit, or cuts only part of what must go together.
     """
     network, first, example_inputs = opened(model, example_inputs)
+    if backend not in BACKENDS:
+        raise UnknownNameError("back end", backend, BACKENDS)
     model = plain_network(network)
     if plan.parts:
         return replace(_apply_parts(model, plan, example_inputs, backend, verify, also), dense=first)
@@ -268,13 +271,17 @@ def _cut_once(
     known: dict[str, Dense] = {}
     operation = Operation(
         plan,
-        module=lambda: prune_module(model, plan.keep, indices=new_indices(groups, label_keep)),
-        graph=lambda: prune_graph(freed(model, groups, label_keep), label_keep, plan.keep),
-        verify=lambda small, dense: verified(
-            small,
+        rungs=(
+            Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
+            Rung("module", lambda: living(model, groups, label_keep, plan.keep)),
+            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
+        ),
+        verify=lambda built, dense: verified(
+            built.model,
             groups,
             label_keep,
             plan.keep,
+            scaled=built.scaled,
             dense=dense,
             known=known,
             free=lambda: freed(model, groups, label_keep, thorough=False),
@@ -283,7 +290,7 @@ def _cut_once(
     with no_gc():
         done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
-    return Pruned(done.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
+    return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
                   inputs, first)  # fmt: skip
 

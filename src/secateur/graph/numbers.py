@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,7 +17,8 @@ from typing import Any, Self
 __all__ = ["COMPARISONS", "Expression", "Free", "FreeFloat", "Guard", "Log", "Lost", "free_numbers"]
 
 Expression = Any
-"""A number; ``("dim", name of a node, dimension)``; or ``(name of an operator, expression, expression)``."""
+"""A number; ``("dim", name of a node, dimension)``; ``("attribute", place)``; or ``(name of an operator, expression,
+expression)``."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne, "ge": operator.ge, "gt": operator.gt,
@@ -27,6 +29,13 @@ _WHOLE = ("add", "sub", "mul", "floordiv", "mod")
 
 class Lost(Exception):
     """A number is used in a way that cannot be followed; says how, to stand behind "because"."""
+
+
+class _NoKey(Lost, TypeError):
+    """A number is looked up in a table: of what takes its place there, nobody knows where it came from.
+
+    A ``TypeError``, as of what has no hash, for libraries that keep tables for plain numbers alone.
+    """
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,23 @@ class Log:
 
     Attributes:
         guards: All comparisons, each once, in order.
+        lenient: Whether a number that cannot be followed becomes a plain one, instead of an error.
+        packages: Whose tables numbers may be looked up in: nothing of a run of ours is left in these.
     """
 
     guards: dict[Guard, None] = field(default_factory=dict)
+    lenient: bool = False
+    packages: frozenset[str] = frozenset()
+
+    def lost(self, reason: str, plain: Any) -> Any:
+        """A number that cannot be followed any more.
+
+        Raises:
+            Lost: Unless that is of no matter.
+        """
+        if self.lenient:
+            return plain
+        raise Lost(reason)
 
     def compared(self, name: str, left: Any, right: Any) -> bool:
         """The outcome of a comparison, written down.
@@ -112,7 +135,14 @@ class _Number:
     def __pow__(self, other: Any, modulus: Any = None) -> Any:
         if other == 2 and modulus is None:
             return _applied("mul", self, self)
-        raise Lost("a size is raised to a power")
+        return self.log.lost("a size is raised to a power", pow(_now(self), other, modulus))
+
+    def __hash__(self) -> int:
+        """That of the plain number, for the network's own code; a library would remember a number of ours for good."""
+        asked = str(sys._getframe(1).f_globals.get("__name__", "")).partition(".")[0]
+        if asked in self.log.packages or asked == "secateur":
+            return hash(_now(self))
+        raise _NoKey("a size is looked up in a table")
 
 
 class Free(_Number, int):
@@ -125,11 +155,11 @@ class Free(_Number, int):
         log: Of this run.
     """
 
-    __hash__ = int.__hash__
+    __hash__ = _Number.__hash__
 
     def __float__(self) -> float:
         """It cannot be followed."""
-        raise Lost("a size becomes a broken number")
+        return float(self.log.lost("a size becomes a broken number", float(_now(self))))
 
     def __reduce__(self) -> Any:
         """Copies are plain numbers."""
@@ -139,15 +169,15 @@ class Free(_Number, int):
 class FreeFloat(_Number, float):
     """A broken number that a size was divided into; it can be rounded."""
 
-    __hash__ = float.__hash__
+    __hash__ = _Number.__hash__
 
     def __int__(self) -> int:
         """It cannot be followed."""
-        raise Lost("a size is divided and cut off by int()")
+        return int(self.log.lost("a size is divided and cut off by int()", int(_now(self))))
 
     def __trunc__(self) -> Any:
         """It cannot be followed."""
-        raise Lost("a size is divided and cut off")
+        return self.log.lost("a size is divided and cut off", math.trunc(_now(self)))
 
     def __floor__(self) -> Any:
         """Rounded down."""
@@ -160,7 +190,7 @@ class FreeFloat(_Number, float):
     def __round__(self, digits: Any = None) -> Any:
         """Rounded."""
         if digits is not None:
-            raise Lost("a size is rounded to digits")
+            return self.log.lost("a size is rounded to digits", round(_now(self), digits))
         return _rounded("round", round, self)
 
 

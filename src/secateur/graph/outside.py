@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from secateur.graph.numbers import Free, FreeFloat
 
-__all__ = ["undisturbed"]
+__all__ = ["packages_of", "undisturbed"]
 
 MOST_MODULES = 100
 """Python modules that are looked through, at most: those of the network's classes and what these use of their own."""
@@ -46,6 +46,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         _cleared(caches)
         for container, held in before:
             _restored(container, held)
+
+
+def packages_of(model: nn.Module) -> frozenset[str]:
+    """Packages of the network's own classes: those that are looked through."""
+    classes = {base for kind in set(map(type, model.modules())) for base in kind.__mro__}
+    return frozenset(c.__module__.partition(".")[0] for c in classes if _own(c.__module__))
 
 
 def _cleared(caches: Iterable[Any]) -> None:

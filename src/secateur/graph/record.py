@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from secateur.core.modes import no_gc
+from secateur.core.plan import Place
 from secateur.core.types import ExampleInputs
 from secateur.graph.batch import Batch, OfTheBatch, Unfollowed, prime_for
 from secateur.graph.calling import (
@@ -35,11 +36,12 @@ from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
-from secateur.graph.outside import undisturbed
+from secateur.graph.outside import packages_of, undisturbed
+from secateur.graph.places import tagged
 from secateur.graph.traced import Traced
-from secateur.graph.writer import Again, Attributes, Writer
+from secateur.graph.writer import Again, Attributes, Tagged, Writer
 
-__all__ = ["record", "record_again"]
+__all__ = ["record", "record_again", "record_tagged"]
 
 aten = torch.ops.aten
 
@@ -115,11 +117,40 @@ def record_again(
     with _recording(model, tensors):
         batch = Batch(size, prime_for([*(t for _, t in held), *tensors]) if free else None)
         again = Again(first.graph)
+        again.log.packages = packages_of(model)
         run = _Run(model, held, given, batch, method, training, again)
     again.finished()
     if run.writer.read != first.meta[READ] or not _same_constants(run.writer.constants, first):
         raise Lost("a number or a tensor that Python computes is another one at another size")
     return again, batch
+
+
+def record_tagged(model: nn.Module, traced: Traced) -> tuple[Tagged, dict[Place, int]]:
+    """Records a network once more as it was recorded, with numbers that remember which attribute or size they are.
+
+    Args:
+        model: The network.
+        traced: What was recorded of it.
+
+    Returns:
+        What was found out, and the places of whole numbers with what is there.
+
+    Raises:
+        Lost: It calls other operators then.
+        Exception: Whatever the network raises when its numbers are of another class.
+    """
+    assert traced.odd is not None
+    model, given = plain_network(model), (traced.args, traced.kwargs)
+    held = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    batch = Batch(traced.odd.size, traced.odd.prime)
+    with _recording(model, [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]):
+        again = Tagged(traced.module.graph)
+        again.log.packages = packages_of(model)
+        places: dict[Place, int] = {}
+        _Run(model, held, given, batch, traced.method, traced.training, again,
+             prepare=lambda twin: places.update(tagged(twin, again.log)))  # fmt: skip
+    again.finished()
+    return again, places
 
 
 READ = "numbers_read"
@@ -140,11 +171,13 @@ class _Run:
     def __init__(
         self, model: nn.Module, named: list[tuple[str, Tensor]], given: tuple[tuple[Any, ...], dict[str, Any]],
         batch: Batch, method: str, training: bool, again: Again | None = None,
+        prepare: Callable[[nn.Module], object] = lambda twin: None,
     ) -> None:  # fmt: skip
         args, kwargs = given
         self.model, self.given, self.batch, self.method, self.training = model, given, batch, method, training
         notes = self.notes = list[str]()
         twin, held, attributes = _without_values(model, named)
+        prepare(twin)
         twin = entered(twin, method, training)
         call = twin.forward
         plain_forward(twin, notes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from secateur.graph.batch import NEAR, Batch, OfTheBatch, Unfollowed, with_value
 from secateur.graph.internals import FunctionMode, OperatorMode, pytree
 from secateur.graph.numbers import Free, Log, Lost, free_numbers
 
-__all__ = ["NUMBERS", "Again", "Attributes", "Path", "Writer"]
+__all__ = ["NUMBERS", "Again", "Attributes", "Path", "Tagged", "Writer"]
 
 aten = torch.ops.aten
 
@@ -120,10 +121,14 @@ class Again:
         if next(self._left, None) is not None:
             raise Lost("it calls fewer operators at another size")
 
+    def first_of(self, node: Node | None) -> Node | None:
+        """The counterpart of a node in the first recording."""
+        return None if node is None else self._of.get(node)
+
     def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
         """The shape of what a node gives, in numbers that remember where they come from."""
-        first = self._of.get(node) if node is not None else None
-        if node is None or first is None:
+        first = self.first_of(node)
+        if first is None:
             return shape
         known = first.meta["val"].shape
         if len(known) != len(shape):
@@ -134,6 +139,55 @@ class Again:
                 for dim, (now, then) in enumerate(zip(shape, known, strict=True))
             ]
         )
+
+    def taken(self, arguments: Iterable[Any]) -> list[Free]:
+        """The sizes that a call is given."""
+        found = free_numbers(arguments)
+        for number in found:
+            if number.first == int.__index__(number):  # as the first run had it, at this size
+                self.log.compared("eq", number, number.first)
+        return found
+
+
+class Tagged(Again):
+    """A second recording at the same sizes, in which every number remembers which attribute or size it is.
+
+    Attributes:
+        sizes: Shapes that the network's code asked for, at the odd batch, by the node of the first recording.
+    """
+
+    def __init__(self, first: Graph) -> None:
+        """``first`` is the graph that was recorded first."""
+        super().__init__(first)
+        self.log = Log(lenient=True)
+        self.sizes: dict[Node, torch.Size] = {}
+
+    def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
+        """The shape of what a node gives; sizes that follow the batch are plain."""
+        first = self.first_of(node)
+        if first is None:
+            return shape
+        self.sizes[first] = shape
+        return torch.Size(
+            [
+                size if size == batch.odd else Free(size, size, ("dim", first.name, dim), self.log)
+                for dim, size in enumerate(shape)
+            ]
+        )
+
+    def taken(self, arguments: Iterable[Any]) -> list[Free]:
+        """The sizes that a call is given."""
+        return [number for number in _flat(arguments) if isinstance(number, Free)]
+
+
+def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
+    for value in arguments:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        elif isinstance(value, slice):
+            yield from (value.start, value.stop, value.step)
+        else:
+            yield value
 
 
 def _tensors(arguments: Any) -> list[Tensor]:
@@ -457,6 +511,23 @@ _WHERE: Mapping[Any, str] = {getattr(torch.Tensor, f"is_{kind}").__get__: kind f
 _MEMORY: set[Any] = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr}
 
 
+_ASKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+@cache
+def _opened(func: FunctionType) -> FunctionType:
+    """One of PyTorch's functions that are written in Python, so that what it calls is seen too; another one as it is.
+
+    Such a function asks first whether somebody wants to see it, and hands itself over if so.
+    """
+    if func.__module__ not in ("torch.nn.functional", "torch.functional") or not set(func.__code__.co_names) & {*_ASKS}:
+        return func
+    names = {**func.__globals__, **dict.fromkeys(_ASKS, lambda *tensors: False)}
+    opened = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    opened.__kwdefaults__ = func.__kwdefaults__
+    return opened
+
+
 class Attributes(FunctionMode):
     """Tensors without values say that they are where the network is; nobody reads their memory."""
 
@@ -486,11 +557,11 @@ class Attributes(FunctionMode):
             return self._size(again, func, args, kwargs)
         if func in _MEMORY and self._writer.made(args[0]):
             raise Lost("Python reads the values of a tensor that it makes")
-        before, again.given = again.given, free_numbers((*args, *kwargs.values()))
-        for number in again.given:
-            if number.first == int.__index__(number):  # as the first run had it, at this size
-                again.log.compared("eq", number, number.first)
+        before, again.given = again.given, again.taken((*args, *kwargs.values()))
         try:
+            if isinstance(func, FunctionType) and (opened := _opened(func)) is not func:
+                with self:
+                    return opened(*args, **kwargs)
             return self._called(func, args, kwargs)
         finally:
             again.given = before

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import nn
 from torch.fx import GraphModule
 
 from secateur.core.errors import SecateurError, VerificationError
+from secateur.core.plan import Place, Scaled
 from secateur.core.types import Verification
 
-__all__ = ["BACKENDS", "Outcome", "attempt", "proof_notes"]
+__all__ = ["BACKENDS", "Built", "Outcome", "Rung", "attempt", "proof_notes"]
 
 BACKENDS = ("auto", "module", "graph")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A smaller network that is to be proven.
+
+    Attributes:
+        model: The network.
+        numbers: Sizes that its attributes have now.
+        scaled: Entries of its tensors that were multiplied.
+        notes: What was changed, in words.
+    """
+
+    model: nn.Module
+    numbers: Mapping[Place, int] = field(default_factory=dict)
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A way to make the smaller network.
+
+    Attributes:
+        backend: ``module`` or ``graph``.
+        build: Makes it; raises where that is impossible.
+    """
+
+    backend: str
+    build: Callable[[], Built]
 
 
 @dataclass(frozen=True)
@@ -21,38 +52,57 @@ class Outcome:
     """What a back end gave.
 
     Attributes:
-        model: The pruned network.
+        built: The pruned network.
         backend: ``module`` or ``graph``.
         verification: Its proof; ``None`` where that was switched off.
         notes: Why another back end was not taken.
     """
 
-    model: nn.Module
+    built: Built
     backend: str
     verification: Verification | None
     notes: tuple[str, ...]
 
 
-def attempt(model: nn.Module, backend: str, operate: Callable[[str], tuple[nn.Module, Verification | None]]) -> Outcome:
-    """Calls ``operate`` with the name of one back end after the other, as ``backend`` (or ``auto``) says.
+def attempt(
+    model: nn.Module, backend: str, rungs: Sequence[Rung], prove: Callable[[Built, str], Verification | None]
+) -> Outcome:
+    """Tries one way after the other to make the smaller network, as ``backend`` (or ``auto``) says.
+
+    Args:
+        model: The dense network.
+        backend: One of :data:`BACKENDS`.
+        rungs: The ways, the best first.
+        prove: Compares what was made with the masked dense network; gets the name of the back end too.
 
     Raises:
         VerificationError: No back end gives the right network.
         SecateurError: What the last one raised.
     """
-    notes: list[str] = []
     # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
-    auto = ("graph",) if isinstance(model, GraphModule) else ("module", "graph")
-    for name in auto if backend == "auto" else (backend,):
+    wanted = backend if backend != "auto" or not isinstance(model, GraphModule) else "graph"
+    tried = [rung for rung in rungs if wanted in ("auto", rung.backend)]
+    reasons: list[Exception] = []
+    for rung in tried:
         try:
-            pruned, proof = operate(name)
+            built = rung.build()
+            proof = prove(built, rung.backend)
         except Exception as error:
-            if name != "module" or backend == "module":
-                raise _worded(error, name) from error
-            notes.append(f"graph back end, because the module's own code does not fit: {_brief(error)}")
+            reasons.append(error)
+            if rung is tried[-1]:
+                raise _worded(error if rung.backend == "graph" else _telling(reasons), rung.backend) from error
             continue
-        return Outcome(pruned, name, proof, tuple(notes))
+        notes = list(built.notes)
+        if rung.backend == "graph" and reasons:
+            why = _brief(_telling(reasons))
+            notes.insert(0, f"graph back end, because the module's own code does not fit: {why}")
+        return Outcome(built, rung.backend, proof, tuple(notes))
     raise AssertionError("unreachable")
+
+
+def _telling(reasons: Sequence[Exception]) -> Exception:
+    """Of the reasons why a module does not fit, the one that says most: what its sizes cannot be, if that is known."""
+    return next((r for r in reversed(reasons) if isinstance(r, SecateurError)), reasons[-1])
 
 
 def proof_notes(proof: Verification | None) -> tuple[str, ...]:
@@ -76,4 +126,6 @@ def _worded(error: Exception, backend: str) -> Exception:
 
 def _brief(error: Exception) -> str:
     text = str(error).strip().splitlines()
+    if isinstance(error, SecateurError):
+        return text[0][:200].rstrip(".")
     return f"{type(error).__name__}: {text[0][:200] if text else ''}"

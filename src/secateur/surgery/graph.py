@@ -20,8 +20,9 @@ from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.graph.ops.index import pointer
 from secateur.graph.rewriting import Rewriter
 from secateur.graph.trace import CUMULATIVE
+from secateur.graph.traced import Traced
 
-__all__ = ["finished", "prune_graph", "slice_tensor", "twin_graph"]
+__all__ = ["finished", "prune_graph", "rewritten", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -58,9 +59,10 @@ def _laid_out_as(tensor: Tensor, small: Tensor) -> Tensor:
 class _Surgeon:
     """Copies the dense graph node by node into a new module."""
 
-    def __init__(self, groups: Groups, keep: Mask) -> None:
+    def __init__(self, groups: Groups, keep: Mask, view: Traced | None = None) -> None:
         self.groups, self.keep = groups, keep
-        self.dense = groups.flow.traced.module
+        self.traced = view or groups.flow.traced
+        self.dense = self.traced.module
         self.copies: dict[Any, Any] = {}
         self.origins: dict[Node, Node] = {}
         self.result = GraphModule(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
@@ -76,17 +78,22 @@ class _Surgeon:
 
     def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
         _copy_tensors(self.dense, self.result, keep)
+        graph = self.rewrite()
+        graph._codegen = self.dense.graph._codegen
+        self.result.graph = graph
+        return self.result
+
+    def rewrite(self) -> torch.fx.Graph:
+        """Copies the nodes, with other numbers."""
         graph = torch.fx.Graph()
-        for node in self.groups.flow.traced.nodes:
+        for node in self.traced.nodes:
             copied = graph.node_copy(node, lambda n: self.copies[n])
             self.copies[node], self.origins[copied] = copied, node
         for node in list(self.origins.values()):
             rule = find(node.target) if isinstance(node.target, torch._ops.OpOverload) else None
             if rule is not None and rule.rewrite is not None:
                 rule.rewrite(Rewriter(self, node, self.copies[node]))
-        graph._codegen = self.dense.graph._codegen
-        self.result.graph = graph
-        return self.result
+        return graph
 
 
 def new_indices(groups: Groups, keep: Mask) -> dict[str, tuple[int, ...]]:
@@ -108,6 +115,13 @@ def new_indices(groups: Groups, keep: Mask) -> dict[str, tuple[int, ...]]:
             raise PlanError(f"the numbers in {points.name!r} point at two things that are cut differently")
     own = dict(groups.flow.traced.module.named_buffers(remove_duplicate=False))
     return {n: v for n, v in found.items() if n in own and v != tuple(own[n].tolist())}
+
+
+def rewritten(groups: Groups, keep: Mask, view: Traced) -> dict[Node, Node]:
+    """The operators of one way through the dense network, each with a copy that has the numbers after the cut."""
+    surgeon = _Surgeon(groups, keep, view)
+    surgeon.rewrite()
+    return {origin: copy for copy, origin in surgeon.origins.items()}
 
 
 def twin_graph(

@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.core.errors import PlanError
+from secateur.core.plan import Place
 from secateur.graph.copies import copy_network
+from secateur.graph.places import changed
 from secateur.surgery.graph import sliced_parameter
 from secateur.surgery.substitutes import substitute
 
@@ -19,7 +21,7 @@ Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
 def prune_module(
     model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None,
-    indices: Mapping[str, Sequence[int]] | None = None,
+    indices: Mapping[str, Sequence[int]] | None = None, numbers: Mapping[Place, int] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
 
@@ -30,9 +32,11 @@ def prune_module(
         keep: Kept indices by parameter or buffer name and dimension.
         replaced: Modules that something without weights takes the place of (a removed residual branch).
         indices: New values of buffers of whole numbers that point at channels.
+        numbers: New values of sizes that attributes of the user's classes hold.
 
     Raises:
-        PlanError: ``keep`` or ``replaced`` names something that ``model`` does not have, or indices out of range.
+        PlanError: ``keep``, ``numbers`` or ``replaced`` names something that ``model`` does not have, or
+            indices out of range.
     """
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     _check(tensors, keep)
@@ -49,6 +53,7 @@ def prune_module(
         for kind, update in _UPDATES.items():
             if isinstance(module, kind):
                 update(module, keep.get(f"{path}.weight".lstrip("."), {}))
+    changed(pruned, numbers or {})
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     return pruned

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, SecateurError, VerificationError, first_line
+from secateur.core.plan import Scaled
 from secateur.core.types import Verification
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
@@ -32,6 +33,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.outside import undisturbed
 from secateur.surgery.agreement import TOLERANCE, Called, Output, aligned, apart, compare, compare_shapes, unsound
 from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
+from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import new_indices, slice_tensor
 from secateur.surgery.inputs import (
     all_floating,
@@ -60,7 +62,8 @@ Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
 
 def verify(
-    pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, removed: Removed | None = None,
+    pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *,
+    scaled: Mapping[str, Sequence[Scaled]] | None = None, removed: Removed | None = None,
     dense: nn.Module | None = None, known: dict[str, Dense] | None = None,
     free: Callable[[], object] | None = None,
 ) -> Verification:  # fmt: skip
@@ -78,6 +81,8 @@ def verify(
         groups: Groups of the dense network, whose graph is the reference.
         label_keep: Which labels stay, shape (labels,).
         keep: Kept indices by tensor name and dimension.
+        scaled: Entries of tensors that were multiplied, to make up for a factor that the pruned network computes from
+            a size.
         removed: Additions of the dense graph, each with the operand (0 or 1) that counts as zero: the residual
             branches that were removed.
         dense: The dense network itself, which the traced graph is compared with as well; a pruned *graph* is only
@@ -97,8 +102,8 @@ def verify(
         sides = {} if known is None else known
         for view in views:
             sides.setdefault(view.name, Dense(view, groups, label_keep, removed))
-        trials = [_Trial(pruned, sides[view.name], keep, free) for view in views]
-        _same_weights(pruned, trials[0], keep)
+        trials = [_Trial(pruned, sides[view.name], keep, free, scaled or {}) for view in views]
+        _same_weights(pruned, trials[0])
         if dense is not None:
             trials[0].check_graph(dense)
         trials[0].check_native()
@@ -124,8 +129,11 @@ class _Found:
 class _Trial:
     """The two networks on one way through them (forward, train mode, another method)."""
 
-    def __init__(self, pruned: nn.Module, side: Dense, keep: Keep, free: Callable[[], object] | None) -> None:
-        self.pruned, self.side, self.keep, self.free = pruned, side, keep, free
+    def __init__(
+        self, pruned: nn.Module, side: Dense, keep: Keep, free: Callable[[], object] | None,
+        scaled: Mapping[str, Sequence[Scaled]],
+    ) -> None:  # fmt: skip
+        self.pruned, self.side, self.keep, self.free, self.scaled = pruned, side, keep, free, scaled
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
         self.calls: list[Called] = []
@@ -264,10 +272,14 @@ class _Trial:
         """Outputs of the pruned network; a copy of it runs, because a network may keep or change what it likes."""
 
         def value(name: str, tensor: Tensor) -> Tensor:
+            if name in self.scaled:  # multiplied in double precision, or else its rounding would be seen
+                tensor = self.part(name)
             tensor = tensor.to(self.side.home or tensor.device)
-            if (how := sharpening.get(name)) is not None:
-                return how.applied(tensor, self.keep.get(name))
-            return tensor if tensor.ndim > 1 and short else double(tensor)
+            how = sharpening.get(name)
+            made = double(tensor) if how is None else how.applied(tensor, self.keep.get(name))
+            if name in self.scaled:
+                return scale_entries(made, self.scaled[name])
+            return tensor if how is None and tensor.ndim > 1 and short else made
 
         short = _short_of_memory(self.pruned)
         graph = self.pruned
@@ -298,6 +310,11 @@ class _Trial:
                 if context is torch.no_grad or "nference" not in str(error):
                     raise
         raise AssertionError("unreachable")
+
+    def part(self, name: str) -> Tensor:
+        """What the plan keeps of a dense tensor."""
+        tensor = next(t for n, t in named_tensors(self.dense) if n == name)
+        return slice_tensor(tensor, self.keep[name]) if name in self.keep else tensor.detach()
 
     def _at_home(self, tree: Any) -> Any:
         home = self.side.home
@@ -439,14 +456,16 @@ class _Trial:
 # ------------------------------------------------------------------------------------------------------- weights
 
 
-def _same_weights(pruned: nn.Module, trial: _Trial, keep: Keep) -> None:
+def _same_weights(pruned: nn.Module, trial: _Trial) -> None:
     """Every tensor of the pruned network is exactly the part of the dense one that the plan names."""
+    keep = trial.keep
     dense = dict(named_tensors(trial.dense))
     renumbered = new_indices(trial.groups, trial.side.label_keep)
     for name, small in named_tensors(pruned):
         if name not in dense or small.device.type == "meta" or name in renumbered:
             continue
         want = slice_tensor(dense[name], keep.get(name, {})) if name in keep else dense[name].detach()
+        want = scale_entries(want, trial.scaled[name]) if name in trial.scaled else want
         if small.shape != want.shape or not torch.equal(small.detach(), want):
             raise VerificationError(f"The tensor {name!r} of the pruned network is not the part that the plan keeps.")
 

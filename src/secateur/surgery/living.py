@@ -1,0 +1,95 @@
+"""The smaller network of the user's own classes, where their code holds sizes.
+
+Attributes are solved for, and factors that are computed from a size are made good in the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.core.errors import VerificationError, first_line
+from secateur.core.plan import Place, Scaled
+from secateur.graph.batch import Unfollowed
+from secateur.graph.groups import Groups
+from secateur.surgery.attempt import Built
+from secateur.surgery.factors import folded, scale_entries
+from secateur.surgery.graph import new_indices
+from secateur.surgery.module import Keep, prune_module
+from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
+
+__all__ = ["living"]
+
+Mask = NDArray[np.bool_]
+
+
+def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> Built:
+    """Cuts a copy of ``model`` whose attributes say the new sizes.
+
+    Args:
+        model: The dense network; it is not touched.
+        groups: Its groups.
+        label_keep: Which labels stay, shape (labels,).
+        keep: Kept indices by tensor name and dimension.
+
+    Returns:
+        The network, with what was changed in it. It is not proven yet.
+
+    Raises:
+        VerificationError: Nothing in the attributes would have to be another number, or they cannot say the sizes.
+    """
+    try:
+        sizes = solved_sizes(model, groups, label_keep)
+    except Exception as error:  # the network raises what it likes
+        raise VerificationError(f"Its attributes cannot be followed ({first_line(error)}).") from error
+    small = prune_module(model, keep, indices=new_indices(groups, label_keep), numbers=sizes.numbers)
+    scaled: Mapping[str, tuple[Scaled, ...]] = {}
+    with contextlib.suppress(Unfollowed):
+        scaled = folded(small, groups, label_keep)
+    if not sizes.numbers and not scaled:
+        why = _why(sizes.conflicts) if sizes.conflicts else "No attribute holds a size that changes."
+        raise VerificationError(why)
+    _multiply(small, scaled)
+    return Built(small, sizes.numbers, scaled, tuple(_notes(sizes, scaled)))
+
+
+def _multiply(small: nn.Module, scaled: Mapping[str, Sequence[Scaled]]) -> None:
+    named = dict(small.named_parameters(remove_duplicate=False)) | dict(small.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, several in scaled.items():
+            named[name].copy_(scale_entries(named[name], several))
+
+
+def _why(conflicts: Sequence[Conflict]) -> str:
+    first = conflicts[0]
+    names = ", ".join(str(place) for place in first.places) or "a number in its code"
+    where = first.module or "(top level)"
+    return f"{first.operator} in {where} would need {first.wanted}, which {names} cannot say."
+
+
+def _notes(sizes: Sizes, scaled: Mapping[str, Sequence[Scaled]]) -> list[str]:
+    """What was changed, layers that are alike in one line."""
+    changes: dict[str, list[Place]] = {}
+    for place, number in sizes.numbers.items():
+        text = f"{_pattern(str(place))} {sizes.before[place]} → {number}"
+        changes.setdefault(text, []).append(place)
+    factors: dict[str, list[str]] = {}
+    for name, several in scaled.items():
+        for one in several:
+            factors.setdefault(f"{len(one.entries)} rows of {_pattern(name)} × {one.factor:.4g}", []).append(name)
+    found = [f"size in its code: {text}{_times(places)}" for text, places in changes.items()]
+    return found + [f"made good in the weights: {text}{_times(names)}" for text, names in factors.items()]
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
+
+
+def _times(several: Sequence[object]) -> str:
+    return f" ({len(several)} times)" if len(several) > 1 else ""
