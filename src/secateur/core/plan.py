@@ -30,7 +30,7 @@ _STEPS = ("attribute", "item", "closure", "argument")
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object of a network keeps a whole number.
+    """Where an object of a network keeps a number.
 
     Attributes:
         module: Name of the module.
@@ -106,7 +106,7 @@ class Plan(Shown):
         replaced: Modules that stand for removed branches, and what takes their place (``identity``, ``relu``);
             empty where the branches have no modules of their own.
         indices: New values of buffers of whole numbers that point at channels of which some go.
-        numbers: New values of whole numbers in attributes of modules, which are sizes that change.
+        numbers: New values of numbers in attributes of modules: sizes that change, and what is computed from them.
         scaled: Entries of tensors that are multiplied, one after the other, by the tensor's name.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
@@ -123,7 +123,7 @@ class Plan(Shown):
     removed: tuple[str, ...] = ()
     replaced: Mapping[str, str] = field(default_factory=dict)
     indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    numbers: Mapping[Place, int] = field(default_factory=dict)
+    numbers: Mapping[Place, float] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -230,10 +230,10 @@ LARGEST = 2**31
 """No size of a tensor is larger."""
 
 
-def _number(value: Any) -> int:
-    if type(value) is not int or not 1 <= value < LARGEST:
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < abs(value) < LARGEST:
         raise ValueError(f"{str(value)[:40]} is no size")
-    return value
+    return value  # type: ignore[no-any-return]
 
 
 def _scaled(dim: Any, entries: Any, factor: Any) -> Scaled:

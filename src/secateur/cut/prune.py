@@ -18,7 +18,9 @@ from secateur.core.checks import check_network
 from secateur.core.errors import (
     BudgetError,
     PlanError,
+    SecateurError,
     UnknownNameError,
+    VerificationError,
 )
 from secateur.core.inputs import Data
 from secateur.core.modes import no_gc
@@ -43,7 +45,7 @@ from secateur.surgery import verify as verified
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
-from secateur.surgery.living import living
+from secateur.surgery.living import configuring, living
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
@@ -154,21 +156,56 @@ def prune(
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
-    analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
-    scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss, seed=seed,
-                   measure=aim.measure)  # fmt: skip
-    if not scores.values:
-        raise BudgetError(_nothing_free(analysis))
-    made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
-    def cut(keep: Mask, **more: Any) -> Pruned:
-        return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
-                    provenance={**made, **more})  # fmt: skip
+    def once(granularity: str) -> Pruned:
+        analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
+        scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss,
+                       seed=seed, measure=aim.measure)  # fmt: skip
+        if not scores.values:
+            raise BudgetError(_nothing_free(analysis))
+        made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
-    choice = aim.choose(analysis.costs, scores, earlier=remembered(model), dense=(model, example_inputs),
-                        cut=lambda keep: cut(keep).model)  # fmt: skip
-    pruned = cut(choice.keep, **choice.record)
-    return replace(pruned, notes=(*scores.notes, *choice.notes, *pruned.notes))
+        def cut(keep: Mask, **more: Any) -> Pruned:
+            return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
+                        provenance={**made, **more})  # fmt: skip
+
+        choice = aim.choose(analysis.costs, scores, earlier=remembered(model), dense=(model, example_inputs),
+                            cut=lambda keep: cut(keep).model)  # fmt: skip
+        pruned = cut(choice.keep, **choice.record)
+        return replace(pruned, notes=(*scores.notes, *choice.notes, *pruned.notes))
+
+    if granularity != "auto" or not _again(data) or groups is not None:
+        return once(granularity)
+    return _most_alive(once)
+
+
+def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
+    """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network."""
+    first: VerificationError | None = None
+    best: Pruned | None = None
+    for granularity in ("auto", "whole", "within"):
+        try:
+            found = once(granularity)
+        except VerificationError as error:
+            first = first or error
+            continue
+        except SecateurError:
+            if best is None and first is None:
+                raise
+            continue
+        if best is None or len(found.lost) < len(best.lost):
+            best = found
+        if not best.lost or LATENCY in best.plan.provenance:
+            return best
+    if best is None:
+        assert first is not None
+        raise first
+    return best
+
+
+def _again(data: Data | None) -> bool:
+    """Whether data can be gone through a second time."""
+    return data is None or iter(data) is not data
 
 
 @arguments.checked
@@ -272,6 +309,7 @@ def _cut_once(
     operation = Operation(
         plan,
         rungs=(
+            *configuring(model, groups, label_keep, plan.keep),
             Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
             Rung("module", lambda: living(model, groups, label_keep, plan.keep)),
             Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
@@ -292,13 +330,16 @@ def _cut_once(
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
-                  inputs, first)  # fmt: skip
+                  inputs, first, done.lost)  # fmt: skip
 
 
 def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
     """What a graph does not hold of the network."""
+    if backend != "graph":
+        return ()
     lost = ", ".join(view.name for view in groups.flow.views[1:])
-    return (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost and backend == "graph" else ()
+    only = (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost else ()
+    return (*only, *groups.flow.traced.in_graph)
 
 
 def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:

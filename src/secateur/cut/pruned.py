@@ -55,6 +55,8 @@ class Pruned(HoldsNetwork):
         notes: What the user should know (why the graph back end was taken …).
         example_inputs: What the network was traced with. Copies and files keep shapes and types alone.
         dense: The network before its first cut, where that is known; copies and files drop it.
+        lost: What of the network the result does not have: its ``class`` (it is a graph), its ``configuration`` (the
+            library's own save and load would not give it back).
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Pruned(HoldsNetwork):
     notes: tuple[str, ...] = ()
     example_inputs: ExampleInputs | None = None
     dense: nn.Module | None = field(default=None, repr=False, compare=False)
+    lost: tuple[str, ...] = ()
 
     @property
     def plan(self) -> Plan:

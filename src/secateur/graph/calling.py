@@ -53,19 +53,24 @@ def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:
     return twin
 
 
-def plain_forward(twin: nn.Module, notes: list[str]) -> None:
+def plain_forward(twin: nn.Module, notes: list[str], state: list[Tensor] | None = None) -> None:
     """Makes a copied network give plain containers: export knows no dataclass and no class of the user's."""
     forward = twin.forward
 
     @functools.wraps(forward)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return plain_outputs(forward(*args, **kwargs), notes)
+        return plain_outputs(forward(*args, **kwargs), notes, state)
 
     object.__setattr__(twin, "forward", plain)
 
 
-def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
+def plain_outputs(tree: Any, notes: list[str] | None = None, state: list[Tensor] | None = None) -> Any:
     """Outputs with dictionaries in place of objects that hold tensors (dataclasses, caches).
+
+    Args:
+        tree: What a network gives.
+        notes: Where it is written what became a dictionary.
+        state: Where tensors of caches are written (of keys and values): what the network hands to its own next call.
 
     >>> plain_outputs([1, {"a": 2}])
     [1, {'a': 2}]
@@ -77,6 +82,8 @@ def plain_outputs(tree: Any, notes: list[str] | None = None) -> Any:
         held = {name: plain_outputs(value) for name, value in vars(leaf).items()}
         if not any(isinstance(value, Tensor) for value in pytree.tree_leaves(held)):
             return leaf
+        if state is not None and callable(getattr(leaf, "get_seq_length", None)):
+            state.extend(value for value in pytree.tree_leaves(held) if isinstance(value, Tensor))
         if notes is not None:
             notes.append(f"its outputs of class {type(leaf).__name__} are dictionaries in a graph")
         return pytree.tree_map(lambda v: v if isinstance(v, (Tensor, int, float, str, type(None))) else None, held)

@@ -169,12 +169,20 @@ def _run(result: Flow, view: Traced) -> None:
         elif node.op == "call_function":
             result.labels[node] = _label_call(result, node)
         elif node.op == "output":
-            for value in node.all_input_nodes:
+            for value in _interface(node, view):
                 for labels in _flat(result.labels.get(value)):
                     result.constraints.pin_all(labels)
     if view is not result.traced:
         for node in view.nodes:
             result.macs.pop(node, None)
+
+
+def _interface(output: Node, view: Traced) -> list[Node]:
+    """What the network gives to others, which has to stay as it is; what it keeps for itself may be cut."""
+    if not view.state:
+        return output.all_input_nodes
+    leaves: Any = output.args[0]
+    return [leaf for k, leaf in enumerate(leaves) if isinstance(leaf, Node) and k not in view.state]
 
 
 def _tensor(traced: Traced, name: str) -> Any:

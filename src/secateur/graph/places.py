@@ -1,4 +1,4 @@
-"""Where a network's objects keep whole numbers: attributes of modules, of configurations that they hold, in closures.
+"""Where a network's objects keep numbers: attributes of modules, of configurations that they hold, in closures.
 
 A number there may be a size that a cut changes. The recorder is run with numbers in these places that remember where
 they are from, and a smaller network gets other ones.
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from secateur.core.errors import PlanError
 from secateur.core.plan import Place, Step
-from secateur.graph.numbers import Free, Log
+from secateur.graph.numbers import Free, FreeFloat, Log
 
-__all__ = ["changed", "number_at", "tagged"]
+__all__ = ["changed", "number_at", "numbers_of", "remembering", "tagged", "with_numbers"]
 
 DEPTH = 4
 """How deep lists, dictionaries and configurations are looked through."""
@@ -28,12 +28,25 @@ NESTED = 2
 """How deep configurations hold others: that of the words in that of the whole, say."""
 
 
-def number_at(model: nn.Module, place: Place) -> int | None:
-    """The whole number in a place, ``None`` where there is none."""
+def number_at(model: nn.Module, place: Place) -> float | None:
+    """The number in a place, ``None`` where there is none."""
     value: Any = dict(model.named_modules(remove_duplicate=False)).get(place.module)
     for step in place.steps:
         value = _Walk.inside(value, step)
-    return value if type(value) is int else None
+    return value if type(value) in (int, float) else None
+
+
+def numbers_of(model: nn.Module) -> dict[Place, Any]:
+    """All numbers that a network's modules hold, by place; those that remember where they are from among them."""
+    found: dict[Place, Any] = {}
+
+    def note(value: Any, place: Place) -> Any:
+        found[place] = value
+        return value
+
+    for path, module in model.named_modules():
+        _Walk(note).attributes(module, path)
+    return found
 
 
 def tagged(twin: nn.Module, log: Log) -> dict[Place, int]:
@@ -59,20 +72,34 @@ def tagged(twin: nn.Module, log: Log) -> dict[Place, int]:
     return found
 
 
-def changed(model: nn.Module, numbers: Mapping[Place, int]) -> None:
-    """Puts other whole numbers in their places; objects that hold them are copied first, modules are not.
+def remembering(value: Any, log: Log) -> Any:
+    """A copy of a configuration whose whole numbers remember their place; the same object where it holds none."""
+
+    def tag(held: Any, place: Place) -> Any:
+        return Free(held, held, ("attribute", place), log) if type(held) is int and held > 1 else held
+
+    return _Walk(tag).value(value, Place("", ()))
+
+
+def with_numbers(value: Any, numbers: Mapping[Place, float]) -> Any:
+    """A copy of a configuration with other numbers, by the places of :func:`remembering`."""
+    return _Walk(lambda held, place: numbers.get(place, held), {p.steps for p in numbers}).value(value, Place("", ()))
+
+
+def changed(model: nn.Module, numbers: Mapping[Place, float]) -> None:
+    """Puts other numbers in their places; objects that hold them are copied first, modules are not.
 
     Args:
         model: A network of one's own; it is changed.
         numbers: What comes where.
 
     Raises:
-        PlanError: There is no whole number in a place.
+        PlanError: There is no number of that kind in a place.
     """
-    by_module: dict[str, dict[Place, int]] = {}
+    by_module: dict[str, dict[Place, float]] = {}
     for place, number in numbers.items():
-        if number_at(model, place) is None:
-            raise PlanError(f"The plan gives {place} another number, but this network has no whole number there.")
+        if type(number_at(model, place)) is not type(number):
+            raise PlanError(f"The plan gives {place} another number, but this network has no such number there.")
         by_module.setdefault(place.module, {})[place] = number
     shared: dict[tuple[int, frozenset[Any]], Any] = {}
     for path, own in by_module.items():
@@ -129,7 +156,7 @@ class _Walk:
         if self.only is not None and place.steps not in self.only:
             return value
         kind = type(value)
-        if kind is int or isinstance(value, Free):
+        if kind in (int, float) or isinstance(value, (Free, FreeFloat)):
             return self.leaf(value, place)
         if len(place.steps) > DEPTH or kind in _ATOMS:
             return value
@@ -202,7 +229,7 @@ class _Walk:
 MOST_ITEMS = 64
 """Of a list or a dictionary that holds sizes; longer ones are data."""
 
-_ATOMS = {float, complex, str, bytes, bool, type(None)}
+_ATOMS = {complex, str, bytes, bool, type(None)}
 _NO_CONFIGURATION = (type, types.ModuleType, types.MethodType, nn.Module, Tensor, Enum)
 _OWN = {*vars(nn.Module()), "secateur_plan"}
 

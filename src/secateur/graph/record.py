@@ -180,7 +180,8 @@ class _Run:
         prepare(twin)
         twin = entered(twin, method, training)
         call = twin.forward
-        plain_forward(twin, notes)
+        state: list[Tensor] = []
+        plain_forward(twin, notes, state)
         leaves, self.spec = pytree.tree_flatten((args, kwargs))
         writer = Writer(held, attributes, batch, _device([*(t for _, t in named), *leaves]), again)
         fed = [writer.input(name, leaf) for name, leaf in zip(_names(call, args, kwargs), leaves, strict=True)]
@@ -189,6 +190,8 @@ class _Run:
         odd_args, odd_kwargs = pytree.tree_unflatten(fed, self.spec)
         with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer:
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
+        inner = {id(tensor) for tensor in state}
+        self.state = frozenset(k for k, value in enumerate(self.outputs) if id(value) in inner)
         self.writer = writer
 
     def recorded(self, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Traced:
@@ -201,7 +204,8 @@ class _Run:
         sizes = _sizes(self.places, batch, writer.followers)
         notes = tuple(dict.fromkeys(self.notes))
         free = bool(writer.followers)
-        return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, notes, batch)
+        return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, (), batch,
+                      in_graph=notes, state=self.state)  # fmt: skip
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:

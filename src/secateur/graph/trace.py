@@ -66,7 +66,7 @@ def trace(
     given = to_args(inputs)
     sizes = Sizes.of(found.program)
     return Traced(inline_regions(module), found.args, found.kwargs, found.batch, found.dynamic, given, sizes, method,
-                  training, (*found.notes, *notes))  # fmt: skip
+                  training, notes, in_graph=found.notes)  # fmt: skip
 
 
 def recorded(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", training: bool = False) -> Traced:

@@ -33,6 +33,8 @@ class Traced:
         notes: What the user should know about the way it was traced.
         odd: Of a recorded network, what its whole numbers are read by; ``None`` where ``torch.export`` traced it.
         freed: What was found out about sizes besides the batch, by ``graph.free``; ``None`` before that.
+        in_graph: What is otherwise in a graph than in the network.
+        state: Numbers of the outputs that the network hands to its own next call: keys and values in a cache.
     """
 
     module: GraphModule
@@ -47,6 +49,8 @@ class Traced:
     notes: tuple[str, ...] = ()
     odd: Batch | None = None
     freed: object = None
+    in_graph: tuple[str, ...] = ()
+    state: frozenset[int] = frozenset()
 
     @property
     def recorded(self) -> bool:

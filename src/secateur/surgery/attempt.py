@@ -23,13 +23,13 @@ class Built:
 
     Attributes:
         model: The network.
-        numbers: Sizes that its attributes have now.
+        numbers: What its attributes have now in the place of other numbers.
         scaled: Entries of its tensors that were multiplied.
         notes: What was changed, in words.
     """
 
     model: nn.Module
-    numbers: Mapping[Place, int] = field(default_factory=dict)
+    numbers: Mapping[Place, float] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -41,10 +41,12 @@ class Rung:
     Attributes:
         backend: ``module`` or ``graph``.
         build: Makes it; raises where that is impossible.
+        keeps: What of the network only this way keeps; a note says that it is lost, and why, where another is taken.
     """
 
     backend: str
     build: Callable[[], Built]
+    keeps: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class Outcome:
         backend: ``module`` or ``graph``.
         verification: Its proof; ``None`` where that was switched off.
         notes: Why another back end was not taken.
+        lost: What of the network the result does not keep.
     """
 
     built: Built
     backend: str
     verification: Verification | None
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def attempt(
@@ -83,20 +87,24 @@ def attempt(
     wanted = backend if backend != "auto" or not isinstance(model, GraphModule) else "graph"
     tried = [rung for rung in rungs if wanted in ("auto", rung.backend)]
     reasons: list[Exception] = []
+    lost: dict[str, str] = {}
     for rung in tried:
         try:
             built = rung.build()
             proof = prove(built, rung.backend)
         except Exception as error:
             reasons.append(error)
+            if rung.keeps:
+                lost[rung.keeps] = f"its {rung.keeps} does not describe the result: {_brief(error)}"
             if rung is tried[-1]:
                 raise _worded(error if rung.backend == "graph" else _telling(reasons), rung.backend) from error
             continue
-        notes = list(built.notes)
+        notes = [*lost.values(), *built.notes]
         if rung.backend == "graph" and reasons:
             why = _brief(_telling(reasons))
             notes.insert(0, f"graph back end, because the module's own code does not fit: {why}")
-        return Outcome(built, rung.backend, proof, tuple(notes))
+        gone = ("class", *lost) if rung.backend == "graph" and not isinstance(model, GraphModule) else tuple(lost)
+        return Outcome(built, rung.backend, proof, tuple(notes), gone)
     raise AssertionError("unreachable")
 
 

@@ -116,9 +116,20 @@ class Dense:
         draws, masked = Draws(), self.masked(sharp=sharp)
         masked.watch = not sharp
         try:
-            return Wanted(run(masked, draws, args, kwargs), masked.shapes, draws)
+            return Wanted(self._cut_state(masked, run(masked, draws, args, kwargs)), masked.shapes, draws)
         finally:
             self._memory.clear()
+
+    def _cut_state(self, masked: MaskedInterpreter, outputs: list[Tensor]) -> list[Tensor]:
+        """Outputs as the pruned network gives them: what it keeps for itself has lost its removed entries."""
+        if not self.traced.state:
+            return outputs
+        given: Any = next(n for n in self.graph.graph.nodes if n.op == "output").args[0]
+        leaves = [(k, n) for k, n in enumerate(given) if isinstance(n, Node) and isinstance(n.meta.get("val"), Tensor)]
+        return [
+            masked.left_of(node, value) if k in self.traced.state else value
+            for (k, node), value in zip(leaves, outputs, strict=True)
+        ]
 
     def recorded(self) -> list[Called]:
         """Name and shape after the cut of every operator, at the sizes and the batch that were recorded."""

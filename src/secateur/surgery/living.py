@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,18 +19,19 @@ from secateur.core.errors import VerificationError, first_line
 from secateur.core.plan import Place, Scaled
 from secateur.graph.batch import Unfollowed
 from secateur.graph.groups import Groups
-from secateur.surgery.attempt import Built
+from secateur.surgery.attempt import Built, Rung
+from secateur.surgery.configured import configured, has_configuration
 from secateur.surgery.factors import folded, scale_entries
 from secateur.surgery.graph import new_indices
 from secateur.surgery.module import Keep, prune_module
 from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
 
-__all__ = ["living"]
+__all__ = ["configuring", "living"]
 
 Mask = NDArray[np.bool_]
 
 
-def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> Built:
+def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, config: bool = False) -> Built:
     """Cuts a copy of ``model`` whose attributes say the new sizes.
 
     Args:
@@ -37,26 +39,51 @@ def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> Bu
         groups: Its groups.
         label_keep: Which labels stay, shape (labels,).
         keep: Kept indices by tensor name and dimension.
+        config: Whether its configuration is made true as well.
 
     Returns:
         The network, with what was changed in it. It is not proven yet.
 
     Raises:
         VerificationError: Nothing in the attributes would have to be another number, or they cannot say the sizes.
+        Unsayable: The configuration cannot say them.
     """
     try:
         sizes = solved_sizes(model, groups, label_keep)
     except Exception as error:  # the network raises what it likes
         raise VerificationError(f"Its attributes cannot be followed ({first_line(error)}).") from error
-    small = prune_module(model, keep, indices=new_indices(groups, label_keep), numbers=sizes.numbers)
+    indices = new_indices(groups, label_keep)
+    small, numbers = (
+        prune_module(model, keep, indices=indices, numbers=sizes.numbers),
+        dict[Place, float](sizes.numbers),
+    )
+    notes = []
+    if config:
+        found = configured(model, small, sizes, keep)
+        numbers |= found.numbers
+        small = prune_module(model, keep, indices=indices, numbers=numbers)
+        notes = [f"configuration: {', '.join(f'{n} {a} → {b}' for n, (a, b) in found.entries.items())}"]
     scaled: Mapping[str, tuple[Scaled, ...]] = {}
     with contextlib.suppress(Unfollowed):
         scaled = folded(small, groups, label_keep)
-    if not sizes.numbers and not scaled:
+    if not numbers and not scaled and not config:
         why = _why(sizes.conflicts) if sizes.conflicts else "No attribute holds a size that changes."
         raise VerificationError(why)
     _multiply(small, scaled)
-    return Built(small, sizes.numbers, scaled, tuple(_notes(sizes, scaled)))
+    kinds = {path: type(module).__module__ for path, module in small.named_modules()}
+    own = {p: n for p, n in sizes.numbers.items() if not kinds[p.module].startswith(_LAYERS)}
+    return Built(small, numbers, scaled, (*notes, *_notes(replace(sizes, numbers=own), scaled)))
+
+
+_LAYERS = ("torch.nn.modules.normalization", "torch.nn.modules.conv")
+"""Layers whose sizes are those of their weights; nobody has to be told."""
+
+
+def configuring(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> list[Rung]:
+    """The way to a smaller network whose configuration is true, for one that carries such a thing."""
+    if not has_configuration(model):
+        return []
+    return [Rung("module", lambda: living(model, groups, label_keep, keep, config=True), "configuration")]
 
 
 def _multiply(small: nn.Module, scaled: Mapping[str, Sequence[Scaled]]) -> None:

@@ -21,7 +21,7 @@ Keep = Mapping[str, Mapping[int, Sequence[int]]]
 
 def prune_module(
     model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None,
-    indices: Mapping[str, Sequence[int]] | None = None, numbers: Mapping[Place, int] | None = None,
+    indices: Mapping[str, Sequence[int]] | None = None, numbers: Mapping[Place, float] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
 
@@ -32,7 +32,7 @@ def prune_module(
         keep: Kept indices by parameter or buffer name and dimension.
         replaced: Modules that something without weights takes the place of (a removed residual branch).
         indices: New values of buffers of whole numbers that point at channels.
-        numbers: New values of sizes that attributes of the user's classes hold.
+        numbers: New values of numbers that attributes of the user's classes hold.
 
     Raises:
         PlanError: ``keep``, ``numbers`` or ``replaced`` names something that ``model`` does not have, or

@@ -127,6 +127,12 @@ class MaskedInterpreter(Interpreter):
         masks = self._cut.of_node(node)
         return masks if shape is None or not masks else self._fitted(masks, shape)
 
+    def left_of(self, node: Node, value: Tensor) -> Tensor:
+        """The entries of the value of a node that stay."""
+        for dim, mask in self.of(node, value.shape).items():
+            value = value.index_select(dim, torch.as_tensor(np.flatnonzero(mask), device=value.device))
+        return value
+
     def _fitted(self, masks: Mapping[int, Mask], shape: Sequence[int]) -> dict[int, Mask]:
         """Masks at another batch than the traced one: a dimension that holds the batch too is longer or shorter."""
         if any(d >= len(shape) for d in masks):

@@ -30,7 +30,7 @@ from secateur.graph.traced import Traced
 from secateur.graph.writer import NUMBERS, Path, Tagged
 from secateur.surgery.graph import rewritten
 
-__all__ = ["Conflict", "Sizes", "solved_sizes"]
+__all__ = ["Conflict", "Equation", "Sizes", "Solver", "solved_sizes"]
 
 Mask = NDArray[np.bool_]
 
@@ -63,11 +63,13 @@ class Sizes:
         numbers: Places whose numbers change, with the new ones.
         before: What was there.
         conflicts: What they cannot say.
+        read: Places whose numbers the network's code computes sizes from, with what they have to be.
     """
 
     numbers: Mapping[Place, int] = field(default_factory=dict)
     before: Mapping[Place, int] = field(default_factory=dict)
     conflicts: tuple[Conflict, ...] = ()
+    read: Mapping[Place, int] = field(default_factory=dict)
 
 
 def solved_sizes(model: nn.Module, groups: Groups, label_keep: Mask) -> Sizes:
@@ -85,7 +87,7 @@ def solved_sizes(model: nn.Module, groups: Groups, label_keep: Mask) -> Sizes:
         Exception: Whatever the network raises when its numbers are of a class of ours.
     """
     unknown = dict[Place, int]()
-    equations, equal = list[_Equation](), list[tuple[Expression, Expression]]()
+    equations, equal = list[Equation](), list[tuple[Expression, Expression]]()
     for view in groups.flow.views:
         if not view.recorded:
             continue
@@ -94,11 +96,13 @@ def solved_sizes(model: nn.Module, groups: Groups, label_keep: Mask) -> Sizes:
         reader = _Reader(groups, label_keep, view, again)
         equations += reader.equations()
         equal += [(reader.filled(g.left), reader.filled(g.right)) for g in again.log.guards if _says_equal(g)]
-    solver = _Solver(equations, equal, unknown)
+    solver = Solver(equations, equal, unknown)
     solver.solve()
     new = {p: solver.known["attribute", p] for p in unknown if ("attribute", p) in solver.known}
-    new = {p: n for p, n in new.items() if n != unknown[p]}
-    return Sizes(new, {p: unknown[p] for p in new}, tuple(solver.conflicts()))
+    read = {leaf[1] for e in equations for leaf in _leaves(e.made)}
+    changed = {p: n for p, n in new.items() if n != unknown[p]}
+    known = {p: new.get(p, unknown[p]) for p in sorted(read, key=str)}
+    return Sizes(changed, {p: unknown[p] for p in changed}, tuple(solver.conflicts()), known)
 
 
 def _says_equal(guard: Guard) -> bool:
@@ -109,12 +113,20 @@ def _says_equal(guard: Guard) -> bool:
 
 
 @dataclass(frozen=True)
-class _Equation:
-    """What a number is made of, and what it has to be after the cut."""
+class Equation:
+    """What a number is made of, and what it has to be after the cut.
+
+    Attributes:
+        made: An expression of attributes.
+        wanted: Its value.
+        module: Name of the module that calls the operator.
+        operator: Its name.
+    """
 
     made: Expression
     wanted: int
-    node: Node
+    module: str = ""
+    operator: str = ""
 
 
 _NO_SIZES = {"dim", "dims", "dim0", "dim1", "axis", "axis0", "axis1", "start_dim", "end_dim", "source", "destination",
@@ -132,7 +144,7 @@ class _Reader:
         self.copies = rewritten(groups, label_keep, view)
         self.nodes = {node.name: node for node in view.nodes}
 
-    def equations(self) -> Iterator[_Equation]:
+    def equations(self) -> Iterator[Equation]:
         """One for every number of an operator that Python did not write as a plain one."""
         left: dict[int, list[Free]] = {}  # of a call of PyTorch's, which may call several operators in turn
         for first, second in self.again.pairs:
@@ -150,7 +162,7 @@ class _Reader:
                 del numbers[: at + 1]
                 wanted = self._wanted(first, path, value)
                 if wanted is not None:
-                    yield _Equation(self.filled(number.expression), wanted, first)
+                    yield Equation(self.filled(number.expression), wanted, module_of(first), str(first.target))
 
     @staticmethod
     def _name(node: Node, path: Path) -> str:
@@ -235,11 +247,11 @@ _FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-class _Solver:
+class Solver:
     """Attributes one after the other: those that an equation leaves as its only unknown."""
 
     def __init__(
-        self, equations: Sequence[_Equation], equal: Sequence[tuple[Expression, Expression]],
+        self, equations: Sequence[Equation], equal: Sequence[tuple[Expression, Expression]],
         unknown: Mapping[Place, int],
     ) -> None:  # fmt: skip
         self.equations = sorted(equations, key=lambda e: len(list(_leaves(e.made))))
@@ -256,7 +268,7 @@ class _Solver:
         for equation in self.equations:
             if self._value(equation.made, full) != equation.wanted:
                 places = tuple(leaf[1] for leaf in _leaves(equation.made))
-                yield Conflict(module_of(equation.node), str(equation.node.target), places, equation.wanted)
+                yield Conflict(equation.module, equation.operator, places, equation.wanted)
 
     def _missing(self, made: Expression) -> list[Leaf]:
         return list(dict.fromkeys(leaf for leaf in _leaves(made) if leaf not in self.known))
@@ -301,7 +313,7 @@ class _Solver:
             return made
         if made[0] == "attribute":
             return env[made]
-        left, right = (_Solver._value(part, env) for part in made[1:3])
+        left, right = (Solver._value(part, env) for part in made[1:3])
         try:
             return _FUNCTIONS[made[0]](left, right)
         except (ZeroDivisionError, TypeError):
@@ -320,7 +332,7 @@ def _inverted(made: Expression, unknown: Leaf, wanted: Any, env: Mapping[Leaf, i
         in_left, in_right = (unknown in set(_leaves(part)) for part in (left, right))
         if in_left and in_right:
             return None
-        other = _Solver._value(right if in_left else left, env)
+        other = Solver._value(right if in_left else left, env)
         found = None if other is None else _one_step(name, wanted, other, in_left)
         if found is None:
             return None

@@ -1,0 +1,188 @@
+"""A library's configuration is made true, so that its own save and load work on the smaller network.
+
+The network's class is built from its configuration (without memory for weights) with numbers that remember which entry
+they are. What the attributes of its layers are made of says what the entries have to become. A class built from the new
+configuration then has to have exactly the shapes of the smaller network; every number in which it differs from the class
+as it was built before is carried over.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.core.errors import VerificationError, first_line
+from secateur.core.plan import Place
+from secateur.graph.calling import preserved_rng
+from secateur.graph.numbers import Free, Log
+from secateur.graph.outside import packages_of, undisturbed
+from secateur.graph.places import number_at, numbers_of, remembering, with_numbers
+from secateur.surgery.module import Keep
+from secateur.surgery.sizes import Equation, Sizes, Solver
+
+__all__ = ["Configured", "Unsayable", "configured", "has_configuration"]
+
+MOST_TRIED = 16
+"""Configurations that are built, at most."""
+
+
+class Unsayable(VerificationError):
+    """A configuration cannot say the plan; says why."""
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A configuration that describes the smaller network.
+
+    Attributes:
+        entries: Its entries that change: before and after.
+        numbers: What the class has in its attributes when it is built from it, where that is other than before.
+    """
+
+    entries: Mapping[str, tuple[float, float]]
+    numbers: Mapping[Place, float]
+
+
+def has_configuration(model: nn.Module) -> bool:
+    """Whether a network carries a configuration from which its class is built and saved, as transformers has it."""
+    config: Any = getattr(model, "config", None)
+    return hasattr(config, "to_dict") and hasattr(type(config), "from_dict") and hasattr(model, "save_pretrained")
+
+
+def configured(model: nn.Module, small: nn.Module, sizes: Sizes, keep: Keep) -> Configured:
+    """Finds the configuration of the smaller network.
+
+    Args:
+        model: The dense network; it is not touched.
+        small: Its copy that is cut; it is not touched.
+        sizes: What its attributes have to be for its code to run.
+        keep: Kept indices by tensor name and dimension.
+
+    Raises:
+        Unsayable: No configuration has these sizes, or the class computes a table from it that was cut.
+    """
+    config: Any = model.config
+    stored = set(model.state_dict())
+    cut = [n for n, _ in model.named_buffers(remove_duplicate=False) if n in keep and n not in stored]
+    if cut:
+        raise Unsayable(f"its class computes the table {cut[0]} anew, of which only some entries were kept")
+    with preserved_rng(), undisturbed(model):
+        before = _built(model, config)
+        if _shapes(before) != _shapes(model):
+            raise Unsayable("it does not describe the network as it was before the cut")
+        for entries in itertools.islice(_candidates(model, config, small, sizes), MOST_TRIED):
+            try:
+                after = _built(model, with_numbers(config, entries))
+            except Unsayable:
+                continue
+            if _shapes(after) == _shapes(small) and all(number_at(after, p) == n for p, n in sizes.read.items()):
+                return _differences(config, entries, before, after, small)
+    raise Unsayable(_why(before, small))
+
+
+def _built(model: nn.Module, config: Any) -> nn.Module:
+    """The class, made from what a file of this configuration would say; without memory for weights where it can be."""
+    try:
+        described = type(config).from_dict(copy.deepcopy(config).to_dict())
+    except Exception as error:
+        raise Unsayable(first_line(error)) from error
+    return _instance(model, described)
+
+
+def _instance(model: nn.Module, config: Any) -> nn.Module:
+    kind: Any = type(model)
+    error: Exception = Unsayable()
+    for device in ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                made = kind(copy.copy(config))
+        except Exception as caught:  # the class raises what it likes
+            error = caught
+            continue
+        assert isinstance(made, nn.Module)
+        return made
+    raise Unsayable(f"its class cannot be built from it ({first_line(error)})")
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(t.shape) for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+
+
+# ------------------------------------------------------------------------------------------------------- candidates
+
+
+def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -> Iterator[dict[Place, float]]:
+    """Entries that may be right: those that change least first."""
+    log = Log(lenient=True, packages=packages_of(model))
+    built = _instance(model, remembering(copy.deepcopy(config), log))
+    equations, unknown = list[Equation](), dict[Place, int]()
+    for place, number in numbers_of(built).items():
+        if not isinstance(number, Free):
+            continue
+        wanted = sizes.read.get(place, number_at(small, place) if _is_layer(built, place.module) else None)
+        if wanted is not None and _entries(number.expression):
+            equations.append(Equation(number.expression, int(wanted), place.module))
+            unknown |= {p: int(_entry(config, p)) for p in _entries(number.expression)}
+    solver = Solver(equations, (), unknown)
+    solver.solve()
+    found = {p: n for p in unknown if (n := solver.known.get(("attribute", p), unknown[p])) != unknown[p]}
+    for count in range(len(found), -1, -1):  # an entry that may stay as it was does
+        for left in itertools.combinations(found, len(found) - count) if len(found) < 8 else [()]:
+            yield {p: n for p, n in found.items() if p not in left}
+
+
+def _is_layer(model: nn.Module, path: str) -> bool:
+    return type(model.get_submodule(path)).__module__.startswith("torch.nn.")
+
+
+def _entries(expression: Any) -> list[Place]:
+    if not isinstance(expression, tuple):
+        return []
+    if expression[0] == "attribute":
+        return [expression[1]]
+    return [place for part in expression[1:] for place in _entries(part)]
+
+
+def _entry(config: Any, place: Place) -> float:
+    holder = nn.Module()
+    holder.config = config
+    found = number_at(holder, Place("", (("attribute", "config"), *place.steps)))
+    return 0 if found is None else found
+
+
+# ------------------------------------------------------------------------------------------------------ differences
+
+
+def _differences(
+    config: Any, entries: Mapping[Place, float], before: nn.Module, after: nn.Module, small: nn.Module
+) -> Configured:
+    old, new = numbers_of(before), numbers_of(after)
+    numbers = {
+        place: number
+        for place, number in new.items()
+        if type(old.get(place)) is type(number)
+        and old[place] != number
+        and type(number_at(small, place)) is type(number)  # fmt: skip
+    }
+    words = {str(place): (_entry(config, place), number) for place, number in entries.items()}
+    return Configured(words, {place: number for place, number in numbers.items() if number is not None})
+
+
+def _why(before: nn.Module, small: nn.Module) -> str:
+    """Layers that are one size in the configuration and several in the plan, where that is it."""
+    old, new = _shapes(before), _shapes(small)
+    alike: dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]] = {}
+    for name, shape in old.items():
+        parts = tuple(p for p in name.split(".") if not p.isdigit())
+        alike.setdefault((".".join(parts), shape), set()).add(new.get(name, ()))
+    for (name, _), shapes in alike.items():
+        if len(shapes) > 1:
+            listed = ", ".join(str(s) for s in sorted(shapes)[:3])
+            return f"{name} has several sizes ({listed}), of which it knows one for all layers"
+    return "no entries of it give these sizes"
