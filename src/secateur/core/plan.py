@@ -108,6 +108,7 @@ class Plan(Shown):
         indices: New values of buffers of whole numbers that point at channels of which some go.
         numbers: New values of numbers in attributes of modules: sizes that change, and what is computed from them.
         scaled: Entries of tensors that are multiplied, one after the other, by the tensor's name.
+        islands: Submodules whose code could not say the new sizes, and that became graphs.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -125,6 +126,7 @@ class Plan(Shown):
     indices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     numbers: Mapping[Place, float] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+    islands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -150,7 +152,13 @@ class Plan(Shown):
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
         plain = {
-            "format": 4 if self.numbers or self.scaled else 3 if self.indices else 2 if self.removed else 1,
+            "format": 4
+            if self.numbers or self.scaled or self.islands
+            else 3
+            if self.indices
+            else 2
+            if self.removed
+            else 1,
             "keep": keep,
             "dense_shapes": shapes,
             "provenance": dict(self.provenance),
@@ -160,6 +168,8 @@ class Plan(Shown):
             gone["indices"] = {name: list(numbers) for name, numbers in self.indices.items()}
         if self.numbers:
             gone["numbers"] = [[place.to_json(), number] for place, number in self.numbers.items()]
+        if self.islands:
+            gone["islands"] = list(self.islands)
         if self.scaled:
             gone["scaled"] = {
                 name: [[s.dim, list(s.entries), s.factor] for s in several] for name, several in self.scaled.items()
@@ -190,7 +200,7 @@ class Plan(Shown):
                 str(n): tuple(_scaled(*s) for s in several) for n, several in dict(data.get("scaled", {})).items()
             }
             return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices, numbers,
-                       scaled)  # fmt: skip
+                       scaled, tuple(map(str, data.get("islands", ()))))  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -222,8 +232,9 @@ class Plan(Shown):
         }
         for name, several in self.scaled.items():
             scaled[name] = (*scaled.get(name, ()), *several)
+        islands = tuple(dict.fromkeys((*first.islands, *self.islands)))
         return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices, numbers,
-                    scaled)  # fmt: skip
+                    scaled, islands)  # fmt: skip
 
 
 LARGEST = 2**31

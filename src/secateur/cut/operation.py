@@ -68,7 +68,8 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     done = attempt(model, backend, operation.rungs, prove)
     earlier, built = remembered(model), done.built
     provenance = {**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)}
-    plan = replace(operation.plan, provenance=provenance, numbers=built.numbers, scaled=built.scaled)
+    plan = replace(operation.plan, provenance=provenance, numbers=built.numbers, scaled=built.scaled,
+                   islands=built.islands)  # fmt: skip
     remember(built.model, plan if earlier is None else plan.after(earlier))
     return done
 
@@ -105,6 +106,6 @@ def sure(first: Callable[[], Pruned], again: Callable[[], Pruned], *, flow: Flow
         try:
             with without_recorder():
                 pruned = again()
-        except PlanError:  # the recorder found other groups
+        except (PlanError, VerificationError):  # the recorder found other groups, or it was not the recording
             raise error from None
         return replace(pruned, notes=(*pruned.notes, EXPORTED))

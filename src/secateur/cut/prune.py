@@ -240,7 +240,7 @@ def apply(
     analysis, keep = fitting(found, plan)
     analysis = replace(analysis, notes=notes)
     pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
-                  provenance=plan.provenance)  # fmt: skip
+                  provenance=plan.provenance, islands=bool(plan.islands) and not verify)  # fmt: skip
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
@@ -282,10 +282,11 @@ def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
 
 def _cut(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
-    backend: str, check: bool, also: Also | None, provenance: Any,
+    backend: str, check: bool, also: Also | None, provenance: Any, islands: bool = False,
 ) -> Pruned:  # fmt: skip
     def once(analysis: Analysis, keep: Mask) -> Pruned:
-        return _cut_once(model, inputs, analysis, keep, first, backend=backend, check=check, provenance=provenance)
+        return _cut_once(model, inputs, analysis, keep, first, backend=backend, check=check, provenance=provenance,
+                         islands=islands)  # fmt: skip
 
     def again() -> Pruned:
         groups = analysis.groups
@@ -298,7 +299,7 @@ def _cut(
 
 def _cut_once(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
-    backend: str, check: bool, provenance: Any,
+    backend: str, check: bool, provenance: Any, islands: bool = False,
 ) -> Pruned:  # fmt: skip
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
@@ -306,14 +307,16 @@ def _cut_once(
     with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     known: dict[str, Dense] = {}
+    rungs = (
+        *configuring(model, groups, label_keep, plan.keep),
+        Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
+        Rung("module", lambda: living(model, groups, label_keep, plan.keep)),
+        last := Rung("module", lambda: living(model, groups, label_keep, plan.keep, islands=True)),
+        Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
+    )
     operation = Operation(
         plan,
-        rungs=(
-            *configuring(model, groups, label_keep, plan.keep),
-            Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
-            Rung("module", lambda: living(model, groups, label_keep, plan.keep)),
-            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
-        ),
+        rungs=(last,) if islands else rungs,
         verify=lambda built, dense: verified(
             built.model,
             groups,

@@ -41,7 +41,7 @@ from secateur.graph.places import tagged
 from secateur.graph.traced import Traced
 from secateur.graph.writer import Again, Attributes, Tagged, Writer
 
-__all__ = ["record", "record_again", "record_tagged"]
+__all__ = ["record", "record_again", "record_call", "record_tagged"]
 
 aten = torch.ops.aten
 
@@ -58,8 +58,19 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
     Raises:
         Unfollowed: It cannot be recorded.
     """
-    model = plain_network(model)
-    args, kwargs = pytree.tree_map_only(Tensor, alone, to_args(inputs))
+    return record_call(plain_network(model), *to_args(inputs), method=method, training=training)
+
+
+def record_call(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, method: str = "forward", training: bool = False
+) -> Traced:  # fmt: skip
+    """:func:`record`, with positional and keyword inputs.
+
+    Raises:
+        Unfollowed: It cannot be recorded.
+    """
+    inputs = args, kwargs
+    args, kwargs = pytree.tree_map_only(Tensor, alone, inputs)
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
         raise Unfollowed("there is no tensor among its inputs")
@@ -72,7 +83,7 @@ def record(model: nn.Module, inputs: ExampleInputs, *, method: str = "forward", 
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
             try:
-                return _Run(model, held, given, Batch(batch, prime), method, training).recorded(to_args(inputs))
+                return _Run(model, held, given, Batch(batch, prime), method, training).recorded(inputs)
             except OfTheBatch:
                 raise  # torch.export follows such numbers
             except Exception as error:  # the user's code raises what it likes

@@ -25,12 +25,14 @@ class Built:
         model: The network.
         numbers: What its attributes have now in the place of other numbers.
         scaled: Entries of its tensors that were multiplied.
+        islands: Submodules that became graphs.
         notes: What was changed, in words.
     """
 
     model: nn.Module
     numbers: Mapping[Place, float] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
+    islands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -23,6 +23,7 @@ from secateur.surgery.attempt import Built, Rung
 from secateur.surgery.configured import configured, has_configuration
 from secateur.surgery.factors import folded, scale_entries
 from secateur.surgery.graph import new_indices
+from secateur.surgery.islands import with_islands
 from secateur.surgery.module import Keep, prune_module
 from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
 
@@ -31,7 +32,9 @@ __all__ = ["configuring", "living"]
 Mask = NDArray[np.bool_]
 
 
-def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, config: bool = False) -> Built:
+def living(
+    model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, config: bool = False, islands: bool = False
+) -> Built:  # fmt: skip
     """Cuts a copy of ``model`` whose attributes say the new sizes.
 
     Args:
@@ -40,6 +43,7 @@ def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, co
         label_keep: Which labels stay, shape (labels,).
         keep: Kept indices by tensor name and dimension.
         config: Whether its configuration is made true as well.
+        islands: Whether submodules whose code does not fit become graphs.
 
     Returns:
         The network, with what was changed in it. It is not proven yet.
@@ -66,13 +70,18 @@ def living(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, co
     scaled: Mapping[str, tuple[Scaled, ...]] = {}
     with contextlib.suppress(Unfollowed):
         scaled = folded(small, groups, label_keep)
-    if not numbers and not scaled and not config:
-        why = _why(sizes.conflicts) if sizes.conflicts else "No attribute holds a size that changes."
-        raise VerificationError(why)
+    made: tuple[str, ...] = ()
+    if islands:
+        made = with_islands(model, small, groups, label_keep, keep)
+        notes += [f"graphs in the place of submodules whose code does not fit: {', '.join(made)}"] if made else []
+        if not made:
+            raise VerificationError(_why(sizes.conflicts))
+    elif not numbers and not scaled and not config:
+        raise VerificationError(_why(sizes.conflicts))
     _multiply(small, scaled)
-    kinds = {path: type(module).__module__ for path, module in small.named_modules()}
+    kinds = {path: type(module).__module__ for path, module in model.named_modules()}
     own = {p: n for p, n in sizes.numbers.items() if not kinds[p.module].startswith(_LAYERS)}
-    return Built(small, numbers, scaled, (*notes, *_notes(replace(sizes, numbers=own), scaled)))
+    return Built(small, numbers, scaled, made, (*notes, *_notes(replace(sizes, numbers=own), scaled)))
 
 
 _LAYERS = ("torch.nn.modules.normalization", "torch.nn.modules.conv")
@@ -94,6 +103,8 @@ def _multiply(small: nn.Module, scaled: Mapping[str, Sequence[Scaled]]) -> None:
 
 
 def _why(conflicts: Sequence[Conflict]) -> str:
+    if not conflicts:
+        return "No attribute holds a size that changes."
     first = conflicts[0]
     names = ", ".join(str(place) for place in first.places) or "a number in its code"
     where = first.module or "(top level)"

@@ -174,7 +174,7 @@ def _proof(record: Mapping[str, Any]) -> Verification | None:
 
 
 def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool) -> nn.Module:
-    if record["backend"] == "module":
+    if record["backend"] == "module" and not plan.islands:
         return prune_module(model, plan.keep, plan.replaced, plan.indices, plan.numbers)
     inputs = _inputs(record)
     size = sum(t.numel() * t.element_size() for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
@@ -183,7 +183,7 @@ def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool
             f"The artifact was made with inputs of {size:,} bytes, which tracing your network again would take; "
             "use trust=True if that is right."
         )
-    return apply(model, plan, inputs, backend="graph", verify=False).model  # its weights come from the file
+    return apply(model, plan, inputs, backend=record["backend"], verify=False).model  # its weights come from the file
 
 
 def read_plan(folder: str | Path) -> Plan:

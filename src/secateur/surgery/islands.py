@@ -1,0 +1,259 @@
+"""Submodules whose code cannot say the new sizes become graphs; the network around them keeps its classes.
+
+A submodule is traced with what it is really called with. Its operators are those of the whole network's trace inside it,
+in the same order, so the labels are known. What the graph back end makes of it takes its place: the same parameters under
+the same names, the same arguments and results.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from secateur.core.errors import VerificationError, first_line
+from secateur.graph.batch import Unfollowed
+from secateur.graph.calling import cloned, preserved_rng
+from secateur.graph.copies import shallow_copy
+from secateur.graph.flow import modules_of
+from secateur.graph.free import free_sizes
+from secateur.graph.groups import Groups
+from secateur.graph.guard import Size, Sizes
+from secateur.graph.labels import Labels
+from secateur.graph.outside import undisturbed
+from secateur.graph.record import record, record_call
+from secateur.graph.schema import plain_name
+from secateur.graph.traced import Traced
+from secateur.surgery.graph import finished, twin_graph
+from secateur.surgery.module import Keep
+from secateur.surgery.reference import CutEntries
+
+__all__ = ["with_islands"]
+
+Mask = NDArray[np.bool_]
+
+MOST = 64
+"""Submodules that become graphs, at most."""
+
+
+def with_islands(
+    model: nn.Module, small: nn.Module, groups: Groups, label_keep: Mask, keep: Keep
+) -> tuple[str, ...]:  # fmt: skip
+    """Replaces the submodules of ``small`` whose code does not fit, one after the other.
+
+    Args:
+        model: The dense network; it is not touched.
+        small: Its copy that is cut; its submodules are replaced.
+        groups: Groups of the dense network.
+        label_keep: Which labels stay, shape (labels,).
+        keep: Kept indices by tensor name and dimension.
+
+    Returns:
+        Names of the submodules.
+
+    Raises:
+        VerificationError: No submodule can be told that does not fit, or it is the network itself.
+    """
+    view = groups.flow.traced
+    if not view.recorded:
+        raise VerificationError("It was traced by torch.export, which does not tell what a submodule is called with.")
+    made: list[str] = []
+    for _ in range(MOST):
+        stack = _failing(small, view) or _differing(small, groups, label_keep, made)
+        if stack is None:
+            return tuple(made)
+        made = _replaced(model, small, groups, label_keep, keep, stack, made)
+    raise VerificationError(f"More than {MOST} of its submodules do not fit.")
+
+
+def _replaced(
+    model: nn.Module, small: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, stack: list[str], made: list[str]
+) -> list[str]:  # fmt: skip
+    """Puts a graph in the place of the smallest of the modules ``stack`` that can be one."""
+    reason = "its own forward does not fit"
+    for path in reversed(stack):
+        inside = [p for p in made if p.startswith(f"{path}.")]
+        within = any(path == p or path.startswith(f"{p}.") for p in made)
+        if not path or within or _is_layer(small.get_submodule(path)):
+            continue
+        try:
+            island = _island(model, groups, label_keep, keep, path)
+        except (VerificationError, Unfollowed) as error:
+            reason = f"{path} cannot stand alone ({first_line(error)})"
+            continue
+        _share(small, island, path)
+        small.set_submodule(path, island.train(small.get_submodule(path).training))
+        return [*(p for p in made if p not in inside), path]
+    raise VerificationError(f"Its submodules cannot be replaced: {reason}.")
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own layers, which are right for any size."""
+    return type(module).__module__.startswith("torch.nn.") and not any(module.children())
+
+
+def _share(small: nn.Module, island: GraphModule, path: str) -> None:
+    """The parameters and buffers of the submodule itself, so that tensors with two names stay one."""
+    own = small.get_submodule(path)
+    for name, tensor in (*own.named_parameters(remove_duplicate=False), *own.named_buffers(remove_duplicate=False)):
+        home, _, leaf = name.rpartition(".")
+        try:
+            holder = island.get_submodule(home)
+        except AttributeError:
+            continue
+        kept: dict[str, Any] = holder._parameters if leaf in holder._parameters else holder._buffers
+        if isinstance(kept.get(leaf), Tensor) and kept[leaf].shape == tensor.shape:
+            kept[leaf] = tensor
+
+
+# ------------------------------------------------------------------------------------------------ what does not fit
+
+
+@contextmanager
+def _stack_of(twin: nn.Module, stack: list[str]) -> Iterator[None]:
+    hooks = []
+    for path, module in twin.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path), prepend=True))
+        hooks.append(module.register_forward_hook(lambda *_: stack.pop() and None))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _failing(small: nn.Module, view: Traced) -> list[str] | None:
+    """The modules that are being called where ``small`` raises, the outermost first; ``None`` where it runs."""
+    twin, stack = view.enter(shallow_copy(small)), list[str]()
+    args, kwargs = cloned((view.args, view.kwargs))
+    with preserved_rng(), torch.no_grad(), undisturbed(small), _stack_of(twin, stack):
+        try:
+            twin(*args, **kwargs)
+        except Exception:  # the network raises what it likes
+            return stack
+    return None
+
+
+def _differing(small: nn.Module, groups: Groups, label_keep: Mask, made: list[str]) -> list[str] | None:
+    """The modules that are being called at the first operator whose result has another shape than the plan says.
+
+    Graphs that stand for submodules (``made``) are what the plan says.
+    """
+    view, cut = groups.flow.traced, CutEntries(groups, label_keep)
+    try:
+        now = record(small, dict(view.kwargs) if view.kwargs and not view.args else view.args)
+    except Unfollowed:
+        return None
+    outside = [[n for n in _called(nodes) if not set(made) & set(modules_of(n))] for nodes in (view.nodes, now.nodes)]
+    for dense, node in zip(*outside, strict=False):
+        if plain_name(dense.target) != plain_name(node.target):
+            return modules_of(node)
+        if _shape_after(dense, cut) != _shape(node):
+            return modules_of(node)
+    return None
+
+
+def _called(nodes: list[Node]) -> list[Node]:
+    return [n for n in nodes if n.op == "call_function" and n.target is not torch.ops.aten.sym_size.int]
+
+
+def _shape(node: Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _shape_after(node: Node, cut: CutEntries) -> tuple[int, ...] | None:
+    shape, masks = _shape(node), cut.of_node(node)
+    if shape is None:
+        return None
+    return tuple(int(masks[d].sum()) if d in masks else size for d, size in enumerate(shape))
+
+
+# -------------------------------------------------------------------------------------------------------- an island
+
+
+def _sizes(alone: Traced, cut: CutEntries) -> Sizes:
+    """What a graph takes after the cut."""
+    places = [n for n in alone.nodes if n.op == "placeholder"]
+    shapes: list[tuple[Size, ...] | None] = []
+    for node, shape in zip(places, alone.sizes.shapes, strict=True):
+        masks = cut.of_node(node)
+        small = tuple(int(masks[d].sum()) if d in masks else size for d, size in enumerate(shape or ()))
+        shapes.append(None if shape is None else small)
+    return replace(alone.sizes, shapes=tuple(shapes))
+
+
+@dataclass
+class _Call:
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path: str) -> GraphModule:
+    """The graph of a submodule after the cut.
+
+    Raises:
+        VerificationError: It is called several times, or calls other operators by itself than within the network.
+        Unfollowed: It cannot be recorded by itself.
+    """
+    part = model.get_submodule(path)
+    call = _call_of(model, groups.flow.traced, path)
+    alone = record_call(part, call.args, call.kwargs)
+    known = _labels(groups, alone, path)
+    flow = replace(groups.flow, traced=alone, further=(), labels={**groups.flow.labels, **known})
+    inner = replace(groups, flow=flow)
+    free_sizes(part, alone, CutEntries(inner, label_keep).of_node)
+    own = {n.removeprefix(f"{path}."): dims for n, dims in keep.items() if n.startswith(f"{path}.")}
+    return finished(twin_graph(inner, label_keep, own)[0], _sizes(alone, CutEntries(inner, label_keep)))
+
+
+def _call_of(model: nn.Module, view: Traced, path: str) -> _Call:
+    """What a submodule is called with."""
+    twin, calls = view.enter(shallow_copy(model)), list[_Call]()
+
+    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.append(_Call(*cloned((args, kwargs))))
+
+    hook = twin.get_submodule(path).register_forward_pre_hook(note, with_kwargs=True)
+    args, kwargs = cloned((view.args, view.kwargs))
+    with preserved_rng(), torch.no_grad(), undisturbed(model):
+        twin(*args, **kwargs)
+    hook.remove()
+    if len(calls) != 1:
+        raise VerificationError(f"it is called {len(calls)} times")
+    return calls[0]
+
+
+def _labels(groups: Groups, alone: Traced, path: str) -> Mapping[Node, Any]:
+    """Labels of every tensor of a submodule's own trace: those of the same operator in the trace of the network."""
+    view, labels = groups.flow.traced, groups.flow.labels
+    within = [n for n in _called(view.nodes) if path in modules_of(n)]
+    own = _called(alone.nodes)
+    if [n.target for n in within] != [n.target for n in own]:
+        raise VerificationError("by itself it calls other operators than within the network")
+    found: dict[Node, Any] = {}
+    for outer, inner in zip(within, own, strict=True):
+        found[inner] = labels.get(outer)
+        for one, other in zip(inner.all_input_nodes, outer.all_input_nodes, strict=False):
+            if one.op == "placeholder" and one not in found:
+                found[one] = labels.get(other)
+    by_name = {str(n.target): labels.get(n) for n in view.nodes if n.op == "get_attr"}
+    for node in alone.nodes:
+        if node.op == "get_attr":
+            name = f"{path}.{node.target}"
+            found[node] = by_name[name] if name in by_name else _unlabelled(alone, node)
+        elif node.op == "placeholder":
+            found.setdefault(node, None)
+    return {n: lab for n, lab in found.items() if lab is not None}
+
+
+def _unlabelled(alone: Traced, node: Node) -> Labels:
+    return Labels(tuple(operator.attrgetter(str(node.target))(alone.module).shape))
