@@ -170,7 +170,8 @@ transformer("HubertConfig", "HubertModel", lambda: {"input_values": torch.randn(
 SEEN = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32,
         "patch_size": 8}  # fmt: skip
 for _config, _model in (
-    ("ViTConfig", "ViTForImageClassification"), ("DeiTConfig", "DeiTModel"), ("BeitConfig", "BeitForImageClassification"),
+    ("ViTConfig", "ViTForImageClassification"), ("DeiTConfig", "DeiTModel"),
+    ("BeitConfig", "BeitForImageClassification"),
     ("Dinov2Config", "Dinov2Model"), ("ViTMAEConfig", "ViTMAEModel"), ("YolosConfig", "YolosModel"),
     ("SiglipVisionConfig", "SiglipVisionModel"), ("CLIPVisionConfig", "CLIPVisionModel"),
 ):  # fmt: skip
@@ -192,7 +193,8 @@ transformer("DPTConfig", "DPTForDepthEstimation", lambda: pixels(1, 32), lambda:
             neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32, backbone_out_indices=[0, 1, 1, 1],
             is_hybrid=False)  # fmt: skip
 transformer("MobileViTConfig", "MobileViTForImageClassification", lambda: pixels(2, 64), lambda: pixels(3, 96),
-            hidden_sizes=[24, 32, 40], neck_hidden_sizes=[16, 16, 24, 32, 40, 48, 64], num_attention_heads=4)  # fmt: skip
+            hidden_sizes=[24, 32, 40], neck_hidden_sizes=[16, 16, 24, 32, 40, 48, 64], num_attention_heads=4
+            )  # fmt: skip
 transformer("ASTConfig", "ASTModel", lambda: {"input_values": torch.randn(2, 64, 16)}, lambda: {"input_values":
             torch.randn(3, 64, 16)}, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             patch_size=8, frequency_stride=8, time_stride=8, max_length=64, num_mel_bins=16)  # fmt: skip
@@ -206,7 +208,8 @@ def _unet2d() -> tuple[nn.Module, Any, Any]:
     from diffusers import UNet2DModel
 
     net = UNet2DModel(sample_size=16, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1,
-                      down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+                      down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+                      up_block_types=("AttnUpBlock2D", "UpBlock2D"),
                       norm_num_groups=8, attention_head_dim=8)  # fmt: skip
     return net, {"sample": torch.randn(2, 3, 16, 16), "timestep": torch.tensor(3)}, {
         "sample": torch.randn(3, 3, 32, 32), "timestep": torch.tensor(3)}  # fmt: skip
@@ -466,8 +469,8 @@ def run_secateur(name: str) -> list[dict[str, Any]]:
                          "why": f"{type(error).__name__}: {words[0][:300]}"})  # fmt: skip
             continue
         row |= {"outcome": "cut", "seconds": time.perf_counter() - start, "backend": pruned.backend,
-                "rung": getattr(pruned, "rung", ""), "left": pruned.after.params / pruned.before.params,
-                "notes": list(pruned.notes), "pinned": [f"{u.operator} in {u.module}: {u.reason}" for u in pruned.unsupported][:8]}  # fmt: skip
+                "islands": len(pruned.plan.islands), "left": pruned.after.params / pruned.before.params,
+                "notes": list(pruned.notes), "lost": list(pruned.lost), "pinned": [str(u) for u in pruned.unsupported][:8]}  # fmt: skip
         if pruned.verification is not None:
             row |= {"difference": pruned.verification.max_relative_error, "proven": pruned.verification.proven}
         row["class"] = type(pruned.model) is type(model)
@@ -553,8 +556,8 @@ def render(rows: list[dict[str, Any]]) -> str:
         f"- cut and exact in double precision: {len(cut)} of {len(results)}",
         f"- still of their class: {len(module)} of {len(cut)}",
         f"- of these, right at another size where the dense network takes one: {right} of {len(fits)}",
-        f"- Torch-Pruning (once each, not verified): runs with the same shapes {sum(p['outcome'] == 'runs' for p in peers)} "
-        f"of {len(peers)}",
+        f"- Torch-Pruning (once each, not verified): runs with the same shapes "
+        f"{sum(p['outcome'] == 'runs' for p in peers)} of {len(peers)}",
     ]
     head = ["network", "cut", "back end", "left", "another size", "trains", "saves", "generates", "Torch-Pruning"]
     return "\n".join(lines) + "\n\n" + table(head, map(_row, rows))

@@ -333,7 +333,7 @@ def _cut_once(
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
-                  inputs, first, done.lost)  # fmt: skip
+                  inputs, first, done.lost, model)  # fmt: skip
 
 
 def _lost(backend: str, groups: Groups) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class Pruned(HoldsNetwork):
         notes: What the user should know (why the graph back end was taken …).
         example_inputs: What the network was traced with. Copies and files keep shapes and types alone.
         dense: The network before its first cut, where that is known; copies and files drop it.
+        source: The network that this cut was made on, where that is known; copies and files drop it.
         lost: What of the network the result does not have: its ``class`` (it is a graph), its ``configuration`` (the
             library's own save and load would not give it back).
     """
@@ -70,6 +71,7 @@ class Pruned(HoldsNetwork):
     example_inputs: ExampleInputs | None = None
     dense: nn.Module | None = field(default=None, repr=False, compare=False)
     lost: tuple[str, ...] = ()
+    source: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def plan(self) -> Plan:
@@ -92,7 +94,45 @@ class Pruned(HoldsNetwork):
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles keep: neither the dense network nor a value of the user's data."""
         inputs = like(described(self.example_inputs))
-        return {**self.__dict__, "dense": None, "example_inputs": inputs}
+        return {**self.__dict__, "dense": None, "source": None, "example_inputs": inputs}
+
+    @arguments.checked
+    def carry(self, *things: Any) -> Any:
+        """What a training loop holds beside the network, for the pruned network: training goes on where it was.
+
+        Of optimizers the settings and the state of every entry that stays (momentum, running means) are taken over,
+        and gradients too; of schedulers the place in their schedule. Where a weight was multiplied to make up for a
+        factor (``plan.scaled``), its momentum is divided by it.
+
+        Args:
+            things: Optimizers (any with state tensors of their parameters' shapes), schedulers (with the optimizer
+                that they step), and copies of the network with other values (an average over steps). They belong to
+                the network that was cut, or to the one before its first cut, and stay as they are.
+
+        Returns:
+            New ones of the same classes; several as a tuple.
+
+        Raises:
+            InputError: One belongs to another network, or the network that was cut is not known any more.
+
+        >>> import torch, secateur
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> pruned = secateur.prune(net, torch.randn(1, 4), ratio=0.5)
+        >>> [tuple(p.shape) for p in pruned.carry(optimizer).param_groups[0]["params"]]
+        [(4, 4), (4,), (2, 4), (2,)]
+        """
+        from secateur.cut.carrying import carried
+
+        last = self.plan.parts[-1] if self.plan.parts else self.plan
+        sources = [(self.source, last)] if self.source is not None else []
+        sources += [(self.dense, self.plan)] if self.dense is not None else []
+        if not sources:
+            raise InputError("The network that was cut is not known any more (copies and files drop it), so nothing "
+                             "can be carried over. Call carry on what prune returned.")  # fmt: skip
+        known: dict[int, Any] = {}
+        found = tuple(carried(thing, self.model, sources, known) for thing in things)
+        return found[0] if len(found) == 1 else found
 
     @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:

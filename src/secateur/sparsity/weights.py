@@ -210,7 +210,7 @@ def sparse(
     if before is not None:
         return Sparse(model, backend, before.verification, before.before, before.after, before.groups,
                       before.unsupported, (*notes, *zeros), before.example_inputs, before.dense, before.lost,
-                      dict(masks), layers)  # fmt: skip
+                      None, dict(masks), layers)  # fmt: skip
     params = sum(p.numel() for p in model.parameters())
     counts = Counts(params, 0) if inputs is None else count(model, inputs)
     return Sparse(model, backend, None, counts, counts, notes=(*notes, *zeros), example_inputs=inputs, dense=dense,

@@ -1,9 +1,9 @@
 """A library's configuration is made true, so that its own save and load work on the smaller network.
 
 The network's class is built from its configuration (without memory for weights) with numbers that remember which entry
-they are. What the attributes of its layers are made of says what the entries have to become. A class built from the new
-configuration then has to have exactly the shapes of the smaller network; every number in which it differs from the class
-as it was built before is carried over.
+they are. What the attributes of its layers are made of says what the entries have to become. A class built from the
+new configuration then has to have exactly the shapes of the smaller network; every number in which it differs from the
+class as it was built before is carried over.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _differences(
         for place, number in new.items()
         if type(old.get(place)) is type(number)
         and old[place] != number
-        and type(number_at(small, place)) is type(number)  # fmt: skip
+        and type(number_at(small, place)) is type(number)
     }
     words = {str(place): (_entry(config, place), number) for place, number in entries.items()}
     return Configured(words, {place: number for place, number in numbers.items() if number is not None})

@@ -1,8 +1,8 @@
 """Submodules whose code cannot say the new sizes become graphs; the network around them keeps its classes.
 
-A submodule is traced with what it is really called with. Its operators are those of the whole network's trace inside it,
-in the same order, so the labels are known. What the graph back end makes of it takes its place: the same parameters under
-the same names, the same arguments and results.
+A submodule is traced with what it is really called with. Its operators are those of the whole network's trace inside
+it, in the same order, so the labels are known. What the graph back end makes of it takes its place: the same parameters
+under the same names, the same arguments and results.
 """
 
 from __future__ import annotations

@@ -254,6 +254,7 @@ class Solver:
         self, equations: Sequence[Equation], equal: Sequence[tuple[Expression, Expression]],
         unknown: Mapping[Place, int],
     ) -> None:  # fmt: skip
+        """What holds, what the network's code says is equal, and what is in the attributes now."""
         self.equations = sorted(equations, key=lambda e: len(list(_leaves(e.made))))
         self.equal, self.unknown, self.known = equal, unknown, dict[Leaf, int]()
 
