@@ -69,20 +69,52 @@ def test_what_pins_everything_is_named() -> None:
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
-def test_recurrent_layers_lose_inputs_and_keep_hidden_units(kind: type[nn.RNNBase], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("backend", ["module", "graph"])
+def test_recurrent_layers_lose_inputs_and_hidden_units(
+    kind: type[nn.RNNBase], options: dict[str, Any], backend: str
+) -> None:
     model = Lambda(
         lambda m, x: m.fc(m.rnn(torch.relu(m.a(x)).transpose(1, 2))[0][:, -1]),
         a=nn.Conv1d(2, 12, 3), rnn=kind(12, 6, batch_first=True, **options),
         fc=nn.Linear(12 if options.get("bidirectional") else 6, 3),
     )  # fmt: skip
-    pruned = secateur.prune(settle(model), torch.randn(2, 2, 10), ratio=0.5)
+    x = torch.randn(2, 2, 10)
+    pruned = secateur.prune(settle(model), x, ratio=0.5, backend=backend)
+    assert pruned.backend == backend
+    assert not pruned.unsupported
+    assert pruned.model.get_parameter("rnn.weight_hh_l0").shape[1] == 3
+    assert pruned.model.get_parameter("rnn.weight_ih_l0").shape[1] == 6
+    if backend == "module":
+        rnn = pruned.model.get_submodule("rnn")
+        assert (rnn.input_size, rnn.hidden_size) == (6, 3)
+        assert pruned.model(torch.randn(5, 2, 30)).shape == (5, 3)
+    # Counted by hand: positions times the entries of every weight that is left.
+    left = sum(p.numel() for n, p in pruned.model.named_parameters() if "rnn.weight" in n)
+    conv, linear = 6 * 2 * 3 * 8, pruned.model.get_parameter("fc.weight").numel()
+    assert pruned.after.macs == 8 * left + conv + linear
+
+
+def test_recurrent_cells_in_a_loop_and_states_that_are_handed_on_lose_hidden_units() -> None:
+    def forward(m: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        z, state = m.decoder(y, m.encoder(x)[1])[0], None
+        for step in range(3):
+            state = m.cell(z[:, step], state)
+        return m.fc(z), m.out(state[0])  # type: ignore[index]
+
+    model = Lambda(
+        forward, encoder=nn.GRU(8, 16, batch_first=True), decoder=nn.GRU(8, 16, batch_first=True),
+        cell=nn.LSTMCell(16, 10), fc=nn.Linear(16, 3), out=nn.Linear(10, 2),
+    )  # fmt: skip
+    pruned = secateur.prune(settle(model), (torch.randn(2, 5, 8), torch.randn(2, 4, 8)), ratio=0.5)
     assert pruned.backend == "module"
-    assert pruned.model.get_submodule("rnn").input_size == 6
-    (held,) = pruned.unsupported  # the hidden units, by name
-    assert held.module == "rnn"
-    assert "hidden units" in held.reason
-    assert held.pinned_params == sum(p.numel() for p in model.get_submodule("rnn").parameters())
-    assert pruned.model.get_parameter("rnn.weight_hh_l0").shape == model.get_parameter("rnn.weight_hh_l0").shape
+    sizes = [pruned.model.get_submodule(name).hidden_size for name in ("encoder", "decoder", "cell")]
+    assert sizes == [8, 8, 5]
+
+
+def test_a_state_that_is_an_input_keeps_the_hidden_units() -> None:
+    model = Lambda(lambda m, x, h: m.fc(m.rnn(x, h)[0]), rnn=nn.GRU(8, 16, batch_first=True), fc=nn.Linear(16, 3))
+    with pytest.raises(BudgetError, match="no free group"):
+        secateur.prune(settle(model), (torch.randn(2, 5, 8), torch.randn(1, 2, 16)), ratio=0.5)
 
 
 def test_unsupported_counts_what_it_keeps_from_being_pruned() -> None:
@@ -93,7 +125,7 @@ def test_unsupported_counts_what_it_keeps_from_being_pruned() -> None:
     assert entry.pinned_params == sum(model.get_parameter(n).numel() for n in held)
 
 
-KNOWN_TO_PIN = {"operator_without_rule", "recurrent_head"}
+KNOWN_TO_PIN = {"operator_without_rule"}
 
 
 @pytest.mark.parametrize("name", sorted({*ZOO} - KNOWN_TO_PIN))

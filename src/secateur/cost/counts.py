@@ -71,6 +71,9 @@ class Costs:
         self._unused = sum(p.numel() for n, p in module.named_parameters() if unique[id(p)] not in flow.tensors)
         batch = flow.traced.batch
         self.macs = {node: self._term(t.factor / batch, t.sizes) for node, t in flow.macs.items()}
+        self._more = {
+            node: [self._term(t.factor / batch, t.sizes) for t in terms] for node, terms in flow.more_macs.items()
+        }
         self._outputs = {node: self._output(node) for node in self.macs}
         self._held = {node: self._weights_of(node) for node in self.macs}
 
@@ -127,7 +130,8 @@ class Costs:
             return StoredSize(self).total
         if name not in MEASURES:
             raise UnknownNameError("measure", name, MEASURES)
-        terms = self.params if name == "params" else list(self.macs.values())
+        further = [term for terms in self._more.values() for term in terms]
+        terms = self.params if name == "params" else [*self.macs.values(), *further]
         rest = self._unused if name == "params" else 0
 
         def total(keep: Mask) -> float:
@@ -145,7 +149,8 @@ class Costs:
 
         layers = tuple(self._layer(node, value(term), sizes) for node, term in self.macs.items())
         params = sum(value(t) for t in self.params) + self._unused
-        return Counts(params, sum(value(t) for t in self.macs.values()), layers)
+        further = sum(value(term) for terms in self._more.values() for term in terms)
+        return Counts(params, sum(value(t) for t in self.macs.values()) + further, layers)
 
     def _layer(self, node: Node, macs: int, sizes: NDArray[np.int64]) -> LayerCount:
         held = self._held[node]

@@ -56,6 +56,7 @@ class Flow:
         constraints: What the operators demand.
         consumed: First labels of the weight dimensions that are contracted (a consumer's input channels).
         macs: Multiply-accumulate terms by node.
+        more_macs: Those of operators that are several products at once and give several results (recurrent layers).
         untraced: Operators without a rule, with the labels that they pinned.
     """
 
@@ -66,6 +67,7 @@ class Flow:
     constraints: Constraints = field(default_factory=Constraints)
     consumed: set[int] = field(default_factory=set)
     macs: dict[Node, MacTerm] = field(default_factory=dict)
+    more_macs: dict[Node, tuple[MacTerm, ...]] = field(default_factory=dict)
     untraced: list[tuple[Untraced, list[Labels]]] = field(default_factory=list)
 
     @cached_property
@@ -175,6 +177,7 @@ def _run(result: Flow, view: Traced) -> None:
     if view is not result.traced:
         for node in view.nodes:
             result.macs.pop(node, None)
+            result.more_macs.pop(node, None)
 
 
 def _interface(output: Node, view: Traced) -> list[Node]:

@@ -126,7 +126,16 @@ def _prelu(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
 
 
 def _recurrent(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.input_size = m.weight_ih_l0.shape[1]
+    m.input_size, m.hidden_size = m.weight_ih_l0.shape[1], m.weight_hh_l0.shape[0] // _GATES[m.mode]
+    if m.proj_size:
+        m.proj_size = m.weight_hr_l0.shape[0]
+
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+def _cell(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
+    m.input_size, m.hidden_size = m.weight_ih.shape[1], m.weight_hh.shape[1]
 
 
 def _embedding(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
@@ -142,4 +151,5 @@ _UPDATES: dict[type[nn.Module], Callable[[Any, Mapping[int, Sequence[int]]], Non
     nn.PReLU: _prelu,
     nn.Embedding: _embedding,
     nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _cell,
 }
