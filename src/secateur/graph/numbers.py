@@ -137,6 +137,10 @@ class _Number:
             return _applied("mul", self, self)
         return self.log.lost("a size is raised to a power", pow(_now(self), other, modulus))
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        """Copies are plain numbers, unless nothing is lost by their being followed too."""
+        return self if self.log.lenient else _now(self)
+
     def __hash__(self) -> int:
         """That of the plain number, for the network's own code; a library would remember a number of ours for good."""
         asked = str(sys._getframe(1).f_globals.get("__name__", "")).partition(".")[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,10 @@ from torch import nn
 
 from secateur.core.errors import VerificationError, first_line
 from secateur.core.plan import Place
-from secateur.graph.calling import preserved_rng
+from secateur.graph.calling import TRACING, preserved_rng
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, remembering, with_numbers
-from secateur.surgery.module import Keep
 from secateur.surgery.sizes import Equation, Sizes, Solver
 
 __all__ = ["Configured", "Unsayable", "configured", "has_configuration"]
@@ -55,23 +55,18 @@ def has_configuration(model: nn.Module) -> bool:
     return hasattr(config, "to_dict") and hasattr(type(config), "from_dict") and hasattr(model, "save_pretrained")
 
 
-def configured(model: nn.Module, small: nn.Module, sizes: Sizes, keep: Keep) -> Configured:
+def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     """Finds the configuration of the smaller network.
 
     Args:
         model: The dense network; it is not touched.
         small: Its copy that is cut; it is not touched.
         sizes: What its attributes have to be for its code to run.
-        keep: Kept indices by tensor name and dimension.
 
     Raises:
-        Unsayable: No configuration has these sizes, or the class computes a table from it that was cut.
+        Unsayable: No configuration has these sizes, or the class computes another table from it.
     """
     config: Any = model.config
-    stored = set(model.state_dict())
-    cut = [n for n, _ in model.named_buffers(remove_duplicate=False) if n in keep and n not in stored]
-    if cut:
-        raise Unsayable(f"its class computes the table {cut[0]} anew, of which only some entries were kept")
     with preserved_rng(), undisturbed(model):
         before = _built(model, config)
         if _shapes(before) != _shapes(model):
@@ -82,8 +77,23 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes, keep: Keep) -> 
             except Unsayable:
                 continue
             if _shapes(after) == _shapes(small) and all(number_at(after, p) == n for p, n in sizes.read.items()):
+                if other := _other_table(after, small):
+                    raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
     raise Unsayable(_why(before, small))
+
+
+def _other_table(after: nn.Module, small: nn.Module) -> str | None:
+    """A buffer that no file holds, and that the class would fill otherwise."""
+    stored, built = set(small.state_dict()), dict(after.named_buffers(remove_duplicate=False))
+    for name, buffer in small.named_buffers(remove_duplicate=False):
+        if name not in stored and (name not in built or not _same(built[name], buffer)):
+            return name
+    return None
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.double(), other.detach().cpu().double(), rtol=1e-6, atol=0)
 
 
 def _built(model: nn.Module, config: Any) -> nn.Module:
@@ -97,17 +107,31 @@ def _built(model: nn.Module, config: Any) -> nn.Module:
 
 def _instance(model: nn.Module, config: Any) -> nn.Module:
     kind: Any = type(model)
-    error: Exception = Unsayable()
-    for device in ("meta", "cpu"):
+    try:
+        with _without_weights():
+            made = kind(copy.copy(config))
+    except Exception as error:  # the class raises what it likes
+        raise Unsayable(f"its class cannot be built from it ({first_line(error)})") from error
+    assert isinstance(made, nn.Module)
+    return made
+
+
+@contextmanager
+def _without_weights() -> Iterator[None]:
+    """Parameters lose their memory as soon as a module holds them; buffers have their values. For the whole process."""
+    register = nn.Module.register_parameter
+
+    def empty(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and type(param) is nn.Parameter:
+            param = nn.Parameter(param.detach().to("meta"), param.requires_grad)
+        register(module, name, param)
+
+    with TRACING:
+        nn.Module.register_parameter = empty  # type: ignore[method-assign, assignment]
         try:
-            with torch.device(device):
-                made = kind(copy.copy(config))
-        except Exception as caught:  # the class raises what it likes
-            error = caught
-            continue
-        assert isinstance(made, nn.Module)
-        return made
-    raise Unsayable(f"its class cannot be built from it ({first_line(error)})")
+            yield
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -185,4 +209,8 @@ def _why(before: nn.Module, small: nn.Module) -> str:
         if len(shapes) > 1:
             listed = ", ".join(str(s) for s in sorted(shapes)[:3])
             return f"{name} has several sizes ({listed}), of which it knows one for all layers"
+    kept = [name for name, shape in old.items() if len(shape) == 1 and new.get(name) == shape]
+    lost = [name for name, shape in old.items() if len(shape) == 1 and new.get(name) != shape]
+    if kept and lost:
+        return f"no entries of it give these sizes: {lost[0]} was cut, {kept[0]} stays"
     return "no entries of it give these sizes"

@@ -63,7 +63,7 @@ def living(
     )
     notes = []
     if config:
-        found = configured(model, small, sizes, keep)
+        found = configured(model, small, sizes)
         numbers |= found.numbers
         small = prune_module(model, keep, indices=indices, numbers=numbers)
         notes = [f"configuration: {', '.join(f'{n} {a} → {b}' for n, (a, b) in found.entries.items())}"]
