@@ -108,6 +108,8 @@ def _state(cut: _Cut, name: str, shape: tuple[int, ...], state: Mapping[str, Any
     return {
         key: cut.tensor(name, value, -2 if key in _SQUARED else -1)
         if isinstance(value, Tensor) and tuple(value.shape) == shape
+        else value.detach().clone()
+        if isinstance(value, Tensor)
         else copy.copy(value)
         for key, value in state.items()
     }

@@ -76,9 +76,15 @@ def pinned_by_selection(
     if only is not None:
         only = checked(only, names, "only")
     ignore = checked(ignore, names, "ignore")
+    modules = dict(model.named_modules())
+
+    def embeds(name: str) -> bool:
+        return isinstance(modules.get(name.rpartition(".")[0]), (nn.Embedding, nn.EmbeddingBag))
+
     pinned: list[Vector] = []
     for name, labels in flow.tensors.items():
         kept = covered(name, ignore) or (only is not None and not covered(name, only) and labels.ndim > 1)
         if kept:
             pinned += [v[0] for v in labels.dims.values() if len(v[0]) and int(v[0][0]) not in flow.consumed]
+            pinned += labels.at(1) if embeds(name) else ()  # read by a head that shares the weight, too
     return pinned
