@@ -7,7 +7,7 @@ are those of the library. Every network is cut whole and within, with the librar
 standard deviation 0.2. Asked of the result: is it proven exact in double precision; is it still of its class; does it
 take another size, and is it right there (held up to the same plan, cut and proven at that size); does a training step
 reach the same share of its parameters as of the dense network's; the library's own save and load; ``generate``.
-Rows are written as they come. Writes results/public_models.json and docs/public-models.md.
+Rows are written as they come. Writes results/public_models.json and docs/alive.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.models._torchvision import import_torchvision
 
-DOCS = Path(__file__).resolve().parents[1] / "docs/public-models.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs/alive.md"
 LIMIT_S = 600
 RATIO = 0.5
 SETTINGS = [(granularity, std) for std in (None, 0.2) for granularity in ("whole", "within")]
