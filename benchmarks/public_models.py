@@ -470,7 +470,8 @@ def run_secateur(name: str) -> list[dict[str, Any]]:
             continue
         row |= {"outcome": "cut", "seconds": time.perf_counter() - start, "backend": pruned.backend,
                 "islands": len(pruned.plan.islands), "left": pruned.after.params / pruned.before.params,
-                "notes": list(pruned.notes), "lost": list(pruned.lost), "pinned": [str(u) for u in pruned.unsupported][:8]}  # fmt: skip
+                "notes": list(pruned.notes), "lost": list(pruned.lost),
+                "pinned": [str(u) for u in pruned.unsupported][:8]}  # fmt: skip
         if pruned.verification is not None:
             row |= {"difference": pruned.verification.max_relative_error, "proven": pruned.verification.proven}
         row["class"] = type(pruned.model) is type(model)

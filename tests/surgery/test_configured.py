@@ -1,4 +1,4 @@
-"""Configurations of transformers are true after a cut: its own save and load give the same network, without Secateur."""
+"""Configurations of transformers are true after a cut: its own save and load work, without Secateur."""
 
 from __future__ import annotations
 

@@ -419,3 +419,35 @@ def test_what_belongs_to_another_network_is_refused() -> None:
         pruned.carry(3)
     with pytest.raises(InputError, match="not known any more"):
         copy.deepcopy(pruned).carry(torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+# ------------------------------------------------------------------------------------------------- explanations
+
+
+def test_a_layer_says_what_it_goes_with_and_why_it_stays() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    analysis = secateur.analyse(model, torch.randn(1, 3, 8, 8))
+    rows = {row[0]: row[2:] for row in analysis.explain("0").rows}
+    assert rows["0.weight"][0] == "8 of 8"
+    assert "1.weight" in rows["0.weight"][1]
+    assert "batch_norm in 1" in rows["0.weight"][1]
+    assert "output of the network" in analysis.explain("3.weight").rows[0][3]
+    with pytest.raises(SecateurError, match=r"0\.weight"):
+        analysis.explain("0.weigth")
+    pruned = secateur.prune(model, torch.randn(1, 3, 8, 8), ratio=0.5)
+    assert pruned.explain("0.weight").rows[0][2] == "4 of 4"
+
+
+def test_an_operator_without_a_rule_is_the_reason() -> None:
+    class Special(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.special.zeta(self.a(x).relu() + 2, 1))  # type: ignore[no-any-return]
+
+    (row, *_) = secateur.analyse(Special(), torch.randn(2, 4)).explain("a.weight").rows
+    assert row[2] == "0 of 8"
+    assert "special_zeta" in row[3]
+    assert "no rule" in row[3]

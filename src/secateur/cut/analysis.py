@@ -12,6 +12,7 @@ from secateur.core.checks import check_network
 from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs, Unsupported
 from secateur.cost.counts import Costs
+from secateur.cut.explain import Explanation, explained
 from secateur.cut.selection import Selection, names_in, pinned_by_selection
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import module_of
@@ -37,6 +38,16 @@ class Analysis(Shown):
     costs: Costs
     unsupported: tuple[Unsupported, ...]
     notes: tuple[str, ...] = ()
+
+    def explain(self, name: str) -> Explanation:
+        """What the output channels of a layer, or of all in a module, go with, and why they stay.
+
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> print(analyse(net, torch.zeros(1, 4)).explain("0.weight").rows[0])
+        ('0.weight', '0', '8 of 8', 'with 0.bias, 2.weight, through linear in 0, relu in 1')
+        """
+        return explained(self.groups, name)
 
     def table(self) -> Table:
         """The groups, and what cannot be pruned."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -195,7 +195,9 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
             continue
         if best is None or len(found.lost) < len(best.lost):
             best = found
-        if not best.lost or LATENCY in best.plan.provenance:
+        # What a configuration cannot say of positions within blocks, it can say of whole ones, or not at all.
+        enough = not best.lost or (granularity == "whole" and "class" not in best.lost)
+        if enough or LATENCY in best.plan.provenance:
             return best
     if best is None:
         assert first is not None
@@ -205,7 +207,7 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
 
 def _again(data: Data | None) -> bool:
     """Whether data can be gone through a second time."""
-    return data is None or iter(data) is not data
+    return not isinstance(data, Iterator)
 
 
 @arguments.checked
@@ -326,6 +328,7 @@ def _cut_once(
             dense=dense,
             known=known,
             free=lambda: freed(model, groups, label_keep, thorough=False),
+            elsewhere=bool(built.numbers or built.scaled or built.islands),
         ),
     )
     with no_gc():

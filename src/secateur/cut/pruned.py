@@ -134,6 +134,22 @@ class Pruned(HoldsNetwork):
         found = tuple(carried(thing, self.model, sources, known) for thing in things)
         return found[0] if len(found) == 1 else found
 
+    def explain(self, name: str) -> Any:
+        """What the channels that are left of a layer go with, through which operators, or why they stay.
+
+        Args:
+            name: A module, a parameter, or a pattern.
+
+        Returns:
+            An explanation that prints as a table; see :meth:`Analysis.explain`.
+
+        Raises:
+            UnknownNameError: Nothing is called so.
+        """
+        from secateur.cut.analysis import analyse
+
+        return analyse(self.model, self.inputs).explain(name)
+
     @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
         """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``graph.json``).

@@ -82,6 +82,7 @@ def _written(
                 to=source.format,
                 calibration=calibration,
                 check_inputs=inputs,
+                dynamic="batch",  # what is timed has the sizes that it is timed at
             )
             fixed = None if check.dynamic_batch else batch
             size, difference = check.bytes, check.max_difference

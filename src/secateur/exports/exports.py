@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from os import PathLike
@@ -14,13 +15,15 @@ from secateur.core import arguments
 from secateur.core.batches import batch_size
 from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
-from secateur.core.errors import ExportError, InputError
+from secateur.core.errors import ExportError, InputError, UnknownNameError
+from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs
 from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
 from secateur.exports.checks import ExportCheck
 from secateur.exports.publish import publish, scratch, target
 from secateur.graph.export import Exported
+from secateur.graph.free import other_inputs
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for
 from secateur.runtimes.parity import Agreement, judge, noise
@@ -39,6 +42,7 @@ def export(
     calibration: ExampleInputs | None = None,
     check_inputs: ExampleInputs | None = None,
     tolerance: float = TOLERANCE,
+    dynamic: str = "sizes",
 ) -> ExportCheck:
     """Writes the network to ``path`` and checks the file against PyTorch before it gets its name.
 
@@ -61,6 +65,8 @@ def export(
         check_inputs: Samples to compare the file with PyTorch on, best real ones of the data set; if not given,
             the calibration samples, or seeded noise in the shape of the example inputs.
         tolerance: Allowed difference of a float32 file, relative to each output's largest value (at least 1).
+        dynamic: What the file takes others of, where the network does: ``sizes`` (batches, and in ONNX files heights,
+            widths and lengths too, which are checked at another size) or ``batch`` alone.
 
     Returns:
         What was checked and how well the two agree.
@@ -80,6 +86,8 @@ def export(
         raise InputError(f"export(tolerance=…) is the allowed difference, 0 or more; got {tolerance!r}.")
     check_kind(model)
     sound_inputs(example_inputs)
+    if dynamic not in DYNAMIC:
+        raise UnknownNameError("dynamic", dynamic, DYNAMIC)
     if calibration is not None:
         check_calibration(runtime, calibration, example_inputs)
     if check_inputs is None:
@@ -88,7 +96,7 @@ def export(
     with scratch(path) as folder:
         file = Path(folder) / path.name
         try:
-            traced = write(model, example_inputs, file, runtime, calibration)
+            traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
         except OSError as error:
             raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
         found = compare(model, file, traced, runtime, check_inputs)
@@ -99,6 +107,26 @@ def export(
         check = _check(found, runtime, path, traced)
         facts = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
         return replace(check, bytes=publish(file, path), **facts)
+
+
+DYNAMIC = ("sizes", "batch")
+
+
+def _freest(
+    model: nn.Module, inputs: ExampleInputs, file: Path, runtime: Runtime, calibration: ExampleInputs | None,
+    dynamic: str, tolerance: float,
+) -> Exported:  # fmt: skip
+    """Writes the file with other sizes free, if it is right at one of them, or else for the given ones."""
+    if dynamic == "sizes" and runtime.format == "onnx" and calibration is None:
+        with evaluating(model):
+            free, others = other_inputs(model, inputs)
+        if any(free):
+            with contextlib.suppress(ExportError):
+                traced = write(model, inputs, file, runtime, sizes=free)
+                for other in others:
+                    judge(compare(model, file, traced, runtime, noise(other)), runtime.format, tolerance)
+                return traced
+    return write(model, inputs, file, runtime, calibration)
 
 
 def _given(

@@ -9,7 +9,7 @@ import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from secateur.graph.guard import is_free
 from secateur.graph.outside import undisturbed
 
 __all__ = ["Exported", "export_program"]
+
+
+Also = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Exported:
 
 def export_program(
     model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True, method: str = "forward",
-    training: bool = False, reason: BaseException | None = None,
+    training: bool = False, also: Also = (), reason: BaseException | None = None,
 ) -> Exported:  # fmt: skip
     """Exports ``model``, with a free batch size where that works.
 
@@ -67,6 +70,7 @@ def export_program(
         free: Whether a free batch is wanted; otherwise it is that of ``inputs``.
         method: What is called: ``forward``, or another method.
         training: Whether the network is in train mode.
+        also: Further dimensions of every input that are left free where that works, by the input's number.
         reason: Why the recorder did not follow, which may know the line of the user's code.
 
     Raises:
@@ -84,16 +88,19 @@ def export_program(
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
     twice = doubled(args, kwargs)
-    attempts: list[tuple[Any, Any]] = [(twice, torch.export.Dim("batch")), ((args, kwargs), None)][not free :]
+    attempts: list[tuple[Any, Any, Also]] = [(twice, torch.export.Dim("batch"), ()), ((args, kwargs), None, ())]
+    attempts = attempts[not free :]
     if free and not strict:
-        attempts.insert(1, (twice, torch.export.Dim.AUTO))
+        attempts.insert(1, (twice, torch.export.Dim.AUTO, ()))
+    if free and any(also):
+        attempts.insert(0, (twice, torch.export.Dim("batch"), also))
     error: Exception | None = None
     with TRACING, preserved_rng(*tensors), torch.no_grad(), warnings.catch_warnings(), undisturbed(model):
         warnings.simplefilter("ignore")
-        for (a, k), size in attempts:
+        for (a, k), size, dims in attempts:
             notes.clear()
             try:
-                program = _export(twin, a, k, size)
+                program = _export(twin, a, k, size, dims)
             except Exception as caught:  # torch.export raises many unrelated classes
                 error = caught
                 continue
@@ -105,12 +112,20 @@ def export_program(
     raise AssertionError("unreachable")
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any) -> ExportedProgram:
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any, also: Also = ()
+) -> ExportedProgram:
     """Exports with the first dimension of every input as ``free`` says: one size for all, found out, or fixed."""
     shapes = None
     if free is not None:  # the specification has the structure of the arguments as forward() binds them
+        further = {id(leaf): dims for leaf, dims in zip(pytree.tree_leaves((args, kwargs)), also, strict=False)}
+
+        def freed(leaf: Any) -> Any:
+            first = {0: free} if has_batch(leaf) and leaf.shape[0] > 1 else {}
+            return first | dict.fromkeys(further.get(id(leaf), ()), torch.export.Dim.AUTO) or None
+
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        shapes = pytree.tree_map(lambda v: {0: free} if has_batch(v) and v.shape[0] > 1 else None, dict(bound))
+        shapes = pytree.tree_map(freed, dict(bound))
     with _quietly():
         program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     if any(isinstance(constant, FakeTensor) for constant in program.constants.values()):  # newer ones say so themselves

@@ -21,19 +21,20 @@ from torch import Tensor, nn
 from torch.fx import Graph, Interpreter, Node
 
 from secateur.core.errors import InputError
-from secateur.graph.batch import Batch, with_value
+from secateur.core.types import ExampleInputs
+from secateur.graph.batch import Batch, Unfollowed, with_value
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import deep_copy, shallow_copy
 from secateur.graph.guard import Size, Sizes, require
 from secateur.graph.internals import pytree
 from secateur.graph.numbers import COMPARISONS, Expression, Guard
 from secateur.graph.outside import undisturbed
-from secateur.graph.record import record_again
+from secateur.graph.record import record, record_again
 from secateur.graph.traced import Traced
 from secateur.graph.writer import NUMBERS, Again, Path
 from secateur.graph.writes import written_names
 
-__all__ = ["free_sizes", "other_sizes"]
+__all__ = ["free_sizes", "other_inputs", "other_sizes"]
 
 STEPS = (224, 32, 16, 1, -1)
 """By how much sizes are changed in a second run, the first that works: a multiple of what networks divide images by and
@@ -348,6 +349,19 @@ def other_sizes(traced: Traced) -> list[tuple[Any, Any]]:
         return found
 
     return [shorter(1, 2), shorter(3, 4)]
+
+
+def other_inputs(model: nn.Module, inputs: ExampleInputs) -> tuple[list[list[int]], list[ExampleInputs]]:
+    """Which dimensions of a network's inputs besides the batch are free, by input, and shorter inputs to try."""
+    try:
+        traced = record(model, inputs)
+    except Unfollowed:
+        return [], []
+    free_sizes(model, traced)
+    free = [
+        [d for d, size in enumerate(shape or ()) if d and not isinstance(size, int)] for shape in traced.sizes.shapes
+    ]
+    return free, [dict(kwargs) if kwargs and not args else args for args, kwargs in other_sizes(traced)]
 
 
 def _agree(model: nn.Module, traced: Traced) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -19,7 +19,7 @@ from secateur.core.errors import PlanError
 from secateur.core.plan import Place, Step
 from secateur.graph.numbers import Free, FreeFloat, Log
 
-__all__ = ["changed", "number_at", "numbers_of", "remembering", "tagged", "with_numbers"]
+__all__ = ["changed", "number_at", "numbers_of", "reader", "remembering", "tagged", "with_numbers"]
 
 DEPTH = 4
 """How deep lists, dictionaries and configurations are looked through."""
@@ -28,12 +28,22 @@ NESTED = 2
 """How deep configurations hold others: that of the words in that of the whole, say."""
 
 
+def reader(model: nn.Module) -> Callable[[Place], float | None]:
+    """What reads the number in a place of ``model``, ``None`` where there is none."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+
+    def number_at(place: Place) -> float | None:
+        value: Any = modules.get(place.module)
+        for step in place.steps:
+            value = _Walk.inside(value, step)
+        return value if type(value) in (int, float) else None
+
+    return number_at
+
+
 def number_at(model: nn.Module, place: Place) -> float | None:
-    """The number in a place, ``None`` where there is none."""
-    value: Any = dict(model.named_modules(remove_duplicate=False)).get(place.module)
-    for step in place.steps:
-        value = _Walk.inside(value, step)
-    return value if type(value) in (int, float) else None
+    """The number in one place, ``None`` where there is none."""
+    return reader(model)(place)
 
 
 def numbers_of(model: nn.Module) -> dict[Place, Any]:
@@ -97,8 +107,9 @@ def changed(model: nn.Module, numbers: Mapping[Place, float]) -> None:
         PlanError: There is no number of that kind in a place.
     """
     by_module: dict[str, dict[Place, float]] = {}
+    known = reader(model)
     for place, number in numbers.items():
-        if type(number_at(model, place)) is not type(number):
+        if type(known(place)) is not type(number):
             raise PlanError(f"The plan gives {place} another number, but this network has no such number there.")
         by_module.setdefault(place.module, {})[place] = number
     shared: dict[tuple[int, frozenset[Any]], Any] = {}

@@ -159,7 +159,7 @@ def write_onnx(traced: Exported, path: Path) -> None:
         raise ExportError(reason(error, "ONNX", program)) from error
     if exported is None:
         raise ExportError("torch.onnx.export returned no model; use a newer torch (2.9 or later).")
-    _name_batch(exported.model)
+    _name_sizes(exported.model)
     size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     exported.save(str(path), external_data=size > _LIMIT)
 
@@ -172,20 +172,30 @@ def _names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None
     return ["input"] if lone_input else None, ["output"] if len(signature.user_outputs) == 1 else None
 
 
-def _name_batch(model: Any) -> None:
-    """Gives the one symbolic dimension of the inputs the name ``batch`` instead of ``s31``."""
+def _name_sizes(model: Any) -> None:
+    """Gives the symbolic dimensions of the inputs names that say what they are, instead of ``s31``."""
     import onnx_ir as ir
 
     graph = model.graph
-    symbols = {str(d) for value in graph.inputs for d in value.shape or () if isinstance(d, ir.SymbolicDim)}
-    if len(symbols) != 1:
-        return
-    old = symbols.pop()
+    names: dict[str, str] = {}
+    for value in graph.inputs:
+        for index, dimension in enumerate(value.shape or ()):
+            if isinstance(dimension, ir.SymbolicDim) and str(dimension).isidentifier():
+                wanted = _size_name(index, len(value.shape))
+                again = sum(1 for name in names.values() if name.partition("_")[0] == wanted)
+                names.setdefault(str(dimension), f"{wanted}_{again + 1}" if again else wanted)
     values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
     for value in values:
         for index, dimension in enumerate(value.shape or ()):
-            if str(dimension) == old:
-                value.shape[index] = ir.SymbolicDim("batch")
+            if str(dimension) in names:
+                value.shape[index] = ir.SymbolicDim(names[str(dimension)])
+
+
+def _size_name(index: int, dims: int) -> str:
+    if not index:
+        return "batch"
+    images = {4: ("channels", "height", "width"), 5: ("channels", "depth", "height", "width")}
+    return images[dims][index - 1] if dims in images else "length" if index == 1 else f"size{index}"
 
 
 class _Reader:

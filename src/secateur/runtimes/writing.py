@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,8 +26,9 @@ TOLERANCE = 1e-4
 
 
 def write(
-    model: nn.Module, inputs: ExampleInputs, file: Path, runtime: Runtime, calibration: ExampleInputs | None = None
-) -> Exported:
+    model: nn.Module, inputs: ExampleInputs, file: Path, runtime: Runtime, calibration: ExampleInputs | None = None,
+    *, sizes: Sequence[Sequence[int]] = (),
+) -> Exported:  # fmt: skip
     """Traces a network in evaluation mode and writes it for a runtime, without anything of the inputs' values.
 
     Args:
@@ -35,6 +37,7 @@ def write(
         file: Where to write.
         runtime: Whose file.
         calibration: Samples to quantise with, for an int8 file.
+        sizes: Further dimensions of every input that stay free where that works (heights, widths, lengths).
 
     Returns:
         What was written.
@@ -46,7 +49,7 @@ def write(
     """
     with evaluating(model), quiet():
         try:
-            traced = export_program(model, inputs, free=not runtime.fixed_batch)
+            traced = export_program(model, inputs, free=not runtime.fixed_batch, also=sizes)
         except (InputError, TraceError) as error:
             raise ExportError(f"The network cannot be traced for export: {error}") from error
         traced = private(traced)

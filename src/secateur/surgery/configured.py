@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from secateur.core.plan import Place
 from secateur.graph.calling import TRACING, preserved_rng
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
-from secateur.graph.places import number_at, numbers_of, remembering, with_numbers
+from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
 from secateur.surgery.sizes import Equation, Sizes, Solver
 
 __all__ = ["Configured", "Unsayable", "configured", "has_configuration"]
@@ -76,7 +77,8 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
                 after = _built(model, with_numbers(config, entries))
             except Unsayable:
                 continue
-            if _shapes(after) == _shapes(small) and all(number_at(after, p) == n for p, n in sizes.read.items()):
+            known = reader(after)
+            if _shapes(after) == _shapes(small) and all(known(p) == n for p, n in sizes.read.items()):
                 if other := _other_table(after, small):
                     raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
@@ -119,10 +121,10 @@ def _instance(model: nn.Module, config: Any) -> nn.Module:
 @contextmanager
 def _without_weights() -> Iterator[None]:
     """Parameters lose their memory as soon as a module holds them; buffers have their values. For the whole process."""
-    register = nn.Module.register_parameter
+    register, here = nn.Module.register_parameter, threading.get_ident()
 
     def empty(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None and type(param) is nn.Parameter:
+        if type(param) is nn.Parameter and threading.get_ident() == here:  # what other threads make stays as it is
             param = nn.Parameter(param.detach().to("meta"), param.requires_grad)
         register(module, name, param)
 
@@ -145,11 +147,11 @@ def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -
     """Entries that may be right: those that change least first."""
     log = Log(lenient=True, packages=packages_of(model))
     built = _instance(model, remembering(copy.deepcopy(config), log))
-    equations, unknown = list[Equation](), dict[Place, int]()
+    equations, unknown, known = list[Equation](), dict[Place, int](), reader(small)
     for place, number in numbers_of(built).items():
         if not isinstance(number, Free):
             continue
-        wanted = sizes.read.get(place, number_at(small, place) if _is_layer(built, place.module) else None)
+        wanted = sizes.read.get(place, known(place) if _is_layer(built, place.module) else None)
         if wanted is not None and _entries(number.expression):
             equations.append(Equation(number.expression, int(wanted), place.module))
             unknown |= {p: int(_entry(config, p)) for p in _entries(number.expression)}
@@ -186,13 +188,11 @@ def _entry(config: Any, place: Place) -> float:
 def _differences(
     config: Any, entries: Mapping[Place, float], before: nn.Module, after: nn.Module, small: nn.Module
 ) -> Configured:
-    old, new = numbers_of(before), numbers_of(after)
+    old, new, known = numbers_of(before), numbers_of(after), reader(small)
     numbers = {
         place: number
         for place, number in new.items()
-        if type(old.get(place)) is type(number)
-        and old[place] != number
-        and type(number_at(small, place)) is type(number)
+        if type(old.get(place)) is type(number) and old[place] != number and type(known(place)) is type(number)
     }
     words = {str(place): (_entry(config, place), number) for place, number in entries.items()}
     return Configured(words, {place: number for place, number in numbers.items() if number is not None})

@@ -162,7 +162,13 @@ def _differing(small: nn.Module, groups: Groups, label_keep: Mask, made: list[st
 
 
 def _called(nodes: list[Node]) -> list[Node]:
-    return [n for n in nodes if n.op == "call_function" and n.target is not torch.ops.aten.sym_size.int]
+    """Operators and their several results; what computes sizes is left out."""
+    sizes = torch.ops.aten.sym_size.int
+    return [
+        n
+        for n in nodes
+        if n.target is operator.getitem or (isinstance(n.target, torch._ops.OpOverload) and n.target is not sizes)
+    ]
 
 
 def _shape(node: Node) -> tuple[int, ...] | None:

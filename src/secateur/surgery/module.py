@@ -54,6 +54,9 @@ def prune_module(
             if isinstance(module, kind):
                 update(module, keep.get(f"{path}.weight".lstrip("."), {}))
     changed(pruned, numbers or {})
+    for module in pruned.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            _attention(module)
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     return pruned
@@ -136,6 +139,13 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 def _cell(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
     m.input_size, m.hidden_size = m.weight_ih.shape[1], m.weight_hh.shape[1]
+
+
+def _attention(m: Any) -> None:
+    """What attention remembers beside what it reads; after its width and its heads are known."""
+    m.head_dim = m.embed_dim // m.num_heads
+    if m._qkv_same_embed_dim:
+        m.kdim = m.vdim = m.embed_dim
 
 
 def _embedding(m: Any, kept: Mapping[int, Sequence[int]]) -> None:

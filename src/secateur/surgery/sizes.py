@@ -142,6 +142,7 @@ class _Reader:
         self.groups, self.keep, self.view, self.again = groups, label_keep, view, again
         self.batch: Batch = view.odd
         self.copies = rewritten(groups, label_keep, view)
+        self.origins = {copy: node for node, copy in self.copies.items()}
         self.nodes = {node.name: node for node in view.nodes}
 
     def equations(self) -> Iterator[Equation]:
@@ -206,7 +207,9 @@ class _Reader:
         if not isinstance(argument, Node):
             return None
         if argument.target is torch.ops.aten.sym_size.int:
-            return self.batch.odd
+            node, dim = self.origins[argument.args[0]], argument.args[1]  # type: ignore[index]
+            followed = node.op == "placeholder" and not dim and self.batch.prime is not None
+            return self.batch.odd if followed else self._size(node, int(dim))  # type: ignore[arg-type]
         values = [self._value(a) for a in argument.args]
         function: Any = argument.target
         return None if None in values or not callable(function) else int(function(*values))

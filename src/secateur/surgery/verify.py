@@ -65,7 +65,7 @@ def verify(
     pruned: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *,
     scaled: Mapping[str, Sequence[Scaled]] | None = None, removed: Removed | None = None,
     dense: nn.Module | None = None, known: dict[str, Dense] | None = None,
-    free: Callable[[], object] | None = None,
+    free: Callable[[], object] | None = None, elsewhere: bool = False,
 ) -> Verification:  # fmt: skip
     """Compares ``pruned`` with the masked dense network, in double precision.
 
@@ -89,6 +89,8 @@ def verify(
             right if the graph was.
         known: What earlier calls for the same cut have worked out; further calls find it there.
         free: Makes the dense graph take other heights and widths, where it can: called where smaller ones fail.
+        elsewhere: Whether the network is compared at other lengths, heights and widths too, where the dense graph takes
+            them; graphs always are.
 
     Returns:
         The proof; ``proven`` is false where nothing moves an output that the cut reaches.
@@ -102,7 +104,9 @@ def verify(
         sides = {} if known is None else known
         for view in views:
             sides.setdefault(view.name, Dense(view, groups, label_keep, removed))
-        trials = [_Trial(pruned, sides[view.name], keep, free, scaled or {}) for view in views]
+        if elsewhere and free is not None:
+            free()
+        trials = [_Trial(pruned, sides[view.name], keep, free, scaled or {}, elsewhere) for view in views]
         _same_weights(pruned, trials[0])
         if dense is not None:
             trials[0].check_graph(dense)
@@ -131,8 +135,9 @@ class _Trial:
 
     def __init__(
         self, pruned: nn.Module, side: Dense, keep: Keep, free: Callable[[], object] | None,
-        scaled: Mapping[str, Sequence[Scaled]],
+        scaled: Mapping[str, Sequence[Scaled]], elsewhere: bool,
     ) -> None:  # fmt: skip
+        self.elsewhere = elsewhere or isinstance(pruned, GraphModule)
         self.pruned, self.side, self.keep, self.free, self.scaled = pruned, side, keep, free, scaled
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
         self.joined = False
@@ -201,15 +206,15 @@ class _Trial:
         return self._found(plain, sharp)
 
     def _elsewhere(self) -> None:
-        """A graph that takes other lengths, heights and widths is right at one of them too."""
-        for args, kwargs in other_sizes(self.traced) if isinstance(self.pruned, GraphModule) else ():
+        """What takes other lengths, heights and widths is right at one of them too."""
+        for args, kwargs in other_sizes(self.traced) if self.elsewhere else ():
             try:
                 self._run(args, kwargs, sharp=False)
                 return
             except InputError:  # sizes that it does not take
                 continue
             except OtherShape as reason:
-                if self._runs(args, kwargs):
+                if isinstance(self.pruned, GraphModule) and self._runs(args, kwargs):
                     raise VerificationError(f"It takes sizes at which nothing can be proven: {reason}.") from reason
 
     def _runs(self, args: Any, kwargs: Any) -> bool:

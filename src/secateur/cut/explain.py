@@ -1,0 +1,116 @@
+"""Why a layer's channels go, with what, and why they stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.fx import Node
+
+from secateur.core.errors import UnknownNameError
+from secateur.core.patterns import covered
+from secateur.core.tables import Shown, Table
+from secateur.graph.flow import module_of
+from secateur.graph.groups import Groups
+from secateur.graph.labels import Labels, Vector
+
+__all__ = ["Explanation", "explained"]
+
+MOST = 8
+"""Names that one line lists."""
+
+
+class Explanation(Shown):
+    """What goes with what; prints as a table.
+
+    Attributes:
+        rows: For every tensor: its name, which dimension, how many entries can go, and why or with what.
+    """
+
+    def __init__(self, name: str, rows: list[tuple[str, str, str, str]]) -> None:
+        """``name`` is what was asked for."""
+        self.name, self.rows = name, rows
+
+    def table(self) -> Table:
+        """One line for every dimension that the layer makes."""
+        return Table(f"{self.name}: what its outputs are cut with", ("Tensor", "Dimension", "Can go", "Why"), self.rows,
+                     words=(0, 3))  # fmt: skip
+
+
+def explained(groups: Groups, name: str) -> Explanation:
+    """Explains the output channels of a module (and of those inside it), or of a parameter.
+
+    Args:
+        groups: Groups of the network.
+        name: A module, a parameter, or a pattern.
+
+    Raises:
+        UnknownNameError: Nothing is called so.
+    """
+    flow = groups.flow
+    known = [n for n in flow.tensors if n in flow.parameters]
+    wanted = [n for n in known if covered(n, [name])]
+    if not wanted:
+        raise UnknownNameError("layer", name, {*known, *(n.rpartition(".")[0] for n in known)}, argument="explain")
+    rows = []
+    for tensor in wanted:
+        for dim, vectors in flow.tensors[tensor].dims.items():
+            if len(vectors[0]) and int(vectors[0][0]) not in flow.consumed:
+                rows.append(_row(groups, tensor, dim, vectors[0]))
+    return Explanation(name, rows)
+
+
+def _row(groups: Groups, tensor: str, dim: int, vector: Vector) -> tuple[str, str, str, str]:
+    units = groups.unit_of(vector)
+    free = int((units >= 0).sum())
+    count = f"{free:,} of {len(vector):,}"
+    if not free:
+        return tensor, str(dim), count, "; ".join(dict.fromkeys(_reasons(groups, tensor))) or _ELSE
+    chosen = set(units[units >= 0].tolist())
+    group = [g for g in groups.items if chosen & set(g.units.tolist())]
+    members = dict.fromkeys(m.parameter for g in group for m in g.members if m.parameter != tensor)
+    why = f"with {_listed(list(members))}" if members else "alone"
+    passes = _operators(groups, units)
+    return tensor, str(dim), count, why + (f", through {_listed(passes)}" if passes else "")
+
+
+_ELSE = "it is tied to something that stays (an input, what ignore and only keep)"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+
+
+def _operators(groups: Groups, units: Vector) -> list[str]:
+    """Operators that the channels pass, in the order of execution."""
+    wanted = units[units >= 0]
+    found: dict[str, None] = {}
+    for node in groups.flow.traced.nodes:
+        labels = groups.flow.labels.get(node)
+        if node.op != "call_function" or not isinstance(labels, Labels):
+            continue
+        vectors = [v for vs in labels.dims.values() for v in vs]
+        if any(np.isin(groups.unit_of(v), wanted).any() for v in vectors):
+            found[f"{str(node.target).split('.')[1]} in {module_of(node) or '(top level)'}"] = None
+    return list(found)
+
+
+def _reasons(groups: Groups, tensor: str) -> Iterator[str]:
+    """What the channels meet that holds them, nearest first."""
+    flow = groups.flow
+    held = {untraced.node: untraced.reason for untraced, _ in flow.untraced}
+    left: list[Node] = [n for n in flow.traced.nodes if n.op == "get_attr" and n.target == tensor]
+    seen = set(left)
+    while left:
+        node = left.pop(0)
+        for user in node.users:
+            if user in held:
+                yield f"{user.target} in {module_of(user) or '(top level)'}: {held[user]}"
+                return
+            if user.op == "output":
+                yield "it is an output of the network; return what is computed from it to free it"
+                return
+            labels = flow.labels.get(user)
+            if user not in seen and isinstance(labels, Labels) and labels.dims:
+                seen.add(user)
+                left.append(user)
