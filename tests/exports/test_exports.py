@@ -332,3 +332,35 @@ def test_the_result_of_a_cut_is_exported_by_its_path_alone(tmp_path: Path) -> No
         secateur.export(net, torch.randn(2, 4))
     with pytest.raises(InputError, match="example_inputs is missing"):
         secateur.export(net, tmp_path / "d.pt2")
+
+
+# -------------------------------------------------------------------------------------------------- other sizes
+
+
+def onnx_input(path: Path) -> Any:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session, session.get_inputs()[0]
+
+
+def test_onnx_files_take_other_heights_and_widths_where_the_network_does(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    path = tmp_path / "net.onnx"
+    secateur.export(net.eval(), torch.randn(1, 3, 32, 32), path)
+    session, given = onnx_input(path)
+    assert list(given.shape) == ["batch", 3, "height", "width"]
+    for size in ((1, 3, 32, 32), (5, 3, 48, 20)):
+        x = torch.randn(*size)
+        (got,) = session.run(None, {given.name: x.numpy()})
+        torch.testing.assert_close(torch.as_tensor(got), net(x).detach(), rtol=1e-4, atol=1e-5)
+    secateur.export(net, torch.randn(1, 3, 32, 32), path, dynamic="batch")
+    assert list(onnx_input(path)[1].shape) == ["batch", 3, 32, 32]
+    with pytest.raises(UnknownNameError, match="dynamic"):
+        secateur.export(net, torch.randn(1, 3, 32, 32), path, dynamic="size")
+
+
+def test_a_size_that_the_network_fixes_stays_fixed_in_the_file(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 5))
+    secateur.export(net.eval(), torch.randn(1, 3, 8, 8), tmp_path / "net.onnx")
+    assert list(onnx_input(tmp_path / "net.onnx")[1].shape) == ["batch", 3, 8, 8]

@@ -45,9 +45,12 @@ def export(
     ] = None,
     data: Data = None,
     images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
+    dynamic: Annotated[
+        str, typer.Option(help="What an ONNX file takes others of, where the network does: sizes, or batch alone.")
+    ] = "sizes",
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
-    exporting.export(opening.open(model), path, exporting.ExportRequest(to, int8, calibration, data, images))
+    exporting.export(opening.open(model), path, exporting.ExportRequest(to, int8, calibration, data, images, dynamic))
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

@@ -39,6 +39,7 @@ class ExportRequest:
         calibration: Data set with whose training images to quantise; ``None`` for ``data``.
         data: Data set on whose test images to check and score; ``None`` for ``calibration``, or the run's.
         images: Test images for the accuracy; ``None`` for all.
+        dynamic: What the file takes others of.
     """
 
     to: str | None = None
@@ -46,6 +47,7 @@ class ExportRequest:
     calibration: str | None = None
     data: str | None = None
     images: int | None = None
+    dynamic: str = "sizes"
 
 
 def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
@@ -66,6 +68,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
             to=to,
             calibration=_calibration(opened, wanted) if wanted.int8 else None,
             check_inputs=opened.inputs if images is None else images,
+            dynamic=wanted.dynamic,
         )
     _tell(check, "random inputs" if images is None else "test images")
     if data is not None and wanted.images != 0:
