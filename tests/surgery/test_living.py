@@ -6,6 +6,8 @@ import copy
 import functools
 import json
 import math
+import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -451,3 +453,42 @@ def test_an_operator_without_a_rule_is_the_reason() -> None:
     assert row[2] == "0 of 8"
     assert "special_zeta" in row[3]
     assert "no rule" in row[3]
+
+
+LIBRARY = """
+import functools
+
+@functools.lru_cache(256)
+def sizes(width, heads):
+    return heads, width // heads
+
+def split(x, heads):
+    try:
+        found = sizes(x.shape[-1], heads)
+    except TypeError:  # sizes that have no hash, as einops has it
+        found = sizes.__wrapped__(x.shape[-1], heads)
+    return x.reshape(*x.shape[:-1], *found)
+"""
+
+
+def test_tables_of_libraries_hold_plain_numbers_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    library: Any = types.ModuleType("a_library")
+    monkeypatch.setitem(sys.modules, "a_library", library)
+    exec(compile(LIBRARY, "a_library", "exec"), library.__dict__)
+
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.heads = nn.Linear(6, 12), nn.Linear(12, 4), 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = library.split(self.a(x).relu(), self.heads)
+            return self.b(y.transpose(-1, -2).flatten(-2))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    pruned = secateur.prune(Uses().eval(), torch.randn(3, 5, 6), ratio=0.5, granularity="whole")
+    assert pruned.backend == "module"
+    assert pruned.model.heads == 2
+    for width, heads in ((12, 4), (6, 2), (12, 2)):
+        assert [type(n) for n in library.sizes(width, heads)] == [int, int]
+        assert library.sizes(width, heads) == (heads, width // heads)

@@ -137,6 +137,21 @@ class Plan(Shown):
             for dim, kept in dims.items():
                 _check(name, dim, kept, shape)
 
+    def index_map(self, name: str, dim: int) -> tuple[int, ...]:
+        """Where every entry of a dense dimension is after the cut, −1 where it is gone.
+
+        Raises:
+            PlanError: The plan does not cut this dimension (nothing moves then).
+
+        >>> Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)}).index_map("fc.weight", 0)
+        (0, -1, 1)
+        """
+        kept = self.keep.get(name, {}).get(dim)
+        if kept is None:
+            raise PlanError(f"The plan does not cut dimension {dim} of {name!r}: every entry stays where it is.")
+        places = {old: new for new, old in enumerate(kept)}
+        return tuple(places.get(old, -1) for old in range(self.dense_shapes[name][dim]))
+
     def table(self) -> Table:
         """Every dimension that is cut."""
         cuts = [(name, dim, len(kept)) for name, dims in self.keep.items() for dim, kept in dims.items()]
