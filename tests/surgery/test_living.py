@@ -79,7 +79,7 @@ def test_what_was_changed_is_said() -> None:
     torch.manual_seed(0)
     pruned = secateur.prune(Attention("root").eval(), torch.randn(2, 5, 32), ratio=0.5, granularity="within")
     assert "size in its code: size 8 → 4" in pruned.notes
-    assert "made good in the weights: 16 rows of qkv.weight × 0.7071" in pruned.notes
+    assert "made good in the weights: 16 outputs of qkv.weight × 0.7071" in pruned.notes
     assert pruned.lost == ()
 
 

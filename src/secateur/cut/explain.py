@@ -54,9 +54,11 @@ def explained(groups: Groups, name: str) -> Explanation:
         raise UnknownNameError("layer", name, {*known, *(n.rpartition(".")[0] for n in known)}, argument="explain")
     rows = []
     for tensor in wanted:
-        for dim, vectors in flow.tensors[tensor].dims.items():
-            if len(vectors[0]) and int(vectors[0][0]) not in flow.consumed:
-                rows.append(_row(groups, tensor, dim, vectors[0]))
+        dims = {
+            d: v[0] for d, v in flow.tensors[tensor].dims.items() if len(v[0]) and int(v[0][0]) not in flow.consumed
+        }
+        free = [d for d, vector in dims.items() if (groups.unit_of(vector) >= 0).any()]
+        rows += [_row(groups, tensor, d, dims[d]) for d in free or list(dims)[:1]]
     return Explanation(name, rows)
 
 

@@ -46,6 +46,7 @@ from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living
+from secateur.surgery.sizes import Sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
@@ -309,11 +310,12 @@ def _cut_once(
     with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
     known: dict[str, Dense] = {}
+    sizes: dict[str, Sizes] = {}
     rungs = (
-        *configuring(model, groups, label_keep, plan.keep),
+        *configuring(model, groups, label_keep, plan.keep, sizes),
         Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
-        Rung("module", lambda: living(model, groups, label_keep, plan.keep)),
-        last := Rung("module", lambda: living(model, groups, label_keep, plan.keep, islands=True)),
+        Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes)),
+        last := Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes, islands=True)),
         Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
     )
     operation = Operation(

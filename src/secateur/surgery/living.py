@@ -33,7 +33,8 @@ Mask = NDArray[np.bool_]
 
 
 def living(
-    model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, *, config: bool = False, islands: bool = False
+    model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, known: dict[str, Sizes], *, config: bool = False,
+    islands: bool = False,
 ) -> Built:  # fmt: skip
     """Cuts a copy of ``model`` whose attributes say the new sizes.
 
@@ -42,6 +43,7 @@ def living(
         groups: Its groups.
         label_keep: Which labels stay, shape (labels,).
         keep: Kept indices by tensor name and dimension.
+        known: What an earlier call for the same cut has found out; further calls find it there.
         config: Whether its configuration is made true as well.
         islands: Whether submodules whose code does not fit become graphs.
 
@@ -52,21 +54,21 @@ def living(
         VerificationError: Nothing in the attributes would have to be another number, or they cannot say the sizes.
         Unsayable: The configuration cannot say them.
     """
-    try:
-        sizes = solved_sizes(model, groups, label_keep)
-    except Exception as error:  # the network raises what it likes
-        raise VerificationError(f"Its attributes cannot be followed ({first_line(error)}).") from error
-    indices = new_indices(groups, label_keep)
-    small, numbers = (
-        prune_module(model, keep, indices=indices, numbers=sizes.numbers),
-        dict[Place, float](sizes.numbers),
-    )
+    if "sizes" not in known:
+        try:
+            known["sizes"] = solved_sizes(model, groups, label_keep)
+        except Exception as error:  # the network raises what it likes
+            raise VerificationError(f"Its attributes cannot be followed ({first_line(error)}).") from error
+    sizes, indices = known["sizes"], new_indices(groups, label_keep)
+    numbers: dict[Place, float] = {**sizes.numbers}
+    small = prune_module(model, keep, indices=indices, numbers=numbers)
     notes = []
     if config:
         found = configured(model, small, sizes)
         numbers |= found.numbers
         small = prune_module(model, keep, indices=indices, numbers=numbers)
-        notes = [f"configuration: {', '.join(f'{n} {a} → {b}' for n, (a, b) in found.entries.items())}"]
+        entries = ", ".join(f"{name} {before} → {after}" for name, (before, after) in found.entries.items())
+        notes = [f"configuration: {entries}"] if entries else []
     scaled: Mapping[str, tuple[Scaled, ...]] = {}
     with contextlib.suppress(Unfollowed):
         scaled = folded(small, groups, label_keep)
@@ -88,11 +90,13 @@ _LAYERS = ("torch.nn.modules.normalization", "torch.nn.modules.conv")
 """Layers whose sizes are those of their weights; nobody has to be told."""
 
 
-def configuring(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep) -> list[Rung]:
+def configuring(
+    model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, known: dict[str, Sizes]
+) -> list[Rung]:  # fmt: skip
     """The way to a smaller network whose configuration is true, for one that carries such a thing."""
     if not has_configuration(model):
         return []
-    return [Rung("module", lambda: living(model, groups, label_keep, keep, config=True), "configuration")]
+    return [Rung("module", lambda: living(model, groups, label_keep, keep, known, config=True), "configuration")]
 
 
 def _multiply(small: nn.Module, scaled: Mapping[str, Sequence[Scaled]]) -> None:
@@ -120,7 +124,7 @@ def _notes(sizes: Sizes, scaled: Mapping[str, Sequence[Scaled]]) -> list[str]:
     factors: dict[str, list[str]] = {}
     for name, several in scaled.items():
         for one in several:
-            factors.setdefault(f"{len(one.entries)} rows of {_pattern(name)} × {one.factor:.4g}", []).append(name)
+            factors.setdefault(f"{len(one.entries)} outputs of {_pattern(name)} × {one.factor:.4g}", []).append(name)
     found = [f"size in its code: {text}{_times(places)}" for text, places in changes.items()]
     return found + [f"made good in the weights: {text}{_times(names)}" for text, names in factors.items()]
 
