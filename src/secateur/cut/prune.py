@@ -188,7 +188,7 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
         try:
             found = once(granularity)
         except VerificationError as error:
-            first = first or error
+            first = first or error.with_traceback(None)  # its frames hold networks
             continue
         except SecateurError:
             if best is None and first is None:

@@ -96,6 +96,8 @@ def attempt(
             proof = prove(built, rung.backend)
         except Exception as error:
             reasons.append(error)
+            if rung is not tried[-1]:
+                _without_frames(error)
             if rung.keeps:
                 lost[rung.keeps] = f"its {rung.keeps} does not describe the result: {_brief(error)}"
             if rung is tried[-1]:
@@ -108,6 +110,13 @@ def attempt(
         gone = ("class", *lost) if rung.backend == "graph" and not isinstance(model, GraphModule) else tuple(lost)
         return Outcome(built, rung.backend, proof, tuple(notes), gone)
     raise AssertionError("unreachable")
+
+
+def _without_frames(error: BaseException | None) -> None:
+    """Lets go of the frames behind an error that is kept for its words: they hold networks."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _telling(reasons: Sequence[Exception]) -> Exception:
