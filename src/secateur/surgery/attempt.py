@@ -92,8 +92,7 @@ def attempt(
     lost: dict[str, str] = {}
     for rung in tried:
         try:
-            built = rung.build()
-            proof = prove(built, rung.backend)
+            built, proof = _tried(rung, prove)
         except Exception as error:
             reasons.append(error)
             if rung is not tried[-1]:
@@ -110,6 +109,14 @@ def attempt(
         gone = ("class", *lost) if rung.backend == "graph" and not isinstance(model, GraphModule) else tuple(lost)
         return Outcome(built, rung.backend, proof, tuple(notes), gone)
     raise AssertionError("unreachable")
+
+
+def _tried(
+    rung: Rung, prove: Callable[[Built, str], Verification | None]
+) -> tuple[Built, Verification | None]:  # fmt: skip
+    """One way; a network that fails is gone before the next one is made."""
+    built = rung.build()
+    return built, prove(built, rung.backend)
 
 
 def _without_frames(error: BaseException | None) -> None:
