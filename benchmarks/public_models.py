@@ -551,15 +551,15 @@ def render(rows: list[dict[str, Any]]) -> str:
     fits = [x for x in module if not x["other size"].startswith("the dense")]
     right = sum(x["other size"] == "yes" for x in fits)
     peers = [r["torch_pruning"][0] for r in rows if "torch_pruning" in r]
+    beside = f"{sum(p['outcome'] == 'runs' for p in peers)} of {len(peers)}"
     lines = [
         f"- networks: {len(done)}, each cut {len(SETTINGS)} times: whole and within, weights as initialised and of "
         f"standard deviation 0.2; results: {len(results)}",
         f"- cut and exact in double precision: {len(cut)} of {len(results)}",
         f"- still of their class: {len(module)} of {len(cut)}",
         f"- of these, right at another size where the dense network takes one: {right} of {len(fits)}",
-        f"- Torch-Pruning (once each, not verified): runs with the same shapes "
-        f"{sum(p['outcome'] == 'runs' for p in peers)} of {len(peers)}",
     ]
+    lines += [f"- Torch-Pruning (once each, not verified): runs with the same shapes {beside}"] * bool(peers)
     head = ["network", "cut", "back end", "left", "another size", "trains", "saves", "generates", "Torch-Pruning"]
     return "\n".join(lines) + "\n\n" + table(head, map(_row, rows))
 
@@ -573,8 +573,15 @@ def _row(row: dict[str, Any]) -> list[Any]:
     refused = next((x["why"] for x in several if x["outcome"] != "cut"), "")
     return [row["network"], f"{len(cut)} of {len(several)}" + (f": {refused[:80]}" if refused else ""),
             ", ".join(dict.fromkeys(x["backend"] for x in cut)), f"{left[0]:.2f}–{left[-1]:.2f}" if left else "–",
-            best(cut, "other size"), ", ".join(dict.fromkeys(trains)), best(cut, "saves"), best(cut, "generates"),
+            best(cut, "other size"), ", ".join(dict.fromkeys(trains)), ", ".join(dict.fromkeys(map(_saves, cut))),
+            best(cut, "generates"),
             peer.get("outcome", "–")]  # fmt: skip
+
+
+def _saves(row: dict[str, Any]) -> str:
+    """``said`` where a note says that the library's own files cannot describe the result."""
+    said = any(note.startswith("its configuration does not describe") for note in row["notes"])
+    return "said why not" if said and row.get("saves") != "yes" else str(row.get("saves", "–"))[:60]
 
 
 def main() -> None:
