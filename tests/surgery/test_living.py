@@ -22,9 +22,13 @@ import secateur
 from secateur import Plan
 from secateur.core.errors import InputError, PlanError, SecateurError
 from secateur.core.plan import Place
+from secateur.cut.prune import plan_of
+from secateur.graph.free import free_sizes
 from secateur.graph.numbers import Free, Log
 from secateur.graph.places import changed, number_at, tagged
-from secateur.surgery.sizes import Equation, Solver
+from secateur.surgery import prune_module
+from secateur.surgery.factors import folded
+from secateur.surgery.sizes import Equation, Solver, solved_sizes
 
 
 class Attention(nn.Module):
@@ -492,3 +496,18 @@ def test_tables_of_libraries_hold_plain_numbers_afterwards(monkeypatch: pytest.M
     for width, heads in ((12, 4), (6, 2), (12, 2)):
         assert [type(n) for n in library.sizes(width, heads)] == [int, int]
         assert library.sizes(width, heads) == (heads, width // heads)
+
+
+def test_factors_are_found_in_a_graph_whose_sizes_were_freed() -> None:
+    torch.manual_seed(0)
+    model, x = Attention("fused").eval(), torch.randn(2, 5, 32)
+    groups = secateur.analyse(model, x, granularity="within").groups
+    label_keep = groups.label_keep(np.arange(groups.units) % 2 == 0)
+    keep = plan_of(groups, label_keep, {}).keep
+    small = prune_module(model, keep, numbers=solved_sizes(model, groups, label_keep).numbers)
+    before = folded(small, groups, label_keep)
+    free_sizes(model, groups.flow.traced)
+    assert not isinstance(groups.flow.traced.sizes.shapes[0][1], int)  # the length is free now
+    assert folded(small, groups, label_keep) == before
+    assert set(before) == {"qkv.weight", "qkv.bias"}
+    assert solved_sizes(model, groups, label_keep).numbers == {Place("", (("attribute", "size"),)): 4}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
@@ -61,6 +64,16 @@ class Traced:
     def nodes(self) -> list[Node]:
         """The operators in the order of execution."""
         return list(self.module.graph.nodes)
+
+    @property
+    def operators(self) -> list[Node]:
+        """Operators, and the single ones of several results; what computes sizes (of a freed graph) is left out."""
+        return [
+            node
+            for node in self.nodes
+            if node.target is operator.getitem
+            or (isinstance(node.target, OpOverload) and node.target is not torch.ops.aten.sym_size.int)
+        ]
 
     @property
     def given_batch(self) -> int | None:

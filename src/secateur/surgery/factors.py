@@ -21,8 +21,8 @@ from secateur.graph.calling import preserved_rng
 from secateur.graph.facts import Kind
 from secateur.graph.groups import Groups
 from secateur.graph.ops import facts
-from secateur.graph.record import record
-from secateur.graph.schema import arguments, bound, plain_name
+from secateur.graph.record import record_call
+from secateur.graph.schema import arguments, plain_name
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import Mask, rewritten
 
@@ -53,11 +53,11 @@ def folded(small: nn.Module, groups: Groups, label_keep: Mask) -> dict[str, tupl
     view = groups.flow.traced
     if not view.recorded:
         return {}
-    now = record(small, _inputs(view), method=view.method, training=view.training)
+    now = record_call(small, view.args, view.kwargs, method=view.method, training=view.training)
     found: dict[tuple[str, int], dict[int, float]] = {}
-    for node, source, factor in _differing(view, rewritten(groups, label_keep, view), now):
+    for source, factor in _differing(view, rewritten(groups, label_keep, view), now):
         try:
-            for name, dim, entries in _layer(now.module, node, source):
+            for name, dim, entries in _layer(now.module, source):
                 found.setdefault((name, dim), {}).update(dict.fromkeys(entries, factor))
         except _NoLayer:
             continue
@@ -82,52 +82,36 @@ def scale_entries(tensor: Tensor, scaled: Sequence[Scaled]) -> Tensor:
     return made
 
 
-def _inputs(view: Traced) -> Any:
-    return dict(view.kwargs) if view.kwargs and not view.args else view.args
-
-
 # ------------------------------------------------------------------------------------------------- what differs
 
 
-def _differing(view: Traced, copies: Mapping[Node, Node], now: Traced) -> Iterator[tuple[Node, Node, float]]:
-    """Operators of the small network, the operand that has to be larger, and how many times."""
-    pairs = list(_aligned(view.nodes, now.nodes))
-    for dense, node in pairs:
-        copy = copies[dense]
-        wanted = bound(copy.target, copy.args, copy.kwargs) if copy.target is dense.target else arguments(dense)
-        given = arguments(node)
-        if facts(node).kind is Kind.ATTENTION:
-            size = dense.args[0].meta["val"].shape[-1] if isinstance(dense.args[0], Node) else 1
-            want = size**-0.5 if wanted["scale"] is None else wanted["scale"]
-            own = given["scale"] if given["scale"] is not None else given["query"].meta["val"].shape[-1] ** -0.5
-            yield from _factor(node, given["query"], want, own)
-        elif plain_name(node.target) in ("aten.mul", "aten.div"):
-            for side, other in (("other", "self"), ("self", "other")):
-                want, own = _number(view.module, arguments(dense)[side]), _number(now.module, given[side])
-                if want is None or own is None or not isinstance(given[other], Node):
-                    continue
-                if plain_name(node.target) == "aten.div":
-                    if side == "self":
-                        continue
-                    want, own = own, want
-                yield from _factor(node, given[other], want, own)
-                break
-
-
-def _factor(node: Node, source: Node, want: float, own: float) -> Iterator[tuple[Node, Node, float]]:
-    if own and want and abs(want / own - 1) > ALIKE:
-        yield node, source, want / own
-
-
-def _aligned(dense: list[Node], small: list[Node]) -> Iterator[tuple[Node, Node]]:
-    """Operators of both networks, as long as they call the same."""
-    called = [[n for n in nodes if n.op == "call_function" and n.target is not operator.getitem]
-              for nodes in (dense, small)]  # fmt: skip
-    called = [[n for n in nodes if isinstance(n.target, torch._ops.OpOverload)] for nodes in called]
-    for one, other in zip(*called, strict=False):
-        if plain_name(one.target) != plain_name(other.target):
+def _differing(view: Traced, copies: Mapping[Node, Node], now: Traced) -> Iterator[tuple[Node, float]]:
+    """Tensors of the small network that have to be larger, and how many times, as long as both call the same."""
+    for dense, node in zip(view.operators, now.operators, strict=False):
+        name = plain_name(node.target)
+        if plain_name(dense.target) != name:
             return
-        yield one, other
+        if facts(node).kind is Kind.ATTENTION:
+            query = arguments(node)["query"]
+            yield from _factor(query, _scale(copies[dense], dense), _scale(node, node))
+        elif name == "aten.div":
+            sides = [_number(t.module, arguments(n)["other"]) for t, n in ((now, node), (view, dense))]
+            yield from _factor(arguments(node)["self"], *sides)
+        elif name == "aten.mul":
+            for side, other in (("other", "self"), ("self", "other")):
+                sides = [_number(t.module, arguments(n)[side]) for t, n in ((view, dense), (now, node))]
+                yield from _factor(arguments(node)[other], *sides)
+
+
+def _scale(attention: Node, sized: Node) -> float:
+    """What attention multiplies its scores by; where it does not say, by what the head size of ``sized`` says."""
+    scale = arguments(attention)["scale"]
+    return float(arguments(sized)["query"].meta["val"].shape[-1] ** -0.5 if scale is None else scale)
+
+
+def _factor(source: Any, want: float | None, own: float | None) -> Iterator[tuple[Node, float]]:
+    if isinstance(source, Node) and own and want and abs(want / own - 1) > ALIKE:
+        yield source, want / own
 
 
 def _number(module: GraphModule, value: Any) -> float | None:
@@ -159,7 +143,7 @@ class _Weights:
     channels: int
 
 
-def _layer(module: GraphModule, at: Node, source: Node) -> Iterator[tuple[str, int, list[int]]]:
+def _layer(module: GraphModule, source: Node) -> Iterator[tuple[str, int, list[int]]]:
     """The tensors whose multiplication multiplies ``source``: name, dimension, entries.
 
     Raises:

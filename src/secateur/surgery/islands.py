@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.labels import Labels
 from secateur.graph.outside import undisturbed
-from secateur.graph.record import record, record_call
+from secateur.graph.record import record_call
 from secateur.graph.schema import plain_name
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import finished, twin_graph
@@ -149,26 +149,16 @@ def _differing(small: nn.Module, groups: Groups, label_keep: Mask, made: list[st
     """
     view, cut = groups.flow.traced, CutEntries(groups, label_keep)
     try:
-        now = record(small, dict(view.kwargs) if view.kwargs and not view.args else view.args)
+        now = record_call(small, view.args, view.kwargs)
     except Unfollowed:
         return None
-    outside = [[n for n in _called(nodes) if not set(made) & set(modules_of(n))] for nodes in (view.nodes, now.nodes)]
+    outside = [[n for n in t.operators if not set(made) & set(modules_of(n))] for t in (view, now)]
     for dense, node in zip(*outside, strict=False):
         if plain_name(dense.target) != plain_name(node.target):
             return modules_of(node)
         if _shape_after(dense, cut) != _shape(node):
             return modules_of(node)
     return None
-
-
-def _called(nodes: list[Node]) -> list[Node]:
-    """Operators and their several results; what computes sizes is left out."""
-    sizes = torch.ops.aten.sym_size.int
-    return [
-        n
-        for n in nodes
-        if n.target is operator.getitem or (isinstance(n.target, torch._ops.OpOverload) and n.target is not sizes)
-    ]
 
 
 def _shape(node: Node) -> tuple[int, ...] | None:
@@ -197,12 +187,6 @@ def _sizes(alone: Traced, cut: CutEntries) -> Sizes:
     return replace(alone.sizes, shapes=tuple(shapes))
 
 
-@dataclass
-class _Call:
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
 def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path: str) -> GraphModule:
     """The graph of a submodule after the cut.
 
@@ -211,22 +195,21 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
         Unfollowed: It cannot be recorded by itself.
     """
     part = model.get_submodule(path)
-    call = _call_of(model, groups.flow.traced, path)
-    alone = record_call(part, call.args, call.kwargs)
-    known = _labels(groups, alone, path)
-    flow = replace(groups.flow, traced=alone, further=(), labels={**groups.flow.labels, **known})
-    inner = replace(groups, flow=flow)
-    free_sizes(part, alone, CutEntries(inner, label_keep).of_node)
+    alone = record_call(part, *_call_of(model, groups.flow.traced, path))
+    labels = {**groups.flow.labels, **_labels(groups, alone, path)}
+    inner = replace(groups, flow=replace(groups.flow, traced=alone, further=(), labels=labels))
+    cut = CutEntries(inner, label_keep)
+    free_sizes(part, alone, cut.of_node)
     own = {n.removeprefix(f"{path}."): dims for n, dims in keep.items() if n.startswith(f"{path}.")}
-    return finished(twin_graph(inner, label_keep, own)[0], _sizes(alone, CutEntries(inner, label_keep)))
+    return finished(twin_graph(inner, label_keep, own)[0], _sizes(alone, cut))
 
 
-def _call_of(model: nn.Module, view: Traced, path: str) -> _Call:
+def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a submodule is called with."""
-    twin, calls = view.enter(shallow_copy(model)), list[_Call]()
+    twin, calls = view.enter(shallow_copy(model)), list[tuple[tuple[Any, ...], dict[str, Any]]]()
 
     def note(module: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(_Call(*cloned((args, kwargs))))
+        calls.append(cloned((args, kwargs)))
 
     hook = twin.get_submodule(path).register_forward_pre_hook(note, with_kwargs=True)
     args, kwargs = cloned((view.args, view.kwargs))
@@ -241,14 +224,14 @@ def _call_of(model: nn.Module, view: Traced, path: str) -> _Call:
 def _labels(groups: Groups, alone: Traced, path: str) -> Mapping[Node, Any]:
     """Labels of every tensor of a submodule's own trace: those of the same operator in the trace of the network."""
     view, labels = groups.flow.traced, groups.flow.labels
-    within = [n for n in _called(view.nodes) if path in modules_of(n)]
-    own = _called(alone.nodes)
+    within = [n for n in view.operators if path in modules_of(n)]
+    own = alone.operators
     if [n.target for n in within] != [n.target for n in own]:
         raise VerificationError("by itself it calls other operators than within the network")
     found: dict[Node, Any] = {}
     for outer, inner in zip(within, own, strict=True):
         found[inner] = labels.get(outer)
-        for one, other in zip(inner.all_input_nodes, outer.all_input_nodes, strict=False):
+        for one, other in zip(_taken(inner), _taken(outer), strict=False):
             if one.op == "placeholder" and one not in found:
                 found[one] = labels.get(other)
     by_name = {str(n.target): labels.get(n) for n in view.nodes if n.op == "get_attr"}
@@ -256,9 +239,12 @@ def _labels(groups: Groups, alone: Traced, path: str) -> Mapping[Node, Any]:
         if node.op == "get_attr":
             name = f"{path}.{node.target}"
             found[node] = by_name[name] if name in by_name else _unlabelled(alone, node)
-        elif node.op == "placeholder":
-            found.setdefault(node, None)
     return {n: lab for n, lab in found.items() if lab is not None}
+
+
+def _taken(node: Node) -> list[Node]:
+    """The tensors that an operator takes; a freed graph hands it sizes as well."""
+    return [n for n in node.all_input_nodes if not isinstance(n.meta.get("val"), int)]
 
 
 def _unlabelled(alone: Traced, node: Node) -> Labels:

@@ -278,13 +278,14 @@ class _Trial:
 
         def value(name: str, tensor: Tensor) -> Tensor:
             if name in self.scaled:  # multiplied in double precision, or else its rounding would be seen
-                tensor = self.part(name)
-            tensor = tensor.to(self.side.home or tensor.device)
-            how = sharpening.get(name)
-            made = double(tensor) if how is None else how.applied(tensor, self.keep.get(name))
-            if name in self.scaled:
-                return scale_entries(made, self.scaled[name])
-            return tensor if how is None and tensor.ndim > 1 and short else made
+                return scale_entries(grown(name, self.part(name)), self.scaled[name])
+            if name not in sharpening and tensor.ndim > 1 and short:
+                return tensor.to(self.side.home or tensor.device)
+            return grown(name, tensor)
+
+        def grown(name: str, tensor: Tensor) -> Tensor:
+            how, tensor = sharpening.get(name), tensor.to(self.side.home or tensor.device)
+            return double(tensor) if how is None else how.applied(tensor, self.keep.get(name))
 
         short = _short_of_memory(self.pruned)
         graph = self.pruned
