@@ -511,3 +511,41 @@ def test_factors_are_found_in_a_graph_whose_sizes_were_freed() -> None:
     assert folded(small, groups, label_keep) == before
     assert set(before) == {"qkv.weight", "qkv.bias"}
     assert solved_sizes(model, groups, label_keep).numbers == {Place("", (("attribute", "size"),)): 4}
+
+
+@pytest.mark.parametrize("granularity", ["whole", "within"])
+def test_a_plan_is_replayed_with_its_sizes_where_nothing_is_proven(granularity: str) -> None:
+    torch.manual_seed(0)
+    model, x = Attention("fused").eval(), torch.randn(2, 5, 32)
+    pruned = secateur.prune(model, x, ratio=0.5, granularity=granularity)
+    again = secateur.apply(model, pruned.plan, x, verify=False)
+    assert again.backend == "module"
+    assert again.plan.numbers == pruned.plan.numbers
+    torch.testing.assert_close(again.model(x), pruned.model(x))
+    unproven = secateur.prune(model, x, ratio=0.5, granularity=granularity, verify=False)
+    torch.testing.assert_close(unproven.model(x), pruned.model(x))
+
+
+def test_a_cut_by_sizes_and_then_by_islands_loads_into_the_class(tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.stem, self.block, self.head = Attention("fused"), nn.Linear(32, 16), Halves(), 16
+            self.out = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(self.attention(x)).relu().transpose(1, 2).unsqueeze(-1)
+            return self.out(self.block(y).mean((2, 3)))  # type: ignore[no-any-return]
+
+    def scores(view: Any) -> Tensor:
+        left = any(member.parameter == "block.left.weight" and member.dim == 1 for member in view.group.members)
+        return torch.arange(8) if left else torch.ones(len(view.group)) * 9
+
+    torch.manual_seed(0)
+    model, x = Both().eval(), torch.randn(2, 5, 32)
+    one = secateur.prune(model, x, ratio=0.5, granularity="whole", only=["attention"])
+    assert one.plan.numbers
+    two = secateur.prune(one, ratio=0.1, criterion=scores, scope="global", only=["stem"])
+    assert two.plan.islands == ("block",)
+    two.save(tmp_path)
+    torch.testing.assert_close(secateur.load(tmp_path, Both()).model(x), two.model(x))

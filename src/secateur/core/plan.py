@@ -167,13 +167,7 @@ class Plan(Shown):
         keep = {n: {str(d): list(k) for d, k in dims.items()} for n, dims in self.keep.items()}
         shapes = {n: list(s) for n, s in self.dense_shapes.items()}
         plain = {
-            "format": 4
-            if self.numbers or self.scaled or self.islands
-            else 3
-            if self.indices
-            else 2
-            if self.removed
-            else 1,
+            "format": self._format,
             "keep": keep,
             "dense_shapes": shapes,
             "provenance": dict(self.provenance),
@@ -190,6 +184,13 @@ class Plan(Shown):
                 name: [[s.dim, list(s.entries), s.factor] for s in several] for name, several in self.scaled.items()
             }
         return plain | gone | ({"parts": [p.to_dict() for p in self.parts]} if self.parts else {})
+
+    @property
+    def _format(self) -> int:
+        """The lowest that holds it."""
+        if self.numbers or self.scaled or self.islands:
+            return 4
+        return 3 if self.indices else 2 if self.removed else 1
 
     def to_json(self) -> str:
         """JSON text."""

@@ -45,7 +45,7 @@ from secateur.surgery import verify as verified
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
-from secateur.surgery.living import configuring, living
+from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.sizes import Sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -243,7 +243,7 @@ def apply(
     analysis, keep = fitting(found, plan)
     analysis = replace(analysis, notes=notes)
     pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
-                  provenance=plan.provenance, islands=bool(plan.islands) and not verify)  # fmt: skip
+                  provenance=plan.provenance, plan=None if verify else plan)  # fmt: skip
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
@@ -285,11 +285,11 @@ def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
 
 def _cut(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
-    backend: str, check: bool, also: Also | None, provenance: Any, islands: bool = False,
+    backend: str, check: bool, also: Also | None, provenance: Any, plan: Plan | None = None,
 ) -> Pruned:  # fmt: skip
     def once(analysis: Analysis, keep: Mask) -> Pruned:
         return _cut_once(model, inputs, analysis, keep, first, backend=backend, check=check, provenance=provenance,
-                         islands=islands)  # fmt: skip
+                         known=plan)  # fmt: skip
 
     def again() -> Pruned:
         groups = analysis.groups
@@ -302,33 +302,42 @@ def _cut(
 
 def _cut_once(
     model: nn.Module, inputs: ExampleInputs, analysis: Analysis, keep: Mask, first: nn.Module | None = None, *,
-    backend: str, check: bool, provenance: Any, islands: bool = False,
+    backend: str, check: bool, provenance: Any, known: Plan | None = None,
 ) -> Pruned:  # fmt: skip
     groups = analysis.groups
     label_keep = groups.label_keep(keep)
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
-    known: dict[str, Dense] = {}
+    dense: dict[str, Dense] = {}
     sizes: dict[str, Sizes] = {}
-    rungs = (
-        *configuring(model, groups, label_keep, plan.keep, sizes),
-        Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep)))),
-        Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes)),
-        last := Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes, islands=True)),
-        Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
-    )
+    plain = Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep))))
+    solved = Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes))
+    if known is not None:  # nothing is compared with the network, so what the plan knows is taken
+        ways = [Rung("module", lambda: replayed(model, known, groups, label_keep))]
+    elif check:
+        ways = [
+            plain,
+            solved,
+            Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes, islands=True)),
+        ]
+    else:
+        ways = [solved, plain]
     operation = Operation(
         plan,
-        rungs=(last,) if islands else rungs,
-        verify=lambda built, dense: verified(
+        rungs=(
+            *(configuring(model, groups, label_keep, plan.keep, sizes) if known is None else ()),
+            *ways,
+            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
+        ),
+        verify=lambda built, network: verified(
             built.model,
             groups,
             label_keep,
             plan.keep,
             scaled=built.scaled,
-            dense=dense,
-            known=known,
+            dense=network,
+            known=dense,
             free=lambda: freed(model, groups, label_keep, thorough=False),
             elsewhere=bool(built.numbers or built.scaled or built.islands),
         ),

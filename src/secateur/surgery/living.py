@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.core.errors import VerificationError, first_line
-from secateur.core.plan import Place, Scaled
+from secateur.core.plan import Place, Plan, Scaled
 from secateur.graph.batch import Unfollowed
 from secateur.graph.groups import Groups
 from secateur.surgery.attempt import Built, Rung
@@ -27,7 +27,7 @@ from secateur.surgery.islands import with_islands
 from secateur.surgery.module import Keep, prune_module
 from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
 
-__all__ = ["configuring", "living"]
+__all__ = ["configuring", "living", "replayed"]
 
 Mask = NDArray[np.bool_]
 
@@ -84,6 +84,19 @@ def living(
     kinds = {path: type(module).__module__ for path, module in model.named_modules()}
     own = {p: n for p, n in sizes.numbers.items() if not kinds[p.module].startswith(_LAYERS)}
     return Built(small, numbers, scaled, made, (*notes, *_notes(replace(sizes, numbers=own), scaled)))
+
+
+def replayed(model: nn.Module, plan: Plan, groups: Groups, label_keep: Mask) -> Built:
+    """Cuts a copy of ``model`` as a plan of this network says, its sizes and factors among it; nothing is solved.
+
+    Raises:
+        VerificationError: A submodule that the plan names cannot be a graph.
+        PlanError: The network has no number in a place that the plan names.
+    """
+    small = prune_module(model, plan.keep, indices=new_indices(groups, label_keep), numbers=plan.numbers)
+    islands = with_islands(model, small, groups, label_keep, plan.keep) if plan.islands else ()
+    _multiply(small, plan.scaled)
+    return Built(small, plan.numbers, plan.scaled, islands)
 
 
 _LAYERS = ("torch.nn.modules.normalization", "torch.nn.modules.conv")
