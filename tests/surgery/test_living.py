@@ -345,7 +345,9 @@ def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> No
         optimizer.step()
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam"])
+@pytest.mark.parametrize(
+    "kind", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adadelta", "Adamax", "RAdam", "ASGD", "Rprop"]
+)
 def test_an_optimizer_goes_on_where_it_was(kind: str) -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 6)
@@ -412,6 +414,23 @@ def test_momentum_of_weights_that_were_multiplied_is_divided() -> None:
     torch.testing.assert_close(state["exp_avg_sq"][rows], old["exp_avg_sq"][kept][rows] / 0.5)
     others = np.setdiff1d(np.arange(len(kept)), rows)
     assert torch.equal(state["exp_avg"][others], old["exp_avg"][kept][others])
+
+
+def test_state_of_rows_and_columns_follows_and_what_is_neither_is_refused() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 6)
+    rows: Any = torch.optim.Adafactor(model.parameters())
+    stepped(model, rows, x)
+    pruned = secateur.prune(model, x, ratio=0.5)
+    new, weight = pruned.carry(rows), pruned.model.get_submodule("0").weight
+    state, kept = new.state[weight], list(pruned.plan.keep["0.weight"][0])
+    assert torch.equal(state["row_var"], rows.state[model[0].weight]["row_var"][kept])
+    stepped(pruned.model, new, x)
+    whole: Any = torch.optim.LBFGS(model.parameters(), history_size=2)
+    whole.step(lambda: model(x).pow(2).sum())
+    whole.state[model[0].weight]["d"] = torch.zeros(83)
+    with pytest.raises(InputError, match=r"keeps 'd' of shape \(83,\)"):
+        pruned.carry(whole)
 
 
 def test_what_belongs_to_another_network_is_refused() -> None:

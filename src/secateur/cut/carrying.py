@@ -19,8 +19,12 @@ from secateur.surgery.graph import slice_tensor
 
 __all__ = ["carried"]
 
-_SQUARED = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_avg_var", "acc_delta")
-"""State that is a mean of squares of gradients (or of what is as large); all other is as large as a gradient."""
+_POWERS = {
+    "exp_avg_sq": -2, "max_exp_avg_sq": -2, "square_avg": -2, "sum": -2, "exp_avg_var": -2, "row_var": -2,
+    "col_var": -2, "acc_delta": 2, "step_size": 1, "ax": 1,
+}  # fmt: skip
+"""State by what a weight that is multiplied by f multiplies it by, as a power of f: means of squared gradients, means
+of squared steps, steps, means of weights. All other is as large as a gradient (−1)."""
 
 
 def carried(thing: Any, small: nn.Module, sources: Sequence[tuple[nn.Module, Plan]], known: dict[int, Any]) -> Any:
@@ -63,14 +67,15 @@ class _Cut:
 
     def tensor(self, name: str, tensor: Tensor, power: int) -> Tensor:
         """The part of a tensor of a parameter's shape that stays; ``power`` of the factors of multiplied entries."""
-        made = slice_tensor(tensor, self.plan.keep.get(name, {}))
-        scaled = [Scaled(s.dim, s.entries, s.factor**power) for s in self.plan.scaled.get(name, ())]
-        return scale_entries(made, scaled) if scaled and power else made
+        held = {d for d, size in enumerate(tensor.shape) if size > 1}  # of one row or column the others are one entry
+        made = slice_tensor(tensor, {d: k for d, k in self.plan.keep.get(name, {}).items() if d in held})
+        scaled = [Scaled(s.dim, s.entries, s.factor**power) for s in self.plan.scaled.get(name, ()) if s.dim in held]
+        return scale_entries(made, scaled)
 
 
 def _optimizer(optimizer: Optimizer, small: nn.Module, sources: Sequence[tuple[nn.Module, Plan]]) -> Optimizer:
     given = [p for group in optimizer.param_groups for p in group["params"]]
-    cut = next((c for c in _cuts(sources, small) if c.holds(given)), None)
+    cut = next((c for c in (_Cut(source, plan, small) for source, plan in sources) if c.holds(given)), None)
     if cut is None:
         raise InputError(
             f"{type(optimizer).__name__} holds parameters that are not of the network that was cut. Carry the "
@@ -104,20 +109,30 @@ def _unique(parameters: Iterator[nn.Parameter]) -> Iterator[nn.Parameter]:
 
 
 def _state(cut: _Cut, name: str, shape: tuple[int, ...], state: Mapping[str, Any]) -> dict[str, Any]:
-    """State of one parameter: tensors of its shape lose what it lost; a gradient of f·w is one f-th as large."""
-    return {
-        key: cut.tensor(name, value, -2 if key in _SQUARED else -1)
-        if isinstance(value, Tensor) and tuple(value.shape) == shape
-        else value.detach().clone()
-        if isinstance(value, Tensor)
-        else copy.copy(value)
-        for key, value in state.items()
-    }
+    """State of one parameter: tensors of its shape lose what it lost; a gradient of f·w is one f-th as large.
+
+    Raises:
+        InputError: A tensor is neither of its shape (or of one row or column of it), nor a single number.
+    """
+    found: dict[str, Any] = {}
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            found[key] = copy.copy(value)
+        elif value.ndim == len(shape) and all(n in (size, 1) for n, size in zip(value.shape, shape, strict=True)):
+            found[key] = cut.tensor(name, value, _POWERS.get(key, -1))
+        elif value.numel() == 1:
+            found[key] = value.detach().clone()
+        else:
+            raise InputError(
+                f"The optimizer keeps {key!r} of shape {tuple(value.shape)} for {name!r} of shape {shape}: what of it "
+                "belongs to the entries that stay is not known. Make a new optimizer, or one whose state has "
+                "the shapes of its parameters."
+            )
+    return found
 
 
 def _scheduler(thing: Any, small: nn.Module, sources: Sequence[tuple[nn.Module, Plan]], known: dict[int, Any]) -> Any:
     made = copy.copy(thing)
-    made.__dict__ = dict(vars(thing))
     made.optimizer = carried(thing.optimizer, small, sources, known)
     inner = getattr(thing, "_schedulers", None)
     if inner is not None:
@@ -129,7 +144,8 @@ def _network(thing: nn.Module, small: nn.Module, sources: Sequence[tuple[nn.Modu
     """A copy of the network with other values: those entries of it that the plan keeps."""
     inner = unwrapped(thing)
     held = dict(inner.named_parameters(remove_duplicate=False)) | dict(inner.named_buffers(remove_duplicate=False))
-    cut = next((c for c in _cuts(sources, small) if _alike(c, inner)), None)
+    shapes = {n: tuple(p.shape) for n, p in inner.named_parameters(remove_duplicate=False)}
+    cut = next((c for c in (_Cut(source, plan, small) for source, plan in sources) if c.shapes == shapes), None)
     if cut is None:
         raise InputError("The copy of the network does not have the shapes of the network that was cut.")
     own = [*small.named_parameters(remove_duplicate=False), *small.named_buffers(remove_duplicate=False)]
@@ -145,13 +161,3 @@ def _network(thing: nn.Module, small: nn.Module, sources: Sequence[tuple[nn.Modu
     wrapper = copy.copy(thing)
     wrapper._modules = {**thing._modules, "module": made}
     return wrapper
-
-
-def _alike(cut: _Cut, inner: nn.Module) -> bool:
-    shapes = {n: tuple(p.shape) for n, p in inner.named_parameters(remove_duplicate=False)}
-    return shapes == cut.shapes
-
-
-def _cuts(sources: Sequence[tuple[nn.Module, Plan]], small: nn.Module) -> Iterator[_Cut]:
-    for source, plan in sources:
-        yield _Cut(source, plan, small)

@@ -18,7 +18,6 @@ from secateur.core.checks import check_network
 from secateur.core.errors import (
     BudgetError,
     PlanError,
-    SecateurError,
     UnknownNameError,
     VerificationError,
 )
@@ -158,8 +157,14 @@ def prune(
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
 
+    tried: set[bytes] = set()
+
     def once(granularity: str) -> Pruned:
         analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
+        units = analysis.groups.unit_component.tobytes()
+        if units in tried:
+            raise _TriedError
+        tried.add(units)
         scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss,
                        seed=seed, measure=aim.measure)  # fmt: skip
         if not scores.values:
@@ -180,6 +185,10 @@ def prune(
     return _most_alive(once)
 
 
+class _TriedError(Exception):
+    """Another name for a way to take blocks apart that was tried."""
+
+
 def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
     """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network."""
     first: VerificationError | None = None
@@ -190,7 +199,7 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
         except VerificationError as error:
             first = first or error.with_traceback(None)  # its frames hold networks
             continue
-        except SecateurError:
+        except Exception:  # whatever another way meets (its memory, too), the first result is good
             if best is None and first is None:
                 raise
             continue
