@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from torch.fx import Node
 
@@ -67,7 +65,7 @@ def _row(groups: Groups, tensor: str, dim: int, vector: Vector) -> tuple[str, st
     free = int((units >= 0).sum())
     count = f"{free:,} of {len(vector):,}"
     if not free:
-        return tensor, str(dim), count, "; ".join(dict.fromkeys(_reasons(groups, tensor))) or _ELSE
+        return tensor, str(dim), count, _reason(groups, tensor)
     chosen = set(units[units >= 0].tolist())
     group = [g for g in groups.items if chosen & set(g.units.tolist())]
     members = dict.fromkeys(m.parameter for g in group for m in g.members if m.parameter != tensor)
@@ -97,8 +95,8 @@ def _operators(groups: Groups, units: Vector) -> list[str]:
     return list(found)
 
 
-def _reasons(groups: Groups, tensor: str) -> Iterator[str]:
-    """What the channels meet that holds them, nearest first."""
+def _reason(groups: Groups, tensor: str) -> str:
+    """The nearest that the channels meet and that holds them."""
     flow = groups.flow
     held = {untraced.node: untraced.reason for untraced, _ in flow.untraced}
     left: list[Node] = [n for n in flow.traced.nodes if n.op == "get_attr" and n.target == tensor]
@@ -107,12 +105,11 @@ def _reasons(groups: Groups, tensor: str) -> Iterator[str]:
         node = left.pop(0)
         for user in node.users:
             if user in held:
-                yield f"{user.target} in {module_of(user) or '(top level)'}: {held[user]}"
-                return
+                return f"{user.target} in {module_of(user) or '(top level)'}: {held[user]}"
             if user.op == "output":
-                yield "it is an output of the network; return what is computed from it to free it"
-                return
+                return "it is an output of the network; return what is computed from it to free it"
             labels = flow.labels.get(user)
             if user not in seen and isinstance(labels, Labels) and labels.dims:
                 seen.add(user)
                 left.append(user)
+    return _ELSE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 
-__all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "has_batch", "plain_forward", "plain_outputs",
-           "preserved_rng", "spills", "to_args"]  # fmt: skip
+__all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "followed", "has_batch", "plain_forward",
+           "plain_outputs", "preserved_rng", "spills", "to_args"]  # fmt: skip
 
 TRACING = threading.RLock()
 """Tracers keep state of PyTorch's for the whole process: one trace at a time."""
@@ -51,6 +51,38 @@ def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:
     if method != "forward":
         object.__setattr__(twin, "forward", getattr(twin, method))
     return twin
+
+
+@contextmanager
+def followed(
+    twin: nn.Module, enter: Callable[[str, nn.Module], object], leave: Callable[[], object], *, always: bool
+) -> Iterator[None]:  # fmt: skip
+    """Tells of every module of a network when it is called and when it returns.
+
+    Args:
+        twin: The network.
+        enter: Gets the name of the module, and the module.
+        leave: Called when it returns.
+        always: Whether that is told too of a module that raises.
+    """
+    hooks: list[Any] = []
+    for path, module in twin.named_modules():
+
+        def before(called: nn.Module, args: Any, path: str = path) -> None:
+            enter(path, called)
+
+        def after(called: nn.Module, args: Any, output: Any) -> None:
+            leave()
+
+        hooks += [
+            module.register_forward_pre_hook(before, prepend=True),
+            module.register_forward_hook(after, always_call=always),
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def plain_forward(twin: nn.Module, notes: list[str], state: list[Tensor] | None = None) -> None:

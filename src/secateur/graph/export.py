@@ -30,7 +30,8 @@ from secateur.graph.outside import undisturbed
 __all__ = ["Exported", "export_program"]
 
 
-Also = Sequence[Sequence[int]]
+Dims = Sequence[Sequence[int]]
+"""Dimensions of every input."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Exported:
 
 def export_program(
     model: nn.Module, inputs: ExampleInputs, *, strict: bool = True, free: bool = True, method: str = "forward",
-    training: bool = False, also: Also = (), reason: BaseException | None = None,
+    training: bool = False, also: Dims = (), reason: BaseException | None = None,
 ) -> Exported:  # fmt: skip
     """Exports ``model``, with a free batch size where that works.
 
@@ -88,7 +89,7 @@ def export_program(
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")
     twice = doubled(args, kwargs)
-    attempts: list[tuple[Any, Any, Also]] = [(twice, torch.export.Dim("batch"), ()), ((args, kwargs), None, ())]
+    attempts: list[tuple[Any, Any, Dims]] = [(twice, torch.export.Dim("batch"), ()), ((args, kwargs), None, ())]
     attempts = attempts[not free :]
     if free and not strict:
         attempts.insert(1, (twice, torch.export.Dim.AUTO, ()))
@@ -113,7 +114,7 @@ def export_program(
 
 
 def _export(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any, also: Also = ()
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], free: Any, also: Dims = ()
 ) -> ExportedProgram:
     """Exports with the first dimension of every input as ``free`` says: one size for all, found out, or fixed."""
     shapes = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +26,7 @@ from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import deep_copy, shallow_copy
 from secateur.graph.guard import Size, Sizes, require
 from secateur.graph.internals import pytree
-from secateur.graph.numbers import COMPARISONS, Expression, Guard
+from secateur.graph.numbers import COMPARISONS, Expression, Guard, call_of
 from secateur.graph.outside import undisturbed
 from secateur.graph.record import record, record_again
 from secateur.graph.traced import Traced
@@ -52,13 +51,6 @@ aten = torch.ops.aten
 
 Place = tuple[int, int]
 """Number of an input among the leaves, and its dimension."""
-
-_ROUNDS: Mapping[str, Callable[[Any], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
-
-
-def _call(name: str, left: Any, right: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The function of an expression, and what it takes."""
-    return (_ROUNDS[name], (left,)) if name in _ROUNDS else (getattr(operator, name), (left, right))
 
 
 @dataclass(frozen=True)
@@ -310,7 +302,7 @@ def _confirmed(found: _Found, third: Again, batch: Batch, traced: Traced) -> Non
             return batch.odd
         if expression[0] == "dim":
             return shapes[expression[1]].shape[expression[2]]
-        function, taken = _call(expression[0], value(expression[1]), value(expression[2]))
+        function, taken = call_of(expression[0], value(expression[1]), value(expression[2]))
         return function(*taken)
 
     before = traced.odd
@@ -457,7 +449,7 @@ class _Writing:
             return self._size(made[1], made[2])
         if made[0] == "batch":
             return self.batch
-        function, taken = _call(made[0], self.node(made[1]), self.node(made[2]))
+        function, taken = call_of(made[0], self.node(made[1]), self.node(made[2]))
         now = function(*(v.meta["val"] if isinstance(v, Node) else v for v in taken))
         return with_value(self.graph.call_function(function, taken), now)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-__all__ = ["COMPARISONS", "Expression", "Free", "FreeFloat", "Guard", "Log", "Lost", "free_numbers"]
+__all__ = ["COMPARISONS", "Expression", "Free", "FreeFloat", "Guard", "Log", "Lost", "call_of", "free_numbers"]
 
 Expression = Any
 """A number; ``("dim", name of a node, dimension)``; ``("attribute", place)``; or ``(name of an operator, expression,
@@ -25,6 +25,18 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 _WHOLE = ("add", "sub", "mul", "floordiv", "mod")
+
+_ROUNDS: dict[str, Callable[[Any], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
+
+
+def call_of(name: str, left: Any, right: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function of an expression, and what it takes.
+
+    >>> function, taken = call_of("floordiv", 7, 2)
+    >>> function(*taken)
+    3
+    """
+    return (_ROUNDS[name], (left,)) if name in _ROUNDS else (getattr(operator, name), (left, right))
 
 
 class Lost(Exception):

@@ -70,6 +70,13 @@ def tagged(twin: nn.Module, log: Log) -> dict[Place, int]:
         The places, with the numbers that are there.
     """
     found: dict[Place, int] = {}
+    for path, module in twin.named_modules():
+        _Walk(_tags(log, found)).attributes(module, path)
+    return found
+
+
+def _tags(log: Log, found: dict[Place, int]) -> Callable[[Any, Place], Any]:
+    """What puts a number that remembers its place in the place of a whole one; ``found`` gets what was there."""
 
     def tag(value: Any, place: Place) -> Any:
         if type(value) is not int or value < 2:
@@ -77,18 +84,12 @@ def tagged(twin: nn.Module, log: Log) -> dict[Place, int]:
         found[place] = value
         return Free(value, value, ("attribute", place), log)
 
-    for path, module in twin.named_modules():
-        _Walk(tag).attributes(module, path)
-    return found
+    return tag
 
 
 def remembering(value: Any, log: Log) -> Any:
     """A copy of a configuration whose whole numbers remember their place; the same object where it holds none."""
-
-    def tag(held: Any, place: Place) -> Any:
-        return Free(held, held, ("attribute", place), log) if type(held) is int and held > 1 else held
-
-    return _Walk(tag).value(value, Place("", ()))
+    return _Walk(_tags(log, {})).value(value, Place("", ()))
 
 
 def with_numbers(value: Any, numbers: Mapping[Place, float]) -> Any:

@@ -11,7 +11,7 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from secateur.graph.calling import (
     alone,
     doubled,
     entered,
+    followed,
     has_batch,
     plain_forward,
     preserved_rng,
@@ -287,27 +288,9 @@ def _without_values(
     return twin, held, attributes
 
 
-@contextmanager
-def _stack(twin: nn.Module, writer: Writer) -> Iterator[None]:
+def _stack(twin: nn.Module, writer: Writer) -> AbstractContextManager[None]:
     """Keeps the writer informed of the modules that are being called."""
-    modules = dict(twin.named_modules())
-    paths = {id(module): path for path, module in modules.items()}
-
-    def enter(module: nn.Module, args: Any) -> None:
-        writer.stack.append((paths[id(module)], type(module)))
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        writer.stack.pop()
-
-    hooks = []
-    for module in modules.values():
-        hooks += [module.register_forward_pre_hook(enter, prepend=True),
-                  module.register_forward_hook(leave, always_call=True)]  # fmt: skip
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return followed(twin, lambda path, module: writer.stack.append((path, type(module))), writer.stack.pop, always=True)
 
 
 def _flat(model: nn.Module, constants: Mapping[str, Tensor], graph: Graph) -> GraphModule:

@@ -163,7 +163,7 @@ class Tagged(Again):
         self.sizes: dict[Node, torch.Size] = {}
 
     def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
-        """The shape of what a node gives; sizes that follow the batch are plain."""
+        """The shape of what a node gives; the size of the batch itself is a plain number."""
         first = self.first_of(node)
         if first is None:
             return shape

@@ -25,7 +25,7 @@ from secateur.graph.calling import TRACING, preserved_rng
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
-from secateur.surgery.sizes import Equation, Sizes, Solver
+from secateur.surgery.sizes import Equation, Sizes, Solver, leaves
 
 __all__ = ["Configured", "Unsayable", "configured", "has_configuration"]
 
@@ -152,9 +152,9 @@ def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -
         if not isinstance(number, Free):
             continue
         wanted = sizes.read.get(place, known(place) if _is_layer(built, place.module) else None)
-        if wanted is not None and _entries(number.expression):
+        if wanted is not None:
             equations.append(Equation(number.expression, int(wanted), place.module))
-            unknown |= {p: int(_entry(config, p)) for p in _entries(number.expression)}
+            unknown |= {p: int(_entry(config, p)) for _, p in leaves(number.expression)}
     solver = Solver(equations, (), unknown)
     solver.solve()
     found = {p: n for p in unknown if (n := solver.known.get(("attribute", p), unknown[p])) != unknown[p]}
@@ -165,14 +165,6 @@ def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -
 
 def _is_layer(model: nn.Module, path: str) -> bool:
     return type(model.get_submodule(path)).__module__.startswith("torch.nn.")
-
-
-def _entries(expression: Any) -> list[Place]:
-    if not isinstance(expression, tuple):
-        return []
-    if expression[0] == "attribute":
-        return [expression[1]]
-    return [place for part in expression[1:] for place in _entries(part)]
 
 
 def _entry(config: Any, place: Place) -> float:

@@ -8,8 +8,7 @@ under the same names, the same arguments and results.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.fx import GraphModule, Node
 
 from secateur.core.errors import VerificationError, first_line
 from secateur.graph.batch import Unfollowed
-from secateur.graph.calling import cloned, preserved_rng
+from secateur.graph.calling import cloned, followed, preserved_rng
 from secateur.graph.copies import shallow_copy
 from secateur.graph.flow import modules_of
 from secateur.graph.free import free_sizes
@@ -117,24 +116,12 @@ def _share(small: nn.Module, island: GraphModule, path: str) -> None:
 # ------------------------------------------------------------------------------------------------ what does not fit
 
 
-@contextmanager
-def _stack_of(twin: nn.Module, stack: list[str]) -> Iterator[None]:
-    hooks = []
-    for path, module in twin.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path), prepend=True))
-        hooks.append(module.register_forward_hook(lambda *_: stack.pop() and None))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _failing(small: nn.Module, view: Traced) -> list[str] | None:
     """The modules that are being called where ``small`` raises, the outermost first; ``None`` where it runs."""
     twin, stack = view.enter(shallow_copy(small)), list[str]()
     args, kwargs = cloned((view.args, view.kwargs))
-    with preserved_rng(), torch.no_grad(), undisturbed(small), _stack_of(twin, stack):
+    following = followed(twin, lambda path, _: stack.append(path), stack.pop, always=False)
+    with preserved_rng(), torch.no_grad(), undisturbed(small), following:
         try:
             twin(*args, **kwargs)
         except Exception:  # the network raises what it likes

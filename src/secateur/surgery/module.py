@@ -129,12 +129,9 @@ def _prelu(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
 
 
 def _recurrent(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.input_size, m.hidden_size = m.weight_ih_l0.shape[1], m.weight_hh_l0.shape[0] // _GATES[m.mode]
+    m.input_size, m.hidden_size = m.weight_ih_l0.shape[1], m.weight_hh_l0.shape[1]
     if m.proj_size:
-        m.proj_size = m.weight_hr_l0.shape[0]
-
-
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+        m.proj_size, m.hidden_size = m.weight_hr_l0.shape
 
 
 def _cell(m: Any, kept: Mapping[int, Sequence[int]]) -> None:

@@ -7,8 +7,7 @@ says; the sizes of tensors after the cut, the labels say. What is left unknown a
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +22,14 @@ from secateur.graph.batch import Batch
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels
-from secateur.graph.numbers import Expression, Free, Guard
+from secateur.graph.numbers import Expression, Free, Guard, call_of
 from secateur.graph.record import record_tagged
 from secateur.graph.schema import bound
 from secateur.graph.traced import Traced
 from secateur.graph.writer import NUMBERS, Path, Tagged
 from secateur.surgery.graph import rewritten
 
-__all__ = ["Conflict", "Equation", "Sizes", "Solver", "solved_sizes"]
+__all__ = ["Conflict", "Equation", "Sizes", "Solver", "leaves", "solved_sizes"]
 
 Mask = NDArray[np.bool_]
 
@@ -99,7 +98,7 @@ def solved_sizes(model: nn.Module, groups: Groups, label_keep: Mask) -> Sizes:
     solver = Solver(equations, equal, unknown)
     solver.solve()
     new = {p: solver.known["attribute", p] for p in unknown if ("attribute", p) in solver.known}
-    read = {leaf[1] for e in equations for leaf in _leaves(e.made)}
+    read = {leaf[1] for e in equations for leaf in leaves(e.made)}
     changed = {p: n for p, n in new.items() if n != unknown[p]}
     known = {p: new.get(p, unknown[p]) for p in sorted(read, key=str)}
     return Sizes(changed, {p: unknown[p] for p in changed}, tuple(solver.conflicts()), known)
@@ -234,20 +233,14 @@ class _Reader:
 # ----------------------------------------------------------------------------------------------------- solving
 
 
-def _leaves(made: Expression) -> Iterator[Leaf]:
+def leaves(made: Expression) -> Iterator[Leaf]:
+    """The attributes that a number is computed from."""
     if isinstance(made, tuple):
         if made[0] == "attribute":
             yield made
         else:
             for part in made[1:]:
-                yield from _leaves(part)
-
-
-_FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv, "mod": operator.mod,
-    "truediv": operator.truediv, "floor": lambda a, _: int(a // 1), "ceil": lambda a, _: int(-(-a // 1)),
-    "round": lambda a, _: round(a),
-}  # fmt: skip
+                yield from leaves(part)
 
 
 class Solver:
@@ -258,7 +251,7 @@ class Solver:
         unknown: Mapping[Place, int],
     ) -> None:  # fmt: skip
         """What holds, what the network's code says is equal, and what is in the attributes now."""
-        self.equations = sorted(equations, key=lambda e: len(list(_leaves(e.made))))
+        self.equations = sorted(equations, key=lambda e: len(list(leaves(e.made))))
         self.equal, self.unknown, self.known = equal, unknown, dict[Leaf, int]()
 
     def solve(self) -> None:
@@ -271,11 +264,11 @@ class Solver:
         full = self.known | {("attribute", p): n for p, n in self.unknown.items() if ("attribute", p) not in self.known}
         for equation in self.equations:
             if self._value(equation.made, full) != equation.wanted:
-                places = tuple(leaf[1] for leaf in _leaves(equation.made))
+                places = tuple(leaf[1] for leaf in leaves(equation.made))
                 yield Conflict(equation.module, equation.operator, places, equation.wanted)
 
     def _missing(self, made: Expression) -> list[Leaf]:
-        return list(dict.fromkeys(leaf for leaf in _leaves(made) if leaf not in self.known))
+        return list(dict.fromkeys(leaf for leaf in leaves(made) if leaf not in self.known))
 
     def _one(self) -> bool:
         return any(self._from(e.made, e.wanted, self._missing(e.made)) for e in self.equations)
@@ -318,8 +311,9 @@ class Solver:
         if made[0] == "attribute":
             return env[made]
         left, right = (Solver._value(part, env) for part in made[1:3])
+        function, taken = call_of(made[0], left, right)
         try:
-            return _FUNCTIONS[made[0]](left, right)
+            return function(*taken)
         except (ZeroDivisionError, TypeError):
             return None
 
@@ -333,7 +327,7 @@ def _inverted(made: Expression, unknown: Leaf, wanted: Any, env: Mapping[Leaf, i
     """
     while made != unknown:
         name, left, right = made
-        in_left, in_right = (unknown in set(_leaves(part)) for part in (left, right))
+        in_left, in_right = (unknown in set(leaves(part)) for part in (left, right))
         if in_left and in_right:
             return None
         other = Solver._value(right if in_left else left, env)
