@@ -20,6 +20,7 @@ from secateur.core.plan import Scaled
 from secateur.graph.calling import preserved_rng
 from secateur.graph.facts import Kind
 from secateur.graph.groups import Groups
+from secateur.graph.internals import pytree
 from secateur.graph.ops import facts
 from secateur.graph.record import record_call
 from secateur.graph.schema import arguments, plain_name
@@ -161,15 +162,17 @@ def _producer(source: Node, parameters: set[str]) -> tuple[Node, _Weights, Node]
 
     Returns:
         The layer, its weights, and the tensor that has to be multiplied: of a product, one side.
+
+    Raises:
+        _NoLayer: An operator on the way hands no factor on.
     """
     node = source
     for _ in range(MOST_STEPS):
         found = _weights_of(node, parameters)
         if found is not None:
             return node, found, source
-        before, node = node, _handed_on(node, parameters)
-        if plain_name(before.target) in _PRODUCTS:
-            source = node
+        node, product = _handed_on(node, parameters)
+        source = node if product else source
     raise _NoLayer
 
 
@@ -178,57 +181,71 @@ MOST_STEPS = 64
 
 
 def _weights_of(node: Node, parameters: set[str]) -> _Weights | None:
+    """The weights of a layer; ``None`` for any other operator."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return None
-    name, args, kind = plain_name(node.target), arguments(node), facts(node).kind
-    own: list[tuple[Any, int]]
-    if name in ("aten.addmm", "aten.mm", "aten.matmul"):
-        weight = args.get("mat2", args.get("other"))
-        own = [(weight, 1), (args.get("self") if name == "aten.addmm" else None, 0)]
-    elif kind in (Kind.LINEAR, Kind.CONV, Kind.BATCH_NORM) or name in ("aten.layer_norm", "aten.rms_norm"):
-        own = [(args.get("weight"), 0), (args.get("bias"), 0)]
-    elif name == "aten.mul":
-        weight = next((a for a in (args["self"], args["other"]) if _is_parameter(a, parameters)), None)
-        own = [(weight, 0)]
-    else:
+    args, kind = arguments(node), facts(node).kind
+    own: list[tuple[Any, int]] = [(args.get("weight"), 0), (args.get("bias"), 0)]
+    if kind is Kind.MATMUL:
+        own = [(args.get("mat2", args.get("other")), 1), (args.get("self") if "mat1" in args else None, 0)]
+    elif plain_name(node.target) == "aten.mul":  # a norm that Python spells out
+        own = [(args[side], 0) for side in ("self", "other") if _is_vector(args[side], parameters)][:1]
+    elif kind not in (Kind.LINEAR, Kind.CONV, Kind.BATCH_NORM, Kind.LAYER_NORM):
         return None
-    if not _is_parameter(own[0][0], parameters) or (name == "aten.mul" and own[0][0].meta["val"].ndim != 1):
+    named = [(str(value.target), dim) for value, dim in own if _is_parameter(value, parameters)]
+    if not own or not _is_parameter(own[0][0], parameters) or len(named) < sum(isinstance(v, Node) for v, _ in own):
         return None
-    if any(isinstance(value, Node) and not _is_parameter(value, parameters) for value, _ in own):
-        return None
-    named = tuple((str(value.target), dim) for value, dim in own if isinstance(value, Node))
-    return _Weights(named, 1 if kind in (Kind.CONV, Kind.BATCH_NORM) else -1)
+    return _Weights(tuple(named), 1 if kind in (Kind.CONV, Kind.BATCH_NORM) else -1)
 
 
 def _is_parameter(value: Any, parameters: set[str]) -> bool:
     return isinstance(value, Node) and value.op == "get_attr" and value.target in parameters
 
 
-_HAND_ON = {"aten.permute", "aten.transpose", "aten.expand", "aten.clone", "aten.contiguous", "aten.neg", "aten.repeat",
-            "aten.flip", "aten.roll", "aten.unbind", "aten.select", "aten.slice", "aten.movedim", "aten.mul",
-            "aten.div", "aten.add", "aten.sub", "aten.cat", "aten.stack", "aten.matmul", "aten.bmm", "aten.baddbmm",
-            "aten.einsum", "aten.repeat_interleave", "aten.view_as_complex", "aten.view_as_real"}  # fmt: skip
+def _is_vector(value: Any, parameters: set[str]) -> bool:
+    return _is_parameter(value, parameters) and value.meta["val"].ndim == 1
 
 
-_PRODUCTS = {"aten.matmul", "aten.bmm", "aten.baddbmm", "aten.einsum", "aten.mul"}
+def _handed_on(node: Node, parameters: set[str]) -> tuple[Node, bool]:
+    """The operand that a factor comes from, and whether the operator is a product of it with others.
 
+    Whether an operator hands a factor on is tried: multiply all operands that depend on weights, or one of them, and
+    see whether the result is multiplied.
 
-def _handed_on(node: Node, parameters: set[str]) -> Node:
-    """The operand that a factor comes from."""
+    Raises:
+        _NoLayer: It does not.
+    """
     if node.op != "call_function":
         raise _NoLayer
-    if node.target is operator.getitem:
-        return node.all_input_nodes[0]
-    known, name = facts(node), plain_name(node.target)
-    if not (known.same_entries or known.kind in (Kind.COPY, Kind.CAST, Kind.RESHAPE, Kind.PIECE) or name in _HAND_ON):
-        raise _NoLayer
-    if name == "aten.baddbmm":
-        node = node.args[1]  # type: ignore[assignment]
-        return node
     live = [n for n in node.all_input_nodes if _depends(n, parameters)]
-    if not live:
+    if node.target is operator.getitem:
+        return live[0], False
+    if facts(node).kind is Kind.MATMUL:  # known, and its result may be as large as length × length
+        args = arguments(node)
+        return next(n for n in (args.get("batch1"), *live) if isinstance(n, Node)), True
+    if live and _linear(node, live):
+        return live[0], False
+    one = next((n for n in live if len(live) > 1 and _linear(node, [n])), None)
+    if one is None:
         raise _NoLayer
-    return live[0]
+    return one, True
+
+
+def _linear(node: Node, operands: Sequence[Node]) -> bool:
+    """Whether a node's result is twice as large when ``operands`` are, at random values."""
+    with preserved_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        values = {n: _random(n.meta.get("val")) for n in node.all_input_nodes}
+        results = []
+        for factor in (1, 2):
+            given = {n: value * factor if n in operands else value for n, value in values.items()}
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
+            try:
+                found = node.target(*args, **kwargs)  # type: ignore[operator]
+            except Exception:  # it takes other types than those that were made up
+                return False
+            results.append([t for t in pytree.tree_leaves(found) if isinstance(t, Tensor)])
+    return all(torch.allclose(2 * one, two) for one, two in zip(*results, strict=True))
 
 
 def _depends(node: Node, parameters: set[str]) -> bool:
