@@ -111,6 +111,10 @@ class CutOptions:
         list[str] | None,
         typer.Option(help="Further method that has to work too, called as forward is; repeat it.", metavar="METHOD"),
     ] = None
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Submodule that alone is traced and cut, as it is called; repeat it.", metavar="MODULE"),
+    ] = None
 
     def options(self, opened: networks.Opened) -> dict[str, Any]:
         """The arguments of :func:`secateur.prune`."""

@@ -16,11 +16,12 @@ from secateur.core.errors import PlanError, first_line
 from secateur.core.reading import parse_json
 from secateur.core.tables import Shown, Table
 
-__all__ = ["Place", "Plan", "Scaled", "remember", "remembered"]
+__all__ = ["Place", "Plan", "Scaled", "forget", "remember", "remembered"]
 
-FORMATS = (1, 2, 3, 4)
+FORMATS = (1, 2, 3, 4, 5)
 """1: kept indices; 2: residual branches may be removed as well; 3: buffers of numbers that point at channels are
-renumbered; 4: so are sizes in attributes. A plan is written in the lowest that holds it."""
+renumbered; 4: so are sizes in attributes; 5: parts of a network are cut by themselves. A plan is written in the lowest
+that holds it."""
 
 Step = tuple[str, str | int]
 """``("attribute", name)``, ``("item", key)``, ``("closure", name)`` or ``("argument", position or name)``."""
@@ -109,6 +110,8 @@ class Plan(Shown):
         numbers: New values of numbers in attributes of modules: sizes that change, and what is computed from them.
         scaled: Entries of tensors that are multiplied, one after the other, by the tensor's name.
         islands: Submodules whose code could not say the new sizes, and that became graphs.
+        alone: Submodules that were traced and cut by themselves, each with what it is called with in the network;
+            empty where the network was traced whole.
 
     >>> plan = Plan({"fc.weight": {0: (0, 2)}}, {"fc.weight": (3, 5)})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -127,6 +130,7 @@ class Plan(Shown):
     numbers: Mapping[Place, float] = field(default_factory=dict)
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -179,6 +183,8 @@ class Plan(Shown):
             gone["numbers"] = [[place.to_json(), number] for place, number in self.numbers.items()]
         if self.islands:
             gone["islands"] = list(self.islands)
+        if self.alone:
+            gone["alone"] = list(self.alone)
         if self.scaled:
             gone["scaled"] = {
                 name: [[s.dim, list(s.entries), s.factor] for s in several] for name, several in self.scaled.items()
@@ -188,6 +194,8 @@ class Plan(Shown):
     @property
     def _format(self) -> int:
         """The lowest that holds it."""
+        if self.alone or any(part.alone for part in self.parts):
+            return 5
         if self.numbers or self.scaled or self.islands:
             return 4
         return 3 if self.indices else 2 if self.removed else 1
@@ -201,7 +209,7 @@ class Plan(Shown):
         """Reads :meth:`to_dict`'s form; raises :class:`PlanError` on anything else."""
         if not isinstance(data, dict) or data.get("format") not in FORMATS:
             got = data.get("format") if isinstance(data, dict) else type(data).__name__
-            raise PlanError(f"This is not a plan of format 1 to 4 (got {got!r}); newer plans need a newer Secateur.")
+            raise PlanError(f"This is not a plan of format 1 to 5 (got {got!r}); newer plans need a newer Secateur.")
         try:
             keep = {str(n): {int(d): tuple(map(int, k)) for d, k in dims.items()} for n, dims in data["keep"].items()}
             shapes = {str(n): tuple(map(int, s)) for n, s in data["dense_shapes"].items()}
@@ -216,7 +224,7 @@ class Plan(Shown):
                 str(n): tuple(_scaled(*s) for s in several) for n, several in dict(data.get("scaled", {})).items()
             }
             return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices, numbers,
-                       scaled, tuple(map(str, data.get("islands", ()))))  # fmt: skip
+                       scaled, *(tuple(map(str, data.get(name, ()))) for name in ("islands", "alone")))  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -293,6 +301,13 @@ def remember(model: nn.Module, plan: Plan) -> None:
     object.__setattr__(model, ATTRIBUTE, plan)
     if isinstance(model, GraphModule):
         model.meta.setdefault(_USER_PRESERVED_ATTRIBUTES_KEY, {})[ATTRIBUTE] = plan
+
+
+def forget(model: nn.Module) -> None:
+    """Takes the plan off a network that becomes part of another one, which has the plan of both."""
+    vars(model).pop(ATTRIBUTE, None)
+    if isinstance(model, GraphModule):
+        model.meta.get(_USER_PRESERVED_ATTRIBUTES_KEY, {}).pop(ATTRIBUTE, None)
 
 
 def remembered(model: nn.Module) -> Plan | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import (
     BudgetError,
+    InputError,
     PlanError,
     UnknownNameError,
     VerificationError,
@@ -32,6 +33,8 @@ from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
+from secateur.cut.part_calls import Through, names_inside, parts_of
+from secateur.cut.parts import cut_parts, plan_inside
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
@@ -77,6 +80,7 @@ def prune(
     backend: str = "auto",
     verify: bool = True,
     also: Also | None = None,
+    part: Selection | None = None,
     seed: int = 0,
     data: Data | None = None,
     loss: Loss | None = None,
@@ -121,6 +125,10 @@ def prune(
         verify: Whether to compare with the masked dense network; leave it on.
         also: Further methods of the network that have to work after the cut, each with what it is called with
             (``{"embed": images}``). Parameters that nothing traced uses stay whole, and a note names them.
+        part: Submodules (names, or the modules themselves) that alone are traced and cut, each by itself, with what
+            it is called with in the network; for networks that cannot be traced whole (detectors with proposals, loops
+            over values). What they take and give keeps its size. Ratio and targets are of each part; ``before`` and
+            ``after`` count all parameters, and the multiply-accumulates of the parts.
         seed: For criteria that draw random numbers.
         data: Calibration data, for criteria that need them (`secateur criteria` says which), in any form of
             :mod:`secateur.core.inputs`: a tensor, a tuple, a dict, or an iterable of batches (a DataLoader, a
@@ -156,6 +164,18 @@ def prune(
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
+    if part is not None:
+        _refuse_with_part(criterion, aim, groups=groups, also=also)
+
+        def cut_part(path: str, inside: nn.Module, given: ExampleInputs) -> Pruned:
+            return prune(
+                inside, given, criterion=criterion, ratio=ratio, target=goal, scope=scope, round_to=round_to,
+                min_units=min_units, only=names_inside(model, path, only),
+                ignore=names_inside(model, path, ignore) or (), granularity=granularity, backend=backend,
+                verify=verify, seed=seed, data=None if data is None else Through(model, path, data),
+            )  # fmt: skip
+
+        return cut_parts(model, example_inputs, parts_of(model, part), cut_part, apply, check=verify, first=first)
 
     tried: set[bytes] = set()
 
@@ -183,6 +203,20 @@ def prune(
     if granularity != "auto" or not _again(data) or groups is not None:
         return once(granularity)
     return _most_alive(once)
+
+
+def _refuse_with_part(criterion: str | Callable[[GroupView], Tensor], aim: Aim, **given: Any) -> None:
+    """What is of the whole network cannot be asked of a part."""
+    needs = chosen(criterion).needs
+    wrong = [f"{name}=…" for name, value in given.items() if value]
+    wrong += [f"ratio={aim.ratio!r} by layer"] * isinstance(aim.ratio, Mapping) + ["of='dense'"] * (aim.of == "dense")
+    wrong += [f"the criterion {chosen(criterion).name!r} (it needs the loss)"] * bool({"gradients"} & {*needs})
+    wrong += ["a latency"] * (aim.target is not None and aim.target.measured)
+    if wrong:
+        raise InputError(
+            f"part=… cannot be given with {' and '.join(wrong)}: that is of a whole network. Prune "
+            "net.get_submodule(name) by itself, with inputs of its own, for that."
+        )
 
 
 class _TriedError(Exception):
@@ -245,6 +279,10 @@ def apply(
     model = plain_network(network)
     if plan.parts:
         return replace(_apply_parts(model, plan, example_inputs, backend, verify, also), dense=first)
+    if plan.alone:
+        return cut_parts(model, example_inputs, plan.alone, lambda path, inside, given: apply(
+            inside, plan_inside(plan, path), given, backend="graph" if path in plan.islands else backend,
+            verify=verify), apply, check=verify, first=first)  # fmt: skip
     if plan.removed:
         return replace(replay(model, plan, example_inputs, backend, verify), dense=first)
     check_network(model, example_inputs)

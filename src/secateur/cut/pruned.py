@@ -147,8 +147,13 @@ class Pruned(HoldsNetwork):
             UnknownNameError: Nothing is called so.
         """
         from secateur.cut.analysis import analyse
+        from secateur.cut.part_calls import as_inputs, inputs_of
 
-        return analyse(self.model, self.inputs).explain(name)
+        path = next((p for p in self.plan.alone if name == p or name.startswith(f"{p}.")), None)
+        if path is None:
+            return analyse(self.model, self.inputs).explain(name)
+        part, call = self.model.get_submodule(path), inputs_of(self.model, self.inputs, [path])[path][0]
+        return analyse(part, as_inputs(part, path, call)).explain(name.removeprefix(path).lstrip(".") or "*")
 
     @arguments.checked
     def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 from secateur.core.errors import VerificationError, first_line
 from secateur.graph.batch import Unfollowed
 from secateur.graph.calling import cloned, followed, preserved_rng
+from secateur.graph.calls import calls_of
 from secateur.graph.copies import shallow_copy
 from secateur.graph.flow import modules_of
 from secateur.graph.free import free_sizes
@@ -193,16 +194,8 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
 
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a submodule is called with."""
-    twin, calls = view.enter(shallow_copy(model)), list[tuple[tuple[Any, ...], dict[str, Any]]]()
-
-    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
-        calls.append(cloned((args, kwargs)))
-
-    hook = twin.get_submodule(path).register_forward_pre_hook(note, with_kwargs=True)
-    args, kwargs = cloned((view.args, view.kwargs))
-    with preserved_rng(), torch.no_grad(), undisturbed(model):
-        twin(*args, **kwargs)
-    hook.remove()
+    with undisturbed(model):
+        calls = calls_of(view.enter(shallow_copy(model)), [path], view.args, view.kwargs)[path]
     if len(calls) != 1:
         raise VerificationError(f"it is called {len(calls)} times")
     return calls[0]
