@@ -279,3 +279,55 @@ def test_a_proof_that_fails_on_a_recording_is_tried_on_an_export() -> None:
     assert pruned.verification.proven
     torch.testing.assert_close(pruned.model(x).shape, torch.Size([3, 4]))
     assert any("torch.export" in note for note in pruned.notes)
+
+
+class StrideInBuffers(nn.Module):
+    """What it pads is worked out with tensors, as EnCodec does."""
+
+    stride: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(3, 8, 4), nn.Conv1d(8, 2, 1)
+        self.register_buffer("stride", torch.tensor(4), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = torch.ceil(torch.as_tensor(x.shape[-1]) / self.stride).to(torch.int64)
+        missing = frames * self.stride - x.shape[-1]
+        if missing > 0:
+            x = nn.functional.pad(x, (0, int(missing)))
+        return self.last(self.first(x).relu())  # type: ignore[no-any-return]
+
+
+def test_whole_numbers_in_buffers_can_be_read() -> None:
+    net, x = StrideInBuffers(), torch.randn(2, 3, 10)
+    traced = record(net, x)
+    assert torch.equal(traced.module(x), net(x))
+    pruned = secateur.prune(net, x, ratio=0.5)
+    assert pruned.backend == "module"
+    assert pruned.model.first.out_channels == 4
+    longer = torch.randn(1, 3, 17)
+    assert pruned.model(longer).shape == net(longer).shape
+    graph = secateur.prune(net, x, ratio=0.5, backend="graph")
+    assert any("whole numbers in buffers" in note for note in graph.notes)
+    assert graph.model(torch.randn(3, 3, 10)).shape == (3, 2, 9)
+
+
+class Counts(nn.Module):
+    """A number that the network changes itself stays without a value."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layer(x) if self.calls < 3 else x  # type: ignore[no-any-return]
+
+
+def test_a_number_that_changes_is_not_taken_for_a_constant() -> None:
+    with pytest.raises(Unfollowed, match="changes a constant"):
+        record(Counts(), torch.randn(2, 3))

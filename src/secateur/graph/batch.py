@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["NEAR", "Batch", "OfTheBatch", "Unfollowed", "prime_for", "with_value"]
+__all__ = ["NEAR", "Batch", "OfTheBatch", "ReadsValue", "Unfollowed", "prime_for", "with_value"]
 
 PRIMES = (1_299_709, 1_512_857, 1_747_721)
 """What the batch is multiplied by: far from powers of two and ten, from squares, and from one another."""
@@ -25,6 +25,10 @@ NEAR = 64
 
 class Unfollowed(Exception):
     """The recorder cannot follow this network; says why, to stand behind "because"."""
+
+
+class ReadsValue(Unfollowed):
+    """Python reads the value of a tensor; where that is a number which the network holds, it can be known."""
 
 
 class OfTheBatch(Unfollowed):

@@ -21,7 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 from secateur.core.modes import no_gc
 from secateur.core.plan import Place
 from secateur.core.types import ExampleInputs
-from secateur.graph.batch import Batch, OfTheBatch, Unfollowed, prime_for
+from secateur.graph.batch import Batch, OfTheBatch, ReadsValue, Unfollowed, prime_for
 from secateur.graph.calling import (
     TRACING,
     alone,
@@ -84,12 +84,39 @@ def record_call(
             if prime is not None and batch == 1:  # the inputs do not agree on what the batch is
                 continue
             try:
-                return _Run(model, held, given, Batch(batch, prime), method, training).recorded(inputs)
+                return _followed(model, held, given, Batch(batch, prime), method, training).recorded(inputs)
             except OfTheBatch:
                 raise  # torch.export follows such numbers
             except Exception as error:  # the user's code raises what it likes
                 reason = error
     raise reason if isinstance(reason, Unfollowed) else Unfollowed(f"{type(reason).__name__}: {reason}") from reason
+
+
+def _followed(
+    model: nn.Module, held: list[tuple[str, Tensor]], given: Any, batch: Batch, method: str, training: bool
+) -> _Run:  # fmt: skip
+    """One forward pass; where its code reads whole numbers that the network holds in buffers, these are known."""
+    try:
+        return _Run(model, held, given, batch, method, training)
+    except ReadsValue:
+        known = _numbers_held(held)
+        if not known:
+            raise
+        run = _Run(model, held, given, batch, method, training, known=known)
+        run.notes.append("what its code works out from whole numbers in buffers is fixed in a graph")
+        return run
+
+
+def _numbers_held(held: list[tuple[str, Tensor]]) -> frozenset[str]:
+    """Buffers of a whole number or two: strides, paddings, flags."""
+    return frozenset(
+        name for name, tensor in held
+        if not tensor.is_floating_point() and not tensor.is_complex() and tensor.numel() <= FEW and not tensor.is_meta
+    )  # fmt: skip
+
+
+FEW = 4
+"""Numbers of a buffer that are known to the recorder, at most."""
 
 
 @contextmanager
@@ -130,7 +157,7 @@ def record_again(
         batch = Batch(size, prime_for([*(t for _, t in held), *tensors]) if free else None)
         again = Again(first.graph)
         again.log.packages = packages_of(model)
-        run = _Run(model, held, given, batch, method, training, again)
+        run = _Run(model, held, given, batch, method, training, again, known=first.meta[KNOWN])
     again.finished()
     if run.writer.read != first.meta[READ] or not _same_constants(run.writer.constants, first):
         raise Lost("a number or a tensor that Python computes is another one at another size")
@@ -160,13 +187,16 @@ def record_tagged(model: nn.Module, traced: Traced) -> tuple[Tagged, dict[Place,
         again.log.packages = packages_of(model)
         places: dict[Place, int] = {}
         _Run(model, held, given, batch, traced.method, traced.training, again,
-             prepare=lambda twin: places.update(tagged(twin, again.log)))  # fmt: skip
+             prepare=lambda twin: places.update(tagged(twin, again.log)), known=traced.module.meta[KNOWN])  # fmt: skip
     again.finished()
     return again, places
 
 
 READ = "numbers_read"
 """Meta data of a recorded graph: numbers that Python read off constants."""
+
+KNOWN = "buffers_known"
+"""Meta data of a recorded graph: names of buffers whose values were known."""
 
 
 def _same_constants(constants: Mapping[str, Tensor], first: GraphModule) -> bool:
@@ -183,12 +213,13 @@ class _Run:
     def __init__(
         self, model: nn.Module, named: list[tuple[str, Tensor]], given: tuple[tuple[Any, ...], dict[str, Any]],
         batch: Batch, method: str, training: bool, again: Again | None = None,
-        prepare: Callable[[nn.Module], object] = lambda twin: None,
+        prepare: Callable[[nn.Module], object] = lambda twin: None, known: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         args, kwargs = given
+        self.known = known
         self.model, self.given, self.batch, self.method, self.training = model, given, batch, method, training
         notes = self.notes = list[str]()
-        twin, held, attributes = _without_values(model, named)
+        twin, held, attributes = _without_values(model, named, known)
         prepare(twin)
         twin = entered(twin, method, training)
         call = twin.forward
@@ -211,7 +242,7 @@ class _Run:
         writer, batch = self.writer, self.batch
         graph = writer.finished(self.outputs)
         module = _flat(self.model, writer.constants, graph)
-        module.meta[READ] = writer.read
+        module.meta[READ], module.meta[KNOWN] = writer.read, self.known
         graph._codegen = codegen([str(n.target) for n in self.places], self.spec, self.out_spec)
         sizes = _sizes(self.places, batch, writer.followers)
         notes = tuple(dict.fromkeys(self.notes))
@@ -262,9 +293,9 @@ def _device(leaves: list[Any]) -> torch.device:
 
 
 def _without_values(
-    model: nn.Module, named: list[tuple[str, Tensor]]
+    model: nn.Module, named: list[tuple[str, Tensor]], valued: frozenset[str]
 ) -> tuple[nn.Module, list[tuple[str, Tensor]], dict[int, tuple[str, Tensor]]]:
-    """A structural copy with meta tensors for parameters and buffers.
+    """A structural copy with meta tensors for parameters and buffers, but for those of the names ``valued``.
 
     Returns:
         The copy, its parameters and buffers under all their names, and other tensors that modules hold by ``id``.
@@ -275,7 +306,7 @@ def _without_values(
         if type(tensor) not in (Tensor, nn.Parameter):
             raise Unfollowed(f"{name!r} is a {type(tensor).__name__}")
         if id(tensor) not in made:
-            empty = tensor.detach().to("meta")
+            empty = tensor.detach().clone() if name in valued else tensor.detach().to("meta")
             made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
         held.append((name, made[id(tensor)]))
     twin = copy_network(model, made, lambda t: t.detach())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
-from secateur.graph.batch import NEAR, Batch, OfTheBatch, Unfollowed, with_value
+from secateur.graph.batch import NEAR, Batch, OfTheBatch, ReadsValue, Unfollowed, with_value
 from secateur.graph.internals import FunctionMode, OperatorMode, pytree
 from secateur.graph.numbers import Free, Log, Lost, free_numbers
 
@@ -459,7 +459,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
     def _value(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """A number that Python reads off a tensor: only a constant's, whatever the inputs are."""
         if any(t.is_meta for t in tensors):
-            raise Unfollowed("Python reads the value of a tensor")
+            raise ReadsValue("Python reads the value of a tensor")
         if any(map(self.depends, tensors)):
             raise Unfollowed("Python reads a value that follows the batch, or a random number")
         self.read.append(func(*args, **kwargs))
