@@ -150,3 +150,42 @@ def test_artifacts_hold_what_the_configuration_changed(tmp_path: Path) -> None:
     loaded = secateur.load(tmp_path, fresh)
     torch.testing.assert_close(loaded.model(**inputs).logits, pruned.model(**inputs).logits)
     assert loaded.model.config.hidden_size == pruned.model.config.hidden_size == 16
+
+
+def test_half_of_the_experts_of_a_mixtral_go(tmp_path: Path) -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(**WIDE, num_key_value_heads=2, num_local_experts=8, num_experts_per_tok=2)
+    net, tokens = MixtralForCausalLM(config).eval(), torch.randint(0, 60, (2, 11))
+    experts = [f"model.layers.{i}.mlp.{part}" for i in (0, 1) for part in ("gate", "experts")]
+    pruned = secateur.prune(net, {"input_ids": tokens}, ratio=0.5, granularity="whole", ignore=[
+        "model.embed_tokens", "model.layers.*.self_attn", "model.norm"], groups=experts[::2])  # fmt: skip
+    assert not pruned.lost
+    assert pruned.model.config.num_local_experts == 4
+    for layer, gone in enumerate(pruned.model.model.layers):
+        kept = list(pruned.plan.keep[f"model.layers.{layer}.mlp.gate.weight"][0])
+        assert len(kept) == 4
+        dense = net.model.layers[layer].mlp
+        assert torch.equal(gone.mlp.experts.down_proj, dense.experts.down_proj[kept])
+        with torch.no_grad():  # the masked dense network: those that go are never chosen
+            left = [e for e in range(8) if e not in kept]
+            dense.gate.forward = _without(dense.gate, left)
+    assert torch.allclose(pruned.model(tokens).logits, net(tokens).logits, atol=1e-5)
+    pruned.model.save_pretrained(tmp_path)
+    again = MixtralForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.allclose(again(tokens).logits, pruned.model(tokens).logits, atol=1e-6)
+    assert torch.equal(again.generate(tokens, max_new_tokens=4, do_sample=False),
+                       net.generate(tokens, max_new_tokens=4, do_sample=False))  # fmt: skip
+
+
+def _without(gate: Any, left: list[int]) -> Any:
+    """The router as it is, but for experts that it never chooses."""
+
+    def forward(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits = torch.nn.functional.linear(x.reshape(-1, gate.hidden_dim), gate.weight)
+        logits[:, left] = -1e9
+        values, numbers = torch.topk(logits.softmax(-1), gate.top_k, dim=-1)
+        return logits, values / values.sum(-1, keepdim=True), numbers
+
+    return forward

@@ -217,10 +217,10 @@ def test_a_large_constant_hides_nothing() -> None:
 def test_nan_agrees_with_nothing() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
-        return m.b(y / (1 + y.std(1, keepdim=True)))  # type: ignore[no-any-return]
+        return m.b(y / (y - y.mean(1, keepdim=True)))  # type: ignore[no-any-return]
 
     model = Lambda(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1))
-    with pytest.raises(VerificationError, match=r"NaN.*aten\.std.*min_units=2"):  # of one channel there is no spread
+    with pytest.raises(VerificationError, match=r"(NaN|infinity).*min_units=2"):  # one channel is its own mean
         secateur.prune(settle(model), torch.randn(2, 3, 5, 5), ratio=0.8)
     assert secateur.prune(model, torch.randn(2, 3, 5, 5), ratio=0.5).verification
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,8 @@ def _group_steps(
     """Splits a group's units, worst first, into removals that leave allowed widths."""
     order = np.argsort(scores, kind="stable")
     size = len(group)
-    widths = [w for w in range(size - 1, 0, -1) if w % round_to == 0 and w >= min_units]
+    step, least = lcm(round_to, group.step), max(min_units, group.least)
+    widths = [w for w in range(size - 1, 0, -1) if w % step == 0 and w >= least]
     mean = 1.0 if absolute else float(np.mean(scores)) or 1.0
     if not widths:
         return []

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     CONV_TRANSPOSE = "transposed convolution"
     LINEAR = "linear layer"
     MATMUL = "product of tensors"
+    GROUPED = "product of rows with one of several matrices each"
     ATTENTION = "attention"
     BATCH_NORM = "batch normalisation"
     NATIVE_BATCH_NORM = "batch normalisation that gives its statistics too"

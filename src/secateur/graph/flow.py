@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.core.modes import no_gc
+from secateur.graph.facts import Kind
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
-from secateur.graph.rules import find
+from secateur.graph.rules import facts, find
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 
@@ -136,6 +137,12 @@ class Call:
         self.hold(reason, self.tensors)
         return unlabelled(self.node)
 
+    def point(self, reason: str) -> None:
+        """Pins what numbers among the arguments point at, and reports why."""
+        for labels in self.tensors:
+            if labels.points is not None:
+                self.hold(reason, [Labels(labels.points.shape, {0: (labels.points,)})])
+
     def hold(self, reason: str, tensors: list[Labels]) -> None:
         """Pins ``tensors`` and reports why."""
         if any(t.dims for t in tensors):
@@ -174,6 +181,7 @@ def _run(result: Flow, view: Traced) -> None:
             for value in _interface(node, view):
                 for labels in _flat(result.labels.get(value)):
                     result.constraints.pin_all(labels)
+                    result.constraints.pin(*([] if labels.points is None else [labels.points]))
     if view is not result.traced:
         for node in view.nodes:
             result.macs.pop(node, None)
@@ -238,14 +246,32 @@ def _label_call(result: Flow, node: Node) -> Any:
     if not call.tensors and not _produces_tensor(node):
         return None
     if any(_sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
+        call.point("a size depends on the data")
         return call.pin("a size depends on the data")
     rule = find(node.target)
     if rule is None:
+        call.point("no rule for this operator")
         return call.pin("no rule for this operator")
-    result.labels[node] = rule.flow(call)
+    result.labels[node] = rule.flow(call) if rule.numbers else _numbered(call, rule.flow(call))
     if rule.macs is not None and isinstance(result.labels[node], Labels):
         result.macs[node] = rule.macs(call)
     return result.labels[node]
+
+
+def _numbered(call: Call, found: Any) -> Any:
+    """What a rule gives that knows nothing of numbers of entries: they stay so where values stay as they are."""
+    points = [t.points for t in call.tensors if t.points is not None]
+    if not points:
+        return found
+    known = facts(call.node)
+    if isinstance(found, Labels) and len(call.tensors) == 1 and (known.same_entries or known.kind in _VALUES):
+        return found.pointing(points[0])
+    call.point("values are used that are numbers of entries")
+    return found
+
+
+_VALUES = (Kind.COPY, Kind.CAST, Kind.RESHAPE, Kind.PIECE)
+"""What leaves values as they are."""
 
 
 def _produces_tensor(node: Node) -> bool:

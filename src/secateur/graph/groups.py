@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, count, takewhile
+from math import gcd, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class Group:
         producers: Modules whose output channels the units are.
         block: The smallest module that contains all producers and at least two layers.
         spans: Whether the producers lie in several blocks of their own (a residual stream does).
+        least: Units that have to stay, because an operator cannot do with fewer (the k of the k largest).
+        step: A multiple of so many units has to stay, because an operator takes no other sizes.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Group:
     producers: tuple[str, ...]
     block: str
     spans: bool = False
+    least: int = 1
+    step: int = 1
 
     def __len__(self) -> int:
         """How many units it has."""
@@ -127,9 +132,23 @@ def _build(flow: Flow, solution: Solution) -> Groups:
     members = _members(bare, dims, inverse, len(first))
     layers = _layers_below(flow)
     groups = [_group(flow, np.flatnonzero(inverse == g), members[g], layers) for g in range(len(first))]
+    if flow.constraints.floors or flow.constraints.steps:
+        groups = [replace(g, least=_least(bare, g.units), step=_step(bare, g.units)) for g in groups]
     position = {name: k for k, name in enumerate(flow.tensors)}
     order = np.argsort([position[g.members[0].parameter] for g in groups], kind="stable")
-    return Groups(flow, component, units, derived, tuple(groups[i] for i in order))
+    return Groups(flow, component, units, derived, tuple(_by_names([groups[i] for i in order])))
+
+
+def _by_names(groups: Sequence[Group]) -> list[Group]:
+    """Groups whose names tell them apart: further ones of a layer say which dimension of its tensor they are."""
+    used: set[str] = set()
+    found = []
+    for group in groups:
+        made = f"{group.name}[{group.members[0].dim}]"
+        name = next(n for n in chain((group.name, made), (f"{made}#{k}" for k in count(2))) if n not in used)
+        used.add(name)
+        found.append(replace(group, name=name))
+    return found
 
 
 def _signatures(bare: Groups, vectors: Sequence[Vector]) -> NDArray[np.uint64]:
@@ -143,9 +162,9 @@ def _signatures(bare: Groups, vectors: Sequence[Vector]) -> NDArray[np.uint64]:
 
 
 def _members(
-    bare: Groups, dims: Sequence[tuple[str, int, Vector]], group_of: NDArray[np.int64], count: int
+    bare: Groups, dims: Sequence[tuple[str, int, Vector]], group_of: NDArray[np.int64], number: int
 ) -> list[list[Member]]:
-    members: list[list[Member]] = [[] for _ in range(count)]
+    members: list[list[Member]] = [[] for _ in range(number)]
     for name, d, vector in dims:
         units = bare.unit_of(vector)
         consumes = bool(len(vector)) and int(vector[0]) in bare.flow.consumed
@@ -160,6 +179,28 @@ def _group(flow: Flow, units: NDArray[np.int64], members: list[Member], layers: 
     spans = len({_block([p], layers) for p in producers}) > 1
     block = _block(producers, layers)
     return Group(producers[0] or members[0].parameter, units, tuple(members), producers, block, spans)
+
+
+def _least(bare: Groups, units: NDArray[np.int64]) -> int:
+    """How many of a group's units operators need, if all other entries of theirs stay."""
+    least = 1
+    for vector, needed in bare.flow.constraints.floors:
+        own = np.isin(found := bare.unit_of(vector), units)
+        if own.any():
+            each = own.sum() / len(np.unique(found[own]))
+            least = max(least, int(np.ceil((needed - (~own).sum()) / each)))
+    return least
+
+
+def _step(bare: Groups, units: NDArray[np.int64]) -> int:
+    """Of how many units a multiple has to stay; 1 where units differ in size or the rest does not divide."""
+    step = 1
+    for vector, size in bare.flow.constraints.steps:
+        own = np.isin(found := bare.unit_of(vector), units)
+        if own.any() and (~own).sum() % size == 0:
+            each = int(own.sum()) // len(np.unique(found[own]))
+            step = lcm(step, size // gcd(size, each))
+    return step
 
 
 def _module(parameter: str) -> str:

@@ -28,10 +28,13 @@ class Labels:
     Attributes:
         shape: The dense tensor's shape.
         dims: Label vectors by dimension; a dimension that is absent carries none and is not prunable.
+        points: Labels of what the tensor's values are numbers of (experts that a router chose); ``None`` for values
+            that are no numbers of entries. Where nobody knows what is done with the numbers, these are pinned.
     """
 
     shape: tuple[int, ...]
     dims: Mapping[int, tuple[Vector, ...]] = field(default_factory=dict)
+    points: Vector | None = None
 
     @property
     def ndim(self) -> int:
@@ -45,6 +48,10 @@ class Labels:
     def with_dims(self, dims: Mapping[int, tuple[Vector, ...]]) -> Labels:
         """The same shape with other labels."""
         return Labels(self.shape, {d: v for d, v in dims.items() if v})
+
+    def pointing(self, points: Vector | None) -> Labels:
+        """The same labels on values that are numbers of the entries ``points``."""
+        return Labels(self.shape, self.dims, points)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,16 @@ class Constraints:
         self.count = 1
         self.edges: list[tuple[Vector, Vector]] = []
         self.sites: list[SplitLabels] = []
+        self.floors: list[tuple[Vector, int]] = []
+        self.steps: list[tuple[Vector, int]] = []
+
+    def multiple_of(self, vector: Vector, step: int) -> None:
+        """Demands that a multiple of ``step`` entries of a dimension stay: an operator takes no other sizes."""
+        self.steps.append((vector, step))
+
+    def at_least(self, vector: Vector, count: int) -> None:
+        """Demands that ``count`` entries of a dimension stay: an operator cannot do with fewer."""
+        self.floors.append((vector, count))
 
     def fresh(self, size: int) -> Vector:
         """Returns ``size`` new labels."""

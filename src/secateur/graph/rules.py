@@ -41,6 +41,7 @@ class Operator:
         macs: Multiply-accumulates of a call, for operators that contract.
         reference: Value on masked tensors, where that is not the operator applied to zeros.
         facts: What else is known of it.
+        numbers: Whether ``flow`` sees to values that are numbers of entries (``Labels.points``).
     """
 
     flow: Callable[[Call], Any]
@@ -48,6 +49,7 @@ class Operator:
     macs: Callable[[Call], MacTerm] | None = None
     reference: Callable[[Masked], Tensor] | None = field(default=None)
     facts: Facts = _NOTHING
+    numbers: bool = False
 
 
 OPERATORS: Registry[Operator] = Registry("operator", check="secateur.graph.conformance:check_operator")
@@ -61,12 +63,13 @@ def operator(
     macs: Callable[[Call], MacTerm] | None = None,
     reference: Callable[[Masked], Tensor] | None = None,
     facts: Facts = _NOTHING,
+    numbers: bool = False,
 ) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
     """Registers a flow rule, and what belongs to it, for operators given by name (``"aten.conv2d"``)."""
 
     def decorate(flow: Callable[[Call], Any]) -> Callable[[Call], Any]:
         for name in names:
-            OPERATORS.add(name, Operator(flow, rewrite, macs, reference, facts))
+            OPERATORS.add(name, Operator(flow, rewrite, macs, reference, facts, numbers))
         return flow
 
     return decorate

@@ -59,8 +59,18 @@ def _linear(args: Any, kwargs: Any) -> Tensor | None:
     return made
 
 
+def _grouped(args: Any, kwargs: Any) -> Tensor | None:
+    """Rows times one of several matrices each; without values PyTorch takes bfloat16 alone."""
+    x, weight, *_ = args
+    if not x.is_meta or x.ndim != 2 or weight.ndim != 3 or x.dtype != weight.dtype or x.shape[1] != weight.shape[1]:
+        return None
+    made: Tensor = x.new_empty((x.shape[0], weight.shape[2]))
+    return made
+
+
 _LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {
     aten.conv2d.default: _conv2d, aten.linear.default: _linear,
+    **({aten._grouped_mm.default: _grouped} if hasattr(aten, "_grouped_mm") else {}),
 }  # fmt: skip
 """Operators that most networks are made of, whose results PyTorch finds out in Python and slowly too."""
 

@@ -12,16 +12,17 @@ import copy
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.core.errors import VerificationError, first_line
 from secateur.core.plan import Place
 from secateur.graph.calling import TRACING, preserved_rng
+from secateur.graph.internals import FunctionMode
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
@@ -107,10 +108,10 @@ def _built(model: nn.Module, config: Any) -> nn.Module:
     return _instance(model, described)
 
 
-def _instance(model: nn.Module, config: Any) -> nn.Module:
+def _instance(model: nn.Module, config: Any, asked: _Asked | None = None) -> nn.Module:
     kind: Any = type(model)
     try:
-        with _without_weights():
+        with _without_weights(asked), asked or nullcontext():
             made = kind(copy.copy(config))
     except Exception as error:  # the class raises what it likes
         raise Unsayable(f"its class cannot be built from it ({first_line(error)})") from error
@@ -118,13 +119,38 @@ def _instance(model: nn.Module, config: Any) -> nn.Module:
     return made
 
 
+class _Asked(FunctionMode):
+    """Notes of parameters which sizes their tensors were asked for with, where these remember what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[tuple[int, str], tuple[Any, ...]] = {}
+        self._made: dict[int, tuple[Any, ...]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs one function of PyTorch's."""
+        result = func(*args, **(kwargs or {}))
+        sizes = (kwargs or {}).get("size", args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
+        if isinstance(result, Tensor) and any(isinstance(s, Free) for s in sizes) and len(sizes) == result.ndim:
+            self._made[result.untyped_storage()._cdata] = tuple(sizes)  # nobody has to hold it: shapes are compared
+        return result
+
+    def registered(self, module: nn.Module, name: str, tensor: Tensor) -> None:
+        """A module takes a tensor as its parameter."""
+        sizes = self._made.pop(tensor.untyped_storage()._cdata, None)
+        if sizes is not None and tuple(map(int, sizes)) == tuple(tensor.shape):
+            self.of[id(module), name] = sizes
+
+
 @contextmanager
-def _without_weights() -> Iterator[None]:
+def _without_weights(asked: _Asked | None) -> Iterator[None]:
     """Parameters lose their memory as soon as a module holds them; buffers have their values. For the whole process."""
     register, here = nn.Module.register_parameter, threading.get_ident()
 
     def empty(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
         if type(param) is nn.Parameter and threading.get_ident() == here:  # what other threads make stays as it is
+            if asked is not None:
+                asked.registered(module, name, param.data)
             param = nn.Parameter(param.detach().to("meta"), param.requires_grad)
         register(module, name, param)
 
@@ -146,21 +172,34 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -> Iterator[dict[Place, float]]:
     """Entries that may be right: those that change least first."""
     log = Log(lenient=True, packages=packages_of(model))
-    built = _instance(model, remembering(copy.deepcopy(config), log))
-    equations, unknown, known = list[Equation](), dict[Place, int](), reader(small)
+    asked = _Asked()
+    built = _instance(model, remembering(copy.deepcopy(config), log), asked)
+    equations, known = list(_of_parameters(built, asked, small)), reader(small)
     for place, number in numbers_of(built).items():
         if not isinstance(number, Free):
             continue
         wanted = sizes.read.get(place, known(place) if _is_layer(built, place.module) else None)
         if wanted is not None:
             equations.append(Equation(number.expression, int(wanted), place.module))
-            unknown |= {p: int(_entry(config, p)) for _, p in leaves(number.expression)}
+    unknown = {p: int(_entry(config, p)) for e in equations for _, p in leaves(e.made)}
     solver = Solver(equations, (), unknown)
     solver.solve()
     found = {p: n for p in unknown if (n := solver.known.get(("attribute", p), unknown[p])) != unknown[p]}
     for count in range(len(found), -1, -1):  # an entry that may stay as it was does
         for left in itertools.combinations(found, len(found) - count) if len(found) < 8 else [()]:
             yield {p: n for p, n in found.items() if p not in left}
+
+
+def _of_parameters(built: nn.Module, asked: _Asked, small: nn.Module) -> Iterator[Equation]:
+    """What the sizes are made of that a class gives its own parameters, and what they have to be."""
+    wanted = dict(small.named_parameters(remove_duplicate=False))
+    for path, module in built.named_modules():
+        for name, sizes in ((n, asked.of.get((id(module), n))) for n in module._parameters):
+            full = f"{path}.{name}".lstrip(".")
+            if sizes is None or full not in wanted or wanted[full].ndim != len(sizes):
+                continue
+            pairs = zip(sizes, wanted[full].shape, strict=True)
+            yield from (Equation(s.expression, int(w), path) for s, w in pairs if isinstance(s, Free))
 
 
 def _is_layer(model: nn.Module, path: str) -> bool:

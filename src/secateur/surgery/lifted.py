@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
 from secateur.surgery.depthwise import depthwise, is_depthwise
+from secateur.surgery.grouped import grouped_product
 
 __all__ = ["Draws", "Lifted", "Unlike", "Watched", "double"]
 
@@ -110,6 +111,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = self._random(func, name, args, kwargs)
         elif kind is Kind.CONV and is_depthwise(func, args, kwargs):
             result = depthwise(func, args)
+        elif kind is Kind.GROUPED and args[0].ndim == 2:
+            result = grouped_product(func, args, kwargs)
         else:
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and not _written(func):

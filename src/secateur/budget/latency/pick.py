@@ -122,7 +122,7 @@ def widths(groups: Sequence[Group], scores: Scores, rules: Rules) -> list[Widths
     found = []
     for g, values in relative.items():
         size, order = len(groups[g]), np.argsort(values, kind="stable")
-        kept = rules.widths(size)
+        kept = [width for width in rules.widths(size) if width >= groups[g].least and width % groups[g].step == 0]
         best = np.cumsum(values[order[::-1]] + lift)
         found.append(Widths(g, groups[g].units[order], (size, *kept), best, scores.additive))
     return found

@@ -35,7 +35,7 @@ MORE = frozenset(
     fft_fftfreq fft_fftn fft_fftshift fft_hfft fft_hfft2 fft_hfftn fft_ifft fft_ifft2 fft_ifftn fft_ifftshift
     fft_ihfft fft_ihfft2 fft_ihfftn fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftfreq fft_rfftn fix
     fliplr flipud float_power frexp frobenius_norm gcd ger greater_equal hamming_window hann_window
-    hinge_embedding_loss histc hsplit hstack huber_loss i0 index_add index_copy index_fill index_put inner inverse
+    hinge_embedding_loss hsplit hstack huber_loss i0 index_add index_copy index_fill index_put inner inverse
     is_complex is_floating_point isclose isin isneginf isposinf isreal istft kaiser_window kl_div kron kthvalue
     l1_loss lcm ldexp less_equal linalg_cholesky linalg_cond linalg_cross linalg_det linalg_diagonal linalg_eigh
     linalg_eigvalsh linalg_inv linalg_lstsq linalg_lu linalg_lu_factor linalg_matmul linalg_matrix_exp
@@ -43,7 +43,7 @@ MORE = frozenset(
     linalg_solve linalg_solve_triangular linalg_svd linalg_svdvals linalg_vander linalg_vecdot logaddexp2 logdet
     logspace mH margin_ranking_loss masked_scatter matrix_exp matrix_power meshgrid mode mse_loss msort
     multi_margin_loss multinomial mvlgamma nanquantile narrow_copy native_group_norm native_layer_norm nextafter
-    nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel one_hot outer pad_sequence
+    nll_loss nll_loss_nd nonzero_static normal_functional nuclear_norm numel outer pad_sequence
     pairwise_distance pdist pinverse poisson_nll_loss polygamma put quantile randperm range reflection_pad3d
     renorm replication_pad3d rot90 row_stack rrelu_with_noise scatter scatter_add scatter_reduce searchsorted
     select_scatter signbit sinc slice_scatter slogdet smooth_l1_loss soft_margin_loss special_bessel_j0

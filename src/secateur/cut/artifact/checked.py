@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.surgery.grouped import by_rows
 
-__all__ = ["CHECKED", "attention", "lstm", "packed_lstm", "weight_norm"]
+__all__ = ["CHECKED", "attention", "grouped_mm", "lstm", "packed_lstm", "weight_norm"]
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -93,6 +94,27 @@ def _lstm_fits(
         _fit("lstm", f"weight {number}", tensor.shape, shape)
 
 
+def grouped_mm(
+    x: Tensor, weight: Tensor, offs: Tensor | None = None, bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """Rows (S, K) times one of several matrices (E, K, N) each, which end where ``offs`` (E,) says.
+
+    Raises:
+        InputError: Sizes do not fit, or ends are not in order within the rows.
+    """
+    if x.ndim != 2 or weight.ndim != 3 or offs is None or bias is not None or out_dtype not in (None, x.dtype):
+        raise InputError("grouped_mm takes rows, a matrix for each expert, and where their rows end.")
+    _fit("grouped_mm", "ends", offs.shape, weight.shape[:1])
+    _fit("grouped_mm", "rows", x.shape[1:], weight.shape[1:2])
+    if x.is_meta or offs.is_meta:
+        return x.new_empty((x.shape[0], weight.shape[2]))
+    ends = [0, *offs.tolist(), x.shape[0]]
+    if sorted(ends) != ends:
+        raise InputError(f"grouped_mm takes ends in order between 0 and {x.shape[0]}; got {ends[1:-1][:8]}.")
+    return by_rows(x, weight, ends[1:-1])
+
+
 def _fit(operator: str, what: str, got: Sequence[Any], wanted: Sequence[Any]) -> None:
     if len(got) != len(wanted) or any(a != b for a, b in zip(got, wanted, strict=True)):
         raise InputError(f"{operator} takes {what} of shape {tuple(wanted)}; got {tuple(got)}.")
@@ -103,5 +125,7 @@ CHECKED: dict[str, Callable[..., Any]] = {
     "aten._weight_norm.default": weight_norm,
     "aten.lstm.input": lstm,
     "aten.lstm.data": packed_lstm,
+    "aten._grouped_mm.default": grouped_mm,
+    "transformers.grouped_mm_fallback.default": grouped_mm,
 }
 """By the operator that each stands for."""

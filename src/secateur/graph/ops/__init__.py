@@ -31,5 +31,5 @@ __all__ = [
 
 # The files with the rules; they are read last because they use the decorator above.
 for _name in ("activations", "attention", "contract", "elementwise", "index", "movement", "normalise", "pieces",
-              "random", "recurrent", "reduce", "reshape", "resize"):  # fmt: skip
+              "random", "recurrent", "reduce", "reshape", "resize", "routing"):  # fmt: skip
     import_module(f"secateur.graph.ops.{_name}")

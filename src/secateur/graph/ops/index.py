@@ -15,6 +15,7 @@ from secateur.graph.flow import Call, shape_of, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.pieces import without
+from secateur.graph.ops.routing import picked as picked_by
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -128,22 +129,28 @@ def _embedding_bag(call: Call) -> list[Any]:
     return [found[0].with_dims({1: weight.at(1)}), *found[1:]]
 
 
-@operator("aten.index", rewrite=_rewrite_pointer)
+@operator("aten.index", rewrite=_rewrite_pointer, numbers=True)
 def _index(call: Call) -> Any:
     """x[i, :, j]: entries that tensors pick stay; the other dimensions keep their labels."""
     found = pointer(call.node)
     if found is not None:
+        call.point("values are used that are numbers of entries")
         return _pointed(call, found)
     x: Labels = call["self"]
     picks = [p if isinstance(p, Labels) else None for p in call["indices"]]
     picks += [None] * (x.ndim - len(picks))
     picked = [d for d, p in enumerate(picks) if p is not None]
     if not picked or any(p is not None and _boolean(call, d) for d, p in enumerate(picks)):
+        call.point("indexing with a mask")
         return call.pin("indexing with a mask")
-    if isinstance(source := call.nodes["self"], Node) and source.op == "get_attr":  # a table, as a vocabulary is
+    if len(picked) == 1 and picked_by(call, x, picked[0], picks[picked[0]]):  # type: ignore[arg-type]
+        pass
+    elif isinstance(source := call.nodes["self"], Node) and source.op == "get_attr":  # a table, as a vocabulary is
         call.c.pin(*(v for d in picked for v in x.at(d)))
+        _unpoint(call, picks)
     else:
         _hold(call, x, picked)
+        _unpoint(call, picks)
     for d in picked:
         call.c.pin_all(picks[d])  # type: ignore[arg-type]
     width = max(p.ndim for p in picks if p is not None)
@@ -153,7 +160,15 @@ def _index(call: Call) -> Any:
     dims: dict[int, tuple[Vector, ...]] = {}
     for place, d in enumerate(left):
         dims[place + width if place >= start else place] = x.at(d)
-    return Labels(call.shape).with_dims(dims)
+    return Labels(call.shape).with_dims(dims).pointing(x.points)
+
+
+def _unpoint(call: Call, picks: Sequence[Labels | None]) -> None:
+    """Pins what the numbers point at that pick from some other dimension."""
+    for pick in picks:
+        if pick is not None and pick.points is not None:
+            call.hold("numbers of entries pick from another dimension than theirs",
+                      [Labels(pick.points.shape, {0: (pick.points,)})])  # fmt: skip
 
 
 def _boolean(call: Call, place: int) -> bool:
@@ -161,20 +176,22 @@ def _boolean(call: Call, place: int) -> bool:
     return value is not None and value.dtype in (torch.bool, torch.uint8)
 
 
-@operator("aten.gather", "aten.take_along_dim")
+@operator("aten.gather", "aten.take_along_dim", numbers=True)
 def _gather(call: Call) -> Any:
     """Picks along one dimension, position by position on the others."""
     x, index = call["self"], call["index"] if "index" in call.values else call["indices"]
     dim = (call.get("dim") or 0) % x.ndim
-    _hold(call, x, [dim])
+    if not picked_by(call, x, dim, index):
+        _hold(call, x, [dim])
+        call.point("numbers of entries pick from another dimension than theirs")
     call.c.pin(*index.at(dim))
     left = [without(t, dim) for t in (x, index)]
     if any(a != b for a, b in zip(left[0].shape, left[1].shape, strict=True)):
         return call.pin("the index is smaller than what it picks from")
     joined = join(call.c, left, left[0].shape)
-    return Labels(call.shape).with_dims({d + (d >= dim): v for d, v in joined.dims.items()})
+    return Labels(call.shape).with_dims({d + (d >= dim): v for d, v in joined.dims.items()}).pointing(x.points)
 
 
-@operator("aten.masked_select", "aten.nonzero", "aten.topk", "aten.sort", "aten.argsort", "aten.argmax", "aten.argmin")
+@operator("aten.masked_select", "aten.nonzero", "aten.argsort", "aten.argmax", "aten.argmin")
 def _positions(call: Call) -> Any:
     return call.pin("the result depends on where entries stand")

@@ -40,7 +40,17 @@ def _scattered(m: Masked) -> Tensor:
           "aten.nanmean",
           reference=_on_kept, facts=Facts(kind=Kind.REDUCE))  # fmt: skip
 def _reduce(call: Call) -> Labels | Any:
+    _at_least_two(call)
     return Labels(call.shape).with_dims(_left(call))
+
+
+def _at_least_two(call: Call) -> None:
+    """A deviation that divides by the number of entries less one needs more than that."""
+    correction = call.get("correction", 1 if call.get("unbiased", False) else 0)
+    x: Labels = call["self"]
+    dims = call.dims() if "dim" in call.values else list(range(x.ndim))
+    if correction != 0 and len(dims) == 1 and x.at(dims[0]):
+        call.c.at_least(call.c.single(x.at(dims[0])), int(1 if correction is None else correction) + 1)
 
 
 def _left(call: Call) -> dict[int, tuple[Vector, ...]]:
@@ -55,6 +65,7 @@ def _left(call: Call) -> dict[int, tuple[Vector, ...]]:
 
 @operator("aten.var_mean", "aten.std_mean", "aten.aminmax", reference=_on_kept, facts=Facts(kind=Kind.REDUCE))
 def _two_reductions(call: Call) -> list[Labels]:
+    _at_least_two(call)
     return [found.with_dims(_left(call)) for found in unlabelled(call.node)]
 
 
