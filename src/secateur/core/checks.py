@@ -34,7 +34,7 @@ def check_kind(model: nn.Module) -> None:
     """Refuses modules that cannot be traced whatever their weights are.
 
     Raises:
-        InputError: Scripted, quantised or lazy modules, sparse parameters.
+        InputError: Scripted, quantised, sharded or lazy modules, sparse parameters.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a torch.nn.Module; got {type(model).__name__}.")
@@ -42,15 +42,30 @@ def check_kind(model: nn.Module) -> None:
         where = f"The module {name!r}" if name else "The network (model)"
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{where} is scripted, and torch.export traces Python: hand over the original module.")
+        if type(module).__module__.startswith("torch.distributed.fsdp"):
+            raise InputError(f"{where} is sharded over processes ({type(module).__name__}): {_GATHER}")
+        if any(kind.__name__ == "FakeQuantizeBase" for kind in type(module).__mro__):
+            raise InputError(
+                f"{where} imitates quantisation ({type(module).__name__}): prune the float network first, then prepare "
+                "the result for quantisation-aware training."
+            )
         if ".quantized" in type(module).__module__:
             raise InputError(f"{where} is quantised ({type(module).__name__}): prune the float network, then quantise.")
     for name, tensor, kind in _tensors(model):
+        if hasattr(tensor, "full_tensor"):  # DTensor
+            raise InputError(f"The {kind} {name!r} is sharded over processes ({type(tensor).__name__}): {_GATHER}")
         if is_lazy(tensor):
             raise InputError(f"The {kind} {name!r} has no shape yet: run the network once on an input first.")
         if tensor.is_quantized:
             raise InputError(f"The {kind} {name!r} is quantised: prune the float network, then quantise.")
         if tensor.layout != torch.strided:
             raise InputError(f"The {kind} {name!r} is sparse ({tensor.layout}): make it dense first, with .to_dense().")
+
+
+_GATHER = (
+    "gather the weights into a plain copy of the network (get_model_state_dict with full_state_dict), prune that, and "
+    "shard the result; or prune before sharding."
+)
 
 
 def check_weights(model: nn.Module) -> None:

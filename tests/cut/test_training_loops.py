@@ -1,0 +1,120 @@
+"""Networks as training loops hold them: parallel, compiled, sharded, with adapters, prepared for quantisation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur
+from secateur.core.errors import InputError
+from secateur.models._torchvision import import_torchvision
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))  # fmt: skip
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, 8, 8)
+
+
+def trained(net: Any, optimizer: Any, x: Tensor) -> None:
+    optimizer.zero_grad()
+    net(x).pow(2).mean().backward()
+    optimizer.step()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[None]:
+    """A group of one process."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+gloo = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="PyTorch without Gloo"
+)
+
+
+@gloo
+def test_a_network_that_trains_in_parallel_goes_on(processes: None) -> None:
+    parallel, x = nn.parallel.DistributedDataParallel(network()), images()
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1, momentum=0.9)
+    trained(parallel, optimizer, x)
+    pruned = secateur.prune(parallel, x, ratio=0.5)
+    assert type(pruned.model) is nn.Sequential
+    carried = pruned.carry(optimizer)
+    kept = list(pruned.plan.keep["0.weight"][0])
+    buffers = carried.state[pruned.model[0].weight]["momentum_buffer"]
+    assert torch.equal(buffers, optimizer.state[parallel.module[0].weight]["momentum_buffer"][kept])
+    again = nn.parallel.DistributedDataParallel(pruned.model)
+    before = pruned.model[0].weight.detach().clone()
+    trained(again, carried, x)
+    assert not torch.equal(before, pruned.model[0].weight)
+
+
+@gloo
+def test_a_sharded_network_is_refused_in_one_sentence(processes: None) -> None:
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    net = network()
+    fsdp.fully_shard(net, mesh=mesh)
+    with pytest.raises(InputError, match=r"is sharded over processes.*gather the weights"):
+        secateur.prune(net, images(), ratio=0.5)
+
+
+def test_a_compiled_network_goes_on() -> None:
+    x, compiled = images(), torch.compile(network(), backend="eager")
+    optimizer = torch.optim.Adam(compiled.parameters())
+    trained(compiled, optimizer, x)
+    pruned = secateur.prune(compiled, x, ratio=0.5)
+    assert type(pruned.model) is nn.Sequential
+    again = torch.compile(pruned.model, backend="eager")
+    trained(again, pruned.carry(optimizer), x)
+    assert torch.allclose(again.eval()(x), pruned.model(x))
+
+
+def test_a_network_prepared_for_quantisation_is_refused_in_one_sentence() -> None:
+    quantization = pytest.importorskip("torch.ao.quantization")
+    net = network().train()
+    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    prepared = quantization.prepare_qat(net)
+    with pytest.raises(InputError, match=r"imitates quantisation.*prune the float network first"):
+        secateur.prune(prepared, images(), ratio=0.5)
+    small = secateur.prune(network(), images(), ratio=0.5).model.train()
+    small.qconfig = net.qconfig
+    ready = quantization.prepare_qat(small)  # and so it goes
+    assert ready(images()).shape == (4, 5)
+
+
+@pytest.mark.parametrize("granularity", ["whole", "within"])
+def test_adapters_follow_the_cut_and_merge(granularity: str) -> None:
+    import_torchvision()
+    peft = pytest.importorskip("peft")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
+    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
+    pruned = secateur.prune(net, inputs, ratio=0.5, granularity=granularity)
+    assert type(pruned.model) is type(net)
+    given = pruned.model(**inputs).logits
+    adapters = [name for name in pruned.plan.keep if "lora_A" in name or "lora_B" in name]
+    assert adapters
+    trainable = [n for n, p in pruned.model.named_parameters() if p.requires_grad]
+    assert trainable == [n for n, p in net.named_parameters() if p.requires_grad]
+    merged = pruned.model.merge_and_unload()
+    assert type(merged) is transformers.LlamaForCausalLM
+    assert torch.allclose(merged(**inputs).logits, given, atol=1e-5)
