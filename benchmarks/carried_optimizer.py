@@ -1,6 +1,6 @@
 """An optimizer is carried through three cuts: does the loss go on where it was?
 
-Run: python benchmarks/carried_optimizer.py [--seeds 3] [--steps 40] [--images 6000]
+Run: python benchmarks/carried_optimizer.py [--seeds 3] [--steps 30] [--images 6000]
 
 ResNet-20 with public CIFAR-10 weights (../shared) is trained further (real images, first ones of the training set), by
 SGD with momentum and by AdamW. After every ``steps`` steps a tenth of the channels goes (criterion l2), three times.
@@ -27,7 +27,7 @@ from secateur.data import load
 from secateur.models import create
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/alive.md"
-CUTS, RATIO, BATCH = 3, 0.1, 128
+CUTS, RATIO, BATCH = 3, 0.1, 64
 OPTIMIZERS = {
     "SGD, momentum 0.9": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=1e-2),
@@ -37,7 +37,7 @@ WAYS = ("carried", "new", "no cut")
 
 @cache
 def pixels(images: int) -> tuple[Tensor, Tensor]:
-    data = load(f"cifar10:{SHARED}/data/cifar10-jpeg.tar.xz", normalise="imagenet")
+    data = load(f"cifar10:{SHARED}/data/cifar10-jpeg.tar.xz", normalise="imagenet", limit=images)
     given = list(data.labelled(images))
     return torch.cat([a for a, _ in given]), torch.cat([b for _, b in given])
 
@@ -64,7 +64,7 @@ def losses(way: str, optimizer: str, seed: int, steps: int, images: int) -> list
         step.zero_grad()
         loss.backward()
         step.step()
-        found.append(float(loss))
+        found.append(loss.item())
     return found
 
 
@@ -94,7 +94,7 @@ def _spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--images", type=int, default=6000)
     given = parser.parse_args()
     torch.set_num_threads(1)

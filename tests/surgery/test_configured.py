@@ -189,3 +189,24 @@ def _without(gate: Any, left: list[int]) -> Any:
         return logits, values / values.sum(-1, keepdim=True), numbers
 
     return forward
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "GPT2LMHeadModel", "Gemma2ForCausalLM"])
+def test_layers_that_go_whole_are_fewer_in_the_configuration(kind: str, tmp_path: Path) -> None:
+    config = {
+        "LlamaForCausalLM": ("LlamaConfig", {**LLAMA, "num_hidden_layers": 4}),
+        "GPT2LMHeadModel": ("GPT2Config", {**NETWORKS["GPT2LMHeadModel"][1], "n_layer": 4}),
+        "Gemma2ForCausalLM": ("Gemma2Config", {**LLAMA, "head_dim": 8, "num_hidden_layers": 4}),
+    }[kind]
+    torch.manual_seed(0)
+    net = getattr(transformers, kind)(getattr(transformers, config[0])(**config[1])).eval()
+    tokens = torch.randint(3, 60, (2, 9))
+    pruned = secateur.remove_layers(net, {"input_ids": tokens}, count=1, whole=True)
+    assert not pruned.lost
+    assert pruned.model.config.num_hidden_layers == 3
+    assert net.config.num_hidden_layers == 4
+    pruned.model.save_pretrained(tmp_path)
+    again = type(net).from_pretrained(tmp_path).eval()
+    assert torch.allclose(again(tokens).logits, pruned.model(tokens).logits, atol=1e-6)
+    told = [m.generate(tokens, max_new_tokens=5, do_sample=False, pad_token_id=0) for m in (again, pruned.model)]
+    assert torch.equal(*told)

@@ -22,6 +22,7 @@ from secateur.models import create
 from secateur.models.darknet import Darknet
 from secateur.models.darknet_cfg import parse_cfg
 from secateur.models.resnet import BasicBlock
+from secateur.surgery.module import prune_module
 from secateur.surgery.substitutes import substitute
 from zoo import ZOO, Lambda, image, settle
 
@@ -137,11 +138,11 @@ def test_vit_without_an_attention_and_an_mlp() -> None:
         "blocks.0.attention", "blocks.0.norm1", "blocks.2.mlp.0", "blocks.2.mlp.3", "blocks.2.norm2"}  # fmt: skip
 
 
-def test_both_branches_of_a_vit_block_leave_an_identity() -> None:
+def test_a_vit_block_without_branches_leaves_its_list() -> None:
     model, x = settle(TinyViT("am", "am")), image(2, 3, 8, 8)
     pruned = secateur.remove_layers(model, x, names=["blocks.1"])
     assert pruned.plan.removed == ("blocks.1.attention", "blocks.1.mlp")
-    assert isinstance(pruned.model.blocks[1], nn.Identity)
+    assert len(pruned.model.blocks) == 1
     assert pruned.backend == "module"
 
 
@@ -422,3 +423,134 @@ def test_costs_of_the_whole_graph_agree() -> None:
     network = _network(model, x)
     assert network.counts() == secateur.count(model, x)
     assert solve(flow(trace(model, x))).units == network.groups.units
+
+
+class Layer(nn.Module):
+    """Two branches, as a transformer's layers have; ``number`` is its place."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.mix, self.wide, self.narrow = nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor, seen: list[int]) -> Tensor:
+        seen.append(self.number)
+        x = x + self.mix(x).tanh()
+        return x + self.narrow(self.wide(x).relu())  # type: ignore[no-any-return]
+
+
+class Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.layers, self.last = nn.Linear(4, 8), nn.ModuleList(Layer(k) for k in range(5)), nn.Linear(8, 3)
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, self.seen = self.first(x), []
+        for layer in self.layers:
+            x = layer(x, self.seen)
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+def without(net: Deep, *numbers: int) -> Deep:
+    """By hand: layers whose branches give nothing."""
+    made = copy.deepcopy(net)
+    with torch.no_grad():
+        for number in numbers:
+            for layer in (made.layers[number].mix, made.layers[number].narrow):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    return made
+
+
+def test_whole_layers_leave_their_list() -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    pruned = secateur.remove_layers(net, x, names=["layers.1", "layers.3"])
+    assert pruned.backend == "module"
+    assert type(pruned.model) is Deep
+    assert len(pruned.model.layers) == 3
+    assert list(dict(pruned.model.named_parameters())) == [
+        n for n, _ in net.named_parameters() if not n.startswith(("layers.3.", "layers.4."))
+    ]
+    assert torch.allclose(pruned.model(x), without(net, 1, 3)(x), atol=1e-6)
+    assert pruned.model.seen == [0, 1, 2]  # they know their new places
+    assert pruned.plan.shortened == {"layers": (0, 2, 4)}
+    assert torch.equal(pruned.model.layers[2].mix.weight, net.layers[4].mix.weight)
+    assert len(net.layers) == 5
+    assert pruned.after.params == sum(p.numel() for p in pruned.model.parameters())
+
+
+def test_shorter_lists_are_saved_replayed_and_cut_further(tmp_path: Path) -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(x).sum().backward()
+    optimizer.step()
+    pruned = secateur.remove_layers(net, x, names=["layers.1", "layers.3"])
+    carried = pruned.carry(optimizer)
+    momentum = carried.state[pruned.model.layers[2].mix.weight]["momentum_buffer"]
+    assert torch.equal(momentum, optimizer.state[net.layers[4].mix.weight]["momentum_buffer"])
+    pruned.save(tmp_path / "one")
+    assert torch.equal(secateur.load(tmp_path / "one", Deep()).model(x), pruned.model(x))
+    narrow = secateur.prune(pruned, ratio=0.5)
+    assert len(narrow.plan.keep["layers.4.wide.weight"][0]) == 8  # by the names of the first network
+    shorter = secateur.remove_layers(narrow, names=["layers.0"])
+    assert shorter.plan.shortened == {"layers": (2, 4)}
+    shorter.save(tmp_path / "two")
+    loaded = secateur.load(tmp_path / "two", Deep())
+    assert torch.equal(loaded.model(x), shorter.model(x))
+    again = secateur.apply(net, secateur.Plan.from_json(shorter.plan.to_json()), x)
+    assert torch.equal(again.model(x), shorter.model(x))
+    assert again.model.seen == [0, 1]
+
+
+def test_a_branch_alone_does_not_shorten_a_list() -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    pruned = secateur.remove_layers(net, x, names=["layers.1.mix"])
+    assert pruned.plan.shortened == {}
+    assert pruned.verification is not None
+
+
+class Counting(Deep):
+    """The place of a layer in the list decides what is computed, in code that knows the number of layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for number, layer in enumerate(self.layers):
+            x = layer(x, []) * (1 + number)
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+def test_layers_that_are_more_than_their_branches_stay_in_their_list() -> None:
+    net, x = Counting(), torch.randn(6, 4)
+    pruned = secateur.remove_layers(net, x, names=["layers.1"])
+    assert pruned.plan.shortened == {}
+    assert pruned.verification is not None
+    assert pruned.verification.proven
+
+
+@pytest.mark.parametrize("kept", [[], [2, 1], [0, 9], [-1]])
+def test_a_plan_that_keeps_other_elements_is_refused(kept: list[int]) -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    plan = secateur.remove_layers(net, x, names=["layers.1"]).plan.to_dict()
+    plan["shortened"] = {"layers": kept}
+    with pytest.raises(PlanError, match=r"no elements of a list|does not have"):
+        prune_module(net, {}, shortened=secateur.Plan.from_dict(plan).shortened)
+
+
+def test_layers_go_whole_lowest_first() -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    with torch.no_grad():
+        for number, scale in enumerate((3.0, 0.1, 2.0, 0.2, 1.0)):
+            net.layers[number].mix.weight.mul_(scale)
+            net.layers[number].narrow.weight.mul_(scale)
+    listed = secateur.removable(net, x, whole=True)
+    assert [one.name for one in listed] == ["layers.1", "layers.3", "layers.4", "layers.2", "layers.0"]
+    assert listed[0].inside == ("layers.1.mix", "layers.1")
+    assert secateur.remove_layers(net, x, count=2, whole=True).plan.shortened == {"layers": (0, 2, 4)}
+    kept = secateur.remove_layers(net, x, ratio=0.4, whole=True, ignore=["layers.1"]).plan.shortened
+    assert kept == {"layers": (0, 1, 2)}
+    with pytest.raises(BudgetError, match="5 layers cannot be removed"):
+        secateur.remove_layers(net, x, count=5, whole=True)
+    with pytest.raises(BudgetError, match=r"nn\.ModuleList.*none"):
+        secateur.remove_layers(settle(Blocks()), image(2, 1, 8, 8), count=1, whole=True)

@@ -145,10 +145,12 @@ def layers(
     ignore: Annotated[list[str] | None, typer.Option(help="Branches that stay; repeatable.", metavar="PATTERN")] = None,
     criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2, random or one of your own.")] = "auto",
     backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
+    whole: Annotated[bool, typer.Option(help="Layers of a list (a transformer's) with all their branches.")] = False,
 ) -> None:
     """Lists a network's residual branches, or removes whole ones (their skips stay)."""
     amount = {"count": count, "ratio": ratio, "names": names or None}
-    removing.layers(opening.open(model), out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend)
+    removing.layers(opening.open(model), out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend,
+                    whole=whole)  # fmt: skip
 
 
 @app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -16,12 +16,12 @@ from secateur.core.errors import PlanError, first_line
 from secateur.core.reading import parse_json
 from secateur.core.tables import Shown, Table
 
-__all__ = ["Place", "Plan", "Scaled", "forget", "remember", "remembered"]
+__all__ = ["Place", "Plan", "Scaled", "dense_name", "forget", "remember", "remembered"]
 
 FORMATS = (1, 2, 3, 4, 5)
 """1: kept indices; 2: residual branches may be removed as well; 3: buffers of numbers that point at channels are
-renumbered; 4: so are sizes in attributes; 5: parts of a network are cut by themselves. A plan is written in the lowest
-that holds it."""
+renumbered; 4: so are sizes in attributes; 5: parts of a network are cut by themselves, and lists of modules become
+shorter. A plan is written in the lowest that holds it."""
 
 Step = tuple[str, str | int]
 """``("attribute", name)``, ``("item", key)``, ``("closure", name)`` or ``("argument", position or name)``."""
@@ -110,6 +110,7 @@ class Plan(Shown):
         numbers: New values of numbers in attributes of modules: sizes that change, and what is computed from them.
         scaled: Entries of tensors that are multiplied, one after the other, by the tensor's name.
         islands: Submodules whose code could not say the new sizes, and that became graphs.
+        shortened: Elements that stay of lists of modules, by the list's name; the others are numbered anew, in order.
         alone: Submodules that were traced and cut by themselves, each with what it is called with in the network;
             empty where the network was traced whole.
 
@@ -131,6 +132,7 @@ class Plan(Shown):
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    shortened: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that indices are ascending, in range and never none at all."""
@@ -183,6 +185,8 @@ class Plan(Shown):
             gone["numbers"] = [[place.to_json(), number] for place, number in self.numbers.items()]
         if self.islands:
             gone["islands"] = list(self.islands)
+        if self.shortened:
+            gone["shortened"] = {path: list(kept) for path, kept in self.shortened.items()}
         if self.alone:
             gone["alone"] = list(self.alone)
         if self.scaled:
@@ -194,7 +198,7 @@ class Plan(Shown):
     @property
     def _format(self) -> int:
         """The lowest that holds it."""
-        if self.alone or any(part.alone for part in self.parts):
+        if self.alone or self.shortened or any(part.alone for part in self.parts):
             return 5
         if self.numbers or self.scaled or self.islands:
             return 4
@@ -224,7 +228,8 @@ class Plan(Shown):
                 str(n): tuple(_scaled(*s) for s in several) for n, several in dict(data.get("scaled", {})).items()
             }
             return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices, numbers,
-                       scaled, *(tuple(map(str, data.get(name, ()))) for name in ("islands", "alone")))  # fmt: skip
+                       scaled, tuple(map(str, data.get("islands", ()))), tuple(map(str, data.get("alone", ()))),
+                       {str(n): _kept_elements(k) for n, k in dict(data.get("shortened", {})).items()})  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -238,27 +243,65 @@ class Plan(Shown):
 
     def after(self, first: Plan) -> Plan:
         """The single plan that equals ``first`` and then this one (which counts in the cut network's indices)."""
+        own = self._by_dense_names(first.shortened) if first.shortened else self
         keep: dict[str, dict[int, tuple[int, ...]]] = {n: dict(d) for n, d in first.keep.items()}
-        shapes = dict(self.dense_shapes) | dict(first.dense_shapes)
-        for name, dims in self.keep.items():
+        shapes = {**own.dense_shapes, **first.dense_shapes}
+        for name, dims in own.keep.items():
             for dim, kept in dims.items():
                 earlier = keep.setdefault(name, {}).get(dim)
                 keep[name][dim] = tuple(earlier[i] for i in kept) if earlier is not None else kept
-        for name in self.keep:
+        for name in own.keep:
             if name not in first.dense_shapes:
-                shapes[name] = self.dense_shapes[name]
+                shapes[name] = own.dense_shapes[name]
         parts = (*(first.parts or (first,)), *(self.parts or (self,)))
-        removed, replaced = (*first.removed, *self.removed), {**first.replaced, **self.replaced}
-        indices, numbers = {**first.indices, **self.indices}, {**first.numbers, **self.numbers}
+        removed, replaced = (*first.removed, *own.removed), {**first.replaced, **own.replaced}
+        indices, numbers = {**first.indices, **own.indices}, {**first.numbers, **own.numbers}
         scaled = {
-            name: tuple(s.after_cut(self.keep.get(name, {}).get(s.dim)) for s in several)
+            name: tuple(s.after_cut(own.keep.get(name, {}).get(s.dim)) for s in several)
             for name, several in first.scaled.items()
         }
-        for name, several in self.scaled.items():
+        for name, several in own.scaled.items():
             scaled[name] = (*scaled.get(name, ()), *several)
-        islands = tuple(dict.fromkeys((*first.islands, *self.islands)))
+        islands = tuple(dict.fromkeys((*first.islands, *own.islands)))
+        shortened = {**first.shortened, **own.shortened}
+        for path in first.shortened.keys() & own.shortened.keys():
+            shortened[path] = tuple(first.shortened[path][k] for k in own.shortened[path])
         return Plan(keep, {n: shapes[n] for n in keep}, self.provenance, parts, removed, replaced, indices, numbers,
-                    scaled, islands)  # fmt: skip
+                    scaled, islands, shortened=shortened)  # fmt: skip
+
+    def _by_dense_names(self, shortened: Mapping[str, tuple[int, ...]]) -> Plan:
+        """This plan by the names that everything had before lists became shorter."""
+
+        def renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {dense_name(name, shortened): value for name, value in table.items()}
+
+        numbers = {Place(dense_name(p.module, shortened), p.steps): n for p, n in self.numbers.items()}
+        removed, islands = (
+            tuple(dense_name(n, shortened) for n in names) for names in (self.removed, self.islands)
+        )  # fmt: skip
+        return replace(self, keep=renamed(self.keep), dense_shapes=renamed(self.dense_shapes), removed=removed,
+                       replaced=renamed(self.replaced), indices=renamed(self.indices), numbers=numbers,
+                       scaled=renamed(self.scaled), islands=islands, shortened=renamed(self.shortened))  # fmt: skip
+
+
+def dense_name(name: str, shortened: Mapping[str, Sequence[int]]) -> str:
+    """What something was called before lists became shorter.
+
+    >>> dense_name("layers.1.mlp.weight", {"layers": (0, 3)})
+    'layers.3.mlp.weight'
+    """
+    for path, kept in shortened.items():
+        if name.startswith(f"{path}."):
+            number, dot, rest = name.removeprefix(f"{path}.").partition(".")
+            return f"{path}.{kept[int(number)]}{dot}{rest}"
+    return name
+
+
+def _kept_elements(data: Any) -> tuple[int, ...]:
+    kept = tuple(map(int, data))
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= LARGEST:
+        raise ValueError(f"{str(data)[:60]} are no elements of a list, in order")
+    return kept
 
 
 LARGEST = 2**31

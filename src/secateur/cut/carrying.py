@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from secateur.core.errors import InputError
-from secateur.core.plan import Plan, Scaled
+from secateur.core.plan import Plan, Scaled, dense_name
 from secateur.graph.copies import copy_network, unwrapped
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import slice_tensor
@@ -60,7 +60,11 @@ class _Cut:
         self.plan = plan
         self.names = {id(p): n for n, p in source.named_parameters(remove_duplicate=False)}
         self.shapes = {n: tuple(p.shape) for n, p in source.named_parameters(remove_duplicate=False)}
-        self.small = dict(small.named_parameters(remove_duplicate=False))
+        self.small = {self.dense(n): p for n, p in small.named_parameters(remove_duplicate=False)}
+
+    def dense(self, name: str) -> str:
+        """What a tensor of the smaller network is called in the network that was cut."""
+        return dense_name(name, self.plan.shortened)
 
     def holds(self, parameters: Sequence[Tensor]) -> bool:
         return all(id(p) in self.names for p in parameters)
@@ -150,7 +154,8 @@ def _network(thing: nn.Module, small: nn.Module, sources: Sequence[tuple[nn.Modu
         raise InputError("The copy of the network does not have the shapes of the network that was cut.")
     own = [*small.named_parameters(remove_duplicate=False), *small.named_buffers(remove_duplicate=False)]
     filled: dict[int, Tensor] = {}
-    for name, tensor in own:
+    for now, tensor in own:
+        name = cut.dense(now)
         value = cut.tensor(name, held[name], 1) if name in held else tensor.detach()
         value = value.detach().clone().to(tensor.dtype)
         value = tensor.detach().clone() if value.shape != tensor.shape else value

@@ -33,7 +33,9 @@ from secateur.graph.trace import trace
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
+from secateur.surgery.configured import configured_depth, has_configuration
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
+from secateur.surgery.shorten import drop_elements, elements_of, lists_of, same_as_before
 
 __all__ = ["ResidualBranch", "removable", "remove_layers", "replay"]
 
@@ -81,7 +83,7 @@ class _Network:
 
 @arguments.checked
 def removable(
-    model: nn.Module, example_inputs: ExampleInputs, *, criterion: str = "auto", seed: int = 0
+    model: nn.Module, example_inputs: ExampleInputs, *, criterion: str = "auto", whole: bool = False, seed: int = 0
 ) -> tuple[ResidualBranch, ...]:
     """Lists the residual branches of ``model``: what can go first, lowest score first, then what cannot and why.
 
@@ -90,6 +92,8 @@ def removable(
         example_inputs: A tensor, a tuple, or a dict of keyword inputs.
         criterion: ``bn_scale`` (mean |γ| of the last batch normalisation of the branch), ``l1`` or ``l2`` (of its
             last layer's weights), ``random``, or ``auto``: ``bn_scale`` where every branch has one, else ``l1``.
+        whole: List the elements of lists of modules (a transformer's layers) in the place of their branches; the
+            score is the sum of theirs.
         seed: For ``random``.
 
     >>> import torch
@@ -114,7 +118,21 @@ def removable(
         )
         for branch in network.branches
     ]
+    if whole:
+        found = _by_element(found, elements_of(model, network.branches))
     return tuple(sorted(found, key=lambda b: math.inf if b.score is None else b.score))
+
+
+def _by_element(found: Sequence[ResidualBranch], elements: Mapping[str, Sequence[Branch]]) -> list[ResidualBranch]:
+    """Elements of lists, and what lies in none."""
+    of = {branch.name: name for name, several in elements.items() for branch in several}
+    made = [one for one in found if one.name not in of]
+    for name in elements:
+        own = [one for one in found if of.get(one.name) == name]
+        layers = tuple(dict.fromkeys(layer for one in own for layer in one.layers))
+        made.append(ResidualBranch(name, layers, sum(o.params for o in own), sum(o.macs for o in own),
+                                   sum(o.score or 0.0 for o in own), "", tuple(o.name for o in own)))  # fmt: skip
+    return made
 
 
 @arguments.checked
@@ -128,6 +146,7 @@ def remove_layers(
     ignore: Selection = (),
     criterion: str = "auto",
     backend: str = "auto",
+    whole: bool = False,
     verify: bool = True,
     seed: int = 0,
 ) -> Pruned:
@@ -135,7 +154,8 @@ def remove_layers(
 
     The branch is what lies between a skip and the addition: a ResNet block's convolutions, a transformer's
     attention or MLP, a YOLOv3 shortcut with its two convolutions. The result is compared with the dense network in
-    which the branch's output is zero. At least one branch stays.
+    which the branch's output is zero. At least one branch stays. An element of a list of modules whose branches all go
+    leaves its list (a decoder of twelve layers has nine), and a configuration's number of layers follows.
 
     Args:
         model: The trained network, or the result of an earlier cut; left untouched.
@@ -148,6 +168,8 @@ def remove_layers(
         criterion: As in :func:`removable`.
         backend: ``module`` (the block becomes ``nn.Identity`` or the activation that followed), ``graph`` (the
             exported graph without it), or ``auto``: the first where it verifies, else the second.
+        whole: Whether ``count`` and ``ratio`` are of whole elements of lists of modules (a transformer's layers),
+            with all their branches.
         verify: Whether to compare with the masked dense network; leave it on.
         seed: For ``random``.
 
@@ -177,7 +199,9 @@ def remove_layers(
         chosen = _named(names, network, stay)
     else:
         scores = ranked(network.groups, network.free, criterion, seed)
-        chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
+        elements = elements_of(model, network.branches) if whole else {}
+        chosen = (_lowest_elements(scores, elements, stay, count, ratio) if whole else
+                  _lowest([n for n, _ in scores if n not in stay], network, count, ratio))  # fmt: skip
     provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
     gone = [b for b in network.free if b.name in chosen]
     pruned = _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
@@ -211,7 +235,7 @@ def _by_name(network: _Network, names: Collection[str]) -> list[Branch]:
 
 def _network(model: nn.Module, inputs: ExampleInputs) -> _Network:
     check_network(model, inputs)
-    groups = solve(flow(trace(model, inputs)))
+    groups = solve(flow(trace(model, inputs).without_state()))
     return _Network(groups, Costs(groups), find_branches(groups.flow.traced))
 
 
@@ -250,28 +274,52 @@ def _lowest(names: list[str], network: _Network, count: int | None, ratio: float
     holding = {b.name for b in network.free if b.inside}
     single = [b.name for b in network.free if b.name not in holding]
     names = [name for name in names if name not in holding]
-    limit = min(len(names), len(single) - 1)
+    return set(names[: _amount(count, ratio, len(single), len(names), "residual branches")])
+
+
+def _lowest_elements(
+    scores: Sequence[tuple[str, float]], elements: Mapping[str, Sequence[Branch]], stay: set[str], count: int | None,
+    ratio: float | None,
+) -> set[str]:  # fmt: skip
+    """Branches of the elements with the lowest sums of scores."""
+    if len(elements) < 2:
+        raise BudgetError(
+            "whole=True removes elements of lists of modules (nn.ModuleList) that consist of residual branches; this "
+            f"network has {len(elements) or 'none'}. Leave it out to remove branches."
+        )
+    known = dict(scores)
+    free = {n: several for n, several in elements.items() if not stay & {b.name for b in several}}
+    order = sorted(free, key=lambda name: sum(known[b.name] for b in free[name]))
+    return {b.name for name in order[: _amount(count, ratio, len(elements), len(order), "layers")] for b in free[name]}
+
+
+def _amount(count: int | None, ratio: float | None, all_of_them: int, free: int, what: str) -> int:
+    """How many go, at least one and not all.
+
+    Raises:
+        InputError: Not one of count and ratio, or none that can be used.
+        BudgetError: None, or more than can go.
+    """
     if (count is None) == (ratio is None):
         raise InputError(
             "Give one of count, ratio and names; got " + ("none." if count is None else "count and ratio.")
         )
     if ratio is not None:
         if not 0 < ratio < 1:
-            raise InputError(f"ratio is a share of the residual branches in (0, 1); got {ratio!r}.")
-        count = round(ratio * len(single))
+            raise InputError(f"ratio is a share of the {what} in (0, 1); got {ratio!r}.")
+        count = round(ratio * all_of_them)
         if not count:
-            raise BudgetError(
-                f"{ratio:.0%} of {len(single)} residual branches is none; give count=1 or a higher ratio."
-            )
+            raise BudgetError(f"{ratio:.0%} of {all_of_them} {what} is none; give count=1 or a higher ratio.")
     assert count is not None
     if count < 1:
-        raise InputError(f"count is the number of residual branches that go, at least 1; got {count!r}.")
+        raise InputError(f"count is the number of {what} that go, at least 1; got {count!r}.")
+    limit = min(free, all_of_them - 1)
     if count > limit:
         raise BudgetError(
-            f"{count} residual branches cannot be removed: {len(names)} of {len(network.branches)} may go and one at "
-            f"least stays, so at most {limit}."
+            f"{count} {what} cannot be removed: {free} of {all_of_them} may go and one at least stays, so at most "
+            f"{limit}."
         )
-    return set(names[:count])
+    return count
 
 
 # ------------------------------------------------------------------------------------------------------ cutting
@@ -310,6 +358,7 @@ def _cut_once(
     operation = Operation(
         Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
         rungs=(
+            *_shorter(model, network, gone),
             Rung("module", lambda: Built(module())),
             Rung(
                 "graph",
@@ -321,7 +370,32 @@ def _cut_once(
     done = carry_out(model, operation, backend=backend, check=check)
     after = _after(done.built.model, network, before, live_nodes(traced.nodes, {b.add: b.skip for b in gone}))
     return Pruned(done.built.model, done.backend, done.verification, before, after, (), unsupported(network.groups),
-                  (*done.notes, *proof_notes(done.verification)), inputs)  # fmt: skip
+                  (*done.notes, *proof_notes(done.verification)), inputs, None, done.lost, model)  # fmt: skip
+
+
+def _shorter(model: nn.Module, network: _Network, gone: Sequence[Branch]) -> list[Rung]:
+    """Ways in which elements leave their lists, where those that go are all that elements of lists compute."""
+    lists = lists_of(model, network.branches, gone)
+    if not lists:
+        return []
+
+    def build(*, config: bool) -> Built:
+        found = configured_depth(model, lists) if config else None
+        numbers = {} if found is None else found.numbers
+        small = prune_module(model, {}, numbers=numbers)
+        notes = [f"layers of {p}: {len(small.get_submodule(p))} → {len(k)}" for p, k in lists.items()]  # type: ignore[arg-type]
+        if found is not None:
+            entries = ", ".join(f"{name} {before} → {after}" for name, (before, after) in found.entries.items())
+            notes.append(f"configuration: {entries}")
+        drop_elements(small, lists)
+        view = network.groups.flow.traced
+        return Built(small, numbers, notes=tuple(notes), shortened=lists,
+                     finish=lambda: same_as_before(small, lists, view))  # fmt: skip
+
+    ways = [Rung("module", lambda: build(config=False))]
+    if has_configuration(model):
+        ways.insert(0, Rung("module", lambda: build(config=True), "configuration"))
+    return ways
 
 
 def _everything(groups: Groups) -> NDArray[np.bool_]:

@@ -69,7 +69,7 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     earlier, built = remembered(model), done.built
     provenance = {**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)}
     plan = replace(operation.plan, provenance=provenance, numbers=built.numbers, scaled=built.scaled,
-                   islands=built.islands)  # fmt: skip
+                   islands=built.islands, shortened=built.shortened)  # fmt: skip
     remember(built.model, plan if earlier is None else plan.after(earlier))
     return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,15 @@ class Traced:
     freed: object = None
     in_graph: tuple[str, ...] = ()
     state: frozenset[int] = frozenset()
+
+    def without_state(self) -> Traced:
+        """The same way through the network, of which what it keeps for its own next call is no result."""
+        if not self.state:
+            return self
+        output = next(n for n in self.nodes if n.op == "output")
+        given: Any = output.args[0]
+        output.args = (tuple(None if k in self.state else leaf for k, leaf in enumerate(given)),)
+        return replace(self, state=frozenset())
 
     @property
     def recorded(self) -> bool:

@@ -27,6 +27,8 @@ class Built:
         scaled: Entries of its tensors that were multiplied.
         islands: Submodules that became graphs.
         notes: What was changed, in words.
+        shortened: Elements that stay of lists of modules.
+        finish: What is left to do to the network when it is proven (names); raises where it is another one then.
     """
 
     model: nn.Module
@@ -34,6 +36,8 @@ class Built:
     scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shortened: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,9 @@ def _tried(
 ) -> tuple[Built, Verification | None]:  # fmt: skip
     """One way; a network that fails is gone before the next one is made."""
     built = rung.build()
-    return built, prove(built, rung.backend)
+    proof = prove(built, rung.backend)
+    built.finish()
+    return built, proof
 
 
 def _without_frames(error: BaseException | None) -> None:

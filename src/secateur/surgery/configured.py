@@ -26,9 +26,10 @@ from secateur.graph.internals import FunctionMode
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
+from secateur.surgery.shorten import Shortened, shorten_entries
 from secateur.surgery.sizes import Equation, Sizes, Solver, leaves
 
-__all__ = ["Configured", "Unsayable", "configured", "has_configuration"]
+__all__ = ["Configured", "Unsayable", "configured", "configured_depth", "has_configuration"]
 
 MOST_TRIED = 16
 """Configurations that are built, at most."""
@@ -84,6 +85,68 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
                     raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
     raise Unsayable(_why(before, small))
+
+
+def configured_depth(model: nn.Module, lists: Shortened) -> Configured:
+    """Finds the configuration of a network whose lists of modules are shorter.
+
+    Args:
+        model: The dense network; it is not touched.
+        lists: Elements that stay, by the list's name.
+
+    Raises:
+        Unsayable: No configuration has so many layers of this kind.
+    """
+    config: Any = model.config
+    lengths = {length: kept for path, kept in lists.items() if (length := _length(model, path))}
+    holder = nn.Module()
+    holder.config = config
+    places = [Place("", p.steps[1:]) for p, n in numbers_of(holder).items() if type(n) is int and n in lengths]
+    wanted = _shapes_left(model, lists)
+    with preserved_rng(), undisturbed(model):
+        for several in itertools.islice(_some(places), MOST_TRIED):
+            entries: dict[Place, float] = {p: len(lengths[int(_entry(config, p))]) for p in several}
+            shorter = with_numbers(config, entries)
+            for length, kept in lengths.items():
+                shorten_entries(shorter, length, kept)
+            try:
+                if _shapes(_built(model, shorter)) == wanted:
+                    words = {str(p): (_entry(config, p), n) for p, n in entries.items()}
+                    return Configured(words, _everywhere(model, entries))
+            except Unsayable:
+                continue
+    raise Unsayable("no entry of it is the number of these layers")
+
+
+def _length(model: nn.Module, path: str) -> int:
+    held = model.get_submodule(path)
+    assert isinstance(held, nn.ModuleList)
+    return len(held)
+
+
+def _some(places: list[Place]) -> Iterator[tuple[Place, ...]]:
+    """One of them, then two …"""
+    for count in range(1, len(places) + 1):
+        yield from itertools.combinations(places, count)
+
+
+def _shapes_left(model: nn.Module, lists: Shortened) -> dict[str, tuple[int, ...]]:
+    """Shapes when lists are shorter, by the new names."""
+    shapes = _shapes(model)
+    for path, kept in lists.items():
+        new = {f"{path}.{old}.": f"{path}.{k}." for k, old in enumerate(kept)}
+        own = {n for n in shapes if n.startswith(f"{path}.")}
+        left = {n: s for n, s in shapes.items() if n not in own}
+        for old, now in new.items():
+            left |= {now + n.removeprefix(old): shapes[n] for n in own if n.startswith(old)}
+        shapes = left
+    return shapes
+
+
+def _everywhere(model: nn.Module, entries: Mapping[Place, float]) -> dict[Place, float]:
+    """The entries in the configuration of every module that holds the same one."""
+    homes = [path for path, m in model.named_modules() if vars(m).get("config") is model.config]
+    return {Place(path, (("attribute", "config"), *p.steps)): n for path in homes for p, n in entries.items()}
 
 
 def _other_table(after: nn.Module, small: nn.Module) -> str | None:

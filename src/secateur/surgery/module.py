@@ -12,6 +12,7 @@ from secateur.core.plan import Place
 from secateur.graph.copies import copy_network
 from secateur.graph.places import changed
 from secateur.surgery.graph import sliced_parameter
+from secateur.surgery.shorten import Shortened, drop_elements, number_anew
 from secateur.surgery.substitutes import substitute
 
 __all__ = ["prune_module"]
@@ -22,6 +23,7 @@ Keep = Mapping[str, Mapping[int, Sequence[int]]]
 def prune_module(
     model: nn.Module, keep: Keep, replaced: Mapping[str, str] | None = None,
     indices: Mapping[str, Sequence[int]] | None = None, numbers: Mapping[Place, float] | None = None,
+    shortened: Shortened | None = None,
 ) -> nn.Module:  # fmt: skip
     """Copies ``model`` with sliced parameters and buffers, and updates the sizes that known layers remember.
 
@@ -33,6 +35,7 @@ def prune_module(
         replaced: Modules that something without weights takes the place of (a removed residual branch).
         indices: New values of buffers of whole numbers that point at channels.
         numbers: New values of numbers that attributes of the user's classes hold.
+        shortened: Elements that stay of lists of modules; they are numbered anew.
 
     Raises:
         PlanError: ``keep``, ``numbers`` or ``replaced`` names something that ``model`` does not have, or
@@ -59,6 +62,12 @@ def prune_module(
             _attention(module)
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
+    for path, kept in (shortened or {}).items():
+        held = _submodule(pruned, path)
+        if not isinstance(held, nn.ModuleList) or kept[-1] >= len(held):
+            raise PlanError(f"The plan keeps element {kept[-1]} of {path!r}, which this network does not have.")
+    drop_elements(pruned, shortened or {})
+    number_anew(pruned, shortened or {})
     return pruned
 
 
@@ -71,11 +80,15 @@ def _renumbered(name: str, tensor: Tensor, numbers: Sequence[int]) -> Tensor:
     return tensor.new_tensor(numbers)
 
 
-def _replace(pruned: nn.Module, path: str, instead: str) -> None:
+def _submodule(pruned: nn.Module, path: str) -> nn.Module:
     try:
-        mode = pruned.get_submodule(path).training
+        return pruned.get_submodule(path)
     except AttributeError as error:
-        raise PlanError(f"The plan replaces the module {path!r}, which this network does not have.") from error
+        raise PlanError(f"The plan changes the module {path!r}, which this network does not have.") from error
+
+
+def _replace(pruned: nn.Module, path: str, instead: str) -> None:
+    mode = _submodule(pruned, path).training
     pruned.set_submodule(path, substitute(instead).train(mode))
 
 

@@ -311,11 +311,17 @@ class _Trial:
                 with context(), undisturbed(self.pruned if owner is None else owner):
                     twin = make()
                     with Lifted(draws, again=True, seen=seen):
-                        return tensors(plain_outputs(twin(*fresh(args), **fresh(kwargs))))
+                        return self._compared_ones(twin(*fresh(args), **fresh(kwargs)))
             except RuntimeError as error:
                 if context is torch.no_grad or "nference" not in str(error):
                     raise
         raise AssertionError("unreachable")
+
+    def _compared_ones(self, results: Any) -> list[Tensor]:
+        """Results that are compared: where layers go, caches hold fewer."""
+        state: list[Tensor] = []
+        found = tensors(plain_outputs(results, None, state))
+        return [t for t in found if all(t is not one for one in state)] if self.side.removed else found
 
     def part(self, name: str) -> Tensor:
         """What the plan keeps of a dense tensor."""

@@ -32,7 +32,8 @@ def layers(opened: Opened, out: Path | None, *, criterion: str, amount: dict[str
     if out is None and given:
         raise InputError(f"{given[0]} removes branches: say with --out where the result goes.")
     if out is None:
-        _show(opened.name, removable(opened.model, opened.inputs, criterion=criterion))
+        _show(opened.name, removable(opened.model, opened.inputs, criterion=criterion,
+                                     whole=options["whole"]))  # fmt: skip
         return
     if len(given) != 1:
         raise InputError(f"Give one of --count, --ratio and --names; got {' and '.join(given) or 'none'}.")

@@ -175,7 +175,7 @@ def _proof(record: Mapping[str, Any]) -> Verification | None:
 
 def _cut(model: nn.Module, plan: Plan, record: Mapping[str, Any], *, trust: bool) -> nn.Module:
     if record["backend"] == "module" and not plan.islands:
-        return prune_module(model, plan.keep, plan.replaced, plan.indices, plan.numbers)
+        return prune_module(model, plan.keep, plan.replaced, plan.indices, plan.numbers, plan.shortened)
     inputs = _inputs(record)
     size = sum(t.numel() * t.element_size() for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
     if size > _LARGEST_INPUTS and not trust:

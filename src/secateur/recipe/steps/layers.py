@@ -27,6 +27,7 @@ class RemoveLayersSettings(Settings):
         criterion: What ranks the branches: the scale of the batch norm that ends them, the norm of their last
             weights, or noise; ``auto`` takes the scale where every branch has one, else l1.
         backend: Surgery back end.
+        whole: Whether ``count`` and ``ratio`` are of whole elements of lists of modules (a transformer's layers).
     """
 
     count: int | None = Field(default=None, ge=1)
@@ -35,6 +36,7 @@ class RemoveLayersSettings(Settings):
     ignore: tuple[str, ...] = ()
     criterion: str = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
+    whole: bool = False
 
     @field_validator("criterion")
     @classmethod
@@ -56,7 +58,8 @@ class RemoveLayersSettings(Settings):
         if self.names is not None:
             return f"whole residual branches: {', '.join(self.names)}"
         amount = f"{self.count}" if self.count is not None else f"{self.ratio:.0%}"
-        return f"{amount} of the residual branches, lowest {self.criterion} first"
+        what = "layers with all their branches" if self.whole else "residual branches"
+        return f"{amount} of the {what}, lowest {self.criterion} first"
 
 
 class RemoveLayers(Step[RemoveLayersSettings]):

@@ -1,0 +1,183 @@
+"""Lists of modules become shorter where every branch of an element is removed: a decoder of twelve layers has nine.
+
+An element whose branches are all gone hands on what it gets, so it can leave its list. The configuration's number of
+layers, and what it lists for every layer, follow; so do the numbers by which layers know their places.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.errors import VerificationError
+from secateur.graph.branches import Branch
+from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.outside import undisturbed
+from secateur.graph.traced import Traced
+from secateur.surgery.agreement import apart
+from secateur.surgery.inputs import tensors
+
+__all__ = ["Shortened", "drop_elements", "elements_of", "lists_of", "number_anew", "same_as_before", "shorten_entries"]
+
+Shortened = Mapping[str, Sequence[int]]
+"""Elements that stay, by the name of the list."""
+
+NEAR = 1e-5
+"""Both networks run the same operators on the same numbers in the network's own precision."""
+
+
+def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch]) -> dict[str, tuple[int, ...]]:
+    """The lists that become shorter: those of which elements lose all their branches.
+
+    Args:
+        model: The dense network.
+        branches: All its residual branches.
+        gone: Those that are removed.
+
+    Returns:
+        What stays of each list; empty where a branch that goes lies in no such element.
+    """
+    names, lists = {b.name for b in gone}, _lists(model)
+    dropped: dict[str, set[int]] = {}
+    for branch in gone:
+        home = next((h for h in _homes(branch, lists) if names >= {b.name for b in branches if _inside(b, *h)}), None)
+        if home is None:
+            return {}
+        dropped.setdefault(home[0], set()).add(home[1])
+    kept = {path: tuple(k for k in range(lists[path]) if k not in numbers) for path, numbers in dropped.items()}
+    return kept if all(kept.values()) else {}
+
+
+def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple[Branch, ...]]:
+    """Elements of lists of modules that can go whole, by name, with their branches: a transformer's layers."""
+    lists, found = _lists(model), dict[str, tuple[Branch, ...]]()
+    for path, length in lists.items():
+        if any(path.startswith(f"{name}.") for name in found):  # inside one that goes whole
+            continue
+        for number in range(length):
+            inside = tuple(b for b in branches if _inside(b, path, number))
+            if inside and not any(b.reason for b in inside):
+                found[f"{path}.{number}"] = inside
+    return found
+
+
+def _lists(model: nn.Module) -> dict[str, int]:
+    """Lists of modules that are in one place alone, the outermost first, with their lengths."""
+    found = [(path, m) for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.ModuleList)]
+    once = [(path, m) for path, m in found if sum(m is other for _, other in found) == 1]
+    return {path: len(m) for path, m in sorted(once, key=lambda item: item[0].count("."))}
+
+
+def _homes(branch: Branch, lists: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """Elements that hold a branch."""
+    for path, length in lists.items():
+        for number in range(length):
+            if _inside(branch, path, number):
+                yield path, number
+
+
+def _inside(branch: Branch, path: str, number: int) -> bool:
+    return all(name.startswith(f"{path}.{number}.") for name in branch.parameters)
+
+
+def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
+    """Takes elements out of their lists; the others keep their names, but not the number that they know their place by.
+
+    Configurations follow.
+
+    Args:
+        pruned: A network of one's own; it is changed.
+        lists: What stays.
+    """
+    for path, kept in lists.items():
+        held = pruned.get_submodule(path)
+        assert isinstance(held, nn.ModuleList)
+        length = len(held)
+        for number in set(range(length)) - set(kept):
+            del held._modules[str(number)]
+        _count_anew(held, kept)
+        _shorten_configurations(pruned, length, kept)
+
+
+def _shorten_configurations(pruned: nn.Module, length: int, kept: Sequence[int]) -> None:
+    """What configurations list for every layer is left for those that stay; each is changed in a copy of its own."""
+    made: dict[int, Any] = {}
+    for module in pruned.modules():
+        config: Any = vars(module).get("config")
+        if hasattr(config, "to_dict"):
+            if id(config) not in made:
+                made[id(config)] = copy.copy(config)
+                shorten_entries(made[id(config)], length, kept)
+            module.__dict__["config"] = made[id(config)]
+
+
+def shorten_entries(config: Any, length: int, kept: Sequence[int]) -> None:
+    """Shortens what a configuration lists for every layer (``layer_types``)."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, (list, tuple)) and len(value) == length:
+            setattr(config, name, type(value)(value[k] for k in kept))
+
+
+def number_anew(pruned: nn.Module, lists: Shortened) -> None:
+    """Names the elements that stay 0, 1, 2 …"""
+    for path in lists:
+        held = pruned.get_submodule(path)
+        elements = list(held._modules.values())
+        held._modules.clear()
+        held._modules.update({str(number): element for number, element in enumerate(elements)})
+
+
+def _count_anew(held: nn.Module, kept: Sequence[int]) -> None:
+    """Attributes that are each element's own number (its place in a cache) become its new one."""
+    elements = {number: held._modules[str(number)] for number in kept}
+    first = elements[kept[0]]
+    if first is None or kept == tuple(range(len(kept))):
+        return
+    for inner, module in first.named_modules():
+        for name in list(vars(module)):
+            if all(_number(element, inner, name) == number for number, element in elements.items()):
+                for now, element in enumerate(elements.values()):
+                    setattr(element.get_submodule(inner), name, now)  # type: ignore[union-attr]
+
+
+def _number(element: nn.Module | None, inner: str, name: str) -> int | None:
+    try:
+        found = vars(element.get_submodule(inner)).get(name) if element is not None else None
+    except AttributeError:
+        return None
+    return found if type(found) is int else None
+
+
+def same_as_before(pruned: nn.Module, lists: Shortened, view: Traced) -> None:
+    """Numbers anew, and makes sure that nothing but names has changed.
+
+    Raises:
+        VerificationError: The network gives something else, or no longer runs.
+    """
+    before = _outputs(pruned, view)
+    number_anew(pruned, lists)
+    try:
+        after = _outputs(pruned, view)
+    except Exception as error:  # the network raises what it likes
+        raise VerificationError(
+            f"Without the gaps in its lists it does not run: {type(error).__name__}: {error}."
+        ) from error
+    if len(before) != len(after) or any(apart(a, b) > NEAR for a, b in zip(after, before, strict=True)):
+        raise VerificationError("It gives something else when its layers are numbered anew.")
+
+
+def _outputs(pruned: nn.Module, view: Traced) -> list[Tensor]:
+    """Results without what a cache holds."""
+    args, kwargs = view.given
+    training, state = pruned.training, list[Tensor]()
+    try:
+        with preserved_rng(), torch.no_grad(), undisturbed(pruned):
+            torch.manual_seed(0)
+            found = tensors(plain_outputs(pruned.eval()(*args, **kwargs), None, state))
+    finally:
+        pruned.train(training)
+    return [t for t in found if all(t is not other for other in state)]
