@@ -210,3 +210,37 @@ def test_layers_that_go_whole_are_fewer_in_the_configuration(kind: str, tmp_path
     assert torch.allclose(again(tokens).logits, pruned.model(tokens).logits, atol=1e-6)
     told = [m.generate(tokens, max_new_tokens=5, do_sample=False, pad_token_id=0) for m in (again, pruned.model)]
     assert torch.equal(*told)
+
+
+def test_the_librarys_trainer_goes_on_and_writes_what_it_reads(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    torch.manual_seed(0)
+    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).eval()
+    tokens = torch.randint(3, 60, (8, 9))
+    pruned = secateur.prune(net, {"input_ids": tokens[:2]}, ratio=0.5, granularity="whole")
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4,
+                                               report_to=[], save_steps=2, use_cpu=True, disable_tqdm=True)  # fmt: skip
+    data = [{"input_ids": row, "labels": row} for row in tokens]
+    before = {n: p.detach().clone() for n, p in pruned.model.named_parameters()}
+    trainer = transformers.Trainer(pruned.model, arguments, train_dataset=data)
+    trainer.train()
+    assert all(p.shape == before[n].shape for n, p in pruned.model.named_parameters())
+    assert any(not torch.equal(p, before[n]) for n, p in pruned.model.named_parameters())
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "checkpoint-2").eval()
+    assert again.config.num_attention_heads == 2
+    assert torch.allclose(again(tokens).logits, pruned.model.eval()(tokens).logits, atol=1e-6)
+
+
+def test_the_librarys_pipeline_takes_the_result() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    torch.manual_seed(0)
+    words = {f"w{k}": k for k in range(60)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="w0", eos_token="w2")
+    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)).eval()
+    pruned = secateur.prune(net, {"input_ids": torch.randint(3, 60, (2, 9))}, ratio=0.5)
+    told = transformers.pipeline("text-generation", model=pruned.model, tokenizer=tokenizer)
+    text = told("w5 w6 w7", max_new_tokens=3, do_sample=False)[0]["generated_text"]
+    assert text.startswith("w5 w6 w7")
+    assert len(text) > len("w5 w6 w7")
