@@ -568,3 +568,27 @@ def test_a_cut_by_sizes_and_then_by_islands_loads_into_the_class(tmp_path: Path)
     assert two.plan.islands == ("block",)
     two.save(tmp_path)
     torch.testing.assert_close(secateur.load(tmp_path, Both()).model(x), two.model(x))
+
+
+class HalfUnused(nn.Module):
+    """Two halves of which one is thrown away, as a variational autoencoder does in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.both, self.last = nn.Linear(5, 8), nn.Linear(8, 14), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, _spread = self.both(self.first(x).relu()).chunk(2, dim=1)
+        return self.last(mean)  # type: ignore[no-any-return]
+
+
+def test_pieces_stay_of_one_size_where_code_cannot_say_other_ones() -> None:
+    torch.manual_seed(0)
+    net, x = HalfUnused(), torch.randn(4, 5)
+    pruned = secateur.prune(net, x, ratio=0.5)
+    assert pruned.backend == "module"
+    kept = pruned.plan.keep["both.weight"][0]
+    assert [k % 7 for k in kept if k < 7] == [k % 7 for k in kept if k >= 7]
+    even = secateur.prune(net, x, ratio=0.4, granularity="even")
+    assert even.backend == "module"
+    assert even.model.both.out_features == 2 * even.model.last.in_features

@@ -105,7 +105,9 @@ class CutOptions:
     min_units: Annotated[int, typer.Option(help="Every group keeps at least so many units.")] = 1
     only: Only = None
     ignore: Ignore = None
-    granularity: Annotated[str, typer.Option(help="Of heads and groups: whole, within, or auto.")] = "auto"
+    granularity: Annotated[
+        str, typer.Option(help="Of heads and groups: whole, within, auto, or even (pieces stay of one size).")
+    ] = "auto"
     backend: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto"
     also: Annotated[
         list[str] | None,

@@ -119,7 +119,8 @@ def prune(
         groups: Names of the groups that alone are pruned, as :func:`analyse` gives them.
         granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
             channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
-            (the head size), ``auto`` whichever leaves more units to choose from.
+            (the head size), ``auto`` whichever leaves more units to choose from, or what keeps more of the network;
+            ``even`` is ``auto`` with the same positions of pieces that code splits channels into (``chunk``).
         backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
             with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
         verify: Whether to compare with the masked dense network; leave it on.
@@ -181,7 +182,7 @@ def prune(
 
     def once(granularity: str) -> Pruned:
         analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
-        units = analysis.groups.unit_component.tobytes()
+        units = analysis.groups.component.tobytes() + analysis.groups.unit_component.tobytes()
         if units in tried:
             raise _TriedError
         tried.add(units)
@@ -227,7 +228,7 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
     """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network."""
     first: VerificationError | None = None
     best: Pruned | None = None
-    for granularity in ("auto", "whole", "within"):
+    for granularity in ("auto", "whole", "within", "even"):
         try:
             found = once(granularity)
         except VerificationError as error:

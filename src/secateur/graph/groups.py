@@ -109,9 +109,11 @@ def solve(flow: Flow, pinned: Iterable[Vector] = (), granularity: str = "auto") 
         flow: The labelled network.
         pinned: Further labels that must stay (``ignore``, ``only``).
         granularity: What goes where a dimension is split into blocks (heads, groups, shuffles): ``whole``
-            blocks, the same positions ``within`` every block, or ``auto``: whichever leaves more units.
+            blocks, the same positions ``within`` every block, or ``auto``: whichever leaves more units; ``even`` is
+            ``auto`` with the same positions of pieces that code splits a dimension into, so that they stay of one size.
     """
     edges = [*flow.constraints.edges, *((v, np.zeros_like(v)) for v in pinned)]
+    edges += flow.constraints.pieces if granularity == "even" else []
     with no_gc():
         choices = pick_axes(flow.constraints, edges, granularity)
         return _build(flow, close_under(flow.constraints, edges, choices))

@@ -92,6 +92,11 @@ class Constraints:
         self.sites: list[SplitLabels] = []
         self.floors: list[tuple[Vector, int]] = []
         self.steps: list[tuple[Vector, int]] = []
+        self.pieces: list[tuple[Vector, Vector]] = []
+
+    def alike(self, one: Vector, other: Vector) -> None:
+        """Notes two pieces of one size: code that asks for so many pieces (``chunk``) wants them to stay alike."""
+        self.pieces.append((one, other))
 
     def multiple_of(self, vector: Vector, step: int) -> None:
         """Demands that a multiple of ``step`` entries of a dimension stay: an operator takes no other sizes."""

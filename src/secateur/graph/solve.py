@@ -14,7 +14,12 @@ from secateur.graph.labels import Constraints, SplitLabels, Vector
 
 __all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "pick_axes"]
 
-GRANULARITIES: Mapping[str, tuple[int, ...]] = {"auto": (-1, -2, -3), "within": (-1, -2, -3), "whole": (-2, -1, -3)}
+GRANULARITIES: Mapping[str, tuple[int, ...]] = {
+    "auto": (-1, -2, -3),
+    "within": (-1, -2, -3),
+    "whole": (-2, -1, -3),
+    "even": (-1, -2, -3),
+}
 """Axes of a split to try, counted from the last one (positions within blocks) outwards (blocks, packs of them)."""
 
 Edges = list[tuple[Vector, Vector]]
@@ -58,7 +63,7 @@ def pick_axes(constraints: Constraints, edges: Edges, granularity: str) -> dict[
     for place in GRANULARITIES[granularity]:
         choices = {i: _axis(s, open_axes[i], place) for i, s in splits.items()}
         for where, units in _freed(constraints, edges, choices, home).items():
-            if units > best.get(where, (0, 0))[0] and (granularity == "auto" or where not in best):
+            if units > best.get(where, (0, 0))[0] and (granularity in ("auto", "even") or where not in best):
                 best[where] = (units, place)
     return {i: _axis(s, open_axes[i], best.get(home[i], (0, -1))[1]) for i, s in splits.items()}
 

@@ -75,7 +75,12 @@ def _split(call: Call) -> list[Labels]:
     x = call["self"]
     dim = call["dim"] % x.ndim
     sizes = [_hinted(v.shape[dim]) for v in call.node.meta["val"]]
-    return _pieces(x, dim, sizes)
+    found = _pieces(x, dim, sizes)
+    if x.at(dim) and len(set(sizes)) == 1:
+        first, *others = (call.c.single(piece.at(dim)) for piece in found)
+        for other in others:
+            call.c.alike(first, other)
+    return found
 
 
 def _hinted(size: Any) -> int:

@@ -67,7 +67,7 @@ class PruneSettings(Settings):
         ignore: Modules (names or patterns) that are left alone.
         groups: Groups (by name, as `secateur inspect` lists them) that alone are pruned.
         granularity: Where a dimension is split into blocks (heads, groups): whole blocks, positions within
-            them, or whichever leaves more units.
+            them, or whichever leaves more units; ``even`` keeps pieces that code splits channels into of one size.
         backend: Surgery back end.
         calibration: Training images, with their labels, that criteria with statistics look at.
         mirror: Show each of these images' mirror image too.
@@ -96,7 +96,7 @@ class PruneSettings(Settings):
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
-    granularity: Literal["auto", "whole", "within"] = "auto"
+    granularity: Literal["auto", "whole", "within", "even"] = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
     calibration: int = Field(default=256, ge=1)
     mirror: bool = False
