@@ -15,11 +15,11 @@ from torch.fx import Node
 from secateur.core.modes import no_gc
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
-from secateur.graph.rules import find
+from secateur.graph.rules import Operator, find
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 
-__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of"]
+__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of", "sized_by_data"]
 
 
 @dataclass(frozen=True)
@@ -237,15 +237,38 @@ def _label_call(result: Flow, node: Node) -> Any:
     call = Call(result, node)
     if not call.tensors and not _produces_tensor(node):
         return None
-    if any(_sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
-        return call.pin("a size depends on the data")
     rule = find(node.target)
+    if any(sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
+        return _sized_call(call, rule)
     if rule is None:
         return call.pin("no rule for this operator")
     result.labels[node] = rule.flow(call)
     if rule.macs is not None and isinstance(result.labels[node], Labels):
         result.macs[node] = rule.macs(call)
     return result.labels[node]
+
+
+def _sized_call(call: Call, rule: Operator | None) -> Any:
+    """An operator with sizes that the data decide: those carry no labels, the others go as the rule says.
+
+    A rule sees 0 in the place of such a size; where it cannot do without it, everything is pinned.
+    """
+    reason = "a size depends on the data"
+    try:
+        found = rule.flow(call) if rule is not None else None
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        found = None
+    parts, values = _flat(found), call.node.meta.get("val")
+    shapes = [v.shape for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]
+    if len(parts) != len(shapes) or not all(_fits(x, shape) for x, shape in zip(parts, shapes, strict=True)):
+        return call.pin(reason)
+    return found
+
+
+def _fits(x: Labels, shape: Sequence[Any]) -> bool:
+    """Whether labels stand on dimensions of a known size alone, one for every entry."""
+    known = {d: n if isinstance(n, int) else n.node.hint for d, n in enumerate(shape)}
+    return all(len(v) == known.get(d) for d, vectors in x.dims.items() for v in vectors)
 
 
 def _produces_tensor(node: Node) -> bool:
@@ -291,10 +314,10 @@ def _hint(value: Any) -> Any:
     return value
 
 
-def _sized_by_data(value: Any) -> bool:
+def sized_by_data(value: Any) -> bool:
     """Whether a tensor (or one of several) has a size that only running the network on data tells."""
     if isinstance(value, (list, tuple)):
-        return any(map(_sized_by_data, value))
+        return any(map(sized_by_data, value))
     sizes = value.shape if isinstance(value, Tensor) else ()
     return any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes)
 
