@@ -107,6 +107,7 @@ def unsupported(groups: Groups) -> tuple[Unsupported, ...]:
         touched[cluster[np.concatenate([v for t in tensors for vs in t.dims.values() for v in vs])]] = True
         touched[cluster[0]] = False
         held = sum(sizes[n] for n, vectors in dims.items() if any(touched[cluster[v]].any() for v in vectors))
-        operator = str(untraced.node.target)
-        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
+        if held:  # else it touched nothing but tensors that were made on the way
+            operator = str(untraced.node.target)
+            found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.core.modes import no_gc
+from secateur.graph.counted import BY_DATA
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
 from secateur.graph.rules import Operator, find
@@ -238,7 +239,7 @@ def _label_call(result: Flow, node: Node) -> Any:
     if not call.tensors and not _produces_tensor(node):
         return None
     rule = find(node.target)
-    if any(sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
+    if any(map(sized_by_data, (node, *node.all_input_nodes))):
         return _sized_call(call, rule)
     if rule is None:
         return call.pin("no rule for this operator")
@@ -253,21 +254,21 @@ def _sized_call(call: Call, rule: Operator | None) -> Any:
 
     A rule sees 0 in the place of such a size; where it cannot do without it, everything is pinned.
     """
-    reason = "a size depends on the data"
     try:
         found = rule.flow(call) if rule is not None else None
     except (ArithmeticError, LookupError, TypeError, ValueError):
         found = None
     parts, values = _flat(found), call.node.meta.get("val")
-    shapes = [v.shape for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]
-    if len(parts) != len(shapes) or not all(_fits(x, shape) for x, shape in zip(parts, shapes, strict=True)):
-        return call.pin(reason)
+    several = [v for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]
+    unknown = call.node.meta.get(BY_DATA, ())
+    if len(parts) != len(several) or not all(_fits(x, v, unknown) for x, v in zip(parts, several, strict=True)):
+        return call.pin("a size depends on the data")
     return found
 
 
-def _fits(x: Labels, shape: Sequence[Any]) -> bool:
+def _fits(x: Labels, value: Tensor, unknown: Collection[int]) -> bool:
     """Whether labels stand on dimensions of a known size alone, one for every entry."""
-    known = {d: n if isinstance(n, int) else n.node.hint for d, n in enumerate(shape)}
+    known = {d: n if isinstance(n, int) else n.node.hint for d, n in enumerate(value.shape) if d not in unknown}
     return all(len(v) == known.get(d) for d, vectors in x.dims.items() for v in vectors)
 
 
@@ -314,10 +315,14 @@ def _hint(value: Any) -> Any:
     return value
 
 
-def sized_by_data(value: Any) -> bool:
+def sized_by_data(node: Node) -> bool:
     """Whether a tensor (or one of several) has a size that only running the network on data tells."""
+    return BY_DATA in node.meta or _unknown(node.meta.get("val"))
+
+
+def _unknown(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(map(sized_by_data, value))
+        return any(map(_unknown, value))
     sizes = value.shape if isinstance(value, Tensor) else ()
     return any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes)
 

@@ -141,8 +141,7 @@ class Dense:
         masked = self.masked()
 
         def shape(node: Node) -> tuple[int, ...] | None:
-            value = node.meta.get("val")
-            return None if sized_by_data(value) else masked.small_shape(node, value)
+            return None if sized_by_data(node) else masked.small_shape(node, node.meta.get("val"))
 
         return [(plain_name(n.target), shape(n)) for n in nodes]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.fx import Node
 
@@ -13,6 +13,11 @@ from secateur.graph.ops.elementwise import elementwise
 from secateur.graph.ops.index import NUMBERS, Picks, hold_numbers, picks_of
 from secateur.graph.rules import find, operator
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.graph.masked import Masked
+
 __all__: list[str] = []
 
 
@@ -21,13 +26,15 @@ def _first(vectors: Sequence[Vector], size: int) -> tuple[Vector, ...]:
     return tuple(v[: size or None] for v in vectors)
 
 
-def _tied(call: Call, one: Sequence[Vector], index: Sequence[Vector]) -> None:
-    """Ties entries to the numbers that go with them; numbers whose entries nobody follows pin them, and it is said."""
-    if one and not index:
-        size = len(one[0])
-        call.hold(f"{NUMBERS}, one for every entry of this dimension too", [Labels((size,), {0: tuple(one)})])
-    else:
-        call.c.tie(one, index)
+def _tied(call: Call, index: Sequence[Vector], *entries: Sequence[Vector]) -> None:
+    """Ties entries to the numbers that go with them; numbers that stay pin them, and it is said."""
+    if entries and all(entries) and not index:
+        size = len(entries[0][0])
+        reason = f"{NUMBERS}, and there is a number for every entry of this dimension too"
+        call.hold(reason, [Labels((size,), {0: tuple(vectors)}) for vectors in entries])
+        return
+    for vectors in entries:
+        call.c.tie(vectors, index)
 
 
 @operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
@@ -38,18 +45,11 @@ def _scatter(call: Call) -> Labels:
     """
     x, index, source = call["self"], call["index"], call.get("src")
     dim = call["dim"] % x.ndim if x.ndim else 0
-    _hold(call, x, [dim])
+    hold_numbers(call, x, [dim])
     for d in range(index.ndim):
-        size = index.shape[d]
-        if d != dim:
-            _tied(call, _first(x.at(d), size), index.at(d))
-        if isinstance(source, Labels):
-            _tied(call, _first(source.at(d), size), index.at(d))
+        parts = [x] * (d != dim) + [source] * isinstance(source, Labels)
+        _tied(call, index.at(d), *(_first(part.at(d), index.shape[d]) for part in parts))
     return x  # type: ignore[no-any-return]
-
-
-def _hold(call: Call, x: Labels, dims: Sequence[int]) -> None:
-    hold_numbers(call, x, dims)
 
 
 @operator("aten.index_add", "aten.index_copy", "aten.index_reduce", "aten.index_fill")
@@ -57,12 +57,12 @@ def _index_add(call: Call) -> Labels:
     """y[…, index[j], …] (⊕)= source[…, j, …]: other dimensions pass, that of the target stays."""
     x, index, source = call["self"], call["index"], call.get("source")
     dim = call["dim"] % x.ndim if x.ndim else 0
-    _hold(call, x, [dim])
+    hold_numbers(call, x, [dim])
     for d in range(x.ndim if isinstance(source, Labels) and source.ndim else 0):
         if d != dim:
             call.c.tie(x.at(d), source.at(d))
         else:
-            _tied(call, source.at(d), index.at(0) if index.ndim else ())
+            _tied(call, index.at(0) if index.ndim else (), source.at(d))
     return x  # type: ignore[no-any-return]
 
 
@@ -86,7 +86,7 @@ def _index_put(call: Call) -> Labels:
         for d in range(x.ndim):
             call.c.tie(x.at(d), next(iter(picks.masks.values())).at(d))
         return x  # type: ignore[no-any-return]
-    _hold(call, x, picks.dims)
+    hold_numbers(call, x, picks.dims)
     for tensor in picks.tensors:
         call.c.pin_all(tensor)
     _tie_values(call, x, values, picks)
@@ -123,7 +123,16 @@ def _piece_scatter(call: Call) -> Labels:
     return x  # type: ignore[no-any-return]
 
 
-@operator("aten.masked_scatter")
+def _by_kept_rows(m: Masked) -> Tensor:
+    """Gathers the kept entries of the rows first: those that are read in order are these."""
+    last = m["self"].ndim - 1
+    keep = {last: m.mask("self", last)}
+    mask = m["mask"] if m["mask"].shape[-1] == 1 else m.gather(m["mask"], {m["mask"].ndim - 1: keep[last]})
+    source = m.gather(m["source"], {m["source"].ndim - 1: keep[last]})
+    return m.scatter(m.call(self=m.gather(m["self"], keep), mask=mask, source=source), last, keep[last])
+
+
+@operator("aten.masked_scatter", reference=_by_kept_rows)
 def _masked_scatter(call: Call) -> Any:
     """Entries where the mask is true, in order, from a row of numbers: a mask by rows lets the last dimension go."""
     x, mask, source = call["self"], call["mask"], call["source"]
