@@ -86,7 +86,7 @@ CUT: dict[str, tuple[Run, dict[str, Any]]] = {
     "x[:, i] = 0.5": (lambda m, h: assigned(h, (slice(None), m.i), 0.5), {"i": ROWS[3:5]}),
     "x[:, i] = y": (lambda m, h: assigned(h, (slice(None), m.i), h[:, :2] * 2), {"i": ROWS[3:5]}),
     "x[:, mask] = 0.5": (lambda m, h: assigned(h, (slice(None), m.i), 0.5), {"i": SOME}),
-    "x[x > 0.5] = 0.1": (lambda m, h: assigned(h, h > 0.5, 0.1), {}),
+    "x[x > 0.5] = 0.25": (lambda m, h: assigned(h, h > 0.5, 0.25), {}),
     "slice_scatter": (lambda m, h: torch.slice_scatter(h, h[:, :2] * 2, 1, 2, 4), {}),
     "select_scatter": (lambda m, h: torch.select_scatter(h, h[:, 0] * 2, 1, 2), {}),
     "masked_scatter by rows": (lambda m, h: h.masked_scatter(m.i[None, :, None].expand_as(h), m.c(m.s)),
