@@ -207,7 +207,8 @@ def _is_parameter(value: Any, parameters: set[str]) -> bool:
 _HAND_ON = {"aten.permute", "aten.transpose", "aten.expand", "aten.clone", "aten.contiguous", "aten.neg", "aten.repeat",
             "aten.flip", "aten.roll", "aten.unbind", "aten.select", "aten.slice", "aten.movedim", "aten.mul",
             "aten.div", "aten.add", "aten.sub", "aten.cat", "aten.stack", "aten.matmul", "aten.bmm", "aten.baddbmm",
-            "aten.einsum", "aten.repeat_interleave", "aten.view_as_complex", "aten.view_as_real"}  # fmt: skip
+            "aten.einsum", "aten.repeat_interleave", "aten.view_as_complex", "aten.view_as_real", "aten.sum",
+            "aten.mean", "aten.index_select", "aten.index", "aten.gather"}  # fmt: skip
 
 
 _PRODUCTS = {"aten.matmul", "aten.bmm", "aten.baddbmm", "aten.einsum", "aten.mul"}
