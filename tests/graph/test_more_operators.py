@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 import secateur
 from cutting import check, masked
 from secateur.core.errors import BudgetError
+from secateur.graph.trace import without_recorder
 from zoo import Lambda, settle
 
 Run = Callable[[Any, Tensor], Tensor]
@@ -336,3 +339,37 @@ def test_a_number_that_python_computes_of_such_a_size_is_not_believed() -> None:
     assert len(pruned.plan.keep["a.weight"][0]) == 6
     other = torch.randn(31, 5)
     assert torch.allclose(pruned.model(other).double(), masked(model, pruned, other), atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ the user's lines
+
+
+def sorted_features(h: Tensor) -> Tensor:
+    return h.sort(-1)[0]  # of this line
+
+
+def line(function: Callable[..., Any], code: str) -> str:
+    """How the first line of a function's body is quoted."""
+    return f"{Path(function.__code__.co_filename).name}:{function.__code__.co_firstlineno + 1}, {code!r}"
+
+
+@pytest.mark.parametrize(
+    ("way", "where"),
+    [(contextlib.nullcontext, line(sorted_features, "return h.sort(-1)[0]  # of this line")),
+     (without_recorder, line(Lambda.forward, "return self.function(self, *inputs)"))],  # export knows of modules alone
+)  # fmt: skip
+def test_what_stays_is_told_by_the_line_of_the_users_code(way: Callable[[], Any], where: str) -> None:
+    model, x = between(lambda m, h: m.c(torch.relu(h)) + sorted_features(m.d(h)), c=nn.Linear(12, 12),
+                       d=nn.Linear(12, 12))  # fmt: skip
+    with way():
+        pruned = secateur.prune(model, x, ratio=0.5)
+        explained = str(secateur.analyse(model, x).explain("d"))
+    assert {u.line for u in pruned.unsupported} == {where}
+    assert f"(which entry comes where depends on all of them), at {where}" in str(pruned)
+    assert where in explained
+
+
+def test_layers_that_no_code_of_the_users_calls_are_told_by_module_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LocalResponseNorm(3), nn.Conv2d(8, 3, 1))
+    (kept,) = secateur.analyse(model, torch.randn(2, 3, 5, 5)).unsupported
+    assert (kept.module, kept.line) == ("1", "")

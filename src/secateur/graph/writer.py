@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.fx import Graph, Node
 from secateur.graph.batch import NEAR, Batch, OfTheBatch, Unfollowed, with_value
 from secateur.graph.counted import Counted
 from secateur.graph.internals import FunctionMode, OperatorMode, pytree
+from secateur.graph.lines import LINE, caller
 from secateur.graph.numbers import Free, Log, Lost, free_numbers
 
 __all__ = ["NUMBERS", "Again", "Attributes", "Path", "Tagged", "Writer"]
@@ -242,6 +243,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self.stack: list[tuple[str, Any]] = []
         self.followers: set[Node] = set()
         self.again = again
+        self.until: CodeType | None = None  # who calls the network's forward
         self.read: list[Any] = []
         self._attributes = attributes
         self._nodes: dict[int, Node] = {}
@@ -413,6 +415,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return
         node = self.graph.create_node("call_function", func, *call)
         node.meta["nn_module_stack"] = self._here()
+        node.meta[LINE] = None if self.until is None else caller(self.until)
         node.meta["val"] = result
         self._met(node, numbers)
         self._counted.met(node, result)
