@@ -99,6 +99,13 @@ CUT: dict[str, tuple[Run, dict[str, Any]]] = {
                                 {"i": ROWS[3:5]}),
     "gather by a score": (lambda m, h: h.gather(1, m.s(h).squeeze(-1).topk(3, 1).indices[..., None].expand(
         -1, -1, h.shape[-1])), {"s": nn.Linear(12, 1)}),
+    "samples in a random order": (lambda m, h: h.gather(1, m.s(h).squeeze(-1).argsort(1)[:, :3, None].repeat(
+        1, 1, h.shape[-1])), {"s": nn.Linear(12, 1)}),
+    "a gate that is spread": (lambda m, h: h * torch.sigmoid(m.s(h)).expand(h.shape), {"s": nn.Linear(12, 1)}),
+    "a gate that is repeated": (lambda m, h: h * torch.sigmoid(m.s(h)).repeat(1, 1, h.shape[-1]),
+                                {"s": nn.Linear(12, 1)}),
+    "a gate of 12": (lambda m, h: h * torch.sigmoid(m.s(h)).repeat(1, 1, 12),
+                     {"s": nn.Linear(12, 1)}),
     "take_along_dim": (lambda m, h: torch.take_along_dim(h, m.i[None, :, None], 1), {"i": ROWS[3:5]}),
     "sorted along": (lambda m, h: torch.take_along_dim(h, h.argsort(1), 1), {}),
     "sort": (lambda m, h: h.sort(1)[0], {}),
@@ -296,13 +303,21 @@ def test_bags_with_weights_and_short_rows() -> None:
 # ------------------------------------------------------------------------------------- sizes that the data decide
 
 
-def test_rows_that_a_mask_picks_hand_their_channels_on() -> None:
-    model = Lambda(lambda m, x: m.b(torch.relu(m.a(x))[x[:, 0] > 0]), a=nn.Linear(5, 12), b=nn.Linear(12, 3))
+@pytest.mark.parametrize("pick", [
+    lambda x: x[:, 0] > 0, lambda x: torch.where(x[:, 0] > 0), lambda x: (x[:, 0] > 0).nonzero().squeeze(1),
+    lambda x: (x[:, 0] > 0).nonzero(as_tuple=True)[0],
+])  # fmt: skip
+def test_rows_that_a_mask_picks_hand_their_channels_on(pick: Callable[[Tensor], Any]) -> None:
+    model = Lambda(lambda m, x: m.b(torch.relu(m.a(x))[pick(x)]), a=nn.Linear(5, 12), b=nn.Linear(12, 3))
     torch.manual_seed(0)
     x = torch.randn(24, 5)
     pruned = check(settle(model), x)
     assert len(pruned.plan.keep["a.weight"][0]) == 6
     assert not pruned.unsupported
+    assert not any("torch.export" in note for note in pruned.notes)
+    other = torch.randn(31, 5)
+    again = secateur.prune(model, x, ratio=0.5, criterion="random", seed=3)
+    assert torch.allclose(again.model(other).double(), masked(model, again, other), atol=1e-6)
 
 
 def test_sizes_that_the_data_decide_are_followed_by_the_recorder() -> None:

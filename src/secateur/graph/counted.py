@@ -35,12 +35,14 @@ class Counted:
         self._homes: dict[int, tuple[Node, int]] = {}
         self._asked: dict[int, Node] = {}
 
-    def run(self, func: Any, args: tuple[Any, ...]) -> Tensor | None:
+    def run(self, func: Any, args: tuple[Any, ...]) -> Any:
         """What an operator gives that counts entries of a tensor without values; ``None`` for any other."""
+        if func in (aten.where.default, aten.nonzero_numpy.default) and args[0].is_meta:
+            return [args[0].new_empty((self._size(args[0]),), dtype=torch.int64) for _ in range(args[0].ndim)]
         if func is aten.nonzero.default and args[0].is_meta:
-            return args[0].new_empty((self._size(args[0]), args[0].ndim), dtype=torch.int64)  # type: ignore[no-any-return]
+            return args[0].new_empty((self._size(args[0]), args[0].ndim), dtype=torch.int64)
         if func is aten.masked_select.default and args[1].is_meta:
-            return args[0].new_empty((self._size(args[1]),), device="meta")  # type: ignore[no-any-return]
+            return args[0].new_empty((self._size(args[1]),), device="meta")
         if func is not aten.index.Tensor:
             return None
         masks = [i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)]
@@ -53,7 +55,7 @@ class Counted:
                 picks += [places] * index.ndim
             else:
                 picks.append(index if index is None else index.to("meta"))
-        return aten.index.Tensor(args[0].to("meta"), picks)  # type: ignore[no-any-return]
+        return aten.index.Tensor(args[0].to("meta"), picks)
 
     def _size(self, mask: Tensor) -> int:
         return self._of_mask.setdefault(id(mask), FIRST + STEP * len(self._of_mask))

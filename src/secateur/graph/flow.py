@@ -256,7 +256,7 @@ def _sized_call(call: Call, rule: Operator | None) -> Any:
     """
     try:
         found = rule.flow(call) if rule is not None else None
-    except (ArithmeticError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         found = None
     parts, values = _flat(found), call.node.meta.get("val")
     several = [v for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]

@@ -73,6 +73,8 @@ def join(c: Constraints, tensors: Sequence[Labels], shape: Sequence[int]) -> Lab
 @operator("aten.type_as", facts=Facts(kind=Kind.CAST, aliases=True))
 def elementwise(call: Call) -> Labels:
     """What comes out at a position depends on what goes in there."""
+    if isinstance(call.node.meta["val"], (list, tuple)):  # torch.where with a condition alone
+        return call.pin("how many entries there are depends on their values")  # type: ignore[no-any-return]
     return join(call.c, call.tensors, call.shape)
 
 

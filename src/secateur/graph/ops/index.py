@@ -239,8 +239,8 @@ def _take(call: Call) -> Any:
     return call.pin(NUMBERS)
 
 
-@operator("aten.masked_select", "aten.nonzero", "aten.argwhere", "aten.unique_dim", "aten._unique2",
-          "aten.unique_consecutive")  # fmt: skip
+@operator("aten.masked_select", "aten.nonzero", "aten.nonzero_numpy", "aten.argwhere", "aten.unique_dim",
+          "aten._unique2", "aten.unique_consecutive")  # fmt: skip
 def _counted(call: Call) -> Any:
     return call.pin("how many entries there are depends on their values")
 

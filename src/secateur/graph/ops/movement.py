@@ -12,7 +12,7 @@ from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.reshape import reshape, rewrite_sizes
-from secateur.graph.rules import operator
+from secateur.graph.rules import facts, operator
 
 if TYPE_CHECKING:
     from secateur.graph.rewriting import Rewriter
@@ -56,21 +56,21 @@ def _movedim(call: Call) -> Labels:
 
 @operator("aten.expand", "aten.broadcast_to", rewrite=rewrite_sizes("size"))
 def _expand(call: Call) -> Labels:
-    """A dimension that grows from 1 must keep its only entry.
-
-    Spread masks and numbers carry fresh labels, so that they get fewer where what they are about does.
-    """
+    """A dimension that grows from 1 must keep its only entry, and gets fewer copies where what they meet gets fewer."""
     x, shape = call["self"], call.shape
-    joined = join(call.c, [x], shape)
-    if call.node.meta["val"].is_floating_point():
-        return joined
-    return Labels(shape).with_dims({**joined.dims, **{d: (call.c.fresh(shape[d]),) for d in _grown(x, shape)}})
+    return Labels(shape).with_dims({**join(call.c, [x], shape).dims, **_copies(call, _grown(x, shape))})
 
 
 def _grown(x: Labels, shape: Sequence[int]) -> list[int]:
     """Dimensions that are new or grow from 1."""
     more = len(shape) - x.ndim
     return [d for d, size in enumerate(shape) if size > 1 and (d < more or x.shape[d - more] != size)]
+
+
+def _copies(call: Call, dims: Sequence[int]) -> dict[int, tuple[Vector, ...]]:
+    """Fresh labels for copies of one entry; none where they become part of another dimension (keys for many heads)."""
+    merged = call.node.meta["val"].is_floating_point() and any(facts(user).same_entries for user in call.node.users)
+    return {} if merged else {d: (call.c.fresh(call.shape[d]),) for d in dims}
 
 
 @operator("aten.expand_as")
@@ -89,15 +89,29 @@ def _broadcast(call: Call) -> list[Labels]:
     return [together] * len(call["tensors"])
 
 
-@operator("aten.repeat", "aten.tile")
+def _rewrite_repeat(r: Rewriter) -> None:
+    """As many copies of one entry as are left."""
+    source, times = r.node_of("self"), list(r["repeats"])
+    more = len(times) - len(r.labels(source).shape)
+    for d in range(len(times)):
+        if (d < more or r.labels(source).shape[d - more] == 1) and isinstance(times[d], int) and r.changes(r.node, d):
+            times[d] = r.new_size(r.node, d)
+    if times != list(r["repeats"]):
+        r.set("repeats", times)
+
+
+@operator("aten.tile")
+@operator("aten.repeat", rewrite=_rewrite_repeat)
 def _repeat(call: Call) -> Labels:
+    """Entries come round with their labels; copies of a single one are as those of ``expand``, which it has to keep."""
     x, shape = call["self"], call.shape
-    dims: dict[int, tuple[Vector, ...]] = {}
-    for d, size in enumerate(shape):
-        own = d - (len(shape) - x.ndim)
-        if own >= 0:
-            dims[d] = tuple(np.tile(v, size // len(v)) for v in x.at(own))
-    return Labels(shape).with_dims(dims)
+    more = len(shape) - x.ndim
+    copies = [d for d, size in enumerate(shape) if size > 1 and (d < more or x.shape[d - more] == 1)]
+    call.c.pin(*(v for d in copies if d >= more for v in x.at(d - more)))
+    dims = {d: tuple(np.tile(v, shape[d] // len(v)) for v in x.at(d - more))
+            for d in range(more, len(shape)) if d not in copies}  # fmt: skip
+    tiled = call.node.target._opname == "tile"  # type: ignore[union-attr]  # whose sizes nobody rewrites
+    return Labels(shape).with_dims({**dims, **({} if tiled else _copies(call, copies))})
 
 
 @operator("aten.repeat_interleave")
