@@ -27,7 +27,7 @@ def _leading(x: Labels, count: int) -> Labels:
     return Labels(x.shape[:size]).with_dims({d: v for d, v in x.dims.items() if d < size})
 
 
-@operator("aten.cdist", "aten._cdist_forward", "aten._euclidean_dist")
+@operator("aten.cdist")
 def _cdist(call: Call) -> Labels:
     """(…, P, M), (…, R, M) → (…, P, R): coordinates that are zero on both sides count nothing, whatever the norm."""
     a, b = call["x1"], call["x2"]

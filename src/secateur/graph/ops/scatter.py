@@ -73,7 +73,7 @@ def _is_number(values: Labels) -> bool:
     return all(size == 1 for size in values.shape)
 
 
-@operator("aten.index_put", "aten._index_put_impl")
+@operator("aten.index_put")
 def _index_put(call: Call) -> Labels:
     """x[i, :, j] = values: entries that tensors pick stay, the other dimensions lose the same entries in both.
 
