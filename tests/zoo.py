@@ -623,3 +623,62 @@ def tiled_position_table() -> tuple[nn.Module, Any]:
             return self.fc(pooled(torch.relu(self.a(x) + self.window.tile(1, 1, 2, 2))))
 
     return Tiled(), image(2, 3, 6, 6)
+
+
+@entry
+def fourier_mixing() -> tuple[nn.Module, Any]:
+    """Frequencies times a matrix of complex numbers, as Fourier neural operators have it."""
+
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, 4)
+            self.weight = nn.Parameter(torch.randn(8, 8, 4, 3, 2) / 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            found = torch.fft.rfft2(x)[:, :, :4, :3]
+            mixed = torch.einsum("nihw,iohw->nohw", found, torch.view_as_complex(self.weight))
+            return self.fc(pooled(self.b(x + torch.fft.irfft2(mixed, s=x.shape[-2:]))))
+
+    return Mixing(), image(2, 3, 6, 6)
+
+
+@entry
+def message_passing() -> tuple[nn.Module, Any]:
+    """Places of an image as nodes: messages by index, their sums and maxima by scatter."""
+
+    class Passing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.message, self.fc = conv(3, 8), nn.Linear(16, 8), nn.Linear(16, 4)
+            self.register_buffer("edges", torch.arange(72).reshape(2, 36) * 7)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x).flatten(2).transpose(1, 2)
+            start, end = self.edges % x.shape[1]
+            message = self.message(torch.cat([x[:, start], x.index_select(1, end)], -1))
+            total = torch.zeros_like(x).index_add(1, end, message)
+            index = end.view(1, -1, 1).expand_as(message)
+            most = torch.zeros_like(x).scatter_reduce(1, index, message, "amax", include_self=False)
+            return self.fc(torch.cat([total, most], -1).mean(1))
+
+    return Passing(), image(2, 3, 6, 6)
+
+
+@entry
+def nearest_of_a_codebook() -> tuple[nn.Module, Any]:
+    """Every place becomes the nearest of some vectors, with straight-through gradients."""
+
+    class Codebook(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = conv(3, 8), conv(8, 6), nn.Linear(6, 4)
+            self.codes = nn.Parameter(torch.randn(5, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x).permute(0, 2, 3, 1)
+            near = F.embedding(torch.cdist(x.flatten(1, 2), self.codes).argmin(-1), self.codes).view_as(x)
+            return self.fc(pooled(self.b((x + (near - x).detach()).permute(0, 3, 1, 2) * 1.0)))
+
+    return Codebook(), image(2, 3, 6, 6)

@@ -16,6 +16,7 @@ from secateur.graph.schema import bound
 
 NUMBERS: dict[str, dict[str, Any]] = {
     "aten.clamp": {"min": 0},
+    "aten.clip": {"min": 0},
     "aten.clamp_min": {"min": 0},
     "aten.clamp_max": {"max": 0.5},
     "aten.hardtanh": {"min_val": 0},

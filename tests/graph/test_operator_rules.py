@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import secateur
-from drawn.base import Kept
+from cutting import check, masked
 from secateur.core.errors import SecateurError
-from secateur.cut.pruned import Pruned
-from secateur.graph.copies import deep_copy
 from secateur.graph.ops.pieces import _runs
 from zoo import Lambda, settle
 
@@ -33,25 +31,6 @@ def small(
         elif isinstance(tensor, Tensor):
             model.register_buffer(name, tensor)
     return settle(model), torch.randn(4, 5)
-
-
-def masked(model: nn.Module, pruned: Pruned, x: Tensor) -> Tensor:
-    """The dense modules with every removed entry at zero; right where zeros pass through."""
-
-    twin = deep_copy(model).double()
-    Kept(pruned.plan.keep, twin)
-    with torch.no_grad():
-        return twin(x.double())
-
-
-def check(model: nn.Module, x: Tensor, ratio: float = 0.5) -> Pruned:
-    """Cut at random by both back ends, both right; gives the second."""
-    for backend in ("auto", "graph"):
-        pruned = secateur.prune(model, x, ratio=ratio, criterion="random", backend=backend, seed=3)
-        assert pruned.plan.keep
-        with torch.no_grad():
-            assert torch.allclose(pruned.model.double()(x.double()), masked(model, pruned, x), atol=1e-12)
-    return pruned
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -210,13 +189,18 @@ def test_weights_of_every_sample_can_be_cut() -> None:
         assert torch.allclose(pruned.model(other).double(), masked(model, pruned, other), atol=1e-5)
 
 
-def test_a_size_that_depends_on_the_data_pins_by_name() -> None:
-    model = Lambda(lambda m, x: m.c(m.b(m.a(x).relu())[x[:, 0] > -9]), a=nn.Linear(5, 12), b=nn.Linear(12, 8),
-                   c=nn.Linear(8, 3))  # fmt: skip
+def test_a_count_that_depends_on_the_channels_pins_by_name() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        h = m.b(m.a(x).relu())
+        return m.c(h) + h[h > 0].sum()
+
     x = torch.randn(4, 5)
-    pruned = secateur.prune(settle(model), x, ratio=0.5)
+    model = settle(Lambda(run, a=nn.Linear(5, 12), b=nn.Linear(12, 8), c=nn.Linear(8, 3)))
+    pruned = secateur.prune(model, x, ratio=0.5)
     assert set(pruned.plan.keep) == {"a.weight", "a.bias", "b.weight"}
-    assert {u.reason for u in pruned.unsupported} == {"a size depends on the data"}
+    assert {(u.operator, u.reason) for u in pruned.unsupported} == {
+        ("aten.index.Tensor", "entries are picked by their numbers")
+    }
     assert torch.allclose(pruned.model(x).double(), masked(model, pruned, x), atol=1e-6)
 
 

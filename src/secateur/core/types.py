@@ -173,12 +173,19 @@ class Unsupported:
         module: Dotted name of the module that calls it.
         reason: Why everything that touches it was pinned.
         pinned_params: Parameters that cannot be pruned because of it.
+        line: The line of the network's code that calls it, ``net.py:12, 'x = x.sort()[0]'``; empty where none is known.
     """
 
     operator: str
     module: str
     reason: str
     pinned_params: int = 0
+    line: str = ""
+
+    def __str__(self) -> str:
+        """Operator, module, reason and line, as a sentence has them."""
+        where = f"{self.operator} in {self.module or '(top level)'} ({self.reason})"
+        return f"{where}, at {self.line}" if self.line else where
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from secateur.cut.selection import Selection, names_in, pinned_by_selection
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups, solve
+from secateur.graph.lines import line_of
 from secateur.graph.solve import clusters
 from secateur.graph.views import Also, labelled
 
@@ -54,7 +55,7 @@ class Analysis(Shown):
         items = self.groups.items
         rows = [(g.name, f"{len(g):,}", ", ".join(g.producers[1:4]) + ", …" * (len(g.producers) > 4)) for g in items]
         notes = [f"note: {note}" for note in self.notes]
-        notes += [f"pinned: {u.operator} in {u.module or '(top level)'}: {u.reason}" for u in self.unsupported]
+        notes += [f"pinned: {u}" for u in self.unsupported]
         headline = f"{len(items)} group{'s' * (len(items) != 1)} of {self.groups.units:,} units that can be removed"
         return Table(headline, ("Group", "Units", "Cut together with"), rows, words=(0, 2), notes=notes)
 
@@ -107,6 +108,8 @@ def unsupported(groups: Groups) -> tuple[Unsupported, ...]:
         touched[cluster[np.concatenate([v for t in tensors for vs in t.dims.values() for v in vs])]] = True
         touched[cluster[0]] = False
         held = sum(sizes[n] for n, vectors in dims.items() if any(touched[cluster[v]].any() for v in vectors))
-        operator = str(untraced.node.target)
-        found.append(Unsupported(operator, module_of(untraced.node), untraced.reason, held))
+        if held:  # else it touched nothing but tensors that were made on the way
+            operator = str(untraced.node.target)
+            where = module_of(untraced.node)
+            found.append(Unsupported(operator, where, untraced.reason, held, line_of(untraced.node)))
     return tuple(found)

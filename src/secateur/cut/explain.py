@@ -8,9 +8,11 @@ from torch.fx import Node
 from secateur.core.errors import UnknownNameError
 from secateur.core.patterns import covered
 from secateur.core.tables import Shown, Table
+from secateur.core.types import Unsupported
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
 from secateur.graph.labels import Labels, Vector
+from secateur.graph.lines import line_of
 
 __all__ = ["Explanation", "explained"]
 
@@ -105,7 +107,7 @@ def _reason(groups: Groups, tensor: str) -> str:
         node = left.pop(0)
         for user in node.users:
             if user in held:
-                return f"{user.target} in {module_of(user) or '(top level)'}: {held[user]}"
+                return str(Unsupported(str(user.target), module_of(user), held[user], line=line_of(user)))
             if user.op == "output":
                 return "it is an output of the network; return what is computed from it to free it"
             labels = flow.labels.get(user)

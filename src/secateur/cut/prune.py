@@ -309,9 +309,9 @@ def _apply_parts(
 
 
 def _nothing_free(analysis: Analysis) -> str:
-    pinned = [f"{u.operator} in {u.module or '(top level)'} ({u.reason})" for u in analysis.unsupported]
+    pinned = list(dict.fromkeys(map(str, analysis.unsupported)))
     why = (
-        f"These operators pin everything they touch: {'; '.join(pinned[:5])}."
+        f"These operators keep what they touch: {'; '.join(pinned[:5])}."
         if pinned
         else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
     )

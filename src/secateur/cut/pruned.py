@@ -201,7 +201,7 @@ class Pruned(HoldsNetwork):
     def __repr__(self) -> str:
         """The headline, the notes and what was pinned."""
         lines = [f"Pruned({self.headline})", *(f"  note: {n}" for n in self.notes)]
-        lines += [f"  pinned: {u.operator} in {u.module or '(top level)'}: {u.reason}" for u in self.unsupported]
+        lines += [f"  pinned: {u}" for u in self.unsupported]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

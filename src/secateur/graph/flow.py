@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.fx import Node
 
 from secateur.core.modes import no_gc
+from secateur.graph.counted import BY_DATA
 from secateur.graph.facts import Kind
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
-from secateur.graph.rules import facts, find
+from secateur.graph.rules import Operator, facts, find
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 
-__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of"]
+__all__ = ["Call", "Flow", "MacTerm", "Untraced", "flow", "module_of", "modules_of", "shape_of", "sized_by_data"]
 
 
 @dataclass(frozen=True)
@@ -245,17 +246,21 @@ def _label_call(result: Flow, node: Node) -> Any:
     call = Call(result, node)
     if not call.tensors and not _produces_tensor(node):
         return None
-    if any(_sized_by_data(n.meta.get("val")) for n in (node, *node.all_input_nodes)):
-        call.point("a size depends on the data")
-        return call.pin("a size depends on the data")
     rule = find(node.target)
+    if any(map(sized_by_data, (node, *node.all_input_nodes))):
+        return _sized_call(call, rule)
     if rule is None:
         call.point("no rule for this operator")
         return call.pin("no rule for this operator")
-    result.labels[node] = rule.flow(call) if rule.numbers else _numbered(call, rule.flow(call))
+    result.labels[node] = _flowed(call, rule)
     if rule.macs is not None and isinstance(result.labels[node], Labels):
         result.macs[node] = rule.macs(call)
     return result.labels[node]
+
+
+def _flowed(call: Call, rule: Operator) -> Any:
+    """What the rule of an operator gives; values that are numbers of entries are seen to."""
+    return rule.flow(call) if rule.numbers else _numbered(call, rule.flow(call))
 
 
 def _numbered(call: Call, found: Any) -> Any:
@@ -272,6 +277,30 @@ def _numbered(call: Call, found: Any) -> Any:
 
 _VALUES = (Kind.COPY, Kind.CAST, Kind.RESHAPE, Kind.PIECE)
 """What leaves values as they are."""
+
+
+def _sized_call(call: Call, rule: Operator | None) -> Any:
+    """An operator with sizes that the data decide: those carry no labels, the others go as the rule says.
+
+    A rule sees 0 in the place of such a size; where it cannot do without it, everything is pinned.
+    """
+    try:
+        found = _flowed(call, rule) if rule is not None else None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        found = None
+    parts, values = _flat(found), call.node.meta.get("val")
+    several = [v for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]
+    unknown = call.node.meta.get(BY_DATA, ())
+    if len(parts) != len(several) or not all(_fits(x, v, unknown) for x, v in zip(parts, several, strict=True)):
+        call.point("a size depends on the data")
+        return call.pin("a size depends on the data")
+    return found
+
+
+def _fits(x: Labels, value: Tensor, unknown: Collection[int]) -> bool:
+    """Whether labels stand on dimensions of a known size alone, one for every entry."""
+    known = {d: n if isinstance(n, int) else n.node.hint for d, n in enumerate(value.shape) if d not in unknown}
+    return all(len(v) == known.get(d) for d, vectors in x.dims.items() for v in vectors)
 
 
 def _produces_tensor(node: Node) -> bool:
@@ -317,10 +346,14 @@ def _hint(value: Any) -> Any:
     return value
 
 
-def _sized_by_data(value: Any) -> bool:
+def sized_by_data(node: Node) -> bool:
     """Whether a tensor (or one of several) has a size that only running the network on data tells."""
+    return BY_DATA in node.meta or _unknown(node.meta.get("val"))
+
+
+def _unknown(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(map(_sized_by_data, value))
+        return any(map(_unknown, value))
     sizes = value.shape if isinstance(value, Tensor) else ()
     return any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes)
 

@@ -231,6 +231,7 @@ class _Run:
         self.places = [n for n in writer.graph.nodes if n.op == "placeholder"]
         writer.count_batch(self.places)
         odd_args, odd_kwargs = pytree.tree_unflatten(fed, self.spec)
+        writer.until = _Run.__init__.__code__
         with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer:
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
         inner = {id(tensor) for tensor in state}

@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 
 from secateur.graph.batch import NEAR, Batch, OfTheBatch, ReadsValue, Unfollowed, with_value
+from secateur.graph.counted import Counted
 from secateur.graph.internals import FunctionMode, OperatorMode, pytree
+from secateur.graph.lines import LINE, caller
 from secateur.graph.numbers import Free, Log, Lost, free_numbers
 
 __all__ = ["NUMBERS", "Again", "Attributes", "Path", "Tagged", "Writer"]
@@ -24,6 +26,7 @@ aten = torch.ops.aten
 MOST_NODES = 200_000
 """More than any network has: a loop over the batch that nothing else gave away."""
 
+_ASSIGNS = {aten.index_put.default, aten.index_put_.default}
 _READS_VALUES = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default, aten.item.default}
 _BY_ENTRY = {aten.unbind.int, aten.split.Tensor, aten.chunk.default}
 _LIKE_INPUT = {
@@ -250,6 +253,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self.stack: list[tuple[str, Any]] = []
         self.followers: set[Node] = set()
         self.again = again
+        self.until: CodeType | None = None  # who calls the network's forward
         self.read: list[Any] = []
         self._attributes = attributes
         self._nodes: dict[int, Node] = {}
@@ -257,6 +261,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self._sizes: dict[int, Any] = {}
         self._stacks: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._count = 0
+        self._counted = Counted(batch)
         self._size_of_batch: Node | None = None
         for name, tensor in held:  # all of them, used or not, as torch.export has them
             node = with_value(self.graph.get_attr(name), tensor)
@@ -302,7 +307,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
 
     def _as_given(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            shape = tuple(map(self.batch.real, value.shape))
+            shape = tuple(map(self._counted.as_given, value.shape))
             return value if shape == tuple(value.shape) else torch.empty(shape, dtype=value.dtype, device="meta")
         if isinstance(value, (tuple, list)):
             return [self._as_given(v) for v in value]
@@ -353,7 +358,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
 
     def _size(self, value: int) -> Any:
         if not self.batch.follows(value):
-            return value
+            return self._counted.asked(value)
         if value not in self._sizes:
             assert self._size_of_batch is not None
             with self.graph.inserting_before(self._size_of_batch.next):
@@ -385,8 +390,15 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         kind = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
         if func is aten.copy_.default and (number := self._one_number(args[1])) is not None:
             kind, call = aten.fill_.Tensor, ((call[0][0], number), {})  # y[:, 0] = 1.0
+        if func in _ASSIGNS and isinstance(number := args[2], Tensor) and not number.ndim:
+            call = (*call[0][:2], self._as_type(call[0][2], call[0][0]), *call[0][3:]), call[1]  # y[i] = 1.0
         self._note(kind, call, result, numbers)
         return result
+
+    def _as_type(self, number: Node, other: Node) -> Node:
+        """A number in the type of a tensor, whatever that is by then (PyTorch makes it so for ``y[i] = 1``)."""
+        cast = self.graph.call_function(aten.type_as.default, (number, other))
+        return with_value(cast, number.meta["val"].to(other.meta["val"].dtype))
 
     def _one_number(self, tensor: Tensor) -> Node | None:
         """The tensor without dimensions that one is spread from, entry by entry."""
@@ -413,8 +425,10 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return
         node = self.graph.create_node("call_function", func, *call)
         node.meta["nn_module_stack"] = self._here()
+        node.meta[LINE] = None if self.until is None else caller(self.until)
         node.meta["val"] = result
         self._met(node, numbers)
+        self._counted.met(node, result)
         if isinstance(result, Tensor):
             self._keep(result, node)
         for index, one in enumerate(result if several else ()):
@@ -422,6 +436,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
                 part = self._met(self.graph.call_function(operator.getitem, (node, index)))
                 part.meta["val"] = one
                 part.meta["nn_module_stack"] = node.meta["nn_module_stack"]
+                self._counted.met(part, one)
                 self._keep(one, part)
 
     def _here(self) -> dict[str, Any]:
@@ -431,6 +446,8 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         return self._stacks[key]
 
     def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], follows: bool) -> Any:
+        if (counted := self._counted.run(func, args)) is not None:
+            return counted
         if func in _CASTS and tensors[0].is_meta:  # to the device that it is said to be on already
             return self._cast(func, args, kwargs)
         if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from secateur.graph.flow import sized_by_data
 from secateur.graph.groups import Groups
 from secateur.graph.schema import plain_name
 from secateur.graph.traced import Traced
@@ -132,10 +133,17 @@ class Dense:
         ]
 
     def recorded(self) -> list[Called]:
-        """Name and shape after the cut of every operator, at the sizes and the batch that were recorded."""
+        """Name and shape after the cut of every operator, at the sizes and the batch that were recorded.
+
+        There is no shape where a size depends on the data.
+        """
         nodes = [n for n in self.graph.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
         masked = self.masked()
-        return [(plain_name(n.target), masked.small_shape(n, n.meta.get("val"))) for n in nodes]
+
+        def shape(node: Node) -> tuple[int, ...] | None:
+            return None if sized_by_data(node) else masked.small_shape(node, node.meta.get("val"))
+
+        return [(plain_name(n.target), shape(n)) for n in nodes]
 
     def whole(self, args: Any, kwargs: Any) -> tuple[list[Tensor], Draws]:
         """Results of the traced graph as it is, with nothing cut."""

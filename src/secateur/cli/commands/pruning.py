@@ -253,6 +253,6 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
 def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
     if not unsupported:
         return
-    rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason] for u in unsupported]
-    columns = ["Operator without a rule", "Module", "Pinned parameters", "Reason"]
-    console().print(table(columns, rows, words=(0, 1), fold=(3,)))
+    rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason, u.line] for u in unsupported]
+    columns = ["Kept by operator", "Module", "Pinned parameters", "Reason", "Line"]
+    console().print(table(columns, rows, words=(0, 1), fold=(3, 4)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,16 @@ import torch
 from torch.fx import Node
 
 from secateur.graph.flow import Call, shape_of, unlabelled
-from secateur.graph.labels import Labels, Vector
+from secateur.graph.labels import Labels
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.pieces import without
-from secateur.graph.ops.routing import picked as picked_by
+from secateur.graph.ops.routing import picked
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
     from secateur.graph.rewriting import Rewriter
 
-__all__ = ["Pointer", "pointer"]
+__all__ = ["NUMBERS", "Picks", "Pointer", "hold_numbers", "picks_of", "pointer"]
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,17 @@ def _index_select(call: Call) -> Labels:
         return _pointed(call, found)
     x: Labels = call["self"]
     dim = call["dim"] % x.ndim
-    _hold(call, x, [dim])
+    hold_numbers(call, x, [dim])
     call.c.pin_all(call["index"])
     return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim})
 
 
-def _hold(call: Call, x: Labels, dims: Sequence[int]) -> None:
+NUMBERS = "entries are picked by their numbers"
+
+
+def hold_numbers(call: Call, x: Labels, dims: Sequence[int]) -> None:
     """Pins the dimensions that numbers point into, and reports it: which entries they name depends on their values."""
-    call.hold("entries are picked by their numbers", [x.with_dims({d: x.at(d) for d in dims})])
+    call.hold(NUMBERS, [x.with_dims({d: x.at(d) for d in dims})])
 
 
 @operator("aten.embedding")
@@ -112,7 +115,7 @@ def _embedding(call: Call) -> Labels:
     if call.nodes["weight"].op == "get_attr":
         call.c.pin(*weight.at(0))
     else:
-        _hold(call, weight, [0])
+        hold_numbers(call, weight, [0])
     call.c.pin_all(call["indices"])
     return Labels(shape).with_dims({len(shape) - 1: weight.at(1)})
 
@@ -129,6 +132,54 @@ def _embedding_bag(call: Call) -> list[Any]:
     return [found[0].with_dims({1: weight.at(1)}), *found[1:]]
 
 
+@dataclass(frozen=True)
+class Picks:
+    """What ``x[i, :, mask]`` picks.
+
+    Attributes:
+        dims: Dimensions that tensors pick from.
+        left: The others.
+        width: How many dimensions of the result the picked ones become.
+        start: Where these stand.
+        tensors: The tensors that pick.
+        masks: Those of them that are masks, by the first dimension that they cover.
+    """
+
+    dims: tuple[int, ...]
+    left: tuple[int, ...]
+    width: int
+    start: int
+    tensors: tuple[Labels, ...]
+    masks: Mapping[int, Labels]
+
+    def places(self) -> dict[int, int]:
+        """Where the dimensions that are not picked stand in the result."""
+        return {d: place + (self.width if place >= self.start else 0) for place, d in enumerate(self.left)}
+
+
+def picks_of(call: Call) -> Picks:
+    """Which dimensions of ``self`` the tensors among ``indices`` pick from; a mask covers as many as it has."""
+    x, d, gaps = call["self"], 0, 0
+    dims: list[int] = []
+    tensors: list[Labels] = []
+    masks: dict[int, Labels] = {}
+    for place, index in enumerate(call["indices"]):
+        if not isinstance(index, Labels):
+            d += 1
+            continue
+        covered = index.ndim if _boolean(call, place) else 1
+        gaps += bool(dims) and dims[-1] != d - 1
+        if _boolean(call, place):
+            masks[d] = index
+        dims += range(d, d + covered)
+        tensors.append(index)
+        d += covered
+    left = tuple(k for k in range(x.ndim) if k not in dims)
+    widths = [1 if t in masks.values() else t.ndim for t in tensors]
+    start = 0 if gaps or not dims else sum(k < dims[0] for k in left)
+    return Picks(tuple(dims), left, max(widths, default=0), start, tuple(tensors), masks)
+
+
 @operator("aten.index", rewrite=_rewrite_pointer, numbers=True)
 def _index(call: Call) -> Any:
     """x[i, :, j]: entries that tensors pick stay; the other dimensions keep their labels."""
@@ -136,37 +187,25 @@ def _index(call: Call) -> Any:
     if found is not None:
         call.point("values are used that are numbers of entries")
         return _pointed(call, found)
-    x: Labels = call["self"]
-    picks = [p if isinstance(p, Labels) else None for p in call["indices"]]
-    picks += [None] * (x.ndim - len(picks))
-    picked = [d for d, p in enumerate(picks) if p is not None]
-    if not picked or any(p is not None and _boolean(call, d) for d, p in enumerate(picks)):
-        call.point("indexing with a mask")
-        return call.pin("indexing with a mask")
-    if len(picked) == 1 and picked_by(call, x, picked[0], picks[picked[0]]):  # type: ignore[arg-type]
+    x, picks = call["self"], picks_of(call)
+    if not picks.masks and len(picks.tensors) == 1 and picked(call, x, picks.dims[0], picks.tensors[0]):
         pass
     elif isinstance(source := call.nodes["self"], Node) and source.op == "get_attr":  # a table, as a vocabulary is
-        call.c.pin(*(v for d in picked for v in x.at(d)))
-        _unpoint(call, picks)
+        call.c.pin(*(v for d in picks.dims for v in x.at(d)))
+        _unpoint(call, picks.tensors)
     else:
-        _hold(call, x, picked)
-        _unpoint(call, picks)
-    for d in picked:
-        call.c.pin_all(picks[d])  # type: ignore[arg-type]
-    width = max(p.ndim for p in picks if p is not None)
-    together = picked == list(range(picked[0], picked[-1] + 1))
-    start = picked[0] if together else 0
-    left = [d for d in range(x.ndim) if d not in picked]
-    dims: dict[int, tuple[Vector, ...]] = {}
-    for place, d in enumerate(left):
-        dims[place + width if place >= start else place] = x.at(d)
+        hold_numbers(call, x, picks.dims)
+        _unpoint(call, picks.tensors)
+    for tensor in picks.tensors:
+        call.c.pin_all(tensor)
+    dims = {place: x.at(d) for d, place in picks.places().items()}
     return Labels(call.shape).with_dims(dims).pointing(x.points)
 
 
-def _unpoint(call: Call, picks: Sequence[Labels | None]) -> None:
+def _unpoint(call: Call, picks: Sequence[Labels]) -> None:
     """Pins what the numbers point at that pick from some other dimension."""
     for pick in picks:
-        if pick is not None and pick.points is not None:
+        if pick.points is not None:
             call.hold("numbers of entries pick from another dimension than theirs",
                       [Labels(pick.points.shape, {0: (pick.points,)})])  # fmt: skip
 
@@ -176,22 +215,48 @@ def _boolean(call: Call, place: int) -> bool:
     return value is not None and value.dtype in (torch.bool, torch.uint8)
 
 
-@operator("aten.gather", "aten.take_along_dim", numbers=True)
+@operator("aten.gather", numbers=True)
 def _gather(call: Call) -> Any:
-    """Picks along one dimension, position by position on the others."""
-    x, index = call["self"], call["index"] if "index" in call.values else call["indices"]
-    dim = (call.get("dim") or 0) % x.ndim
-    if not picked_by(call, x, dim, index):
-        _hold(call, x, [dim])
+    """y[…, j, …] = x[…, index[…, j, …], …]: picks along one dimension, entry by entry on the others.
+
+    The index may be smaller than what it picks from; then it is about the first entries.
+    """
+    x, index = call["self"], call["index"]
+    dim = call["dim"] % x.ndim if x.ndim else 0
+    if not picked(call, x, dim, index):
+        hold_numbers(call, x, [dim])
         call.point("numbers of entries pick from another dimension than theirs")
-    call.c.pin(*index.at(dim))
+    for d in range(x.ndim):
+        if d != dim:
+            entries = tuple(v[: index.shape[d] or None] for v in x.at(d))
+            if entries and not index.at(d):
+                hold_numbers(call, Labels((len(entries[0]),), {0: entries}), [0])
+            else:
+                call.c.tie(entries, index.at(d))
+    return Labels(index.shape, index.dims).pointing(x.points)
+
+
+@operator("aten.take_along_dim")
+def _take_along(call: Call) -> Any:
+    """:func:`_gather` with dimensions of size 1 that are repeated; without a dimension it picks from all entries."""
+    x, index = call["self"], call["indices"]
+    if call.get("dim") is None:
+        return call.pin(NUMBERS)
+    dim = call["dim"] % x.ndim
+    hold_numbers(call, x, [dim])
     left = [without(t, dim) for t in (x, index)]
-    if any(a != b for a, b in zip(left[0].shape, left[1].shape, strict=True)):
-        return call.pin("the index is smaller than what it picks from")
-    joined = join(call.c, left, left[0].shape)
-    return Labels(call.shape).with_dims({d + (d >= dim): v for d, v in joined.dims.items()}).pointing(x.points)
+    shape = tuple(n for d, n in enumerate(call.shape) if d != dim)
+    joined = {d + (d >= dim): v for d, v in join(call.c, left, shape).dims.items()}
+    return Labels(call.shape).with_dims({**joined, dim: index.at(dim)})
 
 
-@operator("aten.masked_select", "aten.nonzero", "aten.argsort", "aten.argmax", "aten.argmin")
-def _positions(call: Call) -> Any:
-    return call.pin("the result depends on where entries stand")
+@operator("aten.take", "aten.put")
+def _take(call: Call) -> Any:
+    """All entries as one row."""
+    return call.pin(NUMBERS)
+
+
+@operator("aten.masked_select", "aten.nonzero", "aten.nonzero_numpy", "aten.argwhere", "aten.unique_dim",
+          "aten._unique2", "aten.unique_consecutive")  # fmt: skip
+def _counted(call: Call) -> Any:
+    return call.pin("how many entries there are depends on their values")

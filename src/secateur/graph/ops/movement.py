@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.graph.flow import Call
+from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.reshape import reshape, rewrite_sizes
-from secateur.graph.rules import operator
+from secateur.graph.rules import facts, operator
 
 if TYPE_CHECKING:
     from secateur.graph.rewriting import Rewriter
@@ -55,37 +55,82 @@ def _movedim(call: Call) -> Labels:
 
 
 @operator("aten.expand", "aten.broadcast_to", rewrite=rewrite_sizes("size"))
-@operator("aten.expand_as")
 def _expand(call: Call) -> Labels:
-    """A dimension that grows from 1 must keep its only entry."""
-    x = call["self"]
-    return join(call.c, [x], call.shape)
-
-
-@operator("aten.repeat", "aten.tile")
-def _repeat(call: Call) -> Labels:
+    """A dimension that grows from 1 must keep its only entry, and gets fewer copies where what they meet gets fewer."""
     x, shape = call["self"], call.shape
-    dims: dict[int, tuple[Vector, ...]] = {}
-    for d, size in enumerate(shape):
-        own = d - (len(shape) - x.ndim)
-        if own >= 0:
-            dims[d] = tuple(np.tile(v, size // len(v)) for v in x.at(own))
-    return Labels(shape).with_dims(dims)
+    return Labels(shape).with_dims({**join(call.c, [x], shape).dims, **_copies(call, _grown(x, shape))})
+
+
+def _grown(x: Labels, shape: Sequence[int]) -> list[int]:
+    """Dimensions that are new or grow from 1."""
+    more = len(shape) - x.ndim
+    return [d for d, size in enumerate(shape) if size > 1 and (d < more or x.shape[d - more] != size)]
+
+
+def _copies(call: Call, dims: Sequence[int]) -> dict[int, tuple[Vector, ...]]:
+    """Fresh labels for copies of one entry; none where they become part of another dimension (keys for many heads)."""
+    merged = call.node.meta["val"].is_floating_point() and any(facts(user).same_entries for user in call.node.users)
+    return {} if merged else {d: (call.c.fresh(call.shape[d]),) for d in dims}
+
+
+@operator("aten.expand_as")
+def _expand_as(call: Call) -> Labels:
+    """A dimension that grows from 1 loses what that of the other tensor loses."""
+    x, other, shape = call["self"], call["other"], call.shape
+    joined = join(call.c, [x], shape)
+    return Labels(shape).with_dims({**joined.dims, **{d: other.at(d) for d in _grown(x, shape)}})
+
+
+@operator("aten.broadcast_tensors")
+def _broadcast(call: Call) -> list[Labels]:
+    """Every tensor at the size that all of them have together."""
+    shape = unlabelled(call.node)[0].shape
+    together = join(call.c, call["tensors"], shape)
+    return [together] * len(call["tensors"])
+
+
+def _rewrite_repeat(r: Rewriter) -> None:
+    """As many copies of one entry as are left."""
+    source, times = r.node_of("self"), list(r["repeats"])
+    more = len(times) - len(r.labels(source).shape)
+    for d in range(len(times)):
+        if (d < more or r.labels(source).shape[d - more] == 1) and isinstance(times[d], int) and r.changes(r.node, d):
+            times[d] = r.new_size(r.node, d)
+    if times != list(r["repeats"]):
+        r.set("repeats", times)
+
+
+@operator("aten.tile")
+@operator("aten.repeat", rewrite=_rewrite_repeat)
+def _repeat(call: Call) -> Labels:
+    """Entries come round with their labels; copies of a single one are as those of ``expand``, which it has to keep."""
+    x, shape = call["self"], call.shape
+    more = len(shape) - x.ndim
+    copies = [d for d, size in enumerate(shape) if size > 1 and (d < more or x.shape[d - more] == 1)]
+    call.c.pin(*(v for d in copies if d >= more for v in x.at(d - more)))
+    dims = {d: tuple(np.tile(v, shape[d] // len(v)) for v in x.at(d - more))
+            for d in range(more, len(shape)) if d not in copies}  # fmt: skip
+    tiled = call.node.target._opname == "tile"  # type: ignore[union-attr]  # whose sizes nobody rewrites
+    return Labels(shape).with_dims({**dims, **({} if tiled else _copies(call, copies))})
 
 
 @operator("aten.repeat_interleave")
 def _repeat_interleave(call: Call) -> Any:
-    x, dim, times = call["self"], call.get("dim"), call.get("repeats")
-    if dim is None or not isinstance(times, int) or call.get("output_size") is not None:
-        return call.pin("repeat_interleave with a tensor of counts, or over all entries")
+    x, dim, times = call.get("self"), call.get("dim"), call.get("repeats")
+    if dim is None or x is None:
+        return call.pin("all entries are repeated as one row")
+    if not isinstance(times, int) or call.get("output_size") is not None:
+        call.hold("entries of this dimension are repeated by numbers", [x.with_dims({dim % x.ndim: x.at(dim)})])
+        return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim % x.ndim})
     dims = {d: tuple(np.repeat(v, times) for v in x.at(d)) if d == dim % x.ndim else x.at(d) for d in range(x.ndim)}
     return Labels(call.shape).with_dims(dims)
 
 
-@operator("aten.flip")
+@operator("aten.flip", "aten.fliplr", "aten.flipud")
 def _flip(call: Call) -> Labels:
     x: Labels = call["self"]
-    flipped = call.dims("dims")
+    name = call.node.target._opname  # type: ignore[union-attr]
+    flipped = call.dims("dims") if name == "flip" else [name == "fliplr"]
     return x.with_dims({d: tuple(v[::-1] for v in x.at(d)) if d in flipped else x.at(d) for d in range(x.ndim)})
 
 
@@ -148,7 +193,8 @@ def _pad(call: Call) -> Labels:
         elif constant and vectors and isinstance(before, int) and isinstance(after, int) and min(before, after) >= 0:
             dims[dim] = (np.concatenate([c.fresh(before), c.single(vectors), c.fresh(after)]),)
         else:
-            c.pin(*vectors)
+            reason = "entries of this dimension are cut off, or repeated at its ends, by their position"
+            call.hold(reason, [x.with_dims({dim: vectors})])
     return Labels(call.shape).with_dims(dims)
 
 

@@ -16,13 +16,18 @@ from secateur.graph.rules import operator
 if TYPE_CHECKING:
     from secateur.graph.rewriting import Rewriter
 
-__all__ = ["without"]
+__all__ = ["cut_in_pieces", "joined_along", "without"]
 
 
 @operator("aten.cat", "aten.concat", "aten.concatenate")
 def _cat(call: Call) -> Labels:
-    parts, shape = [t for t in call["tensors"] if t.shape != (0,)], call.shape
-    dim = call.get("dim", call.get("axis", 0)) % len(shape)
+    parts = [t for t in call["tensors"] if t.shape != (0,)]
+    return joined_along(call, parts, call.get("dim", call.get("axis", 0)) % len(call.shape))
+
+
+def joined_along(call: Call, parts: Sequence[Labels], dim: int) -> Labels:
+    """Labels of tensors one after the other along ``dim``; on the others they lose the same entries."""
+    shape = call.shape
     others = [Labels(p.shape).with_dims({d: v for d, v in p.dims.items() if d != dim}) for p in parts]
     dims = {d: _tied(call.c, others, d) for d in range(len(shape)) if d != dim}
     pieces = [call.c.single(p.at(dim)) if p.at(dim) else np.zeros(p.shape[dim], np.int64) for p in parts]
@@ -69,11 +74,16 @@ def _rewrite_split(r: Rewriter) -> None:
         r.node.args, r.node.kwargs = (source, [r.kept(p, dim) for p in r.labels(r.node)], dim), {}
 
 
-@operator("aten.split", "aten.chunk", "aten.split_with_sizes", "aten.tensor_split", rewrite=_rewrite_split,
+@operator("aten.split", "aten.chunk", "aten.split_with_sizes", "aten.tensor_split", "aten.unsafe_split",
+          "aten.unsafe_chunk", "aten.unsafe_split_with_sizes", rewrite=_rewrite_split,
           facts=Facts(kind=Kind.PIECE))  # fmt: skip
 def _split(call: Call) -> list[Labels]:
     x = call["self"]
-    dim = call["dim"] % x.ndim
+    return cut_in_pieces(call, x, call["dim"] % x.ndim)
+
+
+def cut_in_pieces(call: Call, x: Labels, dim: int) -> list[Labels]:
+    """Labels of the pieces that the operator gives, cut along ``dim``."""
     sizes = [_hinted(v.shape[dim]) for v in call.node.meta["val"]]
     found = _pieces(x, dim, sizes)
     if x.at(dim) and len(set(sizes)) == 1:
@@ -185,7 +195,7 @@ def _rewrite_narrow(r: Rewriter) -> None:
         r.set("length", r.new_size(r.node, dim))
 
 
-@operator("aten.narrow", rewrite=_rewrite_narrow, facts=Facts(kind=Kind.PIECE))
+@operator("aten.narrow", "aten.narrow_copy", rewrite=_rewrite_narrow, facts=Facts(kind=Kind.PIECE))
 def _narrow(call: Call) -> Labels:
     x, dim = call["self"], call["dim"] % call["self"].ndim
     start = call["start"]

@@ -23,7 +23,8 @@ _MAXIMA = Facts(homogeneous=True, keeps_constants=True)
           "aten._upsample_nearest_exact1d", "aten._upsample_nearest_exact2d", "aten.upsample_linear1d",
           "aten.upsample_bilinear2d", "aten.upsample_trilinear3d", "aten.upsample_bicubic2d",
           "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa", "aten.reflection_pad1d",
-          "aten.reflection_pad2d", "aten.replication_pad1d", "aten.replication_pad2d")  # fmt: skip
+          "aten.reflection_pad2d", "aten.reflection_pad3d", "aten.replication_pad1d", "aten.replication_pad2d",
+          "aten.replication_pad3d")  # fmt: skip
 def _resize(call: Call) -> Labels:
     """Positions are the trailing dimensions whose number the operator's name ends with."""
     x: Labels = call["self"] if "self" in call.values else call["input"]
@@ -61,6 +62,8 @@ def _unpool(call: Call) -> Labels:
 def _grid_sampler(call: Call) -> Labels:
     """x (N, C, …) read at places (N, …, 2 or 3): channels pass, places stay."""
     x, grid = call["input"], call["grid"]
-    call.c.pin(*(v for d in range(2, x.ndim) for v in x.at(d)), *(v for d in range(1, grid.ndim) for v in grid.at(d)))
+    reason = "places of this dimension are told by numbers"
+    for tensor, first in ((x, 2), (grid, 1)):
+        call.hold(reason, [tensor.with_dims({d: tensor.at(d) for d in range(first, tensor.ndim)})])
     call.c.tie(x.at(0), grid.at(0))
     return Labels(call.shape).with_dims({d: x.at(d) for d in (0, 1)})

@@ -14,6 +14,7 @@ from torch import Tensor
 from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels
+from secateur.graph.ops.reduce import on_kept
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _sort(call: Call) -> Any:
     x: Labels = call["self"]
     dim = call["dim"] % x.ndim
     if x.at(dim):
-        call.hold("the result depends on where entries stand", [x.with_dims({dim: x.at(dim)})])
+        call.hold("which entry comes where depends on all of them", [x.with_dims({dim: x.at(dim)})])
     values, places = unlabelled(call.node)
     left = {d: v for d, v in x.dims.items() if d != dim}
     return [values.with_dims(left).pointing(x.points), places.with_dims(left)]
@@ -64,14 +65,14 @@ def _rewrite_histogram(r: Rewriter) -> None:
         r.set("max", r.new_size(r.node, 0) - 1)
 
 
-@operator("aten.histc", rewrite=_rewrite_histogram, numbers=True)
+@operator("aten.histc", rewrite=_rewrite_histogram, reference=on_kept, numbers=True)
 def _histogram(call: Call) -> Any:
-    """How often every number occurs, one bin for each."""
+    """How often every number occurs, one bin for each; of other values, how many of the kept entries are in a bin."""
     x: Labels = call["self"]
     bins = call["bins"]
     if x.points is None or (call["min"], call["max"]) != (0, bins - 1) or bins != len(x.points):
         call.point("bins are other than the numbers of entries")
-        return call.pin("bins hold entries of all channels")
+        return Labels(call.shape)
     call.c.pin_all(x)
     return Labels(call.shape, {0: (x.points,)})
 
