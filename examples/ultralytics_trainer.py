@@ -103,7 +103,7 @@ def main() -> None:
                 exist_ok=True, **options)  # fmt: skip
     trained = size(model.model)
     found = model.val(**options, project=str(given.out.resolve()), name="val", exist_ok=True)
-    file = model.export(format="onnx", imgsz=given.imgsz)
+    file = model.export(format="onnx", imgsz=given.imgsz, simplify=False)
     folder = artifact(model, pruned, given.out / "artifact")
 
     checkpoint = YOLO(str(model.trainer.best))
