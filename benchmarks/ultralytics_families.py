@@ -29,11 +29,10 @@ import secateur
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/alive.md"
 NAMES = [
-    "yolov3-tiny", "yolov3", "yolov3-spp", "yolov5n", "yolov5n-p6", "yolov6n", "yolov8n", "yolov8n-p2", "yolov8n-p6",
-    "yolov8n-ghost", "yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolov8n-cls", "yolov9t", "yolov9s", "yolov9m",
-    "yolov9c", "yolov9e", "yolov9c-seg", "yolov10n", "yolov10s", "yolo11n", "yolo11n-seg", "yolo11n-pose",
-    "yolo11n-obb", "yolo11n-cls", "yolo12n", "yolo12n-seg", "yolo12n-pose", "yolo12n-obb", "yolo12n-cls", "yolo26n",
-    "yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "yolo26n-cls", "yolo26n-p2", "yolo26n-p6",
+    "yolov3-tiny", "yolov3", "yolov3-spp", "yolov5n", "yolov6n", "yolov8n", "yolov8n-seg", "yolov8n-pose",
+    "yolov8n-obb", "yolov8n-cls", "yolov8n-p2", "yolov8n-ghost", "yolov9t", "yolov9c", "yolov10n", "yolo11n",
+    "yolo11n-seg", "yolo11n-pose", "yolo11n-obb", "yolo11n-cls", "yolo12n", "yolo12n-seg", "yolo12n-cls", "yolo26n",
+    "yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "yolo26n-cls",
 ]  # fmt: skip
 SIZE = 64
 

@@ -86,6 +86,16 @@ def test_an_attribute_that_no_other_forward_needs_stays() -> None:
     assert not small.plan.numbers
 
 
+def test_a_second_cut_goes_on_from_there(tmp_path: Path) -> None:
+    model, x = net(Halves(16)), torch.randn(2, 3, 8, 8)
+    small = secateur.prune(secateur.prune(model, x, ratio=0.5), ratio=0.5)
+    assert small.model[2].c == 2
+    small.save(tmp_path / "a")
+    for again in (secateur.load(tmp_path / "a", model).model, secateur.apply(model, small.plan, x).model):
+        assert again[2].c == 2
+        assert torch.allclose(again[2].forward_split(torch.ones(1, 4, 3, 3)), again[2](torch.ones(1, 4, 3, 3)))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_modes_and_statistics_stay(training: bool) -> None:
     model = net(nn.BatchNorm2d(16), Halves(16)).train(training)
