@@ -55,7 +55,7 @@ class StaysPruned:
 
 
 class PrunedTrainer(StaysPruned, DetectionTrainer):  # type: ignore[misc]
-    """Detection; for other tasks the same line with SegmentationTrainer, PoseTrainer, OBBTrainer."""
+    """Detection; for other tasks the same line with SegmentationTrainer or OBBTrainer."""
 
 
 def adopt(model: YOLO, pruned: secateur.Pruned) -> YOLO:

@@ -40,13 +40,25 @@ import yolo
 yolo.example()  # its settings in a temporary folder, no telemetry
 sys.argv = [str(yolo.EXAMPLE), "yolov8n.yaml", str(out / "80.yaml"), "--epochs=1", "--imgsz=64", "--batch=2",
             f"--out={out}"]
-trainer = runpy.run_path(str(yolo.EXAMPLE), run_name="__main__")["PrunedTrainer"]
+example = runpy.run_path(str(yolo.EXAMPLE), run_name="__main__")
+trainer = example["PrunedTrainer"]
+import secateur, torch
 from ultralytics import YOLO
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+
+options = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "plots": False, "project": out}
+for name, base in (("yolov8n-seg", SegmentationTrainer), ("yolov8n-obb", OBBTrainer)):
+    model = YOLO(f"{name}.yaml")
+    example["adopt"](model, secateur.prune(model.model, torch.randn(1, 3, 64, 64), ratio=0.5))
+    before = example["size"](model.model)
+    model.train(trainer=type("Own", (example["StaysPruned"], base), {}), data=out / "80.yaml", **options)
+    print(name, before, example["size"](model.model))
 
 best = out / "train/weights/best.pt"
 for network, classes, kind in ((best, 80, None), ("yolov8n.yaml", 80, trainer), (best, 3, trainer)):
     try:
-        YOLO(network).train(trainer=kind, data=out / f"{classes}.yaml", epochs=1, imgsz=64, workers=0, project=out)
+        YOLO(network).train(trainer=kind, data=out / f"{classes}.yaml", **options)
     except (KeyError, ValueError) as error:
         print(type(error).__name__, error.args[0])
 assert best.with_suffix(".onnx").is_file() and (out / "artifact/plan.json").is_file()
@@ -66,6 +78,8 @@ def test_ultralytics_trainer(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "parameters: 3,157,200 dense, 1,024,200 pruned, 1,024,200 trained" in done.stdout
     assert "checkpoint: 1,024,200 parameters, artifact: 1,024,200" in done.stdout
+    assert "yolov8n-seg 1130440 1130440" in done.stdout
+    assert "yolov8n-obb 1058307 1058307" in done.stdout
     stopped, empty, classes = [line for line in done.stdout.splitlines() if line.startswith(("KeyError", "ValueError"))]
     assert stopped.startswith("KeyError this network was pruned, its yaml has the dense widths")
     assert empty.startswith("ValueError PrunedTrainer got no pruned network.")
@@ -73,7 +87,7 @@ def test_ultralytics_trainer(tmp_path: Path) -> None:
 
 
 def _four_images(folder: Path) -> None:
-    """A data set with a box on each, and its descriptions with 80 and with 3 classes."""
+    """A data set with a square on each, and its descriptions with 80 and with 3 classes."""
     from PIL import Image
 
     for part in ("images", "labels"):
@@ -81,7 +95,7 @@ def _four_images(folder: Path) -> None:
     for i in range(4):
         noise = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"images/{i}.png")
-        (folder / f"labels/{i}.txt").write_text(f"{i % 3} 0.5 0.5 0.4 0.4\n")
+        (folder / f"labels/{i}.txt").write_text(f"{i % 3} 0.2 0.2 0.8 0.2 0.8 0.8 0.2 0.8\n")
     for classes in (80, 3):
         names = "".join(f"  {i}: c{i}\n" for i in range(classes))
         (folder / f"{classes}.yaml").write_text(f"path: {folder}\ntrain: images\nval: images\nnames:\n{names}")
