@@ -121,11 +121,15 @@ def _exports(row: dict[str, Any]) -> bool:
 
 
 def _line(several: list[dict[str, Any]]) -> list[str]:
-    def each(words: Any) -> str:
-        return ", ".join(dict.fromkeys(words(r) if r["outcome"] == "cut" else r["why"][:80] for r in several))
+    cut = [r for r in several if r["outcome"] == "cut"]
 
-    return [several[0]["network"], each(lambda r: r["backend"]), each(lambda r: f"{r['left']:.2f}"),
-            each(lambda r: f"{r['difference']:.0e}" if r["proven"] else "not proven"),
+    def each(words: Any) -> str:
+        return ", ".join(dict.fromkeys(words(r) for r in cut))
+
+    refused = [f"{r['granularity']} refused: {r['why'].partition(' (')[0]} …" for r in several if r not in cut]
+    return [several[0]["network"], ", ".join([each(lambda r: r["backend"]), *refused]),
+            each(lambda r: f"{r['left']:.2f}"),
+            each(lambda r: f"{r['difference']:.0e}" if r["proven"] else f"{r['granularity']} not proven"),
             each(lambda r: "yes" if _trains(r) else str(r["trains"][0])[:60]),
             each(lambda r: r["predicts"][:60]),
             each(lambda r: f"{r['exports']:.0e}" if isinstance(r["exports"], float) else r["exports"][:80]),
