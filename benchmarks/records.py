@@ -33,7 +33,7 @@ def read(name: str) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Versions of what was measured."""
     found = {}
-    for name in ("secateur", "torch", "torch-pruning", "torchvision", "timm", "onnxruntime"):
+    for name in ("secateur", "torch", "torch-pruning", "torchvision", "timm", "onnxruntime", "ultralytics"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

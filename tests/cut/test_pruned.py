@@ -83,6 +83,23 @@ def test_copies_and_pickles_keep_the_plan_and_drop_the_rest(backend: str) -> Non
     assert remembered(copy.deepcopy(small.model)) == small.plan
 
 
+def test_a_plan_that_was_put_down_as_text_counts_as_one() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4)
+    small = secateur.prune(net, x, ratio=0.5)
+    once = small.plan
+    small.model.secateur_plan = once.to_json()  # what a library's own checkpoint pickles then needs no Secateur
+    assert b"secateur.core" not in pickle.dumps(small.model)
+    assert small.plan == once
+    copied = pickle.loads(pickle.dumps(small.model))  # noqa: S301 (our own, a moment ago)
+    again = secateur.prune(copied, x, ratio=0.5).plan
+    assert again.parts[0].keep == once.keep
+    first, second = once.keep["0.weight"][0], again.parts[1].keep["0.weight"][0]
+    assert again.keep["0.weight"][0] == tuple(first[i] for i in second)
+    small.model.secateur_plan = "{}"
+    with pytest.raises(secateur.PlanError, match="not a plan"):
+        _ = small.plan
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("graph", [True, False])
 def test_load_gives_what_was_saved(backend: str, graph: bool, tmp_path: Path) -> None:

@@ -110,7 +110,6 @@ CUT: dict[str, tuple[Run, dict[str, Any]]] = {
     "sorted along": (lambda m, h: torch.take_along_dim(h, h.argsort(1), 1), {}),
     "sort": (lambda m, h: h.sort(1)[0], {}),
     "topk": (lambda m, h: h.topk(3, 1)[0], {}),
-    "largest of the channels": (lambda m, h: h * h.topk(3, -1)[0].mean(-1, keepdim=True), {}),
     "argmax": (lambda m, h: h + h.argmax(1, keepdim=True), {}),
     "cummax": (lambda m, h: h.cummax(1)[0] * h.cummin(1)[1], {}),
     "cummax over": (lambda m, h: h.cummax(-1)[0], {}),

@@ -354,6 +354,15 @@ def forget(model: nn.Module) -> None:
 
 
 def remembered(model: nn.Module) -> Plan | None:
-    """The plan of a network that was pruned, ``None`` for any other."""
+    """The plan of a network that was pruned, ``None`` for any other.
+
+    A library that pickles whole networks would write our class into its files, which then need Secateur to be read. So
+    the attribute may also hold the plan as JSON text.
+
+    Raises:
+        PlanError: The text is no plan.
+    """
     found = getattr(model, ATTRIBUTE, None)
+    if isinstance(found, str):
+        return Plan.from_json(found)
     return found if isinstance(found, Plan) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from secateur.graph.solve import GRANULARITIES
 from secateur.graph.views import Also, labelled
 from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
+from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
@@ -371,10 +373,12 @@ def _cut_once(
         ]
     else:
         ways = [solved, plain]
+    if known is None:
+        ways = [*configuring(model, groups, label_keep, plan.keep, sizes), *ways]
+        ways = [replace(way, build=partial(_built, model, way, inputs)) for way in ways]
     operation = Operation(
         plan,
         rungs=(
-            *(configuring(model, groups, label_keep, plan.keep, sizes) if known is None else ()),
             *ways,
             Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
         ),
@@ -396,6 +400,10 @@ def _cut_once(
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
                   inputs, first, done.lost, model)  # fmt: skip
+
+
+def _built(model: nn.Module, way: Rung, inputs: ExampleInputs) -> Built:
+    return with_alternatives(model, way.build(), inputs)
 
 
 def _lost(backend: str, groups: Groups) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from secateur.surgery.islands import with_islands
 from secateur.surgery.module import Keep, prune_module
 from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
 
-__all__ = ["configuring", "living", "replayed"]
+__all__ = ["configuring", "living", "numbers_in_words", "replayed"]
 
 Mask = NDArray[np.bool_]
 
@@ -130,16 +130,21 @@ def _why(conflicts: Sequence[Conflict]) -> str:
 
 def _notes(sizes: Sizes, scaled: Mapping[str, Sequence[Scaled]]) -> list[str]:
     """What was changed, layers that are alike in one line."""
-    changes: dict[str, list[Place]] = {}
-    for place, number in sizes.numbers.items():
-        text = f"{_pattern(str(place))} {sizes.before[place]} → {number}"
-        changes.setdefault(text, []).append(place)
     factors: dict[str, list[str]] = {}
     for name, several in scaled.items():
         for one in several:
             factors.setdefault(f"{len(one.entries)} outputs of {_pattern(name)} × {one.factor:.4g}", []).append(name)
-    found = [f"size in its code: {text}{_times(places)}" for text, places in changes.items()]
+    found = numbers_in_words(sizes.numbers, sizes.before)
     return found + [f"made good in the weights: {text}{_times(names)}" for text, names in factors.items()]
+
+
+def numbers_in_words(numbers: Mapping[Place, int], before: Mapping[Place, int]) -> list[str]:
+    """What attributes have become; places that are alike in one line."""
+    changes: dict[str, list[Place]] = {}
+    for place, number in numbers.items():
+        text = f"{_pattern(str(place))} {before[place]} → {number}"
+        changes.setdefault(text, []).append(place)
+    return [f"size in its code: {text}{_times(places)}" for text, places in changes.items()]
 
 
 def _pattern(name: str) -> str:
