@@ -232,8 +232,8 @@ def render(rows: list[dict[str, Any]]) -> str:
     saving, making = ([x for x in cut if key in x] for key in ("saves", "generates"))
     by_itself, said = sum(x["saves"] == "yes" for x in saving), sum(_saves(x) == "said why not" for x in saving)
     lines += [
-        f"- of {len(saving)} of libraries that save and load by themselves: {by_itself} are saved and loaded so, of {said} "
-        "a note says why not",
+        f"- of {len(saving)} of libraries that save and load by themselves: {by_itself} are saved and loaded so, of "
+        f"{said} a note says why not",
         f"- of {len(making)} that can, {sum(x['generates'] == 'yes' for x in making)} `generate`",
     ]
     lines += [f"- Torch-Pruning (once each, not verified): runs with the same shapes {beside}"] * bool(peers)
