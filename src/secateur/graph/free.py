@@ -21,6 +21,7 @@ from torch.fx import Graph, Interpreter, Node
 
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
+from secateur.graph.again import NUMBERS, Again, Path
 from secateur.graph.batch import Batch, Unfollowed, with_value
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import deep_copy, shallow_copy
@@ -30,7 +31,6 @@ from secateur.graph.numbers import COMPARISONS, Expression, Guard, call_of
 from secateur.graph.outside import undisturbed
 from secateur.graph.record import record, record_again
 from secateur.graph.traced import Traced
-from secateur.graph.writer import NUMBERS, Again, Path
 from secateur.graph.writes import written_names
 
 __all__ = ["free_sizes", "other_inputs", "other_sizes"]

@@ -21,6 +21,8 @@ from torch.fx import Graph, GraphModule, Node
 from secateur.core.modes import no_gc
 from secateur.core.plan import Place
 from secateur.core.types import ExampleInputs
+from secateur.graph.again import Again, Tagged
+from secateur.graph.attributes import Attributes
 from secateur.graph.batch import Batch, OfTheBatch, ReadsValue, Unfollowed, prime_for
 from secateur.graph.calling import (
     TRACING,
@@ -40,7 +42,7 @@ from secateur.graph.numbers import Lost
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import tagged
 from secateur.graph.traced import Traced
-from secateur.graph.writer import Again, Attributes, Tagged, Writer
+from secateur.graph.writer import Writer
 
 __all__ = ["record", "record_again", "record_call", "record_tagged"]
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from secateur.graph.again import NUMBERS, Again, Path, whole_numbers
 from secateur.graph.batch import NEAR, Batch, OfTheBatch, ReadsValue, Unfollowed, with_value
 from secateur.graph.counted import Counted
-from secateur.graph.internals import FunctionMode, OperatorMode, pytree
+from secateur.graph.internals import OperatorMode, pytree
 from secateur.graph.lines import LINE, caller
-from secateur.graph.numbers import Free, Log, Lost, free_numbers
 
-__all__ = ["NUMBERS", "Again", "Attributes", "Path", "Tagged", "Writer"]
+__all__ = ["Writer"]
 
 aten = torch.ops.aten
 
@@ -78,129 +77,6 @@ _LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {
 """Operators that most networks are made of, whose results PyTorch finds out in Python and slowly too."""
 
 _CASTS = {aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.to.other, aten._to_copy.default}
-
-
-Path = tuple[Any, ...]
-"""Where an argument of an operator stands: its position or name, then positions in lists."""
-
-NUMBERS = "numbers"
-"""Meta data of what was recorded: the whole numbers that it was called with, as they were in that run."""
-
-
-def _whole_numbers(arguments: Iterable[Any], names: Iterable[Any] | None = None) -> list[tuple[Path, int]]:
-    found: list[tuple[Path, int]] = []
-    for place, value in enumerate(arguments) if names is None else zip(names, arguments, strict=True):
-        if type(value) is int:
-            found.append(((place,), value))
-        elif isinstance(value, (list, tuple)):
-            found += [((place, *path), number) for path, number in _whole_numbers(value)]
-    return found
-
-
-class Again:
-    """A second recording beside the first one, at other sizes.
-
-    Attributes:
-        log: What was asked of sizes.
-        pairs: Every node of the first recording with its counterpart.
-        tags: Sizes that the call of each node of this recording was given.
-        given: Sizes that the call that runs now was given.
-    """
-
-    def __init__(self, first: Graph) -> None:
-        """``first`` is the graph that was recorded first."""
-        self.log = Log()
-        self.pairs: list[tuple[Node, Node]] = []
-        self.tags: dict[Node, list[Free]] = {}
-        self.given: list[Free] = []
-        self._of: dict[Node, Node] = {}
-        self._left = iter([n for n in first.nodes if NUMBERS in n.meta])
-
-    def met(self, node: Node) -> None:
-        """Finds the counterpart of a node.
-
-        Raises:
-            Lost: There is none.
-        """
-        first = next(self._left, None)
-        if first is None or first.op != node.op or first.target != node.target:
-            raise Lost("it calls other operators at another size")
-        self.pairs.append((first, node))
-        self.tags[node] = self.given
-        self._of[node] = first
-
-    def finished(self) -> None:
-        """Nothing of the first recording is left."""
-        if next(self._left, None) is not None:
-            raise Lost("it calls fewer operators at another size")
-
-    def first_of(self, node: Node | None) -> Node | None:
-        """The counterpart of a node in the first recording."""
-        return None if node is None else self._of.get(node)
-
-    def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
-        """The shape of what a node gives, in numbers that remember where they come from."""
-        first = self.first_of(node)
-        if first is None:
-            return shape
-        known = first.meta["val"].shape
-        if len(known) != len(shape):
-            raise Lost("a tensor has other dimensions at another size")
-        return torch.Size(
-            [
-                now if now == then or batch.follows(now) else Free(now, then, ("dim", first.name, dim), self.log)
-                for dim, (now, then) in enumerate(zip(shape, known, strict=True))
-            ]
-        )
-
-    def taken(self, arguments: Iterable[Any]) -> list[Free]:
-        """The sizes that a call is given."""
-        found = free_numbers(arguments)
-        for number in found:
-            if number.first == int.__index__(number):  # as the first run had it, at this size
-                self.log.compared("eq", number, number.first)
-        return found
-
-
-class Tagged(Again):
-    """A second recording at the same sizes, in which every number remembers which attribute or size it is.
-
-    Attributes:
-        sizes: Shapes that the network's code asked for, at the odd batch, by the node of the first recording.
-    """
-
-    def __init__(self, first: Graph) -> None:
-        """``first`` is the graph that was recorded first."""
-        super().__init__(first)
-        self.log = Log(lenient=True)
-        self.sizes: dict[Node, torch.Size] = {}
-
-    def shape(self, node: Node | None, shape: torch.Size, batch: Batch) -> torch.Size:
-        """The shape of what a node gives; the size of the batch itself is a plain number."""
-        first = self.first_of(node)
-        if first is None:
-            return shape
-        self.sizes[first] = shape
-        return torch.Size(
-            [
-                size if size == batch.odd else Free(size, size, ("dim", first.name, dim), self.log)
-                for dim, size in enumerate(shape)
-            ]
-        )
-
-    def taken(self, arguments: Iterable[Any]) -> list[Free]:
-        """The sizes that a call is given."""
-        return [number for number in _flat(arguments) if isinstance(number, Free)]
-
-
-def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
-    for value in arguments:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
-        elif isinstance(value, slice):
-            yield from (value.start, value.stop, value.step)
-        else:
-            yield value
 
 
 def _tensors(arguments: Any) -> list[Tensor]:
@@ -384,7 +260,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         if any(isinstance(t, Tensor) and not t.is_meta for t in written):
             self._refuse_lost(written, tensors)
         call = tuple(self._argument(a) for a in args), {k: self._argument(v) for k, v in kwargs.items()}
-        numbers = _whole_numbers(args) + _whole_numbers(kwargs.values(), kwargs)
+        numbers = whole_numbers(args) + whole_numbers(kwargs.values(), kwargs)
         result = self._run(func, args, kwargs, tensors, any(self.batch.follows(number) for _, number in numbers))
         # What is made of Python's numbers is made anew in every call.
         kind = aten.lift_fresh_copy.default if func is aten.lift_fresh.default else func
@@ -529,76 +405,3 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
                 node = self._nodes.get(id(tensor))
                 if node is None or node.op == "get_attr":
                     raise Unfollowed("it changes a constant that it holds")
-
-
-_COUNTS: set[Any] = {torch.Tensor.numel, torch.Tensor.nelement}
-_SIZES: set[Any] = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.__len__, *_COUNTS}  # type: ignore[attr-defined]
-_DEVICE: Any = torch.Tensor.device
-_WHERE: Mapping[Any, str] = {getattr(torch.Tensor, f"is_{kind}").__get__: kind for kind in ("cpu", "cuda", "meta")}
-_MEMORY: set[Any] = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr}
-
-
-_ASKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-
-
-@cache
-def _opened(func: FunctionType) -> FunctionType:
-    """One of PyTorch's functions that are written in Python, so that what it calls is seen too; another one as it is.
-
-    Such a function asks first whether somebody wants to see it, and hands itself over if so.
-    """
-    if func.__module__ not in ("torch.nn.functional", "torch.functional") or not set(func.__code__.co_names) & {*_ASKS}:
-        return func
-    names = {**func.__globals__, **dict.fromkeys(_ASKS, lambda *tensors: False)}
-    opened = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
-    opened.__kwdefaults__ = func.__kwdefaults__
-    return opened
-
-
-class Attributes(FunctionMode):
-    """Tensors without values say that they are where the network is; nobody reads their memory."""
-
-    def __init__(self, writer: Writer) -> None:
-        """``writer`` knows the tensors."""
-        super().__init__()
-        self._writer = writer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answers for one call."""
-        if func == _DEVICE.__get__ and args[0].is_meta:
-            return self._writer.device
-        if func in _WHERE and args[0].is_meta:
-            return self._writer.device.type == _WHERE[func]
-        if self._writer.again is not None:
-            return self._followed(self._writer.again, func, args, kwargs or {})
-        return self._called(func, args, kwargs or {})
-
-    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func in _MEMORY and (args[0].is_meta or self._writer.depends(args[0])):
-            raise Unfollowed("Python reads the values of a tensor")
-        return func(*args, **kwargs)
-
-    def _followed(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:
-        """A call with, or for, sizes that remember where they come from."""
-        if func in _SIZES:
-            return self._size(again, func, args, kwargs)
-        if func in _MEMORY and self._writer.made(args[0]):
-            raise Lost("Python reads the values of a tensor that it makes")
-        before, again.given = again.given, again.taken((*args, *kwargs.values()))
-        try:
-            if isinstance(func, FunctionType) and (opened := _opened(func)) is not func:
-                with self:
-                    return opened(*args, **kwargs)
-            return self._called(func, args, kwargs)
-        finally:
-            again.given = before
-
-    def _size(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:
-        tensor = args[0]
-        shape = again.shape(self._writer.node_of(tensor), tensor.shape, self._writer.batch)
-        if func is torch.Tensor.__len__:
-            return shape[0] if shape else func(tensor)  # type: ignore[no-untyped-call]
-        if func in _COUNTS:
-            return functools.reduce(operator.mul, shape, 1)
-        dim = args[1] if len(args) > 1 else kwargs.get("dim")
-        return shape if dim is None else shape[dim]

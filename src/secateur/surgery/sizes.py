@@ -18,6 +18,7 @@ from torch import nn
 from torch.fx import Node
 
 from secateur.core.plan import Place
+from secateur.graph.again import NUMBERS, Path, Tagged
 from secateur.graph.batch import Batch
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
@@ -26,7 +27,6 @@ from secateur.graph.numbers import Expression, Free, Guard, call_of
 from secateur.graph.record import record_tagged
 from secateur.graph.schema import bound
 from secateur.graph.traced import Traced
-from secateur.graph.writer import NUMBERS, Path, Tagged
 from secateur.surgery.graph import rewritten
 
 __all__ = ["Conflict", "Equation", "Sizes", "Solver", "leaves", "solved_sizes"]
