@@ -118,3 +118,25 @@ def test_adapters_follow_the_cut_and_merge(granularity: str) -> None:
     merged = pruned.model.merge_and_unload()
     assert type(merged) is transformers.LlamaForCausalLM
     assert torch.allclose(merged(**inputs).logits, given, atol=1e-5)
+
+
+def test_adapters_on_layers_that_go_are_gone() -> None:
+    import_torchvision()
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
+    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
+    net(**inputs).logits.pow(2).mean().backward()
+    optimizer.step()
+    pruned = secateur.remove_layers(net, inputs, names=["base_model.model.model.layers.1"])
+    assert [len(kept) for kept in pruned.plan.shortened.values()] == [2]
+    carried = pruned.carry(optimizer)
+    left = {id(p) for p in pruned.model.parameters() if p.requires_grad}
+    assert {id(p) for p in carried.param_groups[0]["params"]} == left
+    given = pruned.model(**inputs).logits
+    assert torch.allclose(pruned.model.merge_and_unload()(**inputs).logits, given, atol=1e-5)

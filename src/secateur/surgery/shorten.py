@@ -41,7 +41,7 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
     Returns:
         What stays of each list; empty where a branch that goes lies in no such element.
     """
-    names, lists = {b.name for b in gone}, _lists(model)
+    names, lists, branches = {b.name for b in gone}, _lists(model), _outer(branches)
     dropped: dict[str, set[int]] = {}
     for branch in gone:
         home = next((h for h in _homes(branch, lists) if names >= {b.name for b in branches if _inside(b, *h)}), None)
@@ -54,7 +54,7 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
 
 def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple[Branch, ...]]:
     """Elements of lists of modules that can go whole, by name, with their branches: a transformer's layers."""
-    lists, found = _lists(model), dict[str, tuple[Branch, ...]]()
+    lists, branches, found = _lists(model), _outer(branches), dict[str, tuple[Branch, ...]]()
     for path, length in lists.items():
         if any(path.startswith(f"{name}.") for name in found):  # inside one that goes whole
             continue
@@ -63,6 +63,12 @@ def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple
             if inside and not any(b.reason for b in inside):
                 found[f"{path}.{number}"] = inside
     return found
+
+
+def _outer(branches: Sequence[Branch]) -> list[Branch]:
+    """Branches that lie in no other (an adapter beside a layer looks like one)."""
+    inside = {name for branch in branches for name in branch.inside}
+    return [branch for branch in branches if branch.name not in inside]
 
 
 def _lists(model: nn.Module) -> dict[str, int]:
