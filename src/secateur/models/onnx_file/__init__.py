@@ -1,0 +1,9 @@
+"""Networks from ONNX files."""
+
+from __future__ import annotations
+
+from secateur.models.onnx_file import ops  # its functions register themselves
+from secateur.models.onnx_file.network import OnnxNetwork
+from secateur.models.onnx_file.read import read_onnx
+
+__all__ = ["OnnxNetwork", "ops", "read_onnx"]
