@@ -37,11 +37,12 @@ class Host:
     __slots__ = ("array",)
 
     def __init__(self, values: Any) -> None:
+        """Takes them one by one."""
         if isinstance(values, np.ndarray):
             self.array: NDArray[Any] = values
             return
         several = isinstance(values, (list, tuple))
-        # Filled one by one: numpy would make plain integers of numbers that remember where they are from.
+        # In one go, numpy would make plain integers of numbers that remember where they are from.
         self.array = np.empty(len(values) if several else (), dtype=object)
         if several:
             for index, value in enumerate(values):

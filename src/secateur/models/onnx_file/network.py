@@ -17,7 +17,7 @@ from secateur.models.onnx_file.ops.shapes import MOST
 from secateur.models.onnx_file.proto import constants_of, inputs_of, title_of, value_of
 from secateur.models.onnx_file.registry import OPERATORS, Refused
 
-__all__ = ["OnnxNetwork", "Source", "built"]
+__all__ = ["OnnxNetwork", "Source", "built", "random_tensor"]
 
 
 class Source:
@@ -32,12 +32,15 @@ class Source:
     __slots__ = ("content", "path", "places")
 
     def __init__(self, content: bytes, path: str, places: dict[str, int]) -> None:
+        """Keeps them."""
         self.content, self.path, self.places = content, path, places
 
     def __copy__(self) -> Source:
+        """Itself: nobody changes it."""
         return self
 
     def __deepcopy__(self, memo: Any) -> Source:
+        """Itself."""
         return self
 
 
@@ -59,11 +62,28 @@ class OnnxNetwork(nn.Module):
         self.source, self.given, self.made = source, given, made
         self._done: dict[str, tuple[str, ...]] = {}
         self._samples: dict[str, Any] = {}
+        self._free: dict[str, tuple[int, ...]] = {}
 
     @property
     def example_inputs(self) -> tuple[Any, ...]:
         """What it is called with: seeded random numbers of the sizes that the file, or whoever read it, says."""
         return tuple(sample.clone() for sample in self._samples.values())
+
+    def other_inputs(self, inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        """Inputs of other sizes where the file leaves them free: one more sample and twice the rest, or only some."""
+        free: list[tuple[str, int]] = [(name, k) for name, dims in self._free.items() for k in dims]
+        batch: list[tuple[str, int]] = [(name, k) for name, k in free if k == 0]
+        tries: list[list[tuple[str, int]]] = [free, batch, *([one] for one in free if one[1])]
+        for chosen in tries:
+            if chosen:
+                yield self._resized(inputs, chosen)
+
+    def _resized(self, inputs: tuple[Any, ...], chosen: list[tuple[str, int]]) -> tuple[Any, ...]:
+        generator, found = torch.Generator().manual_seed(1), []
+        for name, tensor in zip(self.given, inputs, strict=True):
+            shape = [s if (name, k) not in chosen else 2 * s if k else s + 1 for k, s in enumerate(tensor.shape)]
+            found.append(random_tensor(shape, tensor.dtype, generator))
+        return tuple(found)
 
     def forward(self, *inputs: Any) -> Any:
         """Runs all nodes in order."""
@@ -109,6 +129,13 @@ class OnnxNetwork(nn.Module):
         for name, node in last.items():
             if name not in kept:
                 self._done[node] = (*self._done.get(node, ()), name)
+
+
+def random_tensor(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Normal random numbers; zeros and ones where whole numbers are wanted."""
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(dtype)
 
 
 # ------------------------------------------------------------------------------------------------------- building
@@ -195,7 +222,11 @@ def _formal(node: Any, opset: int) -> Iterator[tuple[str, str]]:
         formal = schema.inputs[min(position, len(schema.inputs) - 1)]
         several = formal.option == onnx.defs.OpSchema.FormalParameterOption.Variadic
         title = f"{formal.name}_{position - len(schema.inputs) + 1}" if several else formal.name
-        yield (f"{title}_" if hasattr(nn.Module, title) else title), name
+        yield (f"{title}_" if title in _TAKEN else title), name
+
+
+_TAKEN = frozenset(dir(OnnxNode("Identity", "", 1, {}, (), ())))
+"""Names that no parameter of a node can have."""
 
 
 def _slot(formal: str, name: str, held: set[str], operator: Any, parts: _Parts) -> Slot:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import SecateurError, first_line
@@ -50,6 +49,7 @@ class OnnxNode(nn.Module):
         self, operator: str, title: str, opset: int, attributes: Mapping[str, Any], slots: tuple[Slot, ...],
         outputs: tuple[str, ...],
     ) -> None:  # fmt: skip
+        """Holds no constants yet."""
         super().__init__()
         self.operator, self.title, self.outputs = operator, title, outputs
         self.slots = slots
@@ -116,4 +116,3 @@ def _words(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and type {str(value.dtype).removeprefix('torch.')}"
     return f"the numbers {value.numbers[:8]}" if isinstance(value, Host) else "nothing"
-

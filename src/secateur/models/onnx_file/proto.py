@@ -58,10 +58,7 @@ def read_model(path: str | PathLike[str]) -> Any:
         model = _inlined(model, path)
     _check_nodes(model, path, onnx)
     _check_values(model, path)
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:  # its classes are of C++
-        raise WeightsError(f"{path} is no valid ONNX file: {first_line(error)}.") from error
+    _check_by_onnx(model, path, onnx)
     return model
 
 
@@ -79,6 +76,20 @@ def message(content: bytes, name: str) -> Any:
     if not model.graph.node or not model.graph.output:
         raise WeightsError(f"{name} is no ONNX file, or a damaged one: it holds no graph with nodes and outputs.")
     return model
+
+
+def _check_by_onnx(model: Any, path: Any, onnx: Any) -> None:
+    """What ONNX itself says of a file; that an output has no shape, every runtime takes."""
+    shapeless = [v.type.tensor_type for v in model.graph.output if not v.type.tensor_type.HasField("shape")]
+    for kind in shapeless:
+        kind.shape.SetInParent()
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # its classes are of C++
+        raise WeightsError(f"{path} is no valid ONNX file: {first_line(error).rstrip('.')}.") from error
+    finally:
+        for kind in shapeless:
+            kind.ClearField("shape")
 
 
 # ------------------------------------------------------------------------------------------------------- weights

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError, VerificationError
-from secateur.models.onnx_file.network import OnnxNetwork, built
+from secateur.models.onnx_file.network import OnnxNetwork, built, random_tensor
 from secateur.models.onnx_file.ops.elementwise import dtype_of
 from secateur.models.onnx_file.proto import inputs_of, read_model
 from secateur.models.onnx_file.registry import Refused
@@ -25,14 +25,15 @@ _LARGEST = 2**28
 
 @arguments.checked
 def read_onnx(
-    path: str | PathLike[str], sizes: Mapping[str, int | Sequence[int]] | None = None, *, seed: int = 0
+    path: str | PathLike[str], sizes: Mapping[str, int | Sequence[int]] | Sequence[int] | None = None, *, seed: int = 0
 ) -> OnnxNetwork:
     """Reads an ONNX file as a network that every verb takes, and compares it with ONNX Runtime.
 
     Args:
         path: The file; weights may lie in files beside it.
-        sizes: What the file leaves free: a shape for an input (``{"x": (1, 3, 48, 320)}``), or a number for a free
-            dimension by its name (``{"height": 48}``). The first dimension is 1 where nothing is said of it.
+        sizes: What the file leaves free: a shape for an input (``{"x": (1, 3, 48, 320)}``; 0 where the file says it
+            itself), a number for a free dimension by its name (``{"height": 48}``), or a shape for the first input
+            alone. The batch is 1 where nothing is said of it.
         seed: Of the example inputs, which are random numbers.
 
     Returns:
@@ -46,7 +47,9 @@ def read_onnx(
     """
     model = read_model(path)
     network = built(model, model.SerializeToString(), str(path))
-    network._samples = _samples(model, dict(sizes or {}), seed, str(path))
+    given = sizes if isinstance(sizes, Mapping) else {network.given[0]: sizes} if sizes and network.given else {}
+    network._samples = _samples(model, dict(given), seed, str(path))
+    network._free = {value.name: _free_dims(value) for value in inputs_of(model)}
     check_first(network)
     return network
 
@@ -93,9 +96,10 @@ def _samples(model: Any, sizes: dict[str, Any], seed: int, path: str) -> dict[st
         if name not in known:
             raise UnknownNameError("input or free dimension", name, known, argument="sizes")
     found = {}
+    batches = {v.type.tensor_type.shape.dim[0].dim_param for v in inputs_of(model) if v.type.tensor_type.shape.dim}
     for value in inputs_of(model):
-        shape = _shape(value, sizes, path)
-        found[value.name] = _random(shape, _type(value, path), generator)
+        shape = _shape(value, sizes, path, batches - {""})
+        found[value.name] = random_tensor(shape, _type(value, path), generator)
     return found
 
 
@@ -106,7 +110,8 @@ def _type(value: Any, path: str) -> torch.dtype:
         raise InputError(f"{path}: the input {value.name!r} cannot be given: it {error}.") from error
 
 
-def _shape(value: Any, sizes: dict[str, Any], path: str) -> list[int]:
+def _shape(value: Any, sizes: dict[str, Any], path: str, batches: set[str]) -> list[int]:
+    """The shape of an input; names of free dimensions that it settles are settled for further inputs."""
     kind = value.type.tensor_type
     given = sizes.get(value.name)
     given = [given] if isinstance(given, int) else given
@@ -121,13 +126,22 @@ def _shape(value: Any, sizes: dict[str, Any], path: str) -> list[int]:
     shape = []
     for k, dim in enumerate(dims):
         fixed = dim.dim_value if dim.dim_value > 0 else None
-        wanted = given[k] if given is not None else sizes.get(dim.dim_param, fixed if fixed or k else 1)
+        wanted = fixed if fixed or (k and dim.dim_param not in batches) else 1
+        wanted = sizes.get(dim.dim_param, wanted) if dim.dim_param else wanted
+        wanted = given[k] if given is not None and given[k] else wanted
         if wanted is None:
             raise InputError(_free(value, dims, path))
         if fixed is not None and wanted != fixed:
             raise InputError(f"{path}: dimension {k} of the input {value.name!r} is {fixed}; sizes gives {wanted}.")
+        if dim.dim_param and isinstance(wanted, int):
+            sizes.setdefault(dim.dim_param, wanted)
         shape.append(wanted)
     return _bounded(shape, value.name, path)
+
+
+def _free_dims(value: Any) -> tuple[int, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(k for k, dim in enumerate(dims) if not dim.dim_value > 0)
 
 
 def _free(value: Any, dims: list[Any], path: str) -> str:
@@ -148,9 +162,3 @@ def _bounded(shape: list[Any], name: str, path: str) -> list[int]:
         raise InputError(f"{path}: the input {name!r} cannot have the shape {tuple(shape)}: sizes are whole numbers "
                          f"above 0, {_LARGEST:,} numbers at most.")  # fmt: skip
     return shape
-
-
-def _random(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)

@@ -78,4 +78,3 @@ def reads(
         return run
 
     return add
-

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError, first_line
+from secateur.models.onnx_file.proto import message
 
-__all__ = ["TOLERANCE", "distance", "results"]
+__all__ = ["TOLERANCE", "distance", "results", "watched"]
+
+_SQUASHING = ("Sigmoid", "Softmax", "LogSoftmax", "HardSigmoid", "Tanh", "Clip")
 
 TOLERANCE = 1e-3
 """What two computations in float32 may differ by, relative to the largest value of an output."""
@@ -40,6 +43,22 @@ def results(content: bytes, names: Sequence[str], inputs: Sequence[Any]) -> list
     except Exception as error:  # onnxruntime raises a class of its own per status code
         raise InputError(f"ONNX Runtime cannot run the file: {first_line(error)}.") from error
     return [torch.as_tensor(array) for array in found]
+
+
+def watched(content: bytes) -> bytes:
+    """The same file with more outputs: what goes into the nodes that make its outputs."""
+    import onnx
+
+    model = message(content, "the file")
+    outputs = {value.name for value in model.graph.output}
+    constant = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input}
+    constant |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    last = [node for node in model.graph.node if outputs & set(node.output)]
+    for name in dict.fromkeys(node.input[0] for node in last if node.op_type in _SQUASHING):
+        if name not in outputs | constant:
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    found: bytes = model.SerializeToString()
+    return found
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ def _leaky(node: OnnxNode, x: Tensor) -> Tensor:
 
 @reads("PRelu", numbers=True)
 def _prelu(node: OnnxNode, x: Tensor, slope: Any) -> Tensor:
-    return torch.relu(x) - beside(slope, x) * torch.relu(-x)
+    below: Tensor = beside(slope, x) * torch.relu(-x)
+    return torch.relu(x) - below
 
 
 @reads("ThresholdedRelu")
@@ -79,7 +81,8 @@ def _celu(node: OnnxNode, x: Tensor) -> Tensor:
 @reads("Selu")
 def _selu(node: OnnxNode, x: Tensor) -> Tensor:
     alpha, gamma = node.attribute("alpha", 1.6732632), node.attribute("gamma", 1.0507009)
-    return F.elu(x, alpha) * gamma
+    grown: Tensor = F.elu(x, alpha) * gamma
+    return grown
 
 
 @reads("Gelu")
@@ -94,7 +97,7 @@ def _mish(node: OnnxNode, x: Tensor) -> Tensor:
 
 @reads("Softmax", "LogSoftmax")
 def _softmax(node: OnnxNode, x: Tensor) -> Tensor:
-    function = torch.softmax if node.operator == "Softmax" else torch.log_softmax
+    function: Callable[..., Tensor] = torch.softmax if node.operator == "Softmax" else torch.log_softmax
     axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
     if node.opset >= 13 or axis in (-1, x.ndim - 1):
         return function(x, axis)

@@ -135,12 +135,14 @@ def _cast(node: OnnxNode, x: Any) -> Any:
         return x.of(lambda v: v * 1.0)
     if dtype is torch.bool:
         return x.of(bool)
-    return x.of(lambda v: v if type(v) is not bool and isinstance(v, int) else math.floor(v) if v >= 0 else math.ceil(v))
+    return x.of(
+        lambda v: v if type(v) is not bool and isinstance(v, int) else math.floor(v) if v >= 0 else math.ceil(v)
+    )
 
 
 @reads("CastLike")
 def _cast_like(node: OnnxNode, x: Any, like: Any) -> Any:
-    return x if isinstance(x, Host) else x.to(like.dtype)
+    return x if isinstance(x, Host) else x.to(tensor_of(like).dtype)
 
 
 @reads("Where", numbers=True)

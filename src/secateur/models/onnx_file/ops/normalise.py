@@ -43,11 +43,8 @@ def _rms_norm(node: OnnxNode, x: Tensor, scale: Tensor) -> Tensor:
 
 @reads("GroupNormalization")
 def _group_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    groups = node.attribute("num_groups")
-    if node.opset < 21:  # one factor a group, not a channel
-        size = x.shape[1] // groups
-        scale, bias = scale.repeat_interleave(size), bias.repeat_interleave(size)
-    return F.group_norm(x, groups, scale, bias, node.attribute("epsilon", 1e-5))
+    """Of version 21: one factor a channel. That of version 18 (one a group) ONNX itself has taken back."""
+    return F.group_norm(x, node.attribute("num_groups"), scale, bias, node.attribute("epsilon", 1e-5))
 
 
 @reads("LRN")

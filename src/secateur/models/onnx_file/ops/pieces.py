@@ -38,10 +38,10 @@ def _split(node: OnnxNode, x: Any, sizes: Any = None) -> Any:
 
 @reads("Slice")
 def _slice(node: OnnxNode, x: Any, *given: Any) -> Any:
-    if given:
-        starts, ends, axes, steps = (None if v is None else sizes_of(v) for v in (*given, *(None,) * (4 - len(given))))
-    else:
-        starts, ends, axes, steps = (node.attribute(name) for name in ("starts", "ends", "axes", "steps"))
+    names = ("starts", "ends", "axes", "steps")
+    found: dict[str, Any] = {name: node.attribute(name) for name in names}
+    found |= {name: sizes_of(value) for name, value in zip(names, given, strict=False) if value is not None}
+    starts, ends, axes, steps = (found[name] for name in names)
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     if isinstance(x, Host):

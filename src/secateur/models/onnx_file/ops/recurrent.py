@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.models.onnx_file.node import OnnxNode
-from secateur.models.onnx_file.registry import Layout, Refused, reads
+from secateur.models.onnx_file.registry import OPERATORS, Layout, Refused, reads
 
 __all__: list[str] = []
 
@@ -67,15 +67,25 @@ def _check(node: OnnxNode, lengths: Any, peepholes: Any = None) -> None:
             raise Refused(reason)
 
 
-def _run(node: OnnxNode, x: Tensor, states: list[Tensor | None]) -> tuple[Tensor, ...]:
+def _weights(node: OnnxNode, given: tuple[Any, ...]) -> dict[str, Tensor]:
+    """In PyTorch's layout: the node's own, or those that the graph computes."""
+    own: dict[str, Tensor] = dict(node.named_parameters())
+    computed = {name: tensor for name, tensor in zip(_SLOTS, given, strict=True) if isinstance(tensor, Tensor)}
+    if own and computed:
+        raise Refused("has weights of which some are computed and some are constants")
+    layout = OPERATORS[node.operator].layout
+    assert layout is not None
+    return own or layout.load(computed, {})
+
+
+def _run(node: OnnxNode, x: Tensor, given: tuple[Any, ...], states: list[Tensor | None]) -> tuple[Tensor, ...]:
     """The layer's outputs: (T, D, N, H), and the last states (D, N, H)."""
-    if not hasattr(node, "W_0"):
-        raise Refused("has weights that are computed, not constants")
+    weights = _weights(node, given)
     way = node.attribute("direction", "forward")
     directions = 2 if way == "bidirectional" else 1
-    names = ("W", "R", "Wb", "Rb") if hasattr(node, "Wb_0") else ("W", "R")
-    params = [getattr(node, f"{name}_{d}") for d in range(directions) for name in names]
-    hidden = params[1].shape[1]
+    names = ("W", "R", "Wb", "Rb") if "Wb_0" in weights else ("W", "R")
+    params = [weights[f"{name}_{d}"] for d in range(directions) for name in names]
+    hidden = node.attribute("hidden_size", params[1].shape[1])
     begun = [x.new_zeros(directions, x.shape[1], hidden) if s is None else s for s in states]
     x = torch.flip(x, [0]) if way == "reverse" else x
     rest = (params, len(names) == 4, 1, 0.0, False, directions == 2, False)
@@ -94,7 +104,7 @@ def _lstm(
     cell: Tensor | None = None, peepholes: Any = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     _check(node, lengths, peepholes)
-    return _run(node, x, [hidden, cell])
+    return _run(node, x, (w, r, b), [hidden, cell])
 
 
 @reads("GRU", layout=_layout((1, 0, 2)))
@@ -102,7 +112,7 @@ def _gru(
     node: OnnxNode, x: Tensor, w: Any, r: Any, b: Any = None, lengths: Any = None, hidden: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     _check(node, lengths)
-    return _run(node, x, [hidden])
+    return _run(node, x, (w, r, b), [hidden])
 
 
 @reads("RNN", layout=_layout((0,)))
@@ -110,4 +120,4 @@ def _rnn(
     node: OnnxNode, x: Tensor, w: Any, r: Any, b: Any = None, lengths: Any = None, hidden: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     _check(node, lengths)
-    return _run(node, x, [hidden])
+    return _run(node, x, (w, r, b), [hidden])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @reads("Upsample", lists=("scales",))
 def _upsample(node: OnnxNode, x: Tensor, scales: Any = None) -> Tensor:
-    factors = list(node.attribute("scales", ())) if scales is None else _numbers(scales)
+    return _by_factors(node, x, list(node.attribute("scales", ())) if scales is None else _numbers(scales))
+
+
+def _by_factors(node: OnnxNode, x: Tensor, factors: list[float]) -> Tensor:
     if node.attribute("mode", "nearest") != "nearest":
         raise Refused("resizes linearly in the way of versions before 11, which PyTorch does not have")
     return _nearest(x, *_wanted(node, x, factors, None), "asymmetric", "floor")
@@ -31,7 +35,7 @@ def _upsample(node: OnnxNode, x: Tensor, scales: Any = None) -> Tensor:
 def _resize(node: OnnxNode, x: Tensor, *given: Any) -> Tensor:
     """Inputs (scales) before version 11, (roi, scales, sizes) after."""
     if node.opset < 11:
-        return _upsample(node, x, given[0])
+        return _by_factors(node, x, _numbers(given[0]))
     scales, sizes = (given[k] if len(given) > k else None for k in (1, 2))
     factors = None if scales is None or not _numbers(scales) else _numbers(scales)
     out, ratios = _wanted(node, x, factors, None if sizes is None else sizes_of(sizes))
@@ -48,7 +52,7 @@ def _resize(node: OnnxNode, x: Tensor, *given: Any) -> Tensor:
     kind = _LINEAR[len(out)] if mode == "linear" else "bicubic"
     if how == "align_corners":
         return F.interpolate(x, size=out, mode=kind, align_corners=True)
-    if all(abs(size * ratio - wanted) < 1e-6 for size, ratio, wanted in zip(x.shape[2:], ratios, out, strict=True)):
+    if _exact(x, out, ratios):
         return F.interpolate(x, size=out, mode=kind, align_corners=False)
     return F.interpolate(x, scale_factor=ratios, mode=kind, align_corners=False, recompute_scale_factor=False)
 
@@ -70,7 +74,7 @@ def _wanted(node: OnnxNode, x: Tensor, factors: Any, sizes: Any) -> tuple[list[i
         if any(by_axis.get(axis, 1.0) != 1.0 for axis in (0, 1)):
             raise Refused("resizes the batch or the channels")
         ratios = [by_axis.get(axis, 1.0) for axis in range(2, x.ndim)]
-        out = [_floor(size * ratio) for size, ratio in zip(x.shape[2:], ratios, strict=True)]
+        out = [math.floor(size * ratio) for size, ratio in zip(x.shape[2:], ratios, strict=True)]
     else:
         if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
             raise Refused("keeps the ratio of height to width")
@@ -82,11 +86,12 @@ def _wanted(node: OnnxNode, x: Tensor, factors: Any, sizes: Any) -> tuple[list[i
     return out, ratios
 
 
-def _floor(value: Any) -> int:
-    return math.floor(value)
+def _exact(x: Tensor, out: list[int], ratios: list[float]) -> bool:
+    """Whether the new sizes are the old ones times the factors, with nothing cut off."""
+    return all(abs(old * ratio - new) < 1e-6 for old, ratio, new in zip(x.shape[2:], ratios, out, strict=True))
 
 
-_ROUND = {
+_ROUND: dict[str, Callable[[Tensor], Tensor]] = {
     "floor": torch.floor,
     "ceil": torch.ceil,
     "round_prefer_floor": lambda v: torch.ceil(v - 0.5),
@@ -96,11 +101,11 @@ _ROUND = {
 
 def _nearest(x: Tensor, out: list[int], ratios: list[float], how: str, rounds: str) -> Tensor:
     """Every pixel is one of the old ones; where PyTorch picks the same ones, its own operator does it."""
-    whole = all(ratio >= 1 and ratio == int(ratio) for ratio in ratios)
-    usual = (how, rounds) in (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
-    if whole and usual:
-        return F.interpolate(x, size=out, mode="nearest")
-    if how == "asymmetric" and rounds == "floor":
+    exact = _exact(x, out, ratios)
+    whole = exact and all(ratio >= 1 and ratio == int(ratio) for ratio in ratios)
+    if (exact and (how, rounds) == ("asymmetric", "floor")) or (
+        whole and (how, rounds) == ("half_pixel", "round_prefer_floor")
+    ):
         return F.interpolate(x, size=out, mode="nearest")
     for dim, (new, ratio) in enumerate(zip(out, ratios, strict=True), start=2):
         places = _ROUND[rounds](_coordinates(how, x.shape[dim], new, ratio)).long()

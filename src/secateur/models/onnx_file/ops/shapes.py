@@ -177,5 +177,5 @@ def _one_hot(node: OnnxNode, indices: Tensor, depth: Any, values: Any) -> Tensor
     count, (off, on) = sizes_of(depth)[0], (values.numbers if isinstance(values, Host) else values.unbind())
     allowed([*indices.shape, count])
     wrapped = torch.where(indices < 0, indices + count, indices)
-    hot = F.one_hot(wrapped, int(count)) * (on - off) + off
+    hot: Tensor = F.one_hot(wrapped, int(count)) * (on - off) + off
     return hot.movedim(-1, node.attribute("axis", -1))
