@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from secateur.models.onnx_file.host import LARGEST, tensor_of
 from secateur.models.onnx_file.node import ABSENT, HELD, NUMBER, TENSOR, VALUE, OnnxNode, Slot
 from secateur.models.onnx_file.ops.shapes import MOST
 from secateur.models.onnx_file.proto import constants_of, inputs_of, title_of, value_of
-from secateur.models.onnx_file.registry import OPERATORS, Refused
+from secateur.models.onnx_file.registry import OPERATORS, OnnxOperator, Refused
 
 __all__ = ["OnnxNetwork", "Source", "built", "random_tensor"]
 
@@ -147,7 +147,8 @@ class _Parts:
 
     constants: dict[str, Any]
     opset: int
-    shared: dict[tuple[str, bool], Tensor]
+    sizes: set[str]
+    shared: dict[tuple[str, bool], Tensor] = field(default_factory=dict)
 
 
 def built(model: Any, content: bytes, path: str) -> OnnxNetwork:
@@ -162,7 +163,8 @@ def built(model: Any, content: bytes, path: str) -> OnnxNetwork:
         InputError: Something in it cannot be followed; names the node.
     """
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    parts = _Parts(constants_of(model), int(opset), {})
+    constants = constants_of(model)
+    parts = _Parts(constants, int(opset), _sizes(model.graph, constants))
     outputs = tuple(value.name for value in model.graph.output)
     network = OnnxNetwork(Source(content, path, {}), tuple(value.name for value in inputs_of(model)), outputs)
     wires: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -179,6 +181,15 @@ def built(model: Any, content: bytes, path: str) -> OnnxNetwork:
             raise InputError(f"{path}: its output {name!r} is a constant.")
     network.wire(wires)
     return network.eval()
+
+
+def _sizes(graph: Any, constants: dict[str, Any]) -> set[str]:
+    """Names of values that are computed from shapes alone, and of constants that may be such numbers."""
+    found = {name for name, array in constants.items() if array.dtype.kind in "iub" and array.size <= LARGEST}
+    for node in graph.node:
+        if node.op_type in ("Shape", "Size") or (node.input and all(name in found for name in node.input if name)):
+            found.update(node.output)
+    return found
 
 
 def _module_name(network: nn.Module, node: Any, index: int) -> str:
@@ -198,7 +209,11 @@ def _node(node: Any, index: int, parts: _Parts) -> OnnxNode:
     constants = {formal: parts.constants[name] for formal, name in _formal(node, parts.opset)
                  if name in parts.constants}  # fmt: skip
     held = set(operator.layout.slots) & set(constants) if operator.layout is not None else set()
-    slots = tuple(_slot(formal, name, held, operator, parts) for formal, name in _formal(node, parts.opset))
+    tensors = operator.tensors if node.input and node.input[0] not in parts.sizes else frozenset()
+    slots = tuple(
+        _slot(formal, name, held, replace(operator, tensors=tensors), parts)
+        for formal, name in _formal(node, parts.opset)
+    )
     made = OnnxNode(node.op_type, title, parts.opset, attributes, slots, tuple(node.output))
     if operator.layout is not None and held:
         arrays = {name: torch.from_numpy(constants[name].copy()) for name in held}
@@ -229,7 +244,7 @@ _TAKEN = frozenset(dir(OnnxNode("Identity", "", 1, {}, (), ())))
 """Names that no parameter of a node can have."""
 
 
-def _slot(formal: str, name: str, held: set[str], operator: Any, parts: _Parts) -> Slot:
+def _slot(formal: str, name: str, held: set[str], operator: OnnxOperator, parts: _Parts) -> Slot:
     if not name:
         return Slot(ABSENT, formal)
     if name not in parts.constants:
