@@ -41,3 +41,10 @@ def test_a_wrong_computation_would_be_seen(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(OPERATORS, "Sigmoid", wrong)
     with pytest.raises(SecateurError, match="was read wrongly"):
         read_onnx(file_of(Case("Sigmoid", [(2, 3)]), tmp_path))
+
+
+def test_the_page_lists_them() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/onnx.md").read_text()
+    listed = page.partition("<!-- operators -->")[2].partition("<!-- /operators -->")[0]
+    found = {name.strip(" .\n") for name in listed.replace("\n", " ").split(",")}
+    assert found == {"Constant"} | set(OPERATORS) - REFUSED

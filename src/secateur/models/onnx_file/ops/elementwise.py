@@ -31,7 +31,11 @@ def dtype_of(number: int) -> torch.dtype:
         Refused: Half precision, quantised, text and the like.
     """
     if int(number) not in _TYPES:
-        raise Refused(f"makes values of ONNX's type {int(number)}; read are float32, float64, whole numbers and bool")
+        from onnx import TensorProto
+
+        known = int(number) in TensorProto.DataType.values()
+        kind = TensorProto.DataType.Name(int(number)).lower() if known else int(number)
+        raise Refused(f"makes values of ONNX's type {kind}; read are float32, float64, whole numbers and bool")
     return _TYPES[int(number)]
 
 
