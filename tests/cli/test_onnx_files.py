@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 from onnx import helper
 
 from onnx_cases import model, weights

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("onnxruntime")
-
 from onnx_cases import CASES, Case, file_of
 from secateur.core.errors import SecateurError
 from secateur.models.onnx_file import read_onnx

@@ -17,6 +17,7 @@ from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.core.modes import evaluating
+from secateur.core.plan import remembered
 from secateur.core.types import ExampleInputs
 from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
@@ -128,7 +129,9 @@ DYNAMIC = ("sizes", "batch")
 
 def _dense(given: nn.Module | Pruned) -> nn.Module | None:
     """The network before its first cut, where that is known."""
-    return given.dense if isinstance(given, Pruned) else given
+    if isinstance(given, Pruned):
+        return given.dense
+    return None if remembered(given) else given
 
 
 def _freest(

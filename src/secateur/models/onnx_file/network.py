@@ -47,8 +47,8 @@ class Source:
 class OnnxNetwork(nn.Module):
     """Computes what an ONNX file computes, and is a module like any other.
 
-    Every node is a submodule, named after it; its constants are parameters, named as ONNX calls the operator's inputs
-    (``conv1_Conv.W``, ``conv1_Conv.B``). `secateur.export(pruned, "small.onnx")` cuts the file itself.
+    Every node is a submodule, named after it; its constants are parameters, named as PyTorch (``conv1_Conv.weight``) or
+    else ONNX calls them. `secateur.export(pruned, "small.onnx")` cuts the file itself.
 
     Attributes:
         source: The file.
@@ -221,10 +221,11 @@ def _node(node: Any, index: int, parts: _Parts) -> OnnxNode:
             made.hold(name, nn.Parameter(tensor.contiguous()))
     for slot in slots:
         if slot.kind == NUMBER:
-            value = constants[slot.name].tolist()
+            value = parts.constants[slot.source].tolist()
             made.numbers[slot.name] = tuple(value) if isinstance(value, list) else value
         elif slot.kind == TENSOR:
-            made.hold(slot.name, _shared(slot, operator.buffers, parts))
+            buffer = slot.name in {operator.names.get(formal, formal) for formal in operator.buffers}
+            made.hold(slot.name, _shared(slot.source, parts, weight=not buffer))
     return made
 
 
@@ -245,26 +246,27 @@ _TAKEN = frozenset(dir(OnnxNode("Identity", "", 1, {}, (), ())))
 
 
 def _slot(formal: str, name: str, held: set[str], operator: OnnxOperator, parts: _Parts) -> Slot:
+    own = operator.names.get(formal, formal)
     if not name:
-        return Slot(ABSENT, formal)
+        return Slot(ABSENT, own)
     if name not in parts.constants:
-        return Slot(VALUE, formal, name)
+        return Slot(VALUE, own, name)
     if formal in held:
-        return Slot(HELD, formal, name)
+        return Slot(HELD, own, name)
     array = parts.constants[name]
     listed = array.ndim < 2 and array.size <= LARGEST
     if array.dtype.kind in "iub":
         few = listed if formal not in operator.tensors else array.ndim == 0
     else:
         few = listed and (formal in operator.lists or (operator.numbers and array.size <= 1))
-    return Slot(NUMBER if few or not array.size else TENSOR, formal, name)
+    return Slot(NUMBER if few or not array.size else TENSOR, own, name)
 
 
-def _shared(slot: Slot, buffers: frozenset[str], parts: _Parts) -> Tensor:
+def _shared(name: str, parts: _Parts, *, weight: bool) -> Tensor:
     """A constant as a parameter or a buffer, the same one for all nodes that read it."""
-    array = parts.constants[slot.source]
-    weight = array.dtype.kind == "f" and slot.name not in buffers
-    key = slot.source, weight
+    array = parts.constants[name]
+    weight = weight and array.dtype.kind == "f"
+    key = name, weight
     if key not in parts.shared:
         tensor = torch.from_numpy(array.copy())
         parts.shared[key] = nn.Parameter(tensor) if weight else tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,7 @@ class OnnxOperator:
         tensors: Formal names of constants that are tensors, although they are a few whole numbers.
         lists: Formal names of broken numbers that stay plain numbers, however many.
         buffers: Formal names of constants that are statistics, not weights.
+        names: What PyTorch calls constants, by their formal names, where that is another name.
         layout: Of weights that PyTorch holds otherwise.
     """
 
@@ -48,6 +49,7 @@ class OnnxOperator:
     tensors: frozenset[str] = field(default_factory=frozenset)
     lists: frozenset[str] = field(default_factory=frozenset)
     buffers: frozenset[str] = field(default_factory=frozenset)
+    names: Mapping[str, str] = field(default_factory=dict)
     layout: Layout | None = None
 
 
@@ -56,24 +58,25 @@ OPERATORS: dict[str, OnnxOperator] = {}
 
 
 def reads(
-    *names: str, numbers: bool = False, tensors: Collection[str] = (), lists: Collection[str] = (),
-    buffers: Collection[str] = (), layout: Layout | None = None,
+    *operators: str, numbers: bool = False, tensors: Collection[str] = (), lists: Collection[str] = (),
+    buffers: Collection[str] = (), names: Mapping[str, str] | None = None, layout: Layout | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # fmt: skip
     """Registers a function ``(node, *inputs)`` for operators of ONNX.
 
     Args:
-        names: The operators.
+        operators: Their names.
         numbers: Whether single broken numbers among the constants stay plain numbers.
         tensors: Formal names of constants that are tensors, although they are a few whole numbers.
         lists: Formal names of broken numbers that stay plain numbers, however many.
         buffers: Formal names of constants that are statistics, not weights.
+        names: What PyTorch calls constants, by their formal names, where that is another name.
         layout: Of weights that PyTorch holds otherwise.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
-        for name in names:
+        for name in operators:
             OPERATORS[name] = OnnxOperator(
-                run, numbers, frozenset(tensors), frozenset(lists), frozenset(buffers), layout
+                run, numbers, frozenset(tensors), frozenset(lists), frozenset(buffers), dict(names or {}), layout
             )
         return run
 

@@ -47,7 +47,7 @@ def _padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> T
     return F.pad(x, flat, value=value) if any(flat) else x
 
 
-@reads("Conv")
+@reads("Conv", names={"W": "weight", "B": "bias"})
 def _conv(node: OnnxNode, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dims = _dims(x)
     ones = (1,) * dims
@@ -59,7 +59,7 @@ def _conv(node: OnnxNode, x: Tensor, weight: Tensor, bias: Tensor | None = None)
     return _CONVOLUTIONS[dims](x, weight, bias, list(strides), padding, list(steps), node.attribute("group", 1))
 
 
-@reads("ConvTranspose")
+@reads("ConvTranspose", names={"W": "weight", "B": "bias"})
 def _transposed(node: OnnxNode, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dims = _dims(x)
     ones, kernel = (1,) * dims, weight.shape[2:]

@@ -14,7 +14,11 @@ from secateur.models.onnx_file.registry import Refused, reads
 __all__: list[str] = []
 
 
-@reads("BatchNormalization", buffers=("input_mean", "input_var", "mean", "var"))
+_SCALE = {"scale": "weight", "B": "bias", "bias": "bias", "Scale": "weight"}
+_MEANS = {"input_mean": "running_mean", "mean": "running_mean", "input_var": "running_var", "var": "running_var"}
+
+
+@reads("BatchNormalization", buffers=tuple(_MEANS), names=_SCALE | _MEANS)
 def _batch_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """By the file's statistics; in train mode by the batch's own, as the network was trained."""
     if any(node.outputs[1:]) or node.attribute("training_mode", 0):
@@ -23,12 +27,12 @@ def _batch_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor, mean: Te
     return F.batch_norm(x, mean, var, scale, bias, node.training, momentum, node.attribute("epsilon", 1e-5))
 
 
-@reads("InstanceNormalization")
+@reads("InstanceNormalization", names=_SCALE)
 def _instance_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return F.instance_norm(x, weight=scale, bias=bias, eps=node.attribute("epsilon", 1e-5))
 
 
-@reads("LayerNormalization")
+@reads("LayerNormalization", names=_SCALE)
 def _layer_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     if any(node.outputs[1:]):
         raise Refused("gives the means that it normalises by")
@@ -36,12 +40,12 @@ def _layer_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor | None = 
     return F.layer_norm(x, list(x.shape[axis:]), scale, bias, node.attribute("epsilon", 1e-5))
 
 
-@reads("RMSNormalization")
+@reads("RMSNormalization", names=_SCALE)
 def _rms_norm(node: OnnxNode, x: Tensor, scale: Tensor) -> Tensor:
     return F.rms_norm(x, list(x.shape[node.attribute("axis", -1) :]), scale, node.attribute("epsilon", 1e-5))
 
 
-@reads("GroupNormalization")
+@reads("GroupNormalization", names=_SCALE)
 def _group_norm(node: OnnxNode, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Of version 21: one factor a channel. That of version 18 (one a group) ONNX itself has taken back."""
     return F.group_norm(x, node.attribute("num_groups"), scale, bias, node.attribute("epsilon", 1e-5))

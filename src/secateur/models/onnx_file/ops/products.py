@@ -12,12 +12,12 @@ from secateur.models.onnx_file.registry import reads
 __all__: list[str] = []
 
 
-@reads("MatMul")
+@reads("MatMul", names={"B": "weight"})
 def _matmul(node: OnnxNode, a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a, b)
 
 
-@reads("Gemm")
+@reads("Gemm", names={"B": "weight", "C": "bias"})
 def _gemm(node: OnnxNode, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """α·A'·B' + β·C."""
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)

@@ -29,16 +29,22 @@ def _layout(order: tuple[int, ...]) -> Layout:
     def load(arrays: dict[str, Tensor], attributes: dict[str, Any]) -> dict[str, Tensor]:
         found = {}
         for d in range(arrays["W"].shape[0]):
-            found[f"W_{d}"], found[f"R_{d}"] = gates(arrays["W"][d], order), gates(arrays["R"][d], order)
+            found[f"weight_ih_{d}"], found[f"weight_hh_{d}"] = (
+                gates(arrays["W"][d], order),
+                gates(arrays["R"][d], order),
+            )
             if "B" in arrays:
-                found[f"Wb_{d}"], found[f"Rb_{d}"] = (gates(half, order) for half in arrays["B"][d].chunk(2))
+                found[f"bias_ih_{d}"], found[f"bias_hh_{d}"] = (gates(half, order) for half in arrays["B"][d].chunk(2))
         return found
 
     def store(tensors: dict[str, Tensor], attributes: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        directions = range(sum(name.startswith("W_") for name in tensors))
-        arrays = {name: torch.stack([gates(tensors[f"{name}_{d}"], back) for d in directions]) for name in "WR"}
-        if "Wb_0" in tensors:
-            halves = [[gates(tensors[f"{n}_{d}"], back) for n in ("Wb", "Rb")] for d in directions]
+        directions = range(sum(name.startswith("weight_ih") for name in tensors))
+        ours = {"W": "weight_ih", "R": "weight_hh"}
+        arrays = {
+            name: torch.stack([gates(tensors[f"{own}_{d}"], back) for d in directions]) for name, own in ours.items()
+        }
+        if "bias_ih_0" in tensors:
+            halves = [[gates(tensors[f"bias_{n}_{d}"], back) for n in ("ih", "hh")] for d in directions]
             arrays["B"] = torch.stack([torch.cat(pair) for pair in halves])
         return arrays, {"hidden_size": arrays["R"].shape[-1]}
 
@@ -83,7 +89,7 @@ def _run(node: OnnxNode, x: Tensor, given: tuple[Any, ...], states: list[Tensor 
     weights = _weights(node, given)
     way = node.attribute("direction", "forward")
     directions = 2 if way == "bidirectional" else 1
-    names = ("W", "R", "Wb", "Rb") if "Wb_0" in weights else ("W", "R")
+    names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if "bias_ih_0" in weights else ()))
     params = [weights[f"{name}_{d}"] for d in range(directions) for name in names]
     hidden = node.attribute("hidden_size", params[1].shape[1])
     begun = [x.new_zeros(directions, x.shape[1], hidden) if s is None else s for s in states]
