@@ -22,7 +22,7 @@ from records import into_docs, read, table, write
 
 import secateur
 from secateur.core.errors import SecateurError
-from secateur.models import OnnxNetwork, read_onnx
+from secateur.models.onnx_file import OnnxNetwork, read_onnx
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/onnx.md"
 _OCR, _VAD = "rapidocr_onnxruntime/models", "silero_vad/data"

@@ -18,7 +18,7 @@ import secateur
 from onnx_cases import model, weights, whole
 from secateur.core.errors import ExportError, InputError
 from secateur.exports import onnx_again
-from secateur.models import OnnxNetwork, read_onnx
+from secateur.models.onnx_file import OnnxNetwork, read_onnx
 from secateur.models.onnx_file.running import results
 from zoo import ZOO, settle
 

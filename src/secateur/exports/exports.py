@@ -26,8 +26,7 @@ from secateur.exports.onnx_again import rename, write_again
 from secateur.exports.publish import publish, scratch, target
 from secateur.graph.export import Exported
 from secateur.graph.free import other_inputs
-from secateur.models import OnnxNetwork
-from secateur.models.onnx_file import Unwritable
+from secateur.models.onnx_file import OnnxNetwork, Unwritable
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for
 from secateur.runtimes.parity import Agreement, judge, noise

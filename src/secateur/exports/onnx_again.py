@@ -16,8 +16,7 @@ from secateur.core.plan import Plan, remembered
 from secateur.core.types import ExampleInputs
 from secateur.exports.checks import ExportCheck
 from secateur.graph.copies import deep_copy
-from secateur.models import OnnxNetwork
-from secateur.models.onnx_file import file_of
+from secateur.models.onnx_file import OnnxNetwork, file_of
 from secateur.models.onnx_file.running import TOLERANCE, distance, results, watched
 from secateur.runtimes import Runtime
 from secateur.runtimes.parity import label_matches
