@@ -288,3 +288,27 @@ def test_copies_of_a_network_share_its_file(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(network))  # noqa: S301  our own
     x = network.example_inputs
     assert torch.equal(again(*x), network(*x))
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_a_split_that_names_no_sizes_gets_them_where_its_pieces_become_uneven(tmp_path: Path, opset: int) -> None:
+    """Half a for one reader, half b for another: a cut takes more from one than from the other."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"], name="wide"), node("Split", ["h"], ["a", "b"], name="halves", axis=1),
+        node("MatMul", ["a", "wa"], ["ya"], name="one"), node("MatMul", ["b", "wb"], ["yb"], name="other"),
+    ]  # fmt: skip
+    constants = {"w": weights(4, 12), "wa": weights(6, 2), "wb": weights(6, 2)}
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model(nodes, {"x": ["n", 4]}, ["ya", "yb"], constants, opset).SerializeToString())
+    small = secateur.prune(read_onnx(path), ratio=0.25, scope="global")
+    assert isinstance(small.model, OnnxNetwork)
+    check = secateur.export(small, tmp_path / "small.onnx")
+    assert check.masked_difference is not None
+    rows = [len(small.plan.keep[f"{name}.weight"][0]) for name in ("one", "other")]
+    assert rows[0] != rows[1]
+    after = onnx.load(tmp_path / "small.onnx")
+    split = next(n for n in after.graph.node if n.op_type == "Split")
+    found = {t.name: numpy_helper.to_array(t).tolist() for t in after.graph.initializer}
+    attributes = {a.name: list(a.ints) for a in split.attribute}
+    said = found[split.input[1]] if opset >= 13 else attributes["split"]
+    assert said == rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,8 +89,8 @@ class OnnxNetwork(nn.Module):
         """Runs all nodes in order."""
         return self._outputs(lambda node, values: node(*values), inputs)
 
-    def first_run(self, *inputs: Any) -> Any:
-        """The same, with words for whatever goes wrong.
+    def first_run(self, *inputs: Any, seen: Callable[[OnnxNode, Any], None] = lambda node, found: None) -> Any:
+        """The same, with words for whatever goes wrong; ``seen`` is called with every node and what it gives.
 
         Raises:
             Refused: Names the node.
@@ -102,6 +102,7 @@ class OnnxNetwork(nn.Module):
                 if isinstance(tensor, Tensor) and tensor.numel() > MOST:
                     raise Refused(f"The node {node.title!r} ({node.operator}) makes {tensor.numel():,} numbers; "
                                   f"{MOST:,} are the most.")  # fmt: skip
+            seen(node, found)
             return found
 
         return self._outputs(run, inputs)

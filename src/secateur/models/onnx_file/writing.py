@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from secateur.core.errors import ExportError
 from secateur.models.onnx_file.network import OnnxNetwork
 from secateur.models.onnx_file.node import HELD, NUMBER, TENSOR, OnnxNode
+from secateur.models.onnx_file.ops.pieces import PIECES
 from secateur.models.onnx_file.proto import constants_of, message, value_of
 from secateur.models.onnx_file.registry import OPERATORS
 
@@ -46,6 +47,7 @@ def file_of(network: OnnxNetwork) -> bytes:
         proto = model.graph.node[network.source.places[name]]
         arrays, attributes = _arrays(node, file.constants)
         _change_attributes(proto, {**node.attributes, **attributes})
+        file.split(proto, node)
         for position, slot in enumerate(node.slots):
             if slot.name in arrays:
                 file.wants(proto, position, arrays[slot.name])
@@ -90,6 +92,21 @@ class _File:
     def wants(self, proto: Any, position: int, array: Array) -> None:
         """Notes what one input of one node has to be."""
         self.wanted.setdefault(proto.input[position], []).append((proto, position, array))
+
+    def split(self, proto: Any, node: OnnxNode) -> None:
+        """A split that names no sizes names them where its pieces have become uneven."""
+        from onnx import helper
+
+        pieces = node.numbers.get(PIECES, ())
+        if len(set(pieces)) < 2:
+            return
+        if node.opset < 13:
+            proto.attribute.append(helper.make_attribute("split", list(pieces)))
+            return
+        kept = [attribute for attribute in proto.attribute if attribute.name != "num_outputs"]
+        del proto.attribute[:]
+        proto.attribute.extend(kept)
+        proto.input[1:] = [self._added(f"{proto.output[0]}_sizes", np.asarray(pieces, dtype=np.int64))]
 
     def settle(self) -> None:
         """Changes constants that all their readers want alike; readers that differ get one of their own."""

@@ -13,7 +13,10 @@ from secateur.models.onnx_file.host import Host, sizes_of, tensor_of
 from secateur.models.onnx_file.node import OnnxNode
 from secateur.models.onnx_file.registry import Refused, reads
 
-__all__: list[str] = []
+__all__ = ["PIECES", "note_pieces"]
+
+PIECES = "pieces"
+"""Among a node's numbers: how large the pieces of a split are that names no sizes."""
 
 _END = 2**31 - 1
 """Exporters write such numbers for "to the end"."""
@@ -28,12 +31,24 @@ def _split(node: OnnxNode, x: Any, sizes: Any = None) -> Any:
         each = [len(x.numbers) // count] * count if wanted is None else list(wanted)
         starts = [sum(each[:k]) for k in range(len(each))]
         return tuple(Host(x.numbers[s : s + n]) for s, n in zip(starts, each, strict=True))
+    pieces = node.numbers.get(PIECES)
+    if wanted is None and pieces is not None and sum(pieces) == x.shape[axis]:
+        wanted = pieces
     if wanted is not None:
         return torch.split(x, list(wanted), axis)
     found = torch.chunk(x, count, axis)
-    if len(found) != count:
+    if len(found) != count or (node.opset < 18 and x.shape[axis] % count):
         raise Refused(f"cannot split a dimension of size {x.shape[axis]} into {count} pieces")
     return found
+
+
+def note_pieces(node: OnnxNode, found: Any) -> None:
+    """Writes down how large the pieces of a split are, so that a cut can make them uneven."""
+    if node.operator != "Split" or not all(isinstance(piece, Tensor) for piece in found):
+        return
+    if all(slot.name != "split" for slot in node.slots) and "split" not in node.attributes:
+        axis = node.attribute("axis", 0)
+        node.numbers[PIECES] = tuple(int(piece.shape[axis]) for piece in found)
 
 
 @reads("Slice")
