@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_cases import Case, file_of, model, weights, whole
+from onnx_cases import CASES, Case, file_of, model, weights, whole
 from secateur.core.errors import InputError, SecateurError, WeightsError
 from secateur.models import create, read_onnx
 
@@ -59,6 +60,26 @@ def test_a_file_that_is_cut_off(tmp_path: Path, share: float) -> None:
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none.onnx", "Cannot read", kind=WeightsError)
     refused(tmp_path, "a folder", kind=WeightsError)
+
+
+@pytest.mark.parametrize("number", [0, 60, 120, 185])
+def test_any_bytes_may_be_wrong(tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Changed, dropped and added bytes: what comes of them is a network or one sentence, and nothing else is said."""
+    content, draw = file_of(CASES[number], tmp_path).read_bytes(), random.Random(number)
+    path, answers = tmp_path / "net.onnx", set()
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(draw.choice([1, 1, 2, 4])):
+            at, width = draw.randrange(len(damaged)), draw.choice([0, 1, 1, 1, 5])
+            damaged[at : at + width] = draw.randbytes(draw.choice([0, 1, 1, 3]))
+        path.write_bytes(damaged)
+        try:
+            read_onnx(path)
+            answers.add("network")
+        except SecateurError as error:
+            answers.add("several lines" if "\n" in str(error) else "sentence")
+    assert answers == {"network", "sentence"}
+    assert capfd.readouterr().err == ""
 
 
 def _circle() -> Any:
@@ -252,6 +273,7 @@ def test_what_would_fill_the_memory_is_refused_before_it_does(tmp_path: Path, ca
         (Case("Reshape", [(2, 3), whole(5, -1)]), "cannot be computed on a tensor of shape (2, 3)"),
         (Case("MatMul", [(2, 3), weights(4, 4)]), "cannot be computed"),
         (Case("GRU", [(5, 2, 3), weights(1, 12, 3), weights(1, 12, 4)], {"hidden_size": 4}), "linear_before_reset"),
+        (Case("Split", [(2, 6), whole(2, 4)], {"axis": 1}, outputs=3), "makes 2 values"),
         (Case("LRN", [(1, 4, 3, 3)], {"size": 2}), "even number"),
         (Case("MaxPool", [(1, 4, 3, 3)], {"kernel_shape": [2, 2]}, outputs=2), "indices of the maxima"),
         (Case("Cast", [(2, 3)], {"to": TensorProto.FLOAT16}), "type float16"),

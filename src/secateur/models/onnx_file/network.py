@@ -98,7 +98,11 @@ class OnnxNetwork(nn.Module):
 
         def run(node: Any, values: list[Any]) -> Any:
             found = node.first_call(values)
-            for tensor in found if isinstance(found, (tuple, list)) else (found,):
+            several = found if isinstance(found, (tuple, list)) else (found,)
+            for name in node.outputs[len(several) :]:
+                raise Refused(f"The node {node.title!r} ({node.operator}) makes {len(several)} values; its output "
+                              f"{name!r} is one more.")  # fmt: skip
+            for tensor in several:
                 if isinstance(tensor, Tensor) and tensor.numel() > MOST:
                     raise Refused(f"The node {node.title!r} ({node.operator}) makes {tensor.numel():,} numbers; "
                                   f"{MOST:,} are the most.")  # fmt: skip

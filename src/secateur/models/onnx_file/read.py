@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -81,11 +82,15 @@ def _without_values(network: OnnxNetwork, inputs: tuple[Any, ...]) -> None:
     """Every node runs on shapes alone first: what would fill the memory is refused before it does."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it prints a traceback of what is answered here
+    before, log.disabled = log.disabled, True
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
             network.first_run(*(mode.from_tensor(tensor) for tensor in inputs))
     except Refused as error:
         raise InputError(f"{network.source.path}: {error}") from error
+    finally:
+        log.disabled = before
 
 
 def _samples(model: Any, sizes: dict[str, Any], seed: int, path: str) -> dict[str, Tensor]:
