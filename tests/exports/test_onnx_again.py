@@ -182,6 +182,14 @@ def test_a_wrong_file_is_seen_and_nothing_is_left(tmp_path: Path, monkeypatch: p
     assert [p.name for p in tmp_path.iterdir()] == ["chain.onnx"]
 
 
+def test_the_tolerance_is_that_of_the_user(tmp_path: Path) -> None:
+    small = secateur.prune(read_onnx(chain(tmp_path)), ratio=0.5)
+    assert secateur.export(small, tmp_path / "small.onnx", tolerance=1e-5).tolerance == 1e-5
+    with pytest.raises(ExportError, match="accepted 1e-12"):
+        secateur.export(small, tmp_path / "other.onnx", tolerance=1e-12)
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_the_masked_file_is_a_check_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that agrees with the network, and not with the masked dense file."""
     small = secateur.prune(read_onnx(chain(tmp_path)), ratio=0.5)

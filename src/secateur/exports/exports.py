@@ -105,7 +105,7 @@ def export(
         if runtime.format == "onnx" and calibration is None and isinstance(model, OnnxNetwork):
             with contextlib.suppress(Unwritable):
                 return replace(
-                    write_again(model, dense, example_inputs, file, runtime, path), bytes=publish(file, path)
+                    write_again(model, dense, example_inputs, file, runtime, path, tolerance), bytes=publish(file, path)
                 )
         try:
             traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)

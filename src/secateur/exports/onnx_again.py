@@ -17,7 +17,7 @@ from secateur.core.types import ExampleInputs
 from secateur.exports.checks import ExportCheck
 from secateur.graph.copies import deep_copy
 from secateur.models.onnx_file import OnnxNetwork, file_of
-from secateur.models.onnx_file.running import TOLERANCE, distance, results, watched
+from secateur.models.onnx_file.running import SMALLEST, TOLERANCE, distance, results, watched
 from secateur.runtimes import Runtime
 from secateur.runtimes.parity import label_matches
 from secateur.surgery.lifted import Draws, Lifted, double
@@ -29,8 +29,9 @@ _SAME = 1e-9
 
 
 def write_again(
-    network: OnnxNetwork, dense: nn.Module | None, inputs: ExampleInputs, file: Path, runtime: Runtime, path: Path
-) -> ExportCheck:
+    network: OnnxNetwork, dense: nn.Module | None, inputs: ExampleInputs, file: Path, runtime: Runtime, path: Path,
+    tolerance: float,
+) -> ExportCheck:  # fmt: skip
     """Writes the file of ``network`` and proves it in ONNX Runtime, at the given sizes and at others that it takes.
 
     Args:
@@ -40,11 +41,13 @@ def write_again(
         file: Where to write.
         runtime: ONNX Runtime.
         path: What the file will be called.
+        tolerance: Allowed difference from the network, relative to each output's largest value (at least 1); that to
+            small values (at least 0.01) and to the masked dense file is 1e-3 at most.
 
     Raises:
         Unwritable: A submodule is no node of the file any more.
-        ExportError: The file computes something else than the network, or than the masked dense file.
-        OSError: The file cannot be written.
+        ExportError: The file computes something else than the network, or than the masked dense file,
+            or cannot be written.
     """
     with evaluating(network):
         content = file_of(network)
@@ -52,12 +55,15 @@ def write_again(
         own = _listed(inputs)
         others = next((given for given in network.other_inputs(own) if _takes(network, given)), None)
         sizes = [own] if others is None else [own, others]
-        found = [_compared(network, content, masked, given) for given in sizes]
-    file.write_bytes(content)
+        found = [_compared(network, content, masked, given, tolerance) for given in sizes]
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
     batches = [int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1 for tensors in sizes]
     apart = [other for _, _, other in found if other is not None]
     return ExportCheck(
-        runtime.format, str(path), len(content), max(one for one, _, _ in found), TOLERANCE,
+        runtime.format, str(path), len(content), max(one for one, _, _ in found), tolerance,
         min(labels for _, labels, _ in found), sum(batches), tuple(dict.fromkeys(batches)), len(set(batches)) > 1,
         runtime.version(), masked_difference=max(apart, default=None),
     )  # fmt: skip
@@ -100,14 +106,15 @@ def _takes(network: OnnxNetwork, inputs: tuple[Tensor, ...]) -> bool:
 
 
 def _compared(
-    network: OnnxNetwork, content: bytes, masked: bytes | None, inputs: tuple[Tensor, ...]
+    network: OnnxNetwork, content: bytes, masked: bytes | None, inputs: tuple[Tensor, ...], tolerance: float
 ) -> tuple[float, float, float | None]:
     """Difference of the file from the network, the share of equal labels, and the difference from the masked file."""
     small = results(content, network.given, inputs)
     with torch.no_grad():
         found = network(*inputs)
     own = found if isinstance(found, tuple) else (found,)
-    one = _judged(network, "the network", small, own)
+    _judged(network, "the network", small, own)
+    one = _judged(network, "the network", small, own, tolerance, least=1.0)
     same = label_matches(own[0], small[0])
     labels = float(same.float().mean()) if same.numel() else 1.0
     if masked is None:
@@ -117,14 +124,17 @@ def _compared(
     return one, labels, _judged(network, "the masked dense file", small, dense)
 
 
-def _judged(network: OnnxNetwork, what: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    apart = [distance(a, b) for a, b in zip(found, wanted, strict=True)]
+def _judged(
+    network: OnnxNetwork, what: str, found: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float = TOLERANCE,
+    *, least: float = SMALLEST,
+) -> float:  # fmt: skip
+    apart = [distance(a, b, least) for a, b in zip(found, wanted, strict=True)]
     worst = max(apart, default=0.0)
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:
         name = [*network.made, "what makes the last one"][min(apart.index(worst), len(network.made))]
         raise ExportError(
             f"The cut file differs from {what} by {worst:.2g} at its output {name!r} in ONNX Runtime (accepted "
-            f"{TOLERANCE:.0e}). No file was written."
+            f"{tolerance:.0e}). No file was written."
         )
     return worst
 

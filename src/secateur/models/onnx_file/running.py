@@ -11,9 +11,12 @@ from torch import Tensor
 from secateur.core.errors import InputError, first_line
 from secateur.models.onnx_file.proto import message
 
-__all__ = ["TOLERANCE", "distance", "results", "watched"]
+__all__ = ["SMALLEST", "TOLERANCE", "distance", "results", "watched"]
 
 _SQUASHING = ("Sigmoid", "Softmax", "LogSoftmax", "HardSigmoid", "Tanh", "Clip")
+
+SMALLEST = 0.01
+"""Outputs that are all smaller than that are no measure."""
 
 TOLERANCE = 1e-3
 """What two computations in float32 may differ by, relative to the largest value of an output."""
@@ -62,8 +65,8 @@ def watched(content: bytes) -> bytes:
     return found
 
 
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, relative to the largest value (or 0.01); of whole numbers the share that is not equal.
+def distance(ours: Tensor, theirs: Tensor, least: float = SMALLEST) -> float:
+    """Largest difference, relative to the largest value (or ``least``); of whole numbers the share that is not equal.
 
     ONNX Runtime's sigmoid is good to 1e-7 whatever its value, so that outputs that are all small are no measure.
 
@@ -81,4 +84,4 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
     same = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(same, 0.0, (a - b).abs()).max()
     scale = torch.where(b.isfinite(), b.abs(), 0.0).max()
-    return float(difference / max(float(scale), 0.01))
+    return float(difference / max(float(scale), least))
