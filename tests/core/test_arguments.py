@@ -16,6 +16,7 @@ from torch import nn
 
 import secateur
 from hostile_values import WRONG
+from onnx_cases import Case, file_of
 from secateur import cost, criteria, data, models, recovery, sparsity, timing
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
@@ -92,6 +93,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "models.create": (models.create, {"name": lambda: "lenet5"}),
     "models.load_weights": (models.load_weights, {"model": net, "weights": lambda: net().state_dict()}),
     "models.normalisation": (models.normalisation, {"name": lambda: "resnet20"}),
+    "models.read_onnx": (models.read_onnx, {"path": lambda: file_of(Case("Relu", [(1, 4)]), Path())}),
     "models.read_weights": (models.read_weights, {"path": lambda: "artifact/model.safetensors"}),
     "models.replace_head": (models.replace_head, {"model": net, "classes": lambda: 3}),
     "cost.compression_ratio": (cost.compression_ratio, {"dense_params": lambda: 2, "pruned_params": lambda: 1}),
@@ -220,7 +222,7 @@ def test_iterators_are_asked_for_their_elements_once() -> None:
     ("wrong", "words"),
     [
         ("small", r"secateur\.load"),
-        (Path("net.onnx"), "PyTorch network that it was exported from"),
+        (Path("net.onnx"), r"secateur\.models\.read_onnx"),
         (net().state_dict(), "load_state_dict"),
         ([net()], "Sequential"),
         (nn.Linear, r"an instance, Linear\(…\)"),

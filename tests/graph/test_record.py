@@ -331,3 +331,26 @@ class Counts(nn.Module):
 def test_a_number_that_changes_is_not_taken_for_a_constant() -> None:
     with pytest.raises(Unfollowed, match="changes a constant"):
         record(Counts(), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}, {"batch_first": True}])
+def test_time_as_the_first_dimension_is_not_gone_through_step_by_step(kind: Any, options: dict[str, Any]) -> None:
+    """The odd size that stands for a free first dimension is millions of steps."""
+
+    class Time(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(3, 6, **options)
+            self.head = nn.Linear(12 if options.get("bidirectional") else 6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layer(x)[0])
+
+    torch.manual_seed(0)
+    net, x = Time().eval(), torch.randn(5, 2, 3)
+    assert record(net, x).dynamic
+    small = secateur.prune(net, x, ratio=0.5)
+    assert small.model.layer.hidden_size == 3
+    longer = torch.randn(9, 2, 3)
+    assert small(longer).shape == (9, 2, 4)

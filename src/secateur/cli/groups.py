@@ -124,7 +124,7 @@ class CutOptions:
             **dataclasses.asdict(self),
             "round_to": pruning.parse_step(self.round_to),
             "ignore": self.ignore or (),
-            "also": dict.fromkeys(self.also or (), opened.inputs),
+            "also": dict.fromkeys(self.also or (), opened.called_with),
         }
 
 

@@ -102,7 +102,7 @@ def _network(name: str, value: Any) -> str:
     if isinstance(value, (str, PathLike)):
         return _file(str(value))
     if kind == "ModelProto":
-        return "An ONNX network cannot be pruned here: hand over the PyTorch network that it was exported from."
+        return "Write it to a file: secateur.models.read_onnx(path) makes a network of that."
     if kind == "ExportedProgram":
         return "Hand over the original network, or program.module(), which computes the same."
     if kind in ("ScriptFunction", "RecursiveScriptClass"):
@@ -125,7 +125,7 @@ def _network(name: str, value: Any) -> str:
 
 def _file(text: str) -> str:
     if PurePath(text).suffix == ".onnx":
-        return "An ONNX file cannot be pruned: hand over the PyTorch network that it was exported from."
+        return "secateur.models.read_onnx(path) makes a network of an ONNX file."
     return (
         "secateur.load(folder) opens what Pruned.save wrote; for a file of weights build the network and load them: "
         "secateur.models.create(name, weights=path), or load_state_dict."

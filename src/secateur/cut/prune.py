@@ -93,7 +93,7 @@ def prune(
         model: The trained network, or the result of an earlier cut. It is left untouched (weights, mode, random
             state, hooks).
         example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs. The result of an
-            earlier cut knows it.
+            earlier cut knows it, and so does a network from an ONNX file.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
             names and patterns as ``only`` takes them: the last that fits a layer counts (put the general ones first),

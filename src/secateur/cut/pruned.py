@@ -21,6 +21,7 @@ from secateur.core.plan import Plan, remember, remembered
 from secateur.core.shapes import described, like
 from secateur.core.types import Counts, ExampleInputs, Unsupported, Verification
 from secateur.graph.groups import Group
+from secateur.models.onnx_file import OnnxNetwork
 
 __all__ = ["WEIGHTS_PRINT", "Cut", "Pruned", "descended", "opened", "weights_print"]
 
@@ -235,7 +236,8 @@ def opened(
     if isinstance(given, Pruned):
         network, dense, known = given.model, given.dense, given.example_inputs
     else:
-        network, dense, known = given, None if remembered(given) else given, None
+        network, dense = given, None if remembered(given) else given
+        known = given.example_inputs if isinstance(given, OnnxNetwork) else None
     inputs = known if inputs is None else inputs
     if inputs is None:
         raise InputError("example_inputs is missing: hand over what the network is called with, a batch for instance.")

@@ -32,6 +32,8 @@ class ExportCheck(Shown, Record):
         top1: Accuracy of the file in its runtime on labelled images, in percent, where there were some.
         loss: Mean cross-entropy on them.
         scored: How many there were.
+        masked_difference: Of a file that was cut from an ONNX file: the largest difference from the dense file whose
+            removed entries are zero, both in ONNX Runtime; ``None`` where no dense file says the same.
     """
 
     format: str
@@ -49,6 +51,7 @@ class ExportCheck(Shown, Record):
     top1: float | None = None
     loss: float | None = None
     scored: int = 0
+    masked_difference: float | None = None
 
     def table(self) -> Table:
         """The file, and how far it is from the network."""
@@ -59,6 +62,8 @@ class ExportCheck(Shown, Record):
             ("same labels", f"{self.same_labels:.1%} of {self.images} samples"),
             ("batch sizes", "any" if self.dynamic_batch else ", ".join(map(str, self.batches))),
         ]
+        if self.masked_difference is not None:
+            rows.append(("from the masked dense file", f"{self.masked_difference:.1e}"))
         rows += [("signal to noise", f"{self.snr_db:.1f} dB")] if self.snr_db is not None else []
         rows += [("top-1", f"{self.top1:.2f} % of {self.scored:,} images")] if self.top1 is not None else []
         precision = f"int8 (from {self.calibration} samples)" if self.int8 else "float32"

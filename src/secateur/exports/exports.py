@@ -17,13 +17,16 @@ from secateur.core.checks import check_inputs as sound_inputs
 from secateur.core.checks import check_kind
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.core.modes import evaluating
+from secateur.core.plan import remembered
 from secateur.core.types import ExampleInputs
 from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
 from secateur.exports.checks import ExportCheck
+from secateur.exports.onnx_again import rename, write_again
 from secateur.exports.publish import publish, scratch, target
 from secateur.graph.export import Exported
 from secateur.graph.free import other_inputs
+from secateur.models.onnx_file import OnnxNetwork, Unwritable
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for
 from secateur.runtimes.parity import Agreement, judge, noise
@@ -47,7 +50,10 @@ def export(
     """Writes the network to ``path`` and checks the file against PyTorch before it gets its name.
 
     The batch is dynamic where the network traces so and the format has it. The network is exported in evaluation
-    mode and gets its mode back. What was at ``path`` is replaced only when the check has passed.
+    mode and gets its mode back. What was at ``path`` is replaced only when the check has passed. A network that was
+    read from an ONNX file (:func:`secateur.models.read_onnx`) is written into that file again as ``.onnx``: names,
+    version and everything that no cut reached stay, and the result is compared in ONNX Runtime with the network and
+    with the dense file whose removed entries are zero.
 
     Args:
         model: A module, a graph module such as ``ExportedProgram.module()`` gives, or the result of a cut.
@@ -78,6 +84,7 @@ def export(
         ExportError: When the file's name says no format or another one, the network cannot be traced, an operator
             cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
+    dense = _dense(model)
     model, example_inputs, path = _given(model, example_inputs, path)
     path = target(path)
     runtime = writer_for(path, to)
@@ -95,10 +102,17 @@ def export(
     sound_inputs(check_inputs, "check_inputs")
     with scratch(path) as folder:
         file = Path(folder) / path.name
+        if runtime.format == "onnx" and calibration is None and isinstance(model, OnnxNetwork):
+            with contextlib.suppress(Unwritable):
+                return replace(
+                    write_again(model, dense, example_inputs, file, runtime, path, tolerance), bytes=publish(file, path)
+                )
         try:
             traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
         except OSError as error:
             raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
+        if runtime.format == "onnx" and isinstance(dense, OnnxNetwork):
+            rename(file, dense)
         found = compare(model, file, traced, runtime, check_inputs)
         if calibration is None:
             judge(found, runtime.format, tolerance)
@@ -112,6 +126,13 @@ def export(
 DYNAMIC = ("sizes", "batch")
 
 
+def _dense(given: nn.Module | Pruned) -> nn.Module | None:
+    """The network before its first cut, where that is known."""
+    if isinstance(given, Pruned):
+        return given.dense
+    return None if remembered(given) else given
+
+
 def _freest(
     model: nn.Module, inputs: ExampleInputs, file: Path, runtime: Runtime, calibration: ExampleInputs | None,
     dynamic: str, tolerance: float,
@@ -121,7 +142,7 @@ def _freest(
         with evaluating(model):
             free, others = other_inputs(model, inputs)
         if any(free):
-            with contextlib.suppress(ExportError):
+            with contextlib.suppress(ExportError, InputError):  # sizes that the network itself does not take
                 traced = write(model, inputs, file, runtime, sizes=free)
                 for other in others:
                     judge(compare(model, file, traced, runtime, noise(other)), runtime.format, tolerance)

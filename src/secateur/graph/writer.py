@@ -70,8 +70,27 @@ def _grouped(args: Any, kwargs: Any) -> Tensor | None:
     return made
 
 
-_LAYERS: Mapping[Any, Callable[[Any, Any], Tensor | None]] = {
-    aten.conv2d.default: _conv2d, aten.linear.default: _linear,
+def _recurrent(args: tuple[Any, ...], kwargs: Any) -> tuple[Tensor, ...] | None:
+    """What a recurrent layer gives. PyTorch goes through all steps in time for it, and where time is the first
+    dimension there are as many as the odd batch."""
+    if kwargs or len(args) != 9:  # packed sequences
+        return None
+    x, states, params, _, layers, _, _, both, batch_first = args
+    several = isinstance(states, (list, tuple))
+    states = list(states) if several else [states]
+    directions = 2 if both else 1
+    batch = x.shape[0 if batch_first else 1] if x.ndim == 3 else None
+    given = [tuple(s.shape[:2]) for s in states]
+    if not x.is_meta or given != [(layers * directions, batch)] * len(states) or x.shape[2] != params[0].shape[1]:
+        return None
+    steps = x.shape[1 if batch_first else 0]
+    out = x.new_empty((steps, batch, directions * states[0].shape[2]))
+    return (out.transpose(0, 1) if batch_first else out, *(torch.empty_like(s, device="meta") for s in states))
+
+
+_LAYERS: Mapping[Any, Callable[[Any, Any], Any]] = {
+    aten.conv2d.default: _conv2d, aten.linear.default: _linear, aten.lstm.input: _recurrent,
+    aten.gru.input: _recurrent, aten.rnn_tanh.input: _recurrent, aten.rnn_relu.input: _recurrent,
     **({aten._grouped_mm.default: _grouped} if hasattr(aten, "_grouped_mm") else {}),
 }  # fmt: skip
 """Operators that most networks are made of, whose results PyTorch finds out in Python and slowly too."""

@@ -22,6 +22,7 @@ from secateur.models.googlenet import GoogLeNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
 from secateur.models.mobilenetv3 import MobileNetV3
+from secateur.models.onnx_file import read_onnx
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
 from secateur.models.vgg import VGG
@@ -133,8 +134,9 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     """Builds a network.
 
     Args:
-        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``FILE.cfg`` (Darknet's), or
-            ``package.module:factory`` for a function of the user that returns an ``nn.Module``.
+        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``FILE.cfg`` (Darknet's), ``FILE.onnx``
+            (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that returns an
+            ``nn.Module``.
         classes: Outputs; ``None`` for the network's default.
         weights: A ``.safetensors``, PyTorch state-dict or (Darknet) ``.weights`` file; for torchvision and timm
             also the name of their own weights (``DEFAULT``; ``pretrained``), which those libraries download.
@@ -152,6 +154,8 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
         raise InputError(f"create(classes=…) is at least 1; got {classes}.")
     if name.endswith(".cfg"):
         return _from_file(_from_cfg(name, classes, options), weights, name)
+    if is_onnx_name(name):
+        return _from_onnx(name, classes, weights, options)
     library, colon, rest = name.partition(":")
     if not colon:
         return _from_file(_built_in(name, classes, options), weights, name)
@@ -175,6 +179,21 @@ def _from_cfg(path: str, classes: int | None, options: dict[str, Any]) -> nn.Mod
     if classes is not None or options:
         raise InputError(f"{path} says itself how many classes and which layers it has; leave classes and options out.")
     return from_cfg(path)
+
+
+def is_onnx_name(name: str) -> bool:
+    """Whether a network is named that lies in an ONNX file.
+
+    >>> is_onnx_name("small.ONNX"), is_onnx_name("resnet56")
+    (True, False)
+    """
+    return Path(name).suffix.lower() == ".onnx"
+
+
+def _from_onnx(path: str, classes: int | None, weights: object, options: dict[str, Any]) -> nn.Module:
+    if classes is not None or weights is not None or options.keys() - {"sizes"}:
+        raise InputError(f"{path} holds its weights and says its classes itself; leave everything but sizes out.")
+    return read_onnx(path, **options)
 
 
 def _is_file(weights: str | Path) -> bool:

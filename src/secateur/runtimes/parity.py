@@ -16,7 +16,7 @@ from secateur.core.checks import run as run_network
 from secateur.core.errors import ExportError
 from secateur.core.types import ExampleInputs
 
-__all__ = ["Agreement", "Runner", "agreement", "judge", "noise"]
+__all__ = ["Agreement", "Runner", "agreement", "judge", "label_matches", "noise"]
 
 Runner = Callable[[ExampleInputs], list[Tensor]]
 """Runs a file on inputs and returns its output tensors in order."""
@@ -88,7 +88,7 @@ def agreement(model: nn.Module, run: Runner, inputs: ExampleInputs, batch: int |
             if (difference := _difference(a, b)) > worst:
                 worst, output = difference, index
             powers += _powers(a, b)
-        equal = _label_matches(wanted[0], found[0])
+        equal = label_matches(wanted[0], found[0])
         same, labels = same + int(equal.sum()), labels + equal.numel()
     sizes = tuple(sorted({batch_size(part) for part in parts}))
     share = same / labels if labels else 1.0
@@ -141,7 +141,7 @@ def _powers(wanted: Tensor, found: Tensor) -> Tensor:
     return torch.stack([a[finite].square().sum(), (a - b)[finite].square().sum()])
 
 
-def _label_matches(wanted: Tensor, found: Tensor) -> Tensor:
+def label_matches(wanted: Tensor, found: Tensor) -> Tensor:
     """Returns a boolean per label: dimension 1 is that of the classes, in maps too."""
     if wanted.dim() < 2 or wanted.shape[1] < 2 or wanted.is_complex():
         return torch.empty(0, dtype=torch.bool)

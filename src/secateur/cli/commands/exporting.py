@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from secateur.cli.commands.networks import Opened, labelled
-from secateur.cli.commands.show import busy, say, size
+from secateur.cli.commands.show import busy, say, tell
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, write_json
 from secateur.exports import export as write
@@ -19,9 +18,6 @@ from secateur.recipe.results import collect
 from secateur.report import picture as draw
 from secateur.report import write_report
 from secateur.runtimes.formats import writer_for
-
-if TYPE_CHECKING:
-    from secateur.exports import ExportCheck
 
 __all__ = ["ExportRequest", "export", "report"]
 
@@ -63,14 +59,14 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
         check = write(
             opened.model,
-            opened.inputs[:1],
+            opened.called_with if opened.more else opened.inputs[:1],
             path,
             to=to,
             calibration=_calibration(opened, wanted) if wanted.int8 else None,
-            check_inputs=opened.inputs if images is None else images,
+            check_inputs=opened.called_with if images is None else images,
             dynamic=wanted.dynamic,
         )
-    _tell(check, "random inputs" if images is None else "test images")
+    tell(check, "random inputs" if images is None else "test images")
     if data is not None and wanted.images != 0:
         check = scored(check, data, images=wanted.images)
         say(f"In {check.runtime}: {check.top1:.2f} % of {check.scored:,} test images right, loss {check.loss:.4f}.")
@@ -83,19 +79,6 @@ def _calibration(opened: Opened, wanted: ExportRequest) -> Tensor:
             "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
         )
     return data.sample(min(_CALIBRATION, len(data.train)), split="train")
-
-
-def _tell(check: ExportCheck, kind: str) -> None:
-    batch = "any batch size" if check.dynamic_batch else f"batch size {check.batches[0]} only"
-    agreement = f"{100 * check.same_labels:.0f} % same labels, largest difference {check.max_difference:.1e}"
-    precision = ""
-    if check.int8:
-        precision = f" int8 (calibrated on {check.calibration} images)"
-        agreement += "" if check.snr_db is None else f", signal-to-noise ratio {check.snr_db:.1f} dB"
-    say(
-        f"{check.path}: {size(check.bytes)}, {check.format}{precision} for {batch}. "
-        f"Checked with {check.runtime} on {check.images} {kind}: {agreement}."
-    )
 
 
 def report(folder: Path, picture: Path | None, *, trust: bool = False) -> None:

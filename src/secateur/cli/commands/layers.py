@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cli.commands.networks import Opened
-from secateur.cli.commands.pruning import keep
+from secateur.cli.commands.pruning import keep, refuse_taken
 from secateur.cli.commands.show import console, integer, say, table
 from secateur.core.errors import InputError
 from secateur.cut.layers import ResidualBranch, removable, remove_layers
-from secateur.recipe.folder import refuse_used
 
 __all__ = ["layers"]
 
@@ -32,13 +31,13 @@ def layers(opened: Opened, out: Path | None, *, criterion: str, amount: dict[str
     if out is None and given:
         raise InputError(f"{given[0]} removes branches: say with --out where the result goes.")
     if out is None:
-        _show(opened.name, removable(opened.model, opened.inputs, criterion=criterion,
+        _show(opened.name, removable(opened.model, opened.called_with, criterion=criterion,
                                      whole=options["whole"]))  # fmt: skip
         return
     if len(given) != 1:
         raise InputError(f"Give one of --count, --ratio and --names; got {' and '.join(given) or 'none'}.")
-    refuse_used(out)
-    pruned = remove_layers(opened.model, opened.inputs, criterion=criterion, **amount, **options)
+    refuse_taken(out)
+    pruned = remove_layers(opened.model, opened.called_with, criterion=criterion, **amount, **options)
     part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     say(f"Removed: {', '.join(part.removed)}")
     keep(opened, pruned, out)

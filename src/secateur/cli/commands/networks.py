@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
+from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
 from secateur.data import load
-from secateur.models import MODELS, create, normalisation
+from secateur.models import MODELS, create, normalisation, read_onnx
+from secateur.models.create import is_onnx_name
 from secateur.models.darknet import Darknet
 from secateur.recipe.runner import reopen
 
@@ -37,6 +39,7 @@ class Opened:
         inputs: Two samples: images of the run's data set, or normal random numbers.
         images: Real images to check an export on, if there are some.
         data: The run's data set, if the network comes from a run.
+        more: Further inputs, of a network that takes several.
     """
 
     name: str
@@ -44,6 +47,12 @@ class Opened:
     inputs: Tensor
     images: Tensor | None = None
     data: DataSet | None = None
+    more: tuple[Tensor, ...] = ()
+
+    @property
+    def called_with(self) -> ExampleInputs:
+        """All its inputs."""
+        return (self.inputs, *self.more) if self.more else self.inputs
 
 
 def parse_shape(text: str | None) -> tuple[int, ...] | None:
@@ -69,7 +78,7 @@ def open_network(
     """Opens what ``source`` names.
 
     Args:
-        source: A folder of `secateur run`, a folder of `Pruned.save`, or a name for
+        source: A folder of `secateur run`, a folder of `Pruned.save`, an ONNX file, or a name for
             `secateur.models.create`.
         weights: A weights file, for a model name.
         shape: Shape of one sample; by default what the network is known to take.
@@ -88,6 +97,8 @@ def open_network(
             return open_run(folder, trust=trust)[-1]
         return _from_artifact(folder, shape, seed, trust)
 
+    if is_onnx_name(source):
+        return _from_onnx(source, weights, shape, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
@@ -131,6 +142,17 @@ def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int, trust
     if shape is None:
         raise InputError(f"--input-shape is needed for the artifact {folder}: the shape of one sample, like 3,32,32.")
     return Opened(str(folder), model, _random(shape, seed))
+
+
+def _from_onnx(source: str, weights: str | None, shape: tuple[int, ...] | None, seed: int) -> Opened:
+    """An ONNX file; ``shape`` is that of one sample of its first input."""
+    if weights is not None:
+        raise InputError(f"--weights goes with a model name; {source} holds weights of its own.")
+    network = read_onnx(source, None if shape is None else (0, *shape), seed=seed)
+    if not network.given:
+        raise InputError(f"{source} takes no input, so nothing can be proven about it.")
+    first, *more = network.example_inputs
+    return Opened(source, network, first, more=tuple(more))
 
 
 def _recorded_shape(folder: Path) -> tuple[int, ...] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from secateur.cli.commands.networks import Opened
-from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table
+from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors
 from secateur.core.types import Counts, Target, Unsupported
@@ -18,19 +18,23 @@ from secateur.cut.analysis import analyse
 from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
 from secateur.data import load
+from secateur.exports import ExportCheck, export
 from secateur.models import normalisation
 from secateur.recipe.folder import refuse_used
 from secateur.recipe.steps.pruning import pinned_layers
+from secateur.runtimes.formats import writers
 
 __all__ = [
     "calibration",
     "inspect",
+    "is_file_name",
     "keep",
     "parse_amount",
     "parse_latency",
     "parse_ratio",
     "parse_step",
     "prune",
+    "refuse_taken",
     "target",
 ]
 
@@ -166,24 +170,48 @@ def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple
 
 
 def prune(opened: Opened, out: Path, **options: Any) -> None:
-    """Cuts, verifies, saves and shows what came of it."""
-    refuse_used(out)
+    """Cuts, verifies, saves and shows what came of it; ``out`` is a folder, or a file for a runtime."""
+    refuse_taken(out)
     goal: Target | None = options.get("target")
     in_runtime = f"Measuring layers and networks in {goal.runtime} …" if goal is not None and goal.measured else ""
     with busy(in_runtime or "Cutting and verifying …"):
-        pruned = cut(opened.model, opened.inputs, **options)
+        pruned = cut(opened.model, opened.called_with, **options)
     keep(opened, pruned, out)
 
 
-def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
-    """Saves a cut and shows what came of it."""
+def refuse_taken(out: Path) -> None:
+    """Raises :class:`InputError` where something lies in the place of a result."""
+    if is_file_name(out) and out.exists():
+        raise InputError(f"{out} exists already. Choose another --out.")
+    refuse_used(out)
+
+
+def is_file_name(out: Path) -> bool:
+    """Whether a result is wanted as a file for a runtime, by its ending.
+
+    >>> is_file_name(Path("small.onnx")), is_file_name(Path("small"))
+    (True, False)
+    """
+    return out.suffix.lower() in {one.suffix for one in writers().values()}
+
+
+def _write(pruned: Pruned, out: Path) -> ExportCheck | None:
+    """Writes a result where it is wanted, whole or not at all."""
     try:
         with disk_errors(out):
+            if is_file_name(out):
+                return export(pruned, out)
             pruned.save(out)
     except SecateurError:
         with contextlib.suppress(OSError):
             out.rmdir()  # only ever an empty folder
         raise
+    return None
+
+
+def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
+    """Saves a cut and shows what came of it."""
+    check = _write(pruned, out)
     before, after, show = pruned.before, pruned.after, console()
     rows = [
         _row("Parameters", before.params, after.params),
@@ -203,6 +231,9 @@ def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     for note in pruned.notes:
         say(f"Note: {note}")
     _show_unsupported(pruned.unsupported)
+    if check is not None:
+        tell(check, "random inputs")
+        return
     say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
 
 
@@ -219,7 +250,7 @@ def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]
     """Shows layers, groups, and what is pinned and why."""
     import numpy as np
 
-    analysis = analyse(opened.model, opened.inputs, only=only, ignore=ignore)
+    analysis = analyse(opened.model, opened.called_with, only=only, ignore=ignore)
     show, groups = console(), analysis.groups
     counts = analysis.costs.counts(np.ones(groups.units, dtype=bool))
     of = {layer: group.name for group in groups.items for layer in group.producers}

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 
 from secateur.cli.commands.networks import Opened
-from secateur.cli.commands.pruning import calibration, keep
+from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.cli.commands.show import busy
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.types import Target
 from secateur.cut.prune import prune
-from secateur.recipe.folder import refuse_used
 from secateur.recovery import METHODS
 from secateur.recovery import recover as repair
 
@@ -39,7 +38,7 @@ def recover(
         InputError: No data set, or an unknown method.
         SecateurError: What the cut and the repair raise.
     """
-    refuse_used(out)
+    refuse_taken(out)
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
     batches = calibration(opened, data, images)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "share", "size", "table"]
+if TYPE_CHECKING:
+    from secateur.exports import ExportCheck
+
+__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "share", "size", "table", "tell"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
 
@@ -131,3 +135,19 @@ def ratio(value: float | None) -> str:
     '1.23×'
     """
     return "–" if value is None else f"{value:.2f}×"
+
+
+def tell(check: ExportCheck, kind: str) -> None:
+    """Says what a written file is, and how well it agrees with the network."""
+    batch = "any batch size" if check.dynamic_batch else f"batch size {check.batches[0]} only"
+    agreement = f"{100 * check.same_labels:.0f} % same labels, largest difference {check.max_difference:.1e}"
+    precision = ""
+    if check.masked_difference is not None:
+        agreement += f", {check.masked_difference:.1e} from the dense file whose removed entries are zero"
+    if check.int8:
+        precision = f" int8 (calibrated on {check.calibration} images)"
+        agreement += "" if check.snr_db is None else f", signal-to-noise ratio {check.snr_db:.1f} dB"
+    say(
+        f"{check.path}: {size(check.bytes)}, {check.format}{precision} for {batch}. "
+        f"Checked with {check.runtime} on {check.images} {kind}: {agreement}."
+    )
