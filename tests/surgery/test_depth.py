@@ -553,4 +553,25 @@ def test_layers_go_whole_lowest_first() -> None:
     with pytest.raises(BudgetError, match="5 layers cannot be removed"):
         secateur.remove_layers(net, x, count=5, whole=True)
     with pytest.raises(BudgetError, match=r"nn\.ModuleList.*none"):
-        secateur.remove_layers(settle(Blocks()), image(2, 1, 8, 8), count=1, whole=True)
+        secateur.remove_layers(settle(TwoBranches()), torch.randn(3, 8), count=1, whole=True)
+
+
+class TwoBranches(nn.Module):
+    """In no list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.one(x).relu()
+        return self.last(x + self.two(x).relu())  # type: ignore[no-any-return]
+
+
+def test_elements_of_a_chain_go_whole_too() -> None:
+    net, x = settle(Blocks()), image(2, 1, 8, 8)
+    free = {one.name for one in secateur.removable(net, x, whole=True) if not one.reason}
+    assert free == {"layer1.0", "layer1.1", "layer2.1"}
+    pruned = secateur.remove_layers(net, x, count=2, whole=True)
+    assert pruned.backend == "module"
+    assert sum(isinstance(m, nn.Identity) for m in (*pruned.model.layer1, *pruned.model.layer2)) == 2

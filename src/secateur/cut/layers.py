@@ -284,7 +284,7 @@ def _lowest_elements(
     """Branches of the elements with the lowest sums of scores."""
     if len(elements) < 2:
         raise BudgetError(
-            "whole=True removes elements of lists of modules (nn.ModuleList) that consist of residual branches; this "
+            "whole=True removes elements of nn.ModuleList and nn.Sequential that consist of residual branches; this "
             f"network has {len(elements) or 'none'}. Leave it out to remove branches."
         )
     known = dict(scores)

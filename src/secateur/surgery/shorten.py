@@ -53,16 +53,20 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
 
 
 def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple[Branch, ...]]:
-    """Elements of lists of modules that can go whole, by name, with their branches: a transformer's layers."""
-    lists, branches, found = _lists(model), _outer(branches), dict[str, tuple[Branch, ...]]()
-    for path, length in lists.items():
-        if any(path.startswith(f"{name}.") for name in found):  # inside one that goes whole
-            continue
-        for number in range(length):
-            inside = tuple(b for b in branches if _inside(b, path, number))
-            if inside and not any(b.reason for b in inside):
-                found[f"{path}.{number}"] = inside
-    return found
+    """Elements of lists and chains of modules that can go whole, by name, with their branches."""
+    chains = [n for n, m in model.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
+    names = [f"{n}.{key}".lstrip(".") for n in chains for key in model.get_submodule(n)._modules]
+    names.sort(key=lambda name: -name.count("."))
+    found: dict[str, tuple[Branch, ...]] = {}
+    for branch in _outer(branches):
+        home = next((n for n in names if _holds(n, branch)), None)
+        if home is not None:
+            found[home] = (*found.get(home, ()), branch)
+    return {name: several for name, several in found.items() if not any(b.reason for b in several)}
+
+
+def _holds(path: str, branch: Branch) -> bool:
+    return all(name.startswith(f"{path}.") for name in branch.parameters)
 
 
 def _outer(branches: Sequence[Branch]) -> list[Branch]:
@@ -72,10 +76,10 @@ def _outer(branches: Sequence[Branch]) -> list[Branch]:
 
 
 def _lists(model: nn.Module) -> dict[str, int]:
-    """Lists of modules that are in one place alone, the outermost first, with their lengths."""
+    """Lists of modules that are in one place alone, the innermost first, with their lengths."""
     found = [(path, m) for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.ModuleList)]
     once = [(path, m) for path, m in found if sum(m is other for _, other in found) == 1]
-    return {path: len(m) for path, m in sorted(once, key=lambda item: item[0].count("."))}
+    return {path: len(m) for path, m in sorted(once, key=lambda item: -item[0].count("."))}
 
 
 def _homes(branch: Branch, lists: Mapping[str, int]) -> Iterator[tuple[str, int]]:
@@ -87,7 +91,7 @@ def _homes(branch: Branch, lists: Mapping[str, int]) -> Iterator[tuple[str, int]
 
 
 def _inside(branch: Branch, path: str, number: int) -> bool:
-    return all(name.startswith(f"{path}.{number}.") for name in branch.parameters)
+    return _holds(f"{path}.{number}", branch)
 
 
 def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
