@@ -169,16 +169,10 @@ def prune(
     model = plain_network(network)
     if part is not None:
         _refuse_with_part(criterion, aim, groups=groups, also=also)
-
-        def cut_part(path: str, inside: nn.Module, given: ExampleInputs) -> Pruned:
-            return prune(
-                inside, given, criterion=criterion, ratio=ratio, target=goal, scope=scope, round_to=round_to,
-                min_units=min_units, only=names_inside(model, path, only),
-                ignore=names_inside(model, path, ignore) or (), granularity=granularity, backend=backend,
-                verify=verify, seed=seed, data=None if data is None else Through(model, path, data),
-            )  # fmt: skip
-
-        return cut_parts(model, example_inputs, parts_of(model, part), cut_part, apply, check=verify, first=first)
+        how = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope, "round_to": round_to,
+               "min_units": min_units, "granularity": granularity, "backend": backend, "verify": verify,
+               "seed": seed}  # fmt: skip
+        return _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
 
     tried: set[bytes] = set()
 
@@ -206,6 +200,21 @@ def prune(
     if granularity != "auto" or not _again(data) or groups is not None:
         return once(granularity)
     return _most_alive(once)
+
+
+def _prune_parts(
+    model: nn.Module, inputs: ExampleInputs, paths: list[str], only: list[str] | None, ignore: list[str],
+    data: Data | None, how: Mapping[str, Any], first: nn.Module | None,
+) -> Pruned:  # fmt: skip
+    """:func:`prune` of some submodules, each by itself."""
+
+    def cut(path: str, part: nn.Module, given: ExampleInputs) -> Pruned:
+        return prune(
+            part, given, only=names_inside(model, path, only), ignore=names_inside(model, path, ignore) or (),
+            data=None if data is None else Through(model, path, data), **how,
+        )  # fmt: skip
+
+    return cut_parts(model, inputs, paths, cut, apply, check=bool(how["verify"]), first=first)
 
 
 def _refuse_with_part(criterion: str | Callable[[GroupView], Tensor], aim: Aim, **given: Any) -> None:
