@@ -56,6 +56,9 @@ def test_labels_move_as_numbers_do(name: str) -> None:
     got: Labels = result.labels[last]
     full = np.full(got.shape, -1.0)
     for dim, (vector,) in got.dims.items():
+        if not np.isin(vector, labels).any():  # copies of one entry, which have labels of their own
+            assert name == "expand"
+            continue
         view = vector.reshape([-1 if d == dim else 1 for d in range(len(got.shape))])
         full = np.broadcast_to(view, got.shape).astype(float)
     assert got.shape == tuple(expected.shape)
