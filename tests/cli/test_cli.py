@@ -204,6 +204,17 @@ def test_measure_runs_files(finished: Path, secateur_cli) -> None:  # type: igno
     assert secateur_cli("measure", finished / "model.onnx").code == 2
 
 
+@pytest.mark.parametrize("dynamic", ["sizes", "batch"])
+def test_what_an_exported_file_leaves_free(tmp_path: Path, dynamic: str, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    onnx = pytest.importorskip("onnx")
+    file = tmp_path / "small.onnx"
+    said = secateur_cli("export", "torchvision:squeezenet1_1", file, "--input-shape", "3,64,64", "--dynamic", dynamic)
+    assert said.code == 0
+    (given,) = onnx.load(file, load_external_data=False).graph.input
+    free = [bool(size.dim_param) for size in given.type.tensor_type.shape.dim]
+    assert free == [True, False, dynamic == "sizes", dynamic == "sizes"]
+
+
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_export(tmp_path: Path, finished: Path, ending: str, secateur_cli) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / f"small.{ending}"

@@ -284,15 +284,16 @@ class Around(nn.Module):
         return self.head(self.norm(self.block(self.stem(x).relu())).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+def left_first(view: Any) -> Tensor:
+    """The first half loses more."""
+    left = any(member.parameter == "block.left.weight" and member.dim == 1 for member in view.group.members)
+    return torch.arange(len(view.group)) if left else torch.full((len(view.group),), 100.0)
+
+
 def uneven() -> tuple[Around, Tensor, secateur.Pruned]:
     torch.manual_seed(0)
     model, x = Around().eval(), torch.randn(2, 3, 8, 8)
-
-    def scores(view: Any) -> Tensor:
-        left = any(member.parameter == "block.left.weight" and member.dim == 1 for member in view.group.members)
-        return torch.arange(8) if left else torch.ones(len(view.group))  # the first half loses more
-
-    return model, x, secateur.prune(model, x, ratio=0.2, criterion=scores, scope="global")
+    return model, x, secateur.prune(model, x, ratio=0.2, criterion=left_first, scope="global")
 
 
 def test_a_submodule_whose_code_does_not_fit_becomes_a_graph_in_its_place() -> None:
@@ -326,13 +327,17 @@ def test_a_submodule_that_is_called_twice_leaves_the_graph() -> None:
 
     torch.manual_seed(0)
     model, x = Twice().eval(), torch.randn(2, 3, 8, 8)
-    pruned = secateur.prune(model, x, ratio=0.4, criterion="random", seed=1)
+    how: dict[str, Any] = {"ratio": 0.2, "criterion": left_first, "scope": "global"}
+    pruned = secateur.prune(model, x, granularity="within", **how)
     assert pruned.verification is not None
     assert pruned.verification.max_relative_error <= 1e-9
-    if pruned.backend == "graph":
-        assert "class" in pruned.lost
-        with pytest.raises(SecateurError, match="called 2 times"):
-            secateur.prune(model, x, ratio=0.4, criterion="random", seed=1, backend="module")
+    assert pruned.backend == "graph"
+    assert "class" in pruned.lost
+    with pytest.raises(SecateurError, match="called 2 times"):
+        secateur.prune(model, x, granularity="within", backend="module", **how)
+    even = secateur.prune(model, x, **how)  # halves of one size are no graph
+    assert even.backend == "module"
+    assert len(even.plan.keep["block.left.weight"][0]) == len(even.plan.keep["block.right.weight"][0])
 
 
 # ------------------------------------------------------------------------------------------------ in training loops
