@@ -59,9 +59,8 @@ class PrunedTrainer(StaysPruned, DetectionTrainer):  # type: ignore[misc]
 
 
 def adopt(model: YOLO, pruned: secateur.Pruned) -> YOLO:
-    """Puts a pruned network into the YOLO that it was cut from."""
+    """Puts a pruned network into the YOLO that it was cut from; it carries its plan as text (``secateur_plan``)."""
     network: Any = pruned.model
-    network.secateur_plan = pruned.plan.to_json()  # text: no checkpoint shall need Secateur's classes to be opened
     network.yaml = {**network.yaml, "backbone": [[-1, 1, REBUILT, []]]}
     model.model, model.predictor = network, None
     model.ckpt = {"model": network}  # or train() would not hand it to the trainer

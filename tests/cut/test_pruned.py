@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,7 +89,6 @@ def test_a_plan_that_was_put_down_as_text_counts_as_one() -> None:
     net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4)
     small = secateur.prune(net, x, ratio=0.5)
     once = small.plan
-    small.model.secateur_plan = once.to_json()  # what a library's own checkpoint pickles then needs no Secateur
     assert b"secateur.core" not in pickle.dumps(small.model)
     assert small.plan == once
     copied = pickle.loads(pickle.dumps(small.model))  # noqa: S301 (our own, a moment ago)
@@ -167,3 +168,19 @@ def test_sparse_holds_earlier_masks() -> None:
     second = secateur.sparsify(first, ratio=0.75, criterion="random", seed=2)
     assert all(not (second.masks[n] & ~first.masks[n]).any() for n in first.masks)
     assert second.sparsity == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_file_of_the_whole_network_needs_nothing_of_secateur(tmp_path: Path) -> None:
+    """``torch.save`` of the user's own class, opened where Secateur is not installed."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    small = secateur.prune(net, torch.randn(3, 4), ratio=0.5).model
+    torch.save(small, tmp_path / "small.pt")
+    code = (
+        "import sys, torch\n"
+        "sys.modules['secateur'] = None\n"
+        f"net = torch.load({str(tmp_path / 'small.pt')!r}, weights_only=False)\n"
+        "assert net[0].out_features == 4 and net(torch.ones(1, 4)).shape == (1, 2)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    again = torch.load(tmp_path / "small.pt", weights_only=False)
+    assert remembered(again) == remembered(small)

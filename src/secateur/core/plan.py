@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.fx import GraphModule
@@ -335,15 +336,22 @@ ATTRIBUTE = "secateur_plan"
 """Attribute in which a network that Secateur returns (never the user's own) carries its plan."""
 
 
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[str, Plan]] = WeakKeyDictionary()
+"""Plans that were read from their text before."""
+
+
 def remember(model: nn.Module, plan: Plan) -> None:
     """Writes a plan on a pruned network, so that it and later cuts count in the indices of the first network.
 
-    Deep copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to
-    keep them.
+    It is written as text, so that a file of the whole network (``torch.save(model)``) needs nothing of Secateur. Deep
+    copies and pickles keep it; a traced graph forgets plain attributes when it is copied, unless it is told to keep
+    them.
     """
-    object.__setattr__(model, ATTRIBUTE, plan)
+    text = plan.to_json()
+    object.__setattr__(model, ATTRIBUTE, text)
     if isinstance(model, GraphModule):
-        model.meta.setdefault(_USER_PRESERVED_ATTRIBUTES_KEY, {})[ATTRIBUTE] = plan
+        model.meta.setdefault(_USER_PRESERVED_ATTRIBUTES_KEY, {})[ATTRIBUTE] = text
+    _KNOWN[model] = text, plan
 
 
 def forget(model: nn.Module) -> None:
@@ -356,13 +364,13 @@ def forget(model: nn.Module) -> None:
 def remembered(model: nn.Module) -> Plan | None:
     """The plan of a network that was pruned, ``None`` for any other.
 
-    A library that pickles whole networks would write our class into its files, which then need Secateur to be read. So
-    the attribute may also hold the plan as JSON text.
-
     Raises:
-        PlanError: The text is no plan.
+        PlanError: What is written there is no plan.
     """
-    found = getattr(model, ATTRIBUTE, None)
-    if isinstance(found, str):
-        return Plan.from_json(found)
-    return found if isinstance(found, Plan) else None
+    text = getattr(model, ATTRIBUTE, None)
+    if not isinstance(text, str):
+        return None
+    known = _KNOWN.get(model)
+    if known is None or known[0] != text:
+        known = _KNOWN[model] = text, Plan.from_json(text)
+    return known[1]
