@@ -244,3 +244,17 @@ def test_the_librarys_pipeline_takes_the_result() -> None:
     text = told("w5 w6 w7", max_new_tokens=3, do_sample=False)[0]["generated_text"]
     assert text.startswith("w5 w6 w7")
     assert len(text) > len("w5 w6 w7")
+
+
+@pytest.mark.parametrize("target", [{"macs": 0.6}, {"params": 0.6}])
+def test_a_target_leaves_layers_of_one_width_where_the_configuration_knows_one(target: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    net = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, "num_hidden_layers": 4,
+                                                                    "intermediate_size": 160})).eval()  # fmt: skip
+    tokens = {"input_ids": torch.randint(3, 60, (2, 9))}
+    pruned = secateur.prune(net, tokens, **target)  # type: ignore[arg-type]
+    (share,) = target.values()
+    (name,) = target
+    assert abs(getattr(pruned.after, name) / getattr(pruned.before, name) - share) < 0.012 * share
+    assert not pruned.lost
+    assert len({layer.mlp.gate_proj.out_features for layer in pruned.model.model.layers}) == 1

@@ -60,6 +60,8 @@ class Aim:
             latency for the widths that keep the most score.
         round_to: Widths that are left are multiples of this; see :func:`~secateur.budget.step_of`.
         min_units: Units that every group keeps at least.
+        uniform: Whether layers of a kind stay of one width when a target is reached with scope ``local``: what
+            configurations can say that know one width for all layers.
     """
 
     ratio: Ratio | None = None
@@ -68,6 +70,7 @@ class Aim:
     scope: str | None = None
     round_to: int | str | None = None
     min_units: int = 1
+    uniform: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be aimed at, before anything that takes time."""
@@ -144,7 +147,7 @@ class Aim:
             scope, ratio = self.scope or scores.scope, self.ratio
         keep = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
                       min_units=self.min_units, gone=gone_before(earlier, costs.groups.items),
-                      absolute=scores.absolute)  # fmt: skip
+                      absolute=scores.absolute, uniform=self.uniform)  # fmt: skip
         return Choice(keep, (*notes, *reached(costs, keep, goal)), {"scope": scope})
 
 

@@ -38,6 +38,7 @@ def choose(
     min_units: int = 1,
     gone: Mapping[int, int] | None = None,
     absolute: bool = False,
+    uniform: bool = False,
 ) -> Mask:
     """Chooses which units stay.
 
@@ -55,6 +56,7 @@ def choose(
             then is a share of the units there were before any cut.
         absolute: Whether scores of different groups compare as they are; otherwise each group's are divided by
             their mean before groups are compared.
+        uniform: Whether layers of a kind stay of one width (scope ``local``).
 
     Returns:
         Which units stay, shape (units,), bool.
@@ -68,7 +70,8 @@ def choose(
     if isinstance(ratio, Mapping):
         scores = {number: values for number, values in scores.items() if number in ratio}
     with no_gc():
-        steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute)
+        steps = removal_order(groups, scores, scope=scope, round_to=round_to, min_units=min_units, absolute=absolute,
+                              uniform=uniform and target is not None)  # fmt: skip
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
         return _to_target(costs, steps, keep, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import lcm
 from typing import NamedTuple
@@ -38,6 +39,7 @@ def removal_order(
     round_to: int,
     min_units: int,
     absolute: bool = False,
+    uniform: bool = False,
 ) -> list[Step]:
     """Orders all removals that the floors allow.
 
@@ -51,6 +53,7 @@ def removal_order(
         round_to: Widths that are left are multiples of this (or the dense width).
         min_units: Units that every group keeps at least.
         absolute: Whether scores of different groups compare as they are, without division by the mean.
+        uniform: Whether layers that are alike lose units together (``local`` alone), so that they stay of one width.
     """
     steps: list[Step] = []
     for g, values in scores.items():
@@ -59,6 +62,7 @@ def removal_order(
         steps += _group_steps(g, groups[g], values, round_to, min_units, absolute)
     if scope == "local":
         steps = [s._replace(key=share) for s, share in zip(steps, _shares(steps, groups), strict=True)]
+        steps = _together(steps, groups) if uniform else steps
     elif scope == "block":
         steps = _by_block(steps, groups)
     return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
@@ -84,6 +88,20 @@ def _group_steps(
         Step(number, units[start:end] if end == start + 1 else np.sort(units[start:end]), key)
         for start, end, key in zip(starts, ends, keys.tolist(), strict=True)
     ]
+
+
+def _together(steps: Sequence[Step], groups: Sequence[Group]) -> list[Step]:
+    """One step for all layers of a kind: groups whose tensors are called alike, but for their layer's number."""
+    kinds = {s.group: tuple((_NUMBER.sub("*", m.parameter), m.dim) for m in groups[s.group].members) for s in steps}
+    found: dict[tuple[object, float], list[Step]] = {}
+    for step in steps:
+        found.setdefault((kinds[step.group], step.key), []).append(step)
+    return [Step(same[0].group, np.sort(np.concatenate([s.units for s in same])), same[0].key)
+            for same in found.values()]  # fmt: skip
+
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
+"""A layer's place in a list, within a name."""
 
 
 def _shares(steps: Sequence[Step], groups: Sequence[Group]) -> list[float]:

@@ -176,9 +176,9 @@ def prune(
 
     tried: set[bytes] = set()
 
-    def once(granularity: str) -> Pruned:
+    def once(granularity: str, aim: Aim = aim) -> Pruned:
         analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
-        units = analysis.groups.component.tobytes() + analysis.groups.unit_component.tobytes()
+        units = analysis.groups.component.tobytes() + analysis.groups.unit_component.tobytes() + bytes([aim.uniform])
         if units in tried:
             raise _TriedError
         tried.add(units)
@@ -199,7 +199,7 @@ def prune(
 
     if granularity != "auto" or not _again(data) or groups is not None:
         return once(granularity)
-    return _most_alive(once)
+    return _most_alive(once, replace(aim, uniform=True) if aim.measure and aim.scope in (None, "local") else None)
 
 
 def _prune_parts(
@@ -235,13 +235,21 @@ class _TriedError(Exception):
     """Another name for a way to take blocks apart that was tried."""
 
 
-def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
-    """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network."""
+def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
+    """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network.
+
+    Args:
+        once: Cuts, by a granularity and perhaps another aim.
+        uniform: The aim with one width for layers of a kind, where that is another one.
+    """
     first: VerificationError | None = None
     best: Pruned | None = None
-    for granularity in ("auto", "whole", "within", "even"):
+    ways: list[tuple[Any, ...]] = [("auto",), ("whole",), ("within",), ("even",)]
+    if uniform is not None:
+        ways[2:2] = [("auto", uniform), ("whole", uniform)]
+    for granularity, *other in ways:
         try:
-            found = once(granularity)
+            found = once(granularity, *other)
         except VerificationError as error:
             first = first or error.with_traceback(None)  # its frames hold networks
             continue
@@ -252,7 +260,8 @@ def _most_alive(once: Callable[[str], Pruned]) -> Pruned:
         if best is None or len(found.lost) < len(best.lost):
             best = found
         # What a configuration cannot say of positions within blocks, it can say of whole ones, or not at all.
-        enough = not best.lost or (granularity == "whole" and "class" not in best.lost)
+        last = granularity == "whole" and (uniform is None or bool(other))
+        enough = not best.lost or (last and "class" not in best.lost)
         if enough or LATENCY in best.plan.provenance:
             return best
     if best is None:
