@@ -21,6 +21,7 @@ from secateur.graph.ops.index import pointer
 from secateur.graph.rewriting import Rewriter
 from secateur.graph.trace import CUMULATIVE
 from secateur.graph.traced import Traced
+from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["finished", "prune_graph", "rewritten", "slice_tensor", "twin_graph"]
 
@@ -65,7 +66,7 @@ class _Surgeon:
         self.dense = self.traced.module
         self.copies: dict[Any, Any] = {}
         self.origins: dict[Node, Node] = {}
-        self.result = GraphModule(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
+        self.result = PrunedGraph(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
 
     def mapped(self, value: Any) -> Any:
         return torch.fx.node.map_arg(value, lambda n: self.copies[n])

@@ -22,6 +22,7 @@ from secateur.cut.artifact.allowed import constant, named
 from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, MODES, no_weights
 from secateur.graph.guard import GUARD, SizeGuard, Sizes
 from secateur.surgery.graph import BatchNormMode
+from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["from_json"]
 
@@ -74,7 +75,7 @@ class _Reader:
         self.graph.output(tuple(self._values(self.data["output"])))
         self._outside()
         self.graph.lint()
-        module = GraphModule(self.root, self.graph, class_name="PrunedGraph")
+        module = PrunedGraph(self.root, self.graph, class_name="PrunedGraph")
         return no_weights(module, (n for n, kind in self.data["tensors"].items() if kind == "constant")).eval()
 
     def _outside(self) -> None:
