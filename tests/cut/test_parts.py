@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.core.errors import InputError, SecateurError, VerificationError
+from secateur.core.errors import InputError, PlanError, SecateurError, VerificationError
 
 
 class Backbone(nn.Module):
@@ -233,3 +234,150 @@ def test_a_part_that_is_called_with_several_shapes_is_proven_at_each() -> None:
         secateur.prune(CallsTwice(), torch.randn(2, 3, 12), ratio=0.5, part="part", backend="graph")
     pruned = secateur.prune(CallsTwice(), torch.randn(2, 3, 12), ratio=0.5, part="part", backend="module")
     assert pruned.model.part.first.out_channels == 8
+
+
+# --------------------------------------------------------------------------------------- what a stranger tried on them
+
+
+class Head(nn.Module):
+    def __init__(self, first: nn.Linear | None = None) -> None:
+        super().__init__()
+        self.a, self.b = first or nn.Linear(6, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, flip: bool = False) -> Any:
+        y = self.a(x.float()).relu()
+        return self.b(y.flip(1) if flip else y)
+
+
+class Calls(nn.Module):
+    """``run`` is what the network does with its parts."""
+
+    def __init__(self, run: Any, **parts: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
+def seeded(run: Any, **parts: nn.Module) -> tuple[Calls, Tensor]:
+    torch.manual_seed(0)
+    for module in Calls(run, **parts).modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    return Calls(run, **parts).eval(), torch.randn(5, 6)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [lambda m, x: m.head(x) + m.head(x, flip=True), lambda m, x: m.head(x, False) + m.head(x, True)],
+)
+def test_other_arguments_are_another_call(run: Any) -> None:
+    net, x = seeded(run, head=Head())
+    with pytest.raises(VerificationError, match=r"called with .*True"):
+        secateur.prune(net, x, ratio=0.5, part="head")
+
+
+class GivesSize(Head):
+    def forward(self, x: Tensor, flip: bool = False) -> Any:
+        y = self.a(x).relu()
+        return self.b(y), y.shape[1]
+
+
+def test_a_size_among_the_results_must_not_change() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y, n = m.head(x)
+        return y / n  # type: ignore[no-any-return]
+
+    net, x = seeded(run, head=GivesSize())
+    with pytest.raises(VerificationError, match=r"gives \[8\] where the dense part gives \[16\]"):
+        secateur.prune(net, x, ratio=0.5, part="head")
+
+
+def test_modules_that_hang_elsewhere_too_are_refused() -> None:
+    shared = nn.Linear(6, 16)
+    net, x = seeded(lambda m, x: m.p(x) + m.q(x), p=Head(shared), q=Head(shared))
+    with pytest.raises(InputError, match=r"would change p\.a\.weight, which is q\.a\.weight outside"):
+        secateur.prune(net, x, ratio=0.5, part=["p", "q"])
+    head = Head()
+    net, x = seeded(lambda m, x: m.head(x) + m.first(x).mean(1, keepdim=True), head=head, first=head.a)
+    with pytest.raises(InputError, match=r"which is first\.weight outside"):
+        secateur.prune(net, x, ratio=0.5, part="head")
+
+
+@pytest.mark.parametrize("name", ["head", "alias"])
+def test_a_part_with_two_names(name: str, tmp_path: Path) -> None:
+    head = Head()
+    net, x = seeded(lambda m, x: m.head(x), head=head, alias=head)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(x).sum().backward()
+    optimizer.step()
+    pruned = secateur.prune(net, x, ratio=0.5, part=name)
+    assert pruned.model.head is pruned.model.alias
+    carried = pruned.carry(optimizer)
+    assert carried.state[pruned.model.head.a.weight]["exp_avg"].shape == (8, 6)
+    pruned.save(tmp_path)
+    again = Head()
+    loaded = secateur.load(tmp_path, Calls(net.run, head=again, alias=again))
+    assert torch.equal(loaded.model(x), pruned.model(x))
+    with pytest.raises(InputError, match="a part as well"):
+        secateur.prune(net, x, ratio=0.5, part=["head", "alias"])
+
+
+class Counts(Head):
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor, flip: bool = False) -> Any:
+        self.seen += 1
+        return super().forward(x) + self.seen
+
+
+def test_the_dense_network_is_left_as_it_was() -> None:
+    net, x = seeded(lambda m, x: m.head(x), head=Counts())
+    pruned = secateur.prune(net, x, ratio=0.5, part="head")
+    assert float(net.head.seen) == 0  # type: ignore[union-attr, arg-type]
+    assert float(pruned.model.head.seen) == 0
+    assert pruned.verification is not None
+    assert pruned.verification.proven
+
+
+def test_frozen_layers_of_a_part_stay_frozen() -> None:
+    body = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    net, x = seeded(lambda m, x: m.body(x), body=body)
+    net.train()
+    net.body[1].eval()  # type: ignore[index]
+    pruned = secateur.prune(net, x, ratio=0.5, part="body")
+    assert pruned.model.body.training
+    assert not pruned.model.body[1].training
+
+
+def test_ways_beyond_those_that_are_compared_are_said() -> None:
+    net, x = seeded(lambda m, x: sum(m.head(x[: k % 5 + 1].repeat(k, 1)).mean() for k in range(1, 25)), head=Head())
+    pruned = secateur.prune(net, x, ratio=0.5, part="head")
+    assert pruned.verification is not None
+    assert not pruned.verification.proven
+    assert any("more than 16 ways" in note for note in pruned.notes)
+
+
+def test_a_part_with_nothing_to_cut_is_named() -> None:
+    net, x = seeded(lambda m, x: m.one(m.head(x)), head=Head(), one=nn.Linear(4, 4))
+    with pytest.raises(SecateurError, match="Of the part 'one': Nothing can be pruned"):
+        secateur.prune(net, x, ratio=0.5, part=["head", "one"])
+
+
+@pytest.mark.parametrize("alone", [["nope"], "head", ["head."], [1], [["head"]], ["head", "head"], ["head"], []])
+def test_damaged_plans_of_parts_are_refused(alone: Any) -> None:
+    net, x = seeded(lambda m, x: m.head(x) + m.body(x), head=Head(), body=Head())
+    plan = secateur.prune(net, x, ratio=0.5, part=["head", "body"]).plan.to_dict()
+    plan["alone"] = alone
+    if alone == []:  # a plan of the whole network, which may be what it is
+        assert secateur.apply(net, secateur.Plan.from_dict(plan), x).verification is not None
+        return
+    with pytest.raises(PlanError):
+        secateur.apply(net, secateur.Plan.from_dict(plan), x)

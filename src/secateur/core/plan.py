@@ -229,7 +229,7 @@ class Plan(Shown):
                 str(n): tuple(_scaled(*s) for s in several) for n, several in dict(data.get("scaled", {})).items()
             }
             return cls(keep, shapes, dict(data.get("provenance", {})), parts, removed, replaced, indices, numbers,
-                       scaled, tuple(map(str, data.get("islands", ()))), tuple(map(str, data.get("alone", ()))),
+                       scaled, _names(data.get("islands", [])), _names(data.get("alone", [])),
                        {str(n): _kept_elements(k) for n, k in dict(data.get("shortened", {})).items()})  # fmt: skip
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
@@ -291,15 +291,23 @@ def dense_name(name: str, shortened: Mapping[str, Sequence[int]]) -> str:
     >>> dense_name("layers.1.mlp.weight", {"layers": (0, 3)})
     'layers.3.mlp.weight'
     """
-    for path, kept in shortened.items():
+    for path, kept in sorted(shortened.items(), key=lambda item: item[0].count(".")):  # lists around others first
         if name.startswith(f"{path}."):
             number, dot, rest = name.removeprefix(f"{path}.").partition(".")
-            return f"{path}.{kept[int(number)]}{dot}{rest}"
+            if not number.isdecimal() or int(number) >= len(kept):
+                raise PlanError(f"The plan keeps {len(kept)} elements of {path!r}, and {name!r} is in none of them.")
+            name = f"{path}.{kept[int(number)]}{dot}{rest}"
     return name
 
 
+def _names(data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(name, str) and name for name in data):
+        raise ValueError(f"{str(data)[:60]} is no list of names")
+    return tuple(data)
+
+
 def _kept_elements(data: Any) -> tuple[int, ...]:
-    kept = tuple(map(int, data))
+    kept = tuple(data) if isinstance(data, list) and all(type(k) is int for k in data) else ()
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= LARGEST:
         raise ValueError(f"{str(data)[:60]} are no elements of a list, in order")
     return kept

@@ -16,7 +16,7 @@ from secateur.core.samples import Arguments
 from secateur.core.types import ExampleInputs
 from secateur.graph.calling import to_args
 from secateur.graph.calls import calls_of
-from secateur.graph.copies import shallow_copy
+from secateur.graph.copies import running_copy
 from secateur.graph.outside import undisturbed
 
 __all__ = ["Through", "as_inputs", "inputs_of", "names_inside", "parts_of"]
@@ -41,10 +41,11 @@ def parts_of(model: nn.Module, given: str | nn.Module | Iterable[str | nn.Module
         names.append(found)
     if not names:
         raise InputError("part=… names no submodule: leave it out to cut the whole network.")
-    for name in names:
-        around = next((n for n in names if name.startswith(f"{n}.")), None)
-        if around is not None or names.count(name) > 1:
-            raise InputError(f"part=…: {name!r} lies inside {around or name!r}, which is a part as well.")
+    for number, name in enumerate(names):
+        inside = {id(m) for m in known[name].modules()}
+        other = next((n for k, n in enumerate(names) if k != number and id(known[n]) in inside), None)
+        if other is not None:
+            raise InputError(f"part=…: {other!r} lies inside {name!r}, which is a part as well.")
     return names
 
 
@@ -53,7 +54,7 @@ def names_inside(model: nn.Module, path: str, patterns: Iterable[str] | None) ->
 
     >>> net = nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear(3, 1))
     >>> names_inside(net, "0", ["0.0", "1"]), names_inside(net, "0", ["0"])
-    (['0'], ['*'])
+    (['0', '0.weight', '0.bias'], ['*'])
     """
     if patterns is None:
         return None
@@ -73,12 +74,12 @@ def inputs_of(model: nn.Module, inputs: ExampleInputs, paths: Sequence[str]) -> 
     Raises:
         InputError: The network does not run, or does not call a part.
     """
-    twin, (args, kwargs) = shallow_copy(model).eval(), to_args(inputs)
+    twin, (args, kwargs) = running_copy(model).eval(), to_args(inputs)
     try:
         with undisturbed(model):
             calls = calls_of(twin, paths, args, kwargs)
     except Exception:  # said in one sentence
-        called(shallow_copy(model).eval(), inputs)
+        called(running_copy(model).eval(), inputs)
         raise
     for path in paths:
         if not calls[path]:
@@ -88,7 +89,7 @@ def inputs_of(model: nn.Module, inputs: ExampleInputs, paths: Sequence[str]) -> 
 
 def _never_called(model: nn.Module, inputs: ExampleInputs, path: str) -> str:
     every = [name for name, _ in model.named_modules() if name]
-    found = calls_of(shallow_copy(model).eval(), every, *to_args(inputs))
+    found = calls_of(running_copy(model).eval(), every, *to_args(inputs))
     inside = [n for n in every if found[n] and n.startswith(f"{path}.")]
     offer = inside[:3] or nearest(path, [n for n in every if found[n]])
     return (

@@ -35,7 +35,7 @@ from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.part_calls import Through, names_inside, parts_of
-from secateur.cut.parts import cut_parts, plan_inside
+from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
@@ -301,6 +301,7 @@ def apply(
     if plan.parts:
         return replace(_apply_parts(model, plan, example_inputs, backend, verify, also), dense=first)
     if plan.alone:
+        check_alone(model, plan)
         return cut_parts(model, example_inputs, plan.alone, lambda path, inside, given: apply(
             inside, plan_inside(plan, path), given, backend="graph" if path in plan.islands else backend,
             verify=verify), apply, check=verify, first=first)  # fmt: skip

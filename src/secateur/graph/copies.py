@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-__all__ = ["copy_network", "deep_copy", "plain_network", "shallow_copy", "unwrapped"]
+__all__ = ["copy_network", "deep_copy", "plain_network", "running_copy", "shallow_copy", "unwrapped"]
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type, types.FunctionType, types.BuiltinFunctionType,
           types.ModuleType, weakref.ReferenceType, Enum, torch.dtype, torch.device, torch.Size,
@@ -47,6 +47,12 @@ def shallow_copy(model: nn.Module) -> nn.Module:
     """Copies the module tree but shares every tensor: free of charge and safe to switch mode."""
     held = (*model.parameters(), *model.buffers())
     return copy_network(model, {id(t): t for t in held}, lambda t: t if t.is_leaf else t.detach())
+
+
+def running_copy(model: nn.Module) -> nn.Module:
+    """A copy that can be run: parameters are shared, but what a network may write into (buffers) is its own."""
+    held = {id(p): p for p in model.parameters()}
+    return copy_network(model, held | {id(b): _cloned(b) for b in model.buffers()}, lambda t: t.detach().clone())
 
 
 def deep_copy(model: nn.Module) -> nn.Module:

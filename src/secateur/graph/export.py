@@ -192,7 +192,8 @@ def _in_words(error: Exception) -> tuple[str, str]:
 _REASONS = [
     (("DataDependent", "data-dependent"),
      "Python decides or counts by the value of a tensor",
-     "Write it with tensor operators (torch.where, torch.cond), or move it out of forward."),
+     "Write it with tensor operators (torch.where, torch.cond), or move it out of forward; or cut "
+     "submodules by themselves (part=…)."),
     ((".numpy()", "data pointer", "numpy"),
      "Python reads the memory of a tensor",
      "Compute it with PyTorch's operators, or make it one (torch.library.custom_op)."),

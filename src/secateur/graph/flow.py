@@ -269,7 +269,9 @@ def _numbered(call: Call, found: Any) -> Any:
     if not points:
         return found
     known = facts(call.node)
-    if isinstance(found, Labels) and len(call.tensors) == 1 and (known.same_entries or known.kind in _VALUES):
+    kept = known.same_entries or known.kind in _VALUES
+    truths = isinstance(value := call.node.meta.get("val"), Tensor) and value.dtype is torch.bool
+    if isinstance(found, Labels) and len(call.tensors) == 1 and kept and not truths:
         return found.pointing(points[0])
     call.point("values are used that are numbers of entries")
     return found

@@ -18,6 +18,7 @@ def grouped_product(func: Any, args: Any, kwargs: Any) -> Tensor:
     Formula: y[s] = x[s] · w[e] for ends[e − 1] ≤ s < ends[e]; rows behind the last end are zero. PyTorch leaves them
     undefined, so nobody reads them.
 
+    >>> import torch
     >>> x, w, ends = torch.ones(3, 1), torch.tensor([[[1.0]], [[2.0]]]), torch.tensor([1, 3], dtype=torch.int32)
     >>> grouped_product(torch.ops.aten._grouped_mm.default, (x, w, ends), {}).ravel()
     tensor([1., 2., 2.])
@@ -31,6 +32,7 @@ def grouped_product(func: Any, args: Any, kwargs: Any) -> Tensor:
 def by_rows(x: Tensor, weight: Tensor, ends: Sequence[int]) -> Tensor:
     """The product, matrix by matrix; ``ends`` are in order, and none lies behind the rows.
 
+    >>> import torch
     >>> by_rows(torch.ones(2, 1), torch.ones(1, 1, 3), [1])
     tensor([[1., 1., 1.],
             [0., 0., 0.]])

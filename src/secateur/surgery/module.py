@@ -88,6 +88,8 @@ def _submodule(pruned: nn.Module, path: str) -> nn.Module:
 
 
 def _replace(pruned: nn.Module, path: str, instead: str) -> None:
+    if not path:
+        raise PlanError("The plan replaces the network itself, of which nothing would be left.")
     mode = _submodule(pruned, path).training
     pruned.set_submodule(path, substitute(instead).train(mode))
 

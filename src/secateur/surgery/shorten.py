@@ -134,7 +134,7 @@ def shorten_entries(config: Any, length: int, kept: Sequence[int]) -> None:
 
 def number_anew(pruned: nn.Module, lists: Shortened) -> None:
     """Names the elements that stay 0, 1, 2 …"""
-    for path in lists:
+    for path in sorted(lists, key=lambda path: -path.count(".")):  # lists inside others first: their names are dense
         held = pruned.get_submodule(path)
         elements = list(held._modules.values())
         held._modules.clear()

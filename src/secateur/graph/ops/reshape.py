@@ -90,7 +90,7 @@ def rewrite_sizes(name: str) -> Any:
 @operator("aten.flatten", "aten.squeeze", "aten.unsqueeze", "aten.ravel", facts=_RESHAPED)
 @operator("aten.view_as", "aten.reshape_as", facts=_RESHAPED)
 def _reshape(call: Call) -> Labels | Any:
-    if not isinstance(call["self"], Labels):
+    if not isinstance(call["self"], Labels) or "dtype" in call.values:
         return call.pin("a view as another type")
     return reshape(call.c, call["self"], call.shape)
 
