@@ -365,6 +365,14 @@ def test_ways_beyond_those_that_are_compared_are_said() -> None:
     assert any("more than 16 ways" in note for note in pruned.notes)
 
 
+def test_data_for_several_parts_have_to_last() -> None:
+    net, x = seeded(lambda m, x: m.one(m.head(x)), head=Head(), one=Head(nn.Linear(4, 16)))
+    given = {"ratio": 0.5, "part": ["head", "one"], "criterion": "apoz"}
+    with pytest.raises(InputError, match="every part wants it"):
+        secateur.prune(net, x, data=iter([x, x]), **given)  # type: ignore[arg-type]
+    assert secateur.prune(net, x, data=[x, x], **given).model.one.a.out_features == 8  # type: ignore[arg-type]
+
+
 def test_a_part_with_nothing_to_cut_is_named() -> None:
     net, x = seeded(lambda m, x: m.one(m.head(x)), head=Head(), one=nn.Linear(4, 4))
     with pytest.raises(SecateurError, match="Of the part 'one': Nothing can be pruned"):

@@ -387,3 +387,10 @@ def test_layers_that_no_code_of_the_users_calls_are_told_by_module_alone() -> No
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.LocalResponseNorm(3), nn.Conv2d(8, 3, 1))
     (kept,) = secateur.analyse(model, torch.randn(2, 3, 5, 5)).unsupported
     assert (kept.module, kept.line) == ("1", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+def test_a_view_as_another_type_keeps_its_channels(dtype: torch.dtype) -> None:
+    model, x = between(lambda m, h: h * (h.detach().contiguous().view(dtype).float().mean(-1, keepdim=True) * 0 + 1))
+    with pytest.raises(BudgetError, match=r"aten\.view"):
+        secateur.prune(model, x, ratio=0.5)

@@ -178,3 +178,31 @@ def test_experts_of_a_file_are_kept_within_their_rows(tmp_path: Path) -> None:
             grouped_mm(rows, weight, torch.tensor(ends, dtype=torch.int32))
     with pytest.raises(InputError, match="grouped_mm takes ends of shape"):
         grouped_mm(rows, weight, torch.tensor([3], dtype=torch.int32))
+
+
+def as_truths(net: Experts, x: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
+    """The first expert is another truth than the others."""
+    return picked(net, x, weights, numbers.bool().long())
+
+
+def test_numbers_that_become_truths_keep_their_experts() -> None:
+    pruned = secateur.prune(Experts(as_truths), torch.randn(7, 5), ratio=0.5)
+    assert pruned.model.router.out_features == EXPERTS
+
+
+def test_scores_without_fractions_may_be_equal_so_experts_stay() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
+            self.up = nn.Parameter(torch.randn(8, 3, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            numbers = (h * 3).long().topk(2).indices
+            return torch.einsum("ti,tkio->to", self.b(h), self.up[numbers])
+
+    pruned = secateur.prune(Whole(), torch.randn(4, 5), ratio=0.5)
+    assert pruned.model.a.out_features == 8
+    assert any("equal scores" in u.reason for u in pruned.unsupported)

@@ -575,3 +575,89 @@ def test_elements_of_a_chain_go_whole_too() -> None:
     pruned = secateur.remove_layers(net, x, count=2, whole=True)
     assert pruned.backend == "module"
     assert sum(isinstance(m, nn.Identity) for m in (*pruned.model.layer1, *pruned.model.layer2)) == 2
+
+
+class Stage(nn.Module):
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Layer(k) for k in range(blocks))
+
+    def forward(self, x: Tensor, seen: list[int]) -> Tensor:
+        for block in self.blocks:
+            x = block(x, seen)
+        return x
+
+
+class Stages(nn.Module):
+    def __init__(self, *blocks: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.stages, self.last = nn.Linear(4, 8), nn.ModuleList(map(Stage, blocks)), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for stage in self.stages:
+            x = stage(x, [])
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("blocks", [(1, 3, 3), (1, 3, 2)])
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [["stages.0", "stages.1.blocks.1"]],
+        [["stages.1.blocks.1"], ["stages.0.blocks.0"]],
+        [["stages.0.blocks.0"], ["stages.1.blocks.0"], None],
+        [["stages.1.blocks.1"], None, ["stages.2.blocks.0"], None],
+    ],
+)
+def test_lists_in_lists_become_shorter(
+    blocks: tuple[int, ...], cuts: list[list[str] | None], tmp_path: Path
+) -> None:  # fmt: skip
+    net, x = Stages(*blocks), torch.randn(5, 4)
+    small: Any = net
+    for names in cuts:
+        small = secateur.prune(small, x, ratio=0.5) if names is None else secateur.remove_layers(small, x, names=names)
+        for path, module in small.model.named_modules():
+            if isinstance(module, nn.ModuleList):
+                assert list(module._modules) == [str(k) for k in range(len(module))], path
+    small.save(tmp_path)
+    loaded = secateur.load(tmp_path, Stages(*blocks))
+    assert torch.equal(loaded.model(x), small.model(x))
+    again = secateur.apply(net, secateur.Plan.from_json(small.plan.to_json()), x)
+    assert torch.allclose(again.model(x), small.model(x), atol=1e-6)
+    for name, dims in small.plan.keep.items():  # by dense names
+        assert name in dict(net.named_parameters())
+        for dim, kept in dims.items():
+            assert max(kept) < dict(net.named_parameters())[name].shape[dim]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shortened", {"layers": [0.5, 1.7]}), ("shortened", {"layers": [False, True]}), ("shortened", {"layers": "134"}),
+     ("alone", "body"), ("islands", [1]), ("alone", [""])],
+)  # fmt: skip
+def test_odd_values_in_plans_are_no_names_and_numbers(key: str, value: Any) -> None:
+    plan = secateur.remove_layers(Deep(), torch.randn(6, 4), names=["layers.1"]).plan.to_dict()
+    plan[key] = value
+    with pytest.raises(PlanError, match="damaged"):
+        Plan.from_dict(plan)
+
+
+@pytest.mark.parametrize("shortened", [{"layers": [0]}, {"first": [0]}, {"layers": [0, 1, 2, 3, 4]}])
+def test_a_network_with_a_damaged_memory_is_refused(shortened: dict[str, list[int]]) -> None:
+    net, x = Deep(), torch.randn(6, 4)
+    small = secateur.remove_layers(net, x, names=["layers.1"]).model
+    plan = json.loads(small.secateur_plan)
+    plan["shortened"] = shortened
+    small.secateur_plan = json.dumps(plan)
+    if len(shortened.get("layers", [])) == 5:  # nothing in it contradicts the network
+        secateur.prune(small, x, ratio=0.5)
+        return
+    with pytest.raises(PlanError, match="keeps 1 elements of"):
+        secateur.prune(small, x, ratio=0.5)
+
+
+def test_the_network_itself_cannot_be_replaced() -> None:
+    with pytest.raises(PlanError, match="the network itself"):
+        prune_module(Deep(), {}, {"": "identity"})

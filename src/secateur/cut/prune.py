@@ -207,6 +207,9 @@ def _prune_parts(
     data: Data | None, how: Mapping[str, Any], first: nn.Module | None,
 ) -> Pruned:  # fmt: skip
     """:func:`prune` of some submodules, each by itself."""
+    if isinstance(data, Iterator) and len(paths) > 1:
+        raise InputError("data is an iterator, which can be gone through once, and every part wants it: give a list of "
+                         "batches or a DataLoader.")  # fmt: skip
 
     def cut(path: str, part: nn.Module, given: ExampleInputs) -> Pruned:
         return prune(
@@ -306,7 +309,8 @@ def apply(
             inside, plan_inside(plan, path), given, backend="graph" if path in plan.islands else backend,
             verify=verify), apply, check=verify, first=first)  # fmt: skip
     if plan.removed:
-        return replace(replay(model, plan, example_inputs, backend, verify), dense=first)
+        how = "module" if plan.shortened else backend  # no graph has shorter lists
+        return replace(replay(model, plan, example_inputs, how, verify), dense=first)
     check_network(model, example_inputs)
     found, notes = labelled(model, example_inputs, also)
     analysis, keep = fitting(found, plan)

@@ -44,7 +44,8 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
     names, lists, branches = {b.name for b in gone}, _lists(model), _outer(branches)
     dropped: dict[str, set[int]] = {}
     for branch in gone:
-        home = next((h for h in _homes(branch, lists) if names >= {b.name for b in branches if _inside(b, *h)}), None)
+        homes = (h for h in _homes(branch, lists) if names >= {b.name for b in branches if _inside(b, *h)})
+        home = next((h for h in homes if not _emptied(h[0], lists[h[0]], branches, names)), None)
         if home is None:
             return {}
         dropped.setdefault(home[0], set()).add(home[1])
@@ -67,6 +68,12 @@ def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple
 
 def _holds(path: str, branch: Branch) -> bool:
     return all(name.startswith(f"{path}.") for name in branch.parameters)
+
+
+def _emptied(path: str, length: int, branches: Sequence[Branch], gone: set[str]) -> bool:
+    """Whether every element of a list loses all that it is: then it is an element around it that goes."""
+    inside = [[b.name for b in branches if _inside(b, path, number)] for number in range(length)]
+    return all(own and gone >= set(own) for own in inside)
 
 
 def _outer(branches: Sequence[Branch]) -> list[Branch]:

@@ -40,6 +40,9 @@ def _topk(call: Call) -> Any:
     if x.points is not None:
         return call.pin("the largest of numbers of entries")
     values, numbers = unlabelled(call.node)
+    if not call.node.all_input_nodes[0].meta["val"].is_floating_point() and x.at(dim):
+        call.hold("which of several equal scores come first is not told", [x.with_dims({dim: x.at(dim)})])
+        x = x.with_dims({d: v for d, v in x.dims.items() if d != dim})
     left = {d: v for d, v in x.dims.items() if d != dim}
     points = call.c.single(x.at(dim)) if x.at(dim) else None
     if points is not None:
