@@ -194,3 +194,24 @@ def test_outputs_in_a_dataclass() -> None:
     assert isinstance(pruned.model(X), Both)
     graph = secateur.prune(settle(Two()), X, ratio=0.5, backend="graph").model(X)
     assert set(graph) == {"a", "b"}
+
+
+@pytest.mark.parametrize("way", ["closure", "default"])
+def test_a_forward_that_was_wrapped_calls_the_copy(way: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    inner = net[0].forward
+    wrapped = (lambda x: inner(x) * 2) if way == "closure" else (lambda x, f=inner: f(x) * 2)
+    net[0].forward = wrapped  # type: ignore[method-assign, assignment]
+    x = torch.randn(3, 4)
+    twin = deep_copy(net)
+    with torch.no_grad():
+        twin[0].weight.zero_()  # type: ignore[index]
+        twin[0].bias.zero_()  # type: ignore[index]
+    assert net(x).abs().sum() > 0
+    assert torch.equal(twin(x), twin[2].bias.expand(3, 2))  # type: ignore[index]
+    pruned = secateur.prune(net, x, ratio=0.5)
+    assert pruned.model[0].out_features == 4
+    assert pruned.after.params < pruned.before.params
+    kept = list(pruned.plan.keep["0.weight"][0])
+    by_hand = nn.functional.linear((net[0](x))[:, kept].relu(), net[2].weight[:, kept], net[2].bias)
+    assert torch.allclose(pruned.model(x), by_hand, atol=1e-6)

@@ -162,7 +162,28 @@ class _Copier:
 
     def _held(self, name: str, held: Any) -> Any:
         """What a module has under a name: as a rule, nothing in one of PyTorch's own dictionaries."""
+        if name == "forward" and type(held) is types.FunctionType:
+            return self._forward(held)
         return type(held)() if name in _OWN and not held and type(held) in _DICTIONARIES else self.value(held)
+
+    def _forward(self, function: types.FunctionType) -> Any:
+        """A function that was put in the place of a forward: the modules that it calls are the copy's."""
+
+        def inside(value: Any) -> Any:
+            holder = value.__self__ if isinstance(value, types.MethodType) else value
+            return self.value(value) if isinstance(holder, nn.Module) else value
+
+        def filled(cell: types.CellType) -> types.CellType:
+            try:
+                return types.CellType(inside(cell.cell_contents))
+            except ValueError:  # nothing is in it yet
+                return cell
+
+        cells = tuple(map(filled, function.__closure__ or ()))
+        defaults = None if function.__defaults__ is None else tuple(map(inside, function.__defaults__))
+        made = types.FunctionType(function.__code__, function.__globals__, function.__name__, defaults, cells)
+        made.__kwdefaults__ = {k: inside(v) for k, v in (function.__kwdefaults__ or {}).items()} or None
+        return functools.update_wrapper(made, function, assigned=("__doc__", "__module__"))
 
     def _object(self, value: Any) -> Any:
         """Anything else: as ``copy.deepcopy`` has it, or else attribute by attribute, or else the thing itself."""
