@@ -597,3 +597,12 @@ def test_pieces_stay_of_one_size_where_code_cannot_say_other_ones() -> None:
     even = secateur.prune(net, x, ratio=0.4, granularity="even")
     assert even.backend == "module"
     assert even.model.both.out_features == 2 * even.model.last.in_features
+
+
+def test_a_librarys_save_that_knows_nothing_of_the_cut_is_named() -> None:
+    class Saves(nn.Sequential):
+        def save_pretrained(self, folder: str) -> None:
+            raise NotImplementedError
+
+    pruned = secateur.prune(Saves(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4), ratio=0.5)
+    assert any("save_pretrained knows nothing of the cut" in note for note in pruned.notes)

@@ -47,6 +47,7 @@ from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
+from secateur.surgery.configured import has_configuration
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
@@ -420,13 +421,22 @@ def _cut_once(
     with no_gc():
         done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
+    notes = (*done.notes, *_lost(done.backend, groups), *_by_itself(model, done.backend), *analysis.notes,
+             *proof_notes(done.verification))  # fmt: skip
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
-                  (*done.notes, *_lost(done.backend, groups), *analysis.notes, *proof_notes(done.verification)),
-                  inputs, first, done.lost, model)  # fmt: skip
+                  notes, inputs, first, done.lost, model)  # fmt: skip
 
 
 def _built(model: nn.Module, way: Rung, inputs: ExampleInputs) -> Built:
     return with_alternatives(model, way.build(), inputs)
+
+
+def _by_itself(model: nn.Module, backend: str) -> tuple[str, ...]:
+    """What has to be said of a library's own save and load whose configuration is not one that can be made true."""
+    if backend != "module" or not hasattr(model, "save_pretrained") or has_configuration(model):
+        return ()
+    return ("the library's own save_pretrained knows nothing of the cut, so what from_pretrained makes of its files is "
+            "another network: use small.save(folder) and secateur.load(folder, model)",)  # fmt: skip
 
 
 def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
