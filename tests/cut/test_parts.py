@@ -171,7 +171,7 @@ def test_a_tensor_that_is_used_outside_of_the_part_is_named() -> None:
         ({"part": "backbon"}, "backbone"),
         ({"part": ["backbone", "backbone.stem"]}, "lies inside 'backbone'"),
         ({"part": []}, "names no submodule"),
-        ({"part": nn.Linear(2, 2)}, "no submodule of the network"),
+        ({"part": nn.Linear(2, 2)}, "is not a module of the network"),
         ({"part": "backbone", "criterion": "taylor"}, "needs the loss"),
         ({"part": "backbone", "also": {"embed": images()}}, "cannot be given with also=…"),
         ({"part": "backbone", "ignore": "backbone.stm"}, "stm"),

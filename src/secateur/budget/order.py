@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from math import lcm
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.core.patterns import without_numbers
 from secateur.graph.groups import Group
 
 __all__ = ["SCOPES", "Step", "removal_order"]
@@ -92,16 +92,12 @@ def _group_steps(
 
 def _together(steps: Sequence[Step], groups: Sequence[Group]) -> list[Step]:
     """One step for all layers of a kind: groups whose tensors are called alike, but for their layer's number."""
-    kinds = {s.group: tuple((_NUMBER.sub("*", m.parameter), m.dim) for m in groups[s.group].members) for s in steps}
+    kinds = {s.group: tuple((without_numbers(m.parameter), m.dim) for m in groups[s.group].members) for s in steps}
     found: dict[tuple[object, float], list[Step]] = {}
     for step in steps:
         found.setdefault((kinds[step.group], step.key), []).append(step)
     return [Step(same[0].group, np.sort(np.concatenate([s.units for s in same])), same[0].key)
             for same in found.values()]  # fmt: skip
-
-
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
-"""A layer's place in a list, within a name."""
 
 
 def _shares(steps: Sequence[Step], groups: Sequence[Group]) -> list[float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from secateur.core.errors import UnknownNameError
 
-__all__ = ["checked", "covered", "paths"]
+__all__ = ["checked", "covered", "paths", "without_numbers"]
 
 
 def checked(patterns: Iterable[str], names: Iterable[str], argument: str = "") -> list[str]:
@@ -26,6 +27,15 @@ def covered(parameter: str, patterns: Iterable[str]) -> bool:
     (True, True)
     """
     return any(fnmatchcase(path, pattern) for pattern in patterns for path in paths(parameter))
+
+
+def without_numbers(name: str) -> str:
+    """A name without the places of layers in their lists: the same for all layers of a kind.
+
+    >>> without_numbers("layers.3.mlp.weight"), without_numbers("0.conv1")
+    ('layers.*.mlp.weight', '*.conv1')
+    """
+    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
 
 
 def paths(parameter: str) -> list[str]:

@@ -384,9 +384,7 @@ def _shorter(model: nn.Module, network: _Network, gone: Sequence[Branch]) -> lis
         numbers = {} if found is None else found.numbers
         small = prune_module(model, {}, numbers=numbers)
         notes = [f"layers of {p}: {len(small.get_submodule(p))} → {len(k)}" for p, k in lists.items()]  # type: ignore[arg-type]
-        if found is not None:
-            entries = ", ".join(f"{name} {before} → {after}" for name, (before, after) in found.entries.items())
-            notes.append(f"configuration: {entries}")
+        notes += found.notes if found is not None else []
         drop_elements(small, lists)
         view = network.groups.flow.traced
         return Built(small, numbers, notes=tuple(notes), shortened=lists,

@@ -14,6 +14,7 @@ from secateur.core.inputs import Data
 from secateur.core.patterns import covered
 from secateur.core.samples import Arguments
 from secateur.core.types import ExampleInputs
+from secateur.cut.selection import Selection, names_in
 from secateur.graph.calling import to_args
 from secateur.graph.calls import calls_of
 from secateur.graph.copies import running_copy
@@ -22,7 +23,7 @@ from secateur.graph.outside import undisturbed
 __all__ = ["Through", "as_inputs", "inputs_of", "names_inside", "parts_of"]
 
 
-def parts_of(model: nn.Module, given: str | nn.Module | Iterable[str | nn.Module]) -> list[str]:
+def parts_of(model: nn.Module, given: Selection) -> list[str]:
     """Names of the parts.
 
     Raises:
@@ -32,10 +33,7 @@ def parts_of(model: nn.Module, given: str | nn.Module | Iterable[str | nn.Module
     known = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     several = [given] if isinstance(given, (str, nn.Module)) else list(given)
     names = []
-    for one in several:
-        found = one if isinstance(one, str) else next((n for n, m in known.items() if m is one), None)
-        if found is None:
-            raise InputError(f"part=…: the {type(one).__name__} that was given is no submodule of the network.")
+    for found in (names_in(model, one, "part")[0] for one in several):  # one of a module's names will do
         if found not in known:
             raise UnknownNameError("submodule", found, known, argument="part")
         names.append(found)

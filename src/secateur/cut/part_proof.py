@@ -19,7 +19,7 @@ from secateur.cut.pruned import Pruned
 from secateur.graph.calling import plain_outputs, preserved_rng, to_args
 from secateur.graph.copies import deep_copy, running_copy
 from secateur.graph.outside import undisturbed
-from secateur.surgery.agreement import TOLERANCE, apart
+from secateur.surgery.agreement import NEAR, TOLERANCE, apart
 from secateur.surgery.inputs import tensors
 from secateur.surgery.lifted import Draws, Lifted, double
 
@@ -48,10 +48,6 @@ def prove_in_place(model: nn.Module, small: nn.Module, inputs: ExampleInputs, do
             f"{worst:.1e}): a size in its attributes, say, or one of its layers by itself. Nothing was returned. "
             "Choose a part that holds what reads it."
         )
-
-
-NEAR = 1e-5
-"""Both run the same operators on the same numbers in the network's own precision."""
 
 
 def _outputs(owner: nn.Module, twin: nn.Module, inputs: ExampleInputs, what: str) -> list[Tensor]:

@@ -13,10 +13,14 @@ from secateur.core.errors import VerificationError
 from secateur.graph.ops import Kind, facts_of
 from secateur.surgery.lifted import Unlike
 
-__all__ = ["TOLERANCE", "Called", "Output", "aligned", "apart", "compare", "compare_shapes", "unsound"]
+__all__ = ["NEAR", "TOLERANCE", "Called", "Output", "aligned", "apart", "compare", "compare_shapes", "unsound"]
 
 TOLERANCE = 1e-9
 """Largest accepted max |pruned − masked| relative to what the input moves in that output, in double precision."""
+
+NEAR = 1e-5
+"""What two runs of the same operators on the same numbers may differ by in the network's own precision, relative to the
+largest value of an output."""
 
 RESOLUTION = 1e-13
 """Of double precision over a whole network, relative to the largest value of an output. An output of which the input

@@ -51,6 +51,12 @@ class Configured:
     entries: Mapping[str, tuple[float, float]]
     numbers: Mapping[Place, float]
 
+    @property
+    def notes(self) -> list[str]:
+        """What changes, in words."""
+        words = ", ".join(f"{name} {before} → {after}" for name, (before, after) in self.entries.items())
+        return [f"configuration: {words}"] if words else []
+
 
 def has_configuration(model: nn.Module) -> bool:
     """Whether a network carries a configuration from which its class is built and saved, as transformers has it."""

@@ -6,7 +6,6 @@ Attributes are solved for, and factors that are computed from a size are made go
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.core.errors import VerificationError, first_line
+from secateur.core.patterns import without_numbers
 from secateur.core.plan import Place, Plan, Scaled
 from secateur.graph.batch import Unfollowed
 from secateur.graph.groups import Groups
@@ -67,8 +67,7 @@ def living(
         found = configured(model, small, sizes)
         numbers |= found.numbers
         small = prune_module(model, keep, indices=indices, numbers=numbers)
-        entries = ", ".join(f"{name} {before} → {after}" for name, (before, after) in found.entries.items())
-        notes = [f"configuration: {entries}"] if entries else []
+        notes = found.notes
     scaled: Mapping[str, tuple[Scaled, ...]] = {}
     with contextlib.suppress(Unfollowed):
         scaled = folded(small, groups, label_keep)
@@ -133,7 +132,9 @@ def _notes(sizes: Sizes, scaled: Mapping[str, Sequence[Scaled]]) -> list[str]:
     factors: dict[str, list[str]] = {}
     for name, several in scaled.items():
         for one in several:
-            factors.setdefault(f"{len(one.entries)} outputs of {_pattern(name)} × {one.factor:.4g}", []).append(name)
+            factors.setdefault(f"{len(one.entries)} outputs of {without_numbers(name)} × {one.factor:.4g}", []).append(
+                name
+            )
     found = numbers_in_words(sizes.numbers, sizes.before)
     return found + [f"made good in the weights: {text}{_times(names)}" for text, names in factors.items()]
 
@@ -142,13 +143,9 @@ def numbers_in_words(numbers: Mapping[Place, int], before: Mapping[Place, int]) 
     """What attributes have become; places that are alike in one line."""
     changes: dict[str, list[Place]] = {}
     for place, number in numbers.items():
-        text = f"{_pattern(str(place))} {before[place]} → {number}"
+        text = f"{without_numbers(str(place))} {before[place]} → {number}"
         changes.setdefault(text, []).append(place)
     return [f"size in its code: {text}{_times(places)}" for text, places in changes.items()]
-
-
-def _pattern(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
 
 
 def _times(several: Sequence[object]) -> str:

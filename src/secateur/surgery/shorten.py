@@ -18,16 +18,13 @@ from secateur.graph.branches import Branch
 from secateur.graph.calling import plain_outputs, preserved_rng
 from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
-from secateur.surgery.agreement import apart
+from secateur.surgery.agreement import NEAR, apart
 from secateur.surgery.inputs import tensors
 
 __all__ = ["Shortened", "drop_elements", "elements_of", "lists_of", "number_anew", "same_as_before", "shorten_entries"]
 
 Shortened = Mapping[str, Sequence[int]]
 """Elements that stay, by the name of the list."""
-
-NEAR = 1e-5
-"""Both networks run the same operators on the same numbers in the network's own precision."""
 
 
 def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch]) -> dict[str, tuple[int, ...]]:

@@ -31,7 +31,7 @@ from secateur.graph.groups import Groups
 from secateur.graph.guard import GUARD
 from secateur.graph.labels import Labels
 from secateur.graph.outside import undisturbed
-from secateur.surgery.agreement import TOLERANCE, Called, Output, aligned, apart, compare, compare_shapes, unsound
+from secateur.surgery.agreement import NEAR, TOLERANCE, Called, Output, aligned, apart, compare, compare_shapes, unsound
 from secateur.surgery.dense import Dense, Removed, fresh_one, named_tensors, run
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import new_indices, slice_tensor
@@ -52,9 +52,6 @@ from secateur.surgery.reference import OtherShape
 from secateur.surgery.sharpen import Sharpening
 
 __all__ = ["verify"]
-
-NEAR = 1e-5
-"""What a traced graph and the network itself may differ by in their own precision without a closer look."""
 
 Mask = NDArray[np.bool_]
 
