@@ -191,11 +191,12 @@ def _without(gate: Any, left: list[int]) -> Any:
     return forward
 
 
-@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "GPT2LMHeadModel", "Gemma2ForCausalLM"])
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "GPT2LMHeadModel", "Gemma2ForCausalLM", "Qwen3ForCausalLM"])
 def test_layers_that_go_whole_are_fewer_in_the_configuration(kind: str, tmp_path: Path) -> None:
     config = {
         "LlamaForCausalLM": ("LlamaConfig", {**LLAMA, "num_hidden_layers": 4}),
         "GPT2LMHeadModel": ("GPT2Config", {**NETWORKS["GPT2LMHeadModel"][1], "n_layer": 4}),
+        "Qwen3ForCausalLM": ("Qwen3Config", {**LLAMA, "head_dim": 8, "num_hidden_layers": 4}),
         "Gemma2ForCausalLM": ("Gemma2Config", {**LLAMA, "head_dim": 8, "num_hidden_layers": 4}),
     }[kind]
     torch.manual_seed(0)
@@ -258,3 +259,67 @@ def test_a_target_leaves_layers_of_one_width_where_the_configuration_knows_one(t
     assert abs(getattr(pruned.after, name) / getattr(pruned.before, name) - share) < 0.012 * share
     assert not pruned.lost
     assert len({layer.mlp.gate_proj.out_features for layer in pruned.model.model.layers}) == 1
+
+
+EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen2MoeForCausalLM": ("Qwen2MoeConfig", {"num_experts": 8, "moe_intermediate_size": 24,
+                                               "shared_expert_intermediate_size": 16}),
+    "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", {"num_experts": 8, "moe_intermediate_size": 24, "head_dim": 8}),
+    "OlmoeForCausalLM": ("OlmoeConfig", {"num_experts": 8}),
+    "GptOssForCausalLM": ("GptOssConfig", {"num_local_experts": 8, "head_dim": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_mixtures_of_experts_are_saved_with_half_of_them(kind: str, tmp_path: Path) -> None:
+    config, options = EXPERTS[kind]
+    torch.manual_seed(0)
+    given = getattr(transformers, config)(**LLAMA, num_experts_per_tok=2, **options)
+    net, tokens = getattr(transformers, kind)(given).eval(), torch.randint(3, 60, (2, 11))
+    pruned = secateur.prune(net, {"input_ids": tokens}, ratio=0.5, granularity="whole")
+    assert not pruned.lost
+    experts = [dims for name, dims in pruned.plan.keep.items() if name.endswith(".experts.down_proj")]
+    assert [len(dims[0]) for dims in experts] == [4, 4]
+    pruned.model.save_pretrained(tmp_path)
+    again = type(net).from_pretrained(tmp_path).eval()
+    assert torch.allclose(again(tokens).logits, pruned.model(tokens).logits, atol=1e-6)
+    told = [m.generate(tokens, max_new_tokens=4, do_sample=False, pad_token_id=0) for m in (again, pruned.model)]
+    assert torch.equal(*told)
+
+
+def test_experts_that_are_chosen_in_groups_stay() -> None:
+    torch.manual_seed(0)
+    config = transformers.DeepseekV3Config(
+        **{**LLAMA, "num_key_value_heads": 4}, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+        moe_intermediate_size=24, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, v_head_dim=8,
+        qk_nope_head_dim=8, first_k_dense_replace=1, n_shared_experts=1)  # fmt: skip
+    net = transformers.DeepseekV3ForCausalLM(config).eval()
+    pruned = secateur.prune(net, {"input_ids": torch.randint(3, 60, (2, 11))}, ratio=0.5)
+    assert pruned.verification is not None
+    assert pruned.verification.proven
+    assert 0 not in pruned.plan.keep.get("model.layers.1.mlp.gate.weight", {})
+    assert any("mlp.gate" in u.module for u in pruned.unsupported)
+
+
+def test_encodec_is_traced_whole() -> None:
+    torch.manual_seed(0)
+    config = transformers.EncodecConfig(num_filters=8, hidden_size=16, codebook_size=32, codebook_dim=16,
+                                        num_lstm_layers=1, upsampling_ratios=[4, 2])  # fmt: skip
+    net = transformers.EncodecModel(config).eval()
+    pruned = secateur.prune(net, {"input_values": torch.randn(1, 1, 400)}, ratio=0.5, granularity="whole")
+    assert pruned.backend == "module"
+    assert type(pruned.model) is type(net)
+    assert pruned.after.params < 0.5 * pruned.before.params
+
+
+def test_a_vision_transformer_with_fewer_layers_round_trips(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {k: v for k, v in WIDE.items() if k != "vocab_size"}
+    config = transformers.ViTConfig(**{**options, "num_hidden_layers": 4}, image_size=16, patch_size=8)
+    net, images = transformers.ViTForImageClassification(config).eval(), torch.randn(2, 3, 16, 16)
+    pruned = secateur.remove_layers(net, {"pixel_values": images}, count=1, whole=True)
+    assert not pruned.lost
+    pruned.model.save_pretrained(tmp_path)
+    again = transformers.ViTForImageClassification.from_pretrained(tmp_path).eval()
+    assert again.config.num_hidden_layers == 3
+    assert torch.allclose(again(images).logits, pruned.model(images).logits, atol=1e-6)

@@ -34,8 +34,10 @@ def test_a_pruned_graph_is_scripted_with_its_checks(tmp_path: Path) -> None:
     pruned.save(tmp_path)
     for network in (pruned.model, copy.deepcopy(pruned.model), secateur.load(tmp_path).model):
         made = scripted(network.eval())
+        compiled = torch.compile(network, backend="eager")
         for given in (x, torch.randn(5, 3, 24, 20)):
             assert torch.allclose(made(given), network(given), atol=1e-6)
+            assert torch.allclose(compiled(given), network(given), atol=1e-6)
         with pytest.raises(torch.jit.Error, match="dimension 1 of input"):
             made(torch.randn(2, 4, 16, 16))
 
