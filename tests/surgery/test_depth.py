@@ -661,3 +661,32 @@ def test_a_network_with_a_damaged_memory_is_refused(shortened: dict[str, list[in
 def test_the_network_itself_cannot_be_replaced() -> None:
     with pytest.raises(PlanError, match="the network itself"):
         prune_module(Deep(), {}, {"": "identity"})
+
+
+class Keeps(Deep):
+    """It counts its calls, and one of its layers is frozen."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x = self.norm(self.first(x))
+        for layer in self.layers:
+            x = layer(x, [])
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+def test_shorter_lists_leave_buffers_and_modes_as_they_were() -> None:
+    net, x = Keeps().train(), torch.randn(6, 4)
+    net.norm.eval()
+    pruned = secateur.remove_layers(net, x, names=["layers.1"])
+    assert pruned.plan.shortened == {"layers": (0, 2, 3, 4)}
+    assert float(net.calls) == 0
+    assert float(pruned.model.calls) == 0
+    assert pruned.model.training
+    assert not pruned.model.norm.training

@@ -606,3 +606,23 @@ def test_a_librarys_save_that_knows_nothing_of_the_cut_is_named() -> None:
 
     pruned = secateur.prune(Saves(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4), ratio=0.5)
     assert any("save_pretrained knows nothing of the cut" in note for note in pruned.notes)
+
+
+def test_islands_leave_the_buffers_of_the_dense_network_as_they_were() -> None:
+    class Counting(Around):
+        calls: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    torch.manual_seed(0)
+    model = Counting().eval()
+    pruned = secateur.prune(model, torch.randn(2, 3, 8, 8), ratio=0.2, criterion=left_first, scope="global")
+    assert pruned.plan.islands == ("block",)
+    assert float(model.calls) == 0
+    assert float(pruned.model.calls) == 0

@@ -22,7 +22,7 @@ from secateur.core.errors import VerificationError, first_line
 from secateur.graph.batch import Unfollowed
 from secateur.graph.calling import cloned, followed, preserved_rng
 from secateur.graph.calls import calls_of
-from secateur.graph.copies import shallow_copy
+from secateur.graph.copies import running_copy
 from secateur.graph.flow import modules_of
 from secateur.graph.free import free_sizes
 from secateur.graph.groups import Groups
@@ -119,7 +119,7 @@ def _share(small: nn.Module, island: GraphModule, path: str) -> None:
 
 def _failing(small: nn.Module, view: Traced) -> list[str] | None:
     """The modules that are being called where ``small`` raises, the outermost first; ``None`` where it runs."""
-    twin, stack = view.enter(shallow_copy(small)), list[str]()
+    twin, stack = view.enter(running_copy(small)), list[str]()
     args, kwargs = cloned((view.args, view.kwargs))
     following = followed(twin, lambda path, _: stack.append(path), stack.pop, always=False)
     with preserved_rng(), torch.no_grad(), undisturbed(small), following:
@@ -195,7 +195,7 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a submodule is called with."""
     with undisturbed(model):
-        calls = calls_of(view.enter(shallow_copy(model)), [path], view.args, view.kwargs)[path]
+        calls = calls_of(view.enter(running_copy(model)), [path], view.args, view.kwargs)[path]
     if len(calls) != 1:
         raise VerificationError(f"it is called {len(calls)} times")
     return calls[0]

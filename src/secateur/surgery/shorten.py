@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from secateur.core.errors import VerificationError
 from secateur.graph.branches import Branch
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import cloned, plain_outputs, preserved_rng
+from secateur.graph.copies import running_copy
 from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
 from secateur.surgery.agreement import NEAR, apart
@@ -186,12 +187,9 @@ def same_as_before(pruned: nn.Module, lists: Shortened, view: Traced) -> None:
 
 def _outputs(pruned: nn.Module, view: Traced) -> list[Tensor]:
     """Results without what a cache holds."""
-    args, kwargs = view.given
-    training, state = pruned.training, list[Tensor]()
-    try:
-        with preserved_rng(), torch.no_grad(), undisturbed(pruned):
-            torch.manual_seed(0)
-            found = tensors(plain_outputs(pruned.eval()(*args, **kwargs), None, state))
-    finally:
-        pruned.train(training)
+    args, kwargs = cloned(view.given)
+    state: list[Tensor] = []
+    with preserved_rng(), torch.no_grad(), undisturbed(pruned):
+        torch.manual_seed(0)
+        found = tensors(plain_outputs(running_copy(pruned).eval()(*args, **kwargs), None, state))
     return [t for t in found if all(t is not other for other in state)]
