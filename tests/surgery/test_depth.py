@@ -635,7 +635,7 @@ def test_lists_in_lists_become_shorter(
 @pytest.mark.parametrize(
     ("key", "value"),
     [("shortened", {"layers": [0.5, 1.7]}), ("shortened", {"layers": [False, True]}), ("shortened", {"layers": "134"}),
-     ("alone", "body"), ("islands", [1]), ("alone", [""])],
+     ("alone", "body"), ("islands", [1]), ("alone", [""]), ("removed", "layers"), ("removed", [["layers.1"]])],
 )  # fmt: skip
 def test_odd_values_in_plans_are_no_names_and_numbers(key: str, value: Any) -> None:
     plan = secateur.remove_layers(Deep(), torch.randn(6, 4), names=["layers.1"]).plan.to_dict()

@@ -221,7 +221,7 @@ class Plan(Shown):
             if any(isinstance(part, dict) and part.get("parts") for part in data.get("parts", ())):
                 raise PlanError("The plan is damaged: its parts have parts of their own.")  # `after` lists all in one
             parts = tuple(cls.from_dict(part) for part in data.get("parts", ()))
-            removed = tuple(map(str, data.get("removed", ())))
+            removed = _names(data.get("removed", []))
             replaced = {str(path): str(kind) for path, kind in dict(data.get("replaced", {})).items()}
             indices = {str(n): tuple(map(int, v)) for n, v in dict(data.get("indices", {})).items()}
             numbers = {Place.from_json(place): _number(number) for place, number in data.get("numbers", ())}
