@@ -159,9 +159,9 @@ transformer("ConvNextConfig", "ConvNextForImageClassification", lambda: pixels(2
             hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1])  # fmt: skip
 transformer("ResNetConfig", "ResNetForImageClassification", lambda: pixels(2, 64), lambda: pixels(3, 96),
             embedding_size=16, hidden_sizes=[32, 48, 64, 96], depths=[1, 1, 2, 1])  # fmt: skip
-transformer("DPTConfig", "DPTForDepthEstimation", lambda: pixels(1, 32), lambda: pixels(2, 32), **SEEN,
-            neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32, backbone_out_indices=[0, 1, 1, 1],
-            is_hybrid=False)  # fmt: skip
+transformer("DPTConfig", "DPTForDepthEstimation", lambda: pixels(1, 32), lambda: pixels(2, 32),
+            **{**SEEN, "num_hidden_layers": 4}, neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32,
+            backbone_out_indices=[0, 1, 2, 3], is_hybrid=False)  # fmt: skip
 transformer("MobileViTConfig", "MobileViTForImageClassification", lambda: pixels(2, 64), lambda: pixels(3, 96),
             hidden_sizes=[24, 32, 40], neck_hidden_sizes=[16, 16, 24, 32, 40, 48, 64], num_attention_heads=4
             )  # fmt: skip
@@ -291,8 +291,9 @@ def _unetr() -> tuple[nn.Module, Any, Any]:
 def _swin_unetr() -> tuple[nn.Module, Any, Any]:
     from monai.networks.nets import SwinUNETR
 
-    net = SwinUNETR(in_channels=1, out_channels=2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(2, 2, 4, 4))
-    return net, torch.randn(1, 1, 32, 32, 32), torch.randn(1, 1, 64, 32, 32)
+    net = SwinUNETR(in_channels=1, out_channels=2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(2, 2, 4, 4),
+                    spatial_dims=2)  # fmt: skip
+    return net, torch.randn(1, 1, 64, 64), torch.randn(2, 1, 96, 64)
 
 
 @entry("monai:SegResNet")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,3 +155,55 @@ def test_a_dropout_that_is_on_in_eval_mode_stays_on_in_a_graph() -> None:
     x = torch.randn(2, 6)
     pruned = secateur.prune(settle(Always()), x, ratio=0.5, backend="graph").model.eval()
     assert not torch.equal(pruned(x), pruned(x))
+
+
+class Speech(nn.Module):
+    """In train mode layers are left out by chance and samples masked one by one by NumPy, as in speech networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.mask = nn.Linear(6, 32), nn.Parameter(torch.randn(32))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(32, 48), nn.GELU(), nn.Linear(48, 32)) for _ in range(2))
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inside(x)
+        if self.training:
+            masked = np.zeros(h.shape[:2], dtype=bool)
+            for sample in range(h.shape[0]):
+                masked[sample, np.random.choice(h.shape[1], 2, replace=False)] = True
+            h[torch.tensor(masked)] = self.mask.to(h.dtype)
+        for layer in self.layers:
+            skipped = self.training and torch.rand([]) < 0.1
+            h = h if skipped else h + layer(h)
+        return self.head(h)  # type: ignore[no-any-return]
+
+
+def test_masks_and_left_out_layers_of_train_mode_are_followed_and_leave_no_trace() -> None:
+    model, inputs = settle(Speech()), torch.randn(2, 7, 6)
+    before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()  # type: ignore[index, union-attr]
+    pruned = secateur.prune(model, inputs, ratio=0.5)
+    assert not [note for note in pruned.notes if "train mode" in note or "not used" in note]
+    assert pruned.model.mask.shape == (16,)
+    assert pruned.plan.keep["mask"][0] == pruned.plan.keep["inside.weight"][0]
+    assert np.array_equal(np.random.get_state()[1], before[0])  # type: ignore[index]
+    assert random.getstate() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert pruned.model.train()(torch.randn(3, 9, 6)).shape == (3, 9, 5)
+
+
+def test_a_loop_over_the_samples_that_calls_no_operator_is_not_run_a_million_times() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.most = nn.Linear(6, 32), nn.Linear(32, 5), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = sum(abs(sample) for sample in range(x.shape[0])) if self.training else 0
+            counted.append(found)
+            return self.b(self.a(x).relu()) + found  # type: ignore[no-any-return]
+
+    counted: list[int] = []
+    pruned = secateur.prune(settle(Counting()), torch.randn(2, 6), ratio=0.5)
+    assert pruned.backend == "module"
+    assert 0 < max(counted) < 10**9

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -39,10 +41,16 @@ def to_args(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 @contextmanager
 def preserved_rng(*tensors: Tensor) -> Iterator[None]:
-    """Leaves the global random state as it was, on the CPU and on the devices of ``tensors``."""
+    """Leaves the global random states (PyTorch's, NumPy's, Python's) as they were, on the CPU and on the devices of
+    ``tensors``."""
     devices = {t.device for t in tensors if t.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
-        yield
+    state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[d.index for d in devices]):
+            yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
 
 
 def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import InputError, TraceError, first_line
 from secateur.core.types import ExampleInputs, call
 from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args
+from secateur.graph.chance import traced_draws
 from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.guard import is_free
 from secateur.graph.outside import undisturbed
@@ -100,6 +101,7 @@ def export_program(
         warnings.simplefilter("ignore")
         for (a, k), size, dims in attempts:
             notes.clear()
+            traced_draws(training)
             try:
                 program = _export(twin, a, k, size, dims)
             except Exception as caught:  # torch.export raises many unrelated classes

@@ -35,6 +35,7 @@ from secateur.graph.calling import (
     preserved_rng,
     to_args,
 )
+from secateur.graph.chance import traced_draws
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
@@ -234,7 +235,10 @@ class _Run:
         writer.count_batch(self.places)
         odd_args, odd_kwargs = pytree.tree_unflatten(fed, self.spec)
         writer.until = _Run.__init__.__code__
-        with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer:
+        writer.training = training
+        traced_draws(training)
+        odd = training and batch.prime is not None
+        with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer, writer.patience.kept(odd):
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
         inner = {id(tensor) for tensor in state}
         self.state = frozenset(k for k, value in enumerate(self.outputs) if id(value) in inner)

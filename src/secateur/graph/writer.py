@@ -14,9 +14,11 @@ from torch.fx import Graph, Node
 
 from secateur.graph.again import NUMBERS, Again, Path, whole_numbers
 from secateur.graph.batch import NEAR, Batch, OfTheBatch, ReadsValue, Unfollowed, with_value
+from secateur.graph.chance import middle, settled
 from secateur.graph.counted import Counted
 from secateur.graph.internals import OperatorMode, pytree
 from secateur.graph.lines import LINE, caller
+from secateur.graph.patience import Patience
 
 __all__ = ["Writer"]
 
@@ -150,6 +152,8 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self.again = again
         self.until: CodeType | None = None  # who calls the network's forward
         self.read: list[Any] = []
+        self.training = False
+        self.patience = Patience()
         self._attributes = attributes
         self._nodes: dict[int, Node] = {}
         self._alive: list[Any] = []  # an id is good as long as the tensor lives
@@ -266,6 +270,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Writes one operator down and runs it."""
         kwargs = kwargs or {}
+        self.patience.again()
         self._count += 1
         if self._count > MOST_NODES:
             raise Unfollowed("it calls more operators than can be written down")
@@ -347,6 +352,8 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
             return self._cast(func, args, kwargs)
         if func in _LIKE_INPUT and not kwargs and args[0].is_meta and args[0].is_floating_point():
             return self._like_input(func, args)
+        if self.training and (single := middle(func, args, kwargs)) is not None:
+            return single
         if func in _LAYERS and (found := _LAYERS[func](args, kwargs)) is not None:
             return found
         if _makes(func) and not tensors and follows:
@@ -393,11 +400,15 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         seen, left = set[Node](), [node] if node is not None else []
         while left:
             one = left.pop()
-            if one.op == "placeholder" or torch.Tag.nondeterministic_seeded in getattr(one.target, "tags", ()):
+            if one.op == "placeholder" or self._by_chance(one):
                 return True
             left += [n for n in one.all_input_nodes if n not in seen]
             seen.update(one.all_input_nodes)
         return False
+
+    def _by_chance(self, node: Node) -> bool:
+        drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        return drawn and not (self.training and settled(node))
 
     def _refuse_entries(self, func: Any, args: Any) -> None:
         """A loop over the samples would be as long as the batch is in this run."""

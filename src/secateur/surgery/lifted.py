@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.graph.chance import middle
 from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
 from secateur.surgery.depthwise import depthwise, is_depthwise
@@ -136,6 +137,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # ------------------------------------------------------------------------------------------------ random numbers
 
     def _random(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if (single := middle(func, args, kwargs)) is not None:
+            return double(single)
         kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
         law = facts_of(name).law
         if law is Law.COINS:

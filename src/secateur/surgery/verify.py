@@ -24,6 +24,7 @@ from secateur.core.errors import InputError, SecateurError, VerificationError, f
 from secateur.core.plan import Scaled
 from secateur.core.types import Verification
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
+from secateur.graph.chance import seeded
 from secateur.graph.copies import copy_network, deep_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.free import other_sizes
@@ -302,6 +303,8 @@ class _Trial:
 
         for context in (torch.inference_mode, torch.no_grad):
             draws.taken = 0
+            if self.traced.training:
+                seeded()
             if calls is not None:
                 calls.clear()
             try:
