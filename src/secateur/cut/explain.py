@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch.fx import Node
 
 from secateur.core.errors import UnknownNameError
 from secateur.core.patterns import covered
@@ -11,8 +10,10 @@ from secateur.core.tables import Shown, Table
 from secateur.core.types import Unsupported
 from secateur.graph.flow import module_of
 from secateur.graph.groups import Groups
-from secateur.graph.labels import Labels, Vector
+from secateur.graph.labels import Labels, Pin, Vector
 from secateur.graph.lines import line_of
+from secateur.graph.reasons import MEETS, OUTPUT, change_for
+from secateur.graph.solve import nearest
 
 __all__ = ["Explanation", "explained"]
 
@@ -67,7 +68,7 @@ def _row(groups: Groups, tensor: str, dim: int, vector: Vector) -> tuple[str, st
     free = int((units >= 0).sum())
     count = f"{free:,} of {len(vector):,}"
     if not free:
-        return tensor, str(dim), count, _reason(groups, tensor)
+        return tensor, str(dim), count, _reason(groups, vector)
     chosen = set(units[units >= 0].tolist())
     group = [g for g in groups.items if chosen & set(g.units.tolist())]
     members = dict.fromkeys(m.parameter for g in group for m in g.members if m.parameter != tensor)
@@ -97,21 +98,25 @@ def _operators(groups: Groups, units: Vector) -> list[str]:
     return list(found)
 
 
-def _reason(groups: Groups, tensor: str) -> str:
-    """The nearest that the channels meet and that holds them."""
-    flow = groups.flow
-    held = {untraced.node: untraced.reason for untraced, _ in flow.untraced}
-    left: list[Node] = [n for n in flow.traced.nodes if n.op == "get_attr" and n.target == tensor]
-    seen = set(left)
-    while left:
-        node = left.pop(0)
-        for user in node.users:
-            if user in held:
-                return str(Unsupported(str(user.target), module_of(user), held[user], line=line_of(user)))
-            if user.op == "output":
-                return "it is an output of the network; return what is computed from it to free it"
-            labels = flow.labels.get(user)
-            if user not in seen and isinstance(labels, Labels) and labels.dims:
-                seen.add(user)
-                left.append(user)
+def _reason(groups: Groups, vector: Vector) -> str:
+    """What holds the labels, and which change of the network's source would free them."""
+    constraints = groups.flow.constraints
+    for pins in nearest(constraints, vector):
+        if pins:
+            return _words(min(pins, key=lambda pin: _RANK.get(pin.reason, 0)))
     return _ELSE
+
+
+_RANK = {MEETS: 1, "": 2, OUTPUT: 3}
+"""What is told before what, where several things hold the same channels: the most particular first."""
+
+
+def _words(pin: Pin) -> str:
+    change = change_for(pin.reason)
+    if pin.reason == OUTPUT:
+        return f"{OUTPUT}; to free it, {change}"
+    where = Unsupported(str(pin.where.target), module_of(pin.where), pin.reason or _NEEDED, line=line_of(pin.where))
+    return f"{where}; to free it, {change}" if change else str(where)
+
+
+_NEEDED = "it needs all of them"

@@ -17,6 +17,7 @@ from secateur.graph.counted import BY_DATA
 from secateur.graph.facts import Kind
 from secateur.graph.inline import REGION
 from secateur.graph.labels import Constraints, Labels
+from secateur.graph.reasons import CHOSEN, NO_RULE, OUTPUT, SIZED
 from secateur.graph.rules import Operator, facts, find
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
@@ -149,7 +150,7 @@ class Call:
         if any(t.dims for t in tensors):
             self.flow.untraced.append((Untraced(self.node, reason), tensors))
         for labels in tensors:
-            self.c.pin_all(labels)
+            self.c.pin_all(labels, reason)
 
 
 def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
@@ -172,6 +173,7 @@ def flow(traced: Traced, further: Sequence[Traced] = ()) -> Flow:
 def _run(result: Flow, view: Traced) -> None:
     by_tensor = {id(_tensor(result.traced, name)): labels for name, labels in result.tensors.items()}
     for node in view.nodes:
+        result.constraints.here = node
         if node.op == "placeholder":
             result.labels[node] = unlabelled(node)
         elif node.op == "get_attr":
@@ -181,8 +183,8 @@ def _run(result: Flow, view: Traced) -> None:
         elif node.op == "output":
             for value in _interface(node, view):
                 for labels in _flat(result.labels.get(value)):
-                    result.constraints.pin_all(labels)
-                    result.constraints.pin(*([] if labels.points is None else [labels.points]))
+                    result.constraints.pin_all(labels, OUTPUT)
+                    result.constraints.pin(*([] if labels.points is None else [labels.points]), reason=OUTPUT)
     if view is not result.traced:
         for node in view.nodes:
             result.macs.pop(node, None)
@@ -250,8 +252,8 @@ def _label_call(result: Flow, node: Node) -> Any:
     if any(map(sized_by_data, (node, *node.all_input_nodes))):
         return _sized_call(call, rule)
     if rule is None:
-        call.point("no rule for this operator")
-        return call.pin("no rule for this operator")
+        call.point(NO_RULE)
+        return call.pin(NO_RULE)
     result.labels[node] = _flowed(call, rule)
     if rule.macs is not None and isinstance(result.labels[node], Labels):
         result.macs[node] = rule.macs(call)
@@ -273,7 +275,7 @@ def _numbered(call: Call, found: Any) -> Any:
     truths = isinstance(value := call.node.meta.get("val"), Tensor) and value.dtype is torch.bool
     if isinstance(found, Labels) and len(call.tensors) == 1 and kept and not truths:
         return found.pointing(points[0])
-    call.point("values are used that are numbers of entries")
+    call.point(CHOSEN)
     return found
 
 
@@ -294,8 +296,8 @@ def _sized_call(call: Call, rule: Operator | None) -> Any:
     several = [v for v in (values if isinstance(values, (list, tuple)) else [values]) if isinstance(v, Tensor)]
     unknown = call.node.meta.get(BY_DATA, ())
     if len(parts) != len(several) or not all(_fits(x, v, unknown) for x, v in zip(parts, several, strict=True)):
-        call.point("a size depends on the data")
-        return call.pin("a size depends on the data")
+        call.point(SIZED)
+        return call.pin(SIZED)
     return found
 
 

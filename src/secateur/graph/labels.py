@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PINNED", "Constraints", "Labels", "SplitLabels", "Vector"]
+from secateur.graph.reasons import MEETS
+
+__all__ = ["PINNED", "Constraints", "Labels", "Pin", "SplitLabels", "Vector"]
 
 Vector = NDArray[np.int64]
 """Labels of one dimension, shape (size of the dimension,)."""
@@ -75,6 +78,21 @@ class SplitLabels:
     prefer: int | None = None
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What holds labels.
+
+    Attributes:
+        labels: The labels.
+        where: The operator whose rule demands it; ``None`` where it is none.
+        reason: Why; empty where the operator needs all entries, whatever it computes.
+    """
+
+    labels: Vector
+    where: Any
+    reason: str
+
+
 class Constraints:
     """Collects what the operators demand; nothing is solved here.
 
@@ -89,6 +107,8 @@ class Constraints:
         """Starts with the pinned label alone."""
         self.count = 1
         self.edges: list[tuple[Vector, Vector]] = []
+        self.here: Any = None
+        self.pins: list[Pin] = []
         self.sites: list[SplitLabels] = []
         self.floors: list[tuple[Vector, int]] = []
         self.steps: list[tuple[Vector, int]] = []
@@ -116,15 +136,16 @@ class Constraints:
         if a is not b:
             self.edges.append((a, b))
 
-    def pin(self, *vectors: Vector) -> None:
-        """Demands that no label of ``vectors`` goes."""
+    def pin(self, *vectors: Vector, reason: str = "") -> None:
+        """Demands that no label of ``vectors`` goes, for a ``reason``."""
         for vector in vectors:
             self.edges.append((vector, np.zeros_like(vector)))
+            self.pins.append(Pin(vector, self.here, reason))
 
-    def pin_all(self, labels: Labels) -> None:
+    def pin_all(self, labels: Labels, reason: str = "") -> None:
         """Pins every dimension of a tensor."""
         for vectors in labels.dims.values():
-            self.pin(*vectors)
+            self.pin(*vectors, reason=reason)
 
     def single(self, vectors: Sequence[Vector]) -> Vector:
         """Returns one vector that goes wherever any of ``vectors`` goes."""
@@ -137,7 +158,7 @@ class Constraints:
     def tie(self, a: Sequence[Vector], b: Sequence[Vector]) -> None:
         """Demands that two dimensions of the same size lose the same indices; one without labels pins."""
         if not a or not b:
-            self.pin(*a, *b)
+            self.pin(*a, *b, reason=MEETS)
         elif len(a) == len(b) > 1:
             for u, v in zip(a, b, strict=True):
                 self.unite(u, v)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from secateur.core.errors import UnknownNameError
-from secateur.graph.labels import Constraints, SplitLabels, Vector
+from secateur.graph.labels import PINNED, Constraints, Pin, SplitLabels, Vector
 
-__all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "pick_axes"]
+__all__ = ["GRANULARITIES", "Edges", "Solution", "close_under", "clusters", "nearest", "pick_axes"]
 
 GRANULARITIES: Mapping[str, tuple[int, ...]] = {
     "auto": (-1, -2, -3),
@@ -72,6 +72,14 @@ def clusters(constraints: Constraints, edges: Edges) -> NDArray[np.int64]:
     """What hangs together in any way, pins left out: an operator that pins one label keeps its whole cluster."""
     every = [(np.broadcast_to(s.children, s.parents.shape), s.parents) for s in constraints.sites]
     return _components(constraints.count, [*edges, *every], pins=False)
+
+
+def nearest(constraints: Constraints, labels: Vector) -> Iterator[list[Pin]]:
+    """What holds labels: the pins of what they are united with, then those of all that hangs together with them."""
+    for component in (_components(constraints.count, constraints.edges, pins=False),
+                      clusters(constraints, constraints.edges)):  # fmt: skip
+        mine = np.unique(component[labels[labels != PINNED]])
+        yield [pin for pin in constraints.pins if np.isin(component[pin.labels[pin.labels != PINNED]], mine).any()]
 
 
 def _open(site: SplitLabels, component: NDArray[np.int64]) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from secateur.graph.facts import Facts, Kind, Only
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
+from secateur.graph.reasons import BY_VALUE
 from secateur.graph.rules import operator
 
 __all__ = ["elementwise", "join"]
@@ -74,7 +75,7 @@ def join(c: Constraints, tensors: Sequence[Labels], shape: Sequence[int]) -> Lab
 def elementwise(call: Call) -> Labels:
     """What comes out at a position depends on what goes in there."""
     if isinstance(call.node.meta["val"], (list, tuple)):  # torch.where with a condition alone
-        return call.pin("how many entries there are depends on their values")  # type: ignore[no-any-return]
+        return call.pin(BY_VALUE)  # type: ignore[no-any-return]
     return join(call.c, call.tensors, call.shape)
 
 

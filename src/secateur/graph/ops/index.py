@@ -16,12 +16,13 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.pieces import without
 from secateur.graph.ops.routing import picked
+from secateur.graph.reasons import BY_NUMBER, BY_VALUE, CHOSEN, ROWS
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
     from secateur.graph.rewriting import Rewriter
 
-__all__ = ["NUMBERS", "Picks", "Pointer", "hold_numbers", "picks_of", "pointer"]
+__all__ = ["Picks", "Pointer", "hold_numbers", "picks_of", "pointer"]
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,9 @@ def _index_select(call: Call) -> Labels:
     return Labels(call.shape).with_dims({d: v for d, v in x.dims.items() if d != dim})
 
 
-NUMBERS = "entries are picked by their numbers"
-
-
-def hold_numbers(call: Call, x: Labels, dims: Sequence[int]) -> None:
+def hold_numbers(call: Call, x: Labels, dims: Sequence[int], reason: str = BY_NUMBER) -> None:
     """Pins the dimensions that numbers point into, and reports it: which entries they name depends on their values."""
-    call.hold(NUMBERS, [x.with_dims({d: x.at(d) for d in dims})])
+    call.hold(reason, [x.with_dims({d: x.at(d) for d in dims})])
 
 
 @operator("aten.embedding")
@@ -113,7 +111,7 @@ def _embedding(call: Call) -> Labels:
     """
     weight, shape = call["weight"], call.shape
     if call.nodes["weight"].op == "get_attr":
-        call.c.pin(*weight.at(0))
+        call.c.pin(*weight.at(0), reason=ROWS)
     else:
         hold_numbers(call, weight, [0])
     call.c.pin_all(call["indices"])
@@ -124,7 +122,7 @@ def _embedding(call: Call) -> Labels:
 def _embedding_bag(call: Call) -> list[Any]:
     """Sums, means or maxima of rows of a table (V, C): the rows stay, the width passes."""
     weight = call["weight"]
-    call.c.pin(*weight.at(0))
+    call.c.pin(*weight.at(0), reason=ROWS)
     for name in ("indices", "offsets", "per_sample_weights"):
         if isinstance(call.get(name), Labels):
             call.c.pin_all(call[name])
@@ -185,16 +183,16 @@ def _index(call: Call) -> Any:
     """x[i, :, j]: entries that tensors pick stay; the other dimensions keep their labels."""
     found = pointer(call.node)
     if found is not None:
-        call.point("values are used that are numbers of entries")
+        call.point(CHOSEN)
         return _pointed(call, found)
     x, picks = call["self"], picks_of(call)
     if not picks.masks and len(picks.tensors) == 1 and picked(call, x, picks.dims[0], picks.tensors[0]):
         pass
     elif isinstance(source := call.nodes["self"], Node) and source.op == "get_attr":  # a table, as a vocabulary is
-        call.c.pin(*(v for d in picks.dims for v in x.at(d)))
+        call.c.pin(*(v for d in picks.dims for v in x.at(d)), reason=ROWS)
         _unpoint(call, picks.tensors)
     else:
-        hold_numbers(call, x, picks.dims)
+        hold_numbers(call, x, picks.dims, BY_VALUE if picks.masks else BY_NUMBER)
         _unpoint(call, picks.tensors)
     for tensor in picks.tensors:
         call.c.pin_all(tensor)
@@ -241,7 +239,7 @@ def _take_along(call: Call) -> Any:
     """:func:`_gather` with dimensions of size 1 that are repeated; without a dimension it picks from all entries."""
     x, index = call["self"], call["indices"]
     if call.get("dim") is None:
-        return call.pin(NUMBERS)
+        return call.pin(BY_NUMBER)
     dim = call["dim"] % x.ndim
     hold_numbers(call, x, [dim])
     left = [without(t, dim) for t in (x, index)]
@@ -253,10 +251,10 @@ def _take_along(call: Call) -> Any:
 @operator("aten.take", "aten.put")
 def _take(call: Call) -> Any:
     """All entries as one row."""
-    return call.pin(NUMBERS)
+    return call.pin(BY_NUMBER)
 
 
 @operator("aten.masked_select", "aten.nonzero", "aten.nonzero_numpy", "aten.argwhere", "aten.unique_dim",
           "aten._unique2", "aten.unique_consecutive")  # fmt: skip
 def _counted(call: Call) -> Any:
-    return call.pin("how many entries there are depends on their values")
+    return call.pin(BY_VALUE)

@@ -11,6 +11,7 @@ from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
 from secateur.graph.ops.elementwise import join
+from secateur.graph.reasons import ONE_BY_ONE
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _unbind(call: Call) -> list[Labels]:
     """Each piece is one entry: the dimension cannot lose any."""
     x = call["self"]
     dim = call["dim"] % x.ndim
-    call.c.pin(*x.at(dim))
+    call.c.pin(*x.at(dim), reason=ONE_BY_ONE)
     return [without(x, dim)] * x.shape[dim]
 
 
@@ -125,9 +126,9 @@ def _select(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
     if isinstance(call.nodes["index"], int):
-        call.c.pin(*(v[[call["index"]]] for v in x.at(dim)))
+        call.c.pin(*(v[[call["index"]]] for v in x.at(dim)), reason=ONE_BY_ONE)
     else:
-        call.c.pin(*x.at(dim))
+        call.c.pin(*x.at(dim), reason=ONE_BY_ONE)
     return without(x, dim)
 
 

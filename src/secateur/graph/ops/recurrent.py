@@ -16,6 +16,7 @@ import numpy as np
 from secateur.graph.facts import Facts
 from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels, Vector
+from secateur.graph.reasons import PACKED
 from secateur.graph.rules import operator
 from secateur.graph.schema import plain_name
 
@@ -69,7 +70,7 @@ def _layers(call: Call) -> list[list[_Layer]]:
 def _recurrent(call: Call) -> Any:
     """x (…, I) meets the first layer's input weights; every further layer reads the one before."""
     if "params" not in call.values or "has_biases" not in call.values or not isinstance(call["input"], Labels):
-        return call.pin("a packed sequence")
+        return call.pin(PACKED)
     c, x, layers = call.c, call["input"], _layers(call)
     for d in range(x.ndim - 1):
         c.pin(*x.at(d))

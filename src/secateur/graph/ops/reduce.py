@@ -11,6 +11,7 @@ from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import join
+from secateur.graph.reasons import ORDER
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _by_order(call: Call) -> Any:
     """What comes where depends on all entries of the dimension: it stays, the others pass."""
     x: Labels = call["self"]
     dims = [0] if "dim" not in call.values and x.ndim else call.dims()
-    call.hold("which entry comes where depends on all of them", [x.with_dims({d: x.at(d) for d in dims})])
+    call.hold(ORDER, [x.with_dims({d: x.at(d) for d in dims})])
     kept = {d: v for d, v in x.dims.items() if d not in dims}
 
     def labelled(found: Labels) -> Labels:

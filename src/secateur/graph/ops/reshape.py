@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
+from secateur.graph.reasons import OTHER_TYPE
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def rewrite_sizes(name: str) -> Any:
 @operator("aten.view_as", "aten.reshape_as", facts=_RESHAPED)
 def _reshape(call: Call) -> Labels | Any:
     if not isinstance(call["self"], Labels) or "dtype" in call.values:
-        return call.pin("a view as another type")
+        return call.pin(OTHER_TYPE)
     return reshape(call.c, call["self"], call.shape)
 
 

@@ -15,6 +15,7 @@ from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels
 from secateur.graph.ops.reduce import on_kept
+from secateur.graph.reasons import ORDER
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _sort(call: Call) -> Any:
     x: Labels = call["self"]
     dim = call["dim"] % x.ndim
     if x.at(dim):
-        call.hold("which entry comes where depends on all of them", [x.with_dims({dim: x.at(dim)})])
+        call.hold(ORDER, [x.with_dims({dim: x.at(dim)})])
     values, places = unlabelled(call.node)
     left = {d: v for d, v in x.dims.items() if d != dim}
     return [values.with_dims(left).pointing(x.points), places.with_dims(left)]

@@ -10,7 +10,8 @@ from torch.fx import Node
 from secateur.graph.flow import Call
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import elementwise
-from secateur.graph.ops.index import NUMBERS, Picks, hold_numbers, picks_of
+from secateur.graph.ops.index import Picks, hold_numbers, picks_of
+from secateur.graph.reasons import BY_NUMBER
 from secateur.graph.rules import find, operator
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _tied(call: Call, index: Sequence[Vector], *entries: Sequence[Vector]) -> No
     """Ties entries to the numbers that go with them; numbers that stay pin them, and it is said."""
     if entries and all(entries) and not index:
         size = len(entries[0][0])
-        reason = f"{NUMBERS}, and there is a number for every entry of this dimension too"
+        reason = f"{BY_NUMBER}, and there is a number for every entry of this dimension too"
         call.hold(reason, [Labels((size,), {0: tuple(vectors)}) for vectors in entries])
         return
     for vectors in entries:
