@@ -29,6 +29,7 @@ from secateur.graph.places import changed, number_at, tagged
 from secateur.surgery import prune_module
 from secateur.surgery.factors import folded
 from secateur.surgery.sizes import Equation, Solver, solved_sizes
+from zoo import settle
 
 
 class Attention(nn.Module):
@@ -293,7 +294,7 @@ def left_first(view: Any) -> Tensor:
 def uneven() -> tuple[Around, Tensor, secateur.Pruned]:
     torch.manual_seed(0)
     model, x = Around().eval(), torch.randn(2, 3, 8, 8)
-    return model, x, secateur.prune(model, x, ratio=0.2, criterion=left_first, scope="global")
+    return model, x, secateur.prune(model, x, ratio=0.2, criterion=left_first, scope="global", granularity="within")
 
 
 def test_a_submodule_whose_code_does_not_fit_becomes_a_graph_in_its_place() -> None:
@@ -569,7 +570,7 @@ def test_a_cut_by_sizes_and_then_by_islands_loads_into_the_class(tmp_path: Path)
     model, x = Both().eval(), torch.randn(2, 5, 32)
     one = secateur.prune(model, x, ratio=0.5, granularity="whole", only=["attention"])
     assert one.plan.numbers
-    two = secateur.prune(one, ratio=0.1, criterion=scores, scope="global", only=["stem"])
+    two = secateur.prune(one, ratio=0.1, criterion=scores, scope="global", only=["stem"], granularity="within")
     assert two.plan.islands == ("block",)
     two.save(tmp_path)
     torch.testing.assert_close(secateur.load(tmp_path, Both()).model(x), two.model(x))
@@ -622,7 +623,57 @@ def test_islands_leave_the_buffers_of_the_dense_network_as_they_were() -> None:
 
     torch.manual_seed(0)
     model = Counting().eval()
-    pruned = secateur.prune(model, torch.randn(2, 3, 8, 8), ratio=0.2, criterion=left_first, scope="global")
+    pruned = secateur.prune(
+        model, torch.randn(2, 3, 8, 8), ratio=0.2, criterion=left_first, scope="global", granularity="within"
+    )
     assert pruned.plan.islands == ("block",)
     assert float(model.calls) == 0
     assert float(pruned.model.calls) == 0
+
+
+class Padded(nn.Module):
+    """A shortcut with as many channels of zeros before as behind, as the ResNets for CIFAR-10 have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.head, self.more = nn.Conv2d(32, 4, 1), 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x).relu()
+        zeros = (0, 0, 0, 0, self.more, self.more)
+        return self.head((F.pad(h[:, :, ::2, ::2], zeros) + self.b(h)).relu())  # type: ignore[no-any-return]
+
+
+def test_channels_of_zeros_on_both_sides_stay_as_many_where_the_class_would_go_otherwise() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    model = settle(Padded())
+    for seed in range(4):  # which channels go is chance
+        torch.manual_seed(seed)
+        nn.init.normal_(model.b.weight)
+        pruned = secateur.prune(model, x, ratio=0.4)
+        assert pruned.backend == "module", seed
+        assert isinstance(pruned.model, Padded)
+        assert pruned.model.more < 8
+
+
+@pytest.mark.parametrize("amount", [{"ratio": 0.3}, {"macs": 0.6}, {"params": 0.4, "scope": "global"}])
+def test_attention_with_one_width_for_both_keeps_one(amount: dict[str, Any]) -> None:
+    """``nn.MultiheadAttention`` has heads as wide together as what it takes."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=True)
+            self.inside, self.head = nn.Linear(10, 32), nn.Linear(32, 5)
+            self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layers(self.inside(x)).mean(1))  # type: ignore[no-any-return]
+
+    pruned = secateur.prune(settle(Encoder()), torch.randn(2, 7, 10), **amount)
+    assert (pruned.backend, pruned.plan.islands, pruned.lost) == ("module", (), ())
+    assert (
+        pruned.model.layers.layers[0].self_attn.embed_dim
+        == pruned.model.layers.layers[0].self_attn.out_proj.in_features
+    )

@@ -261,17 +261,32 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
             if best is None and first is None:
                 raise
             continue
-        if best is None or len(found.lost) < len(best.lost):
+        if best is None or (_gone(found) < _gone(best) and found.after.params > _ENOUGH * best.after.params):
             best = found
         # What a configuration cannot say of positions within blocks, it can say of whole ones, or not at all.
         last = granularity == "whole" and (uniform is None or bool(other))
-        enough = not best.lost or (last and "class" not in best.lost)
+        enough = not any(_gone(best)) or (last and "class" not in best.lost and not _hollow(best))
         if enough or LATENCY in best.plan.provenance:
             return best
     if best is None:
         assert first is not None
         raise first
     return best
+
+
+def _gone(pruned: Pruned) -> tuple[int, bool]:
+    """What of a network is gone: of the whole, and whether most of it are graphs inside."""
+    return len(pruned.lost), _hollow(pruned)
+
+
+def _hollow(pruned: Pruned) -> bool:
+    """Whether graphs in the place of submodules hold more than half of the parameters."""
+    inside = {id(p): p.numel() for path in pruned.plan.islands for p in pruned.model.get_submodule(path).parameters()}
+    return 2 * sum(inside.values()) > sum(p.numel() for p in pruned.model.parameters())
+
+
+_ENOUGH = 0.75
+"""Share of the parameters of the first cut that another one leaves at least: what is tied together goes together."""
 
 
 def _again(data: Data | None) -> bool:

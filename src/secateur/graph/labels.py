@@ -115,7 +115,7 @@ class Constraints:
         self.pieces: list[tuple[Vector, Vector]] = []
 
     def alike(self, one: Vector, other: Vector) -> None:
-        """Notes two pieces of one size: code that asks for so many pieces (``chunk``) wants them to stay alike."""
+        """Notes two pieces of one size that code takes to be of one size (of ``chunk``, of padding at both ends)."""
         self.pieces.append((one, other))
 
     def multiple_of(self, vector: Vector, step: int) -> None:

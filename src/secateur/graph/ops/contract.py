@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from secateur.graph.facts import Facts, Kind, Only
 from secateur.graph.flow import Call, MacTerm
@@ -169,8 +170,16 @@ def _linear(call: Call) -> Labels:
     c.tie(x.at(-1), w.at(1))
     if isinstance(bias, Labels):
         c.tie(w.at(0), bias.at(0))
+    if w.ndim == 2 and w.shape[0] == w.shape[1] and w.at(0) and w.at(1) and _has_one_width(call):
+        c.alike(c.single(w.at(0)), c.single(w.at(1)))
     dims = {d: x.at(d) for d in range(x.ndim - 1)} | {x.ndim - 1: w.at(0)}
     return Labels(call.shape).with_dims(dims)
+
+
+def _has_one_width(call: Call) -> bool:
+    """Whether the heads are as wide together as what they take, as :class:`nn.MultiheadAttention` has it."""
+    kinds = [kind for _, kind in (call.node.meta.get("nn_module_stack") or {}).values()]
+    return bool(kinds) and isinstance(kinds[-1], type) and issubclass(kinds[-1], nn.MultiheadAttention)
 
 
 def _matmul_operands(call: Call) -> tuple[Labels, Labels]:

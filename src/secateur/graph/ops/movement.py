@@ -191,7 +191,10 @@ def _pad(call: Call) -> Labels:
         if before == after == 0:
             dims[dim] = vectors
         elif constant and vectors and isinstance(before, int) and isinstance(after, int) and min(before, after) >= 0:
-            dims[dim] = (np.concatenate([c.fresh(before), c.single(vectors), c.fresh(after)]),)
+            ends = c.fresh(before), c.fresh(after)
+            dims[dim] = (np.concatenate([ends[0], c.single(vectors), ends[1]]),)
+            if before == after:
+                c.alike(*ends)
         else:
             reason = "entries of this dimension are cut off, or repeated at its ends, by their position"
             call.hold(reason, [x.with_dims({dim: vectors})])
