@@ -68,7 +68,8 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     done = attempt(model, backend, operation.rungs, prove)
     earlier, built = remembered(model), done.built
     provenance = {**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)}
-    plan = replace(operation.plan, provenance=provenance, numbers=built.numbers, scaled=built.scaled,
+    numbers = {**built.numbers, **built.described}
+    plan = replace(operation.plan, provenance=provenance, numbers=numbers, scaled=built.scaled,
                    islands=built.islands, shortened=built.shortened)  # fmt: skip
     remember(built.model, plan if earlier is None else plan.after(earlier))
     return done

@@ -49,6 +49,7 @@ from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.configured import has_configuration
 from secateur.surgery.dense import Dense
+from secateur.surgery.described import with_descriptions
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.sizes import Sizes
@@ -443,7 +444,7 @@ def _cut_once(
 
 
 def _built(model: nn.Module, way: Rung, inputs: ExampleInputs) -> Built:
-    return with_alternatives(model, way.build(), inputs)
+    return with_descriptions(model, with_alternatives(model, way.build(), inputs), inputs)
 
 
 def _by_itself(model: nn.Module, backend: str) -> tuple[str, ...]:
