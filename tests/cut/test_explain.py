@@ -49,3 +49,17 @@ def test_every_change_belongs_to_a_reason_that_a_rule_gives() -> None:
     names = {name for name in reasons.__all__ if isinstance(getattr(reasons, name), str)}
     assert all(rules.count(name) > 2 for name in names)
     assert {getattr(reasons, name) for name in names} == {*reasons.CHANGES}
+
+
+def test_channels_that_pass_an_operator_of_several_results_are_explained() -> None:
+    class Pieces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside, self.head = nn.Linear(6, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, two = self.inside(x).chunk(2, -1)
+            return self.head(torch.cat([two.relu(), one], -1))  # type: ignore[no-any-return]
+
+    (row, *_) = secateur.analyse(Pieces(), torch.randn(2, 6)).explain("inside").rows
+    assert "chunk in (top level), " in row[3] or "relu in (top level)" in row[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from secateur.core.errors import UnknownNameError
 from secateur.core.patterns import covered
@@ -90,11 +91,11 @@ def _operators(groups: Groups, units: Vector) -> list[str]:
     found: dict[str, None] = {}
     for node in groups.flow.traced.nodes:
         labels = groups.flow.labels.get(node)
-        if node.op != "call_function" or not isinstance(labels, Labels):
+        if not isinstance(node.target, torch._ops.OpOverload) or not isinstance(labels, Labels):
             continue
         vectors = [v for vs in labels.dims.values() for v in vs]
         if any(np.isin(groups.unit_of(v), wanted).any() for v in vectors):
-            found[f"{str(node.target).split('.')[1]} in {module_of(node) or '(top level)'}"] = None
+            found[f"{node.target._opname} in {module_of(node) or '(top level)'}"] = None
     return list(found)
 
 

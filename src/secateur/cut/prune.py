@@ -124,7 +124,8 @@ def prune(
         granularity: Where a dimension is split into blocks (attention heads, grouped convolutions, group norm,
             channel shuffles): ``whole`` removes whole blocks, ``within`` the same number from every block
             (the head size), ``auto`` whichever leaves more units to choose from, or what keeps more of the network;
-            ``even`` is ``auto`` with the same positions of pieces that code splits channels into (``chunk``).
+            ``even`` is ``auto`` with the same positions of what code takes to be of one size: pieces that it splits
+            channels into (``chunk``), channels of zeros at both ends, the two widths of attention.
         backend: ``module`` (a smaller copy of the same classes), ``graph`` (the exported graph, for modules
             with sizes baked into their code), or ``auto``: the first where it verifies, else the second.
         verify: Whether to compare with the masked dense network; leave it on.
