@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.graph.record import record
 from zoo import settle
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -207,3 +208,23 @@ def test_a_loop_over_the_samples_that_calls_no_operator_is_not_run_a_million_tim
     pruned = secateur.prune(settle(Counting()), torch.randn(2, 6), ratio=0.5)
     assert pruned.backend == "module"
     assert 0 < max(counted) < 10**9
+
+
+def test_a_recording_knows_that_chance_decided() -> None:
+    class Left(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(x) if self.training and torch.rand([]) < 0.1 else self.a(x)  # type: ignore[no-any-return]
+
+    class Drawn(Left):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * (float(np.random.rand()) if self.training else 1.0)  # type: ignore[no-any-return]
+
+    x = torch.randn(2, 6)
+    for network in (Left(), Drawn()):
+        assert record(network, x, training=True).by_chance
+        assert not record(network.eval(), x).by_chance
+    assert not record(nn.Dropout(0.5).train(), x, training=True).by_chance

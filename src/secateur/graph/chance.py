@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-__all__ = ["middle", "seeded", "settled", "traced_draws"]
+__all__ = ["drawn_since", "middle", "seeded", "settled", "states", "traced_draws"]
 
 aten = torch.ops.aten
 
@@ -20,6 +20,17 @@ def seeded(seed: int = 0) -> None:
     """Makes what Python and NumPy draw the same in every run, for train mode."""
     random.seed(seed)
     np.random.seed(seed)
+
+
+def drawn_since(state: tuple[Any, Any]) -> bool:
+    """Whether Python or NumPy drew anything since :func:`states` gave ``state``."""
+    now = states()
+    return now[0] != state[0] or any(not np.array_equal(a, b) for a, b in zip(now[1], state[1], strict=True))
+
+
+def states() -> tuple[Any, Any]:
+    """The states of Python's and of NumPy's generator."""
+    return random.getstate(), np.random.get_state()
 
 
 def traced_draws(training: bool) -> None:

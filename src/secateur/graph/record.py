@@ -35,7 +35,7 @@ from secateur.graph.calling import (
     preserved_rng,
     to_args,
 )
-from secateur.graph.chance import traced_draws
+from secateur.graph.chance import drawn_since, states, traced_draws
 from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
@@ -237,9 +237,11 @@ class _Run:
         writer.until = _Run.__init__.__code__
         writer.training = training
         traced_draws(training)
+        before = states()
         odd = training and batch.prime is not None
         with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer, writer.patience.kept(odd):
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
+        self.by_chance = drawn_since(before) or writer.decided_by_chance
         inner = {id(tensor) for tensor in state}
         self.state = frozenset(k for k, value in enumerate(self.outputs) if id(value) in inner)
         self.writer = writer
@@ -255,7 +257,7 @@ class _Run:
         notes = tuple(dict.fromkeys(self.notes))
         free = bool(writer.followers)
         return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, (), batch,
-                      in_graph=notes, state=self.state)  # fmt: skip
+                      in_graph=notes, state=self.state, by_chance=self.by_chance)  # fmt: skip
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:

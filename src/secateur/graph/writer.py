@@ -152,7 +152,7 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
         self.again = again
         self.until: CodeType | None = None  # who calls the network's forward
         self.read: list[Any] = []
-        self.training = False
+        self.training = self.decided_by_chance = False
         self.patience = Patience()
         self._attributes = attributes
         self._nodes: dict[int, Node] = {}
@@ -391,24 +391,25 @@ class Writer(OperatorMode):  # type: ignore[no-untyped-call]
             raise ReadsValue("Python reads the value of a tensor")
         if any(map(self.depends, tensors)):
             raise Unfollowed("Python reads a value that follows the batch, or a random number")
+        self.decided_by_chance |= any(self.depends(t, settled_too=True) for t in tensors)
         self.read.append(func(*args, **kwargs))
         return self.read[-1]
 
-    def depends(self, tensor: Tensor) -> bool:
-        """Whether a value depends on an input, if only on its batch, or on chance."""
+    def depends(self, tensor: Tensor, *, settled_too: bool = False) -> bool:
+        """Whether a value depends on an input, if only on its batch, or on chance (also on what is settled)."""
         node = self._nodes.get(id(tensor))
         seen, left = set[Node](), [node] if node is not None else []
         while left:
             one = left.pop()
-            if one.op == "placeholder" or self._by_chance(one):
+            if one.op == "placeholder" or self._by_chance(one, settled_too):
                 return True
             left += [n for n in one.all_input_nodes if n not in seen]
             seen.update(one.all_input_nodes)
         return False
 
-    def _by_chance(self, node: Node) -> bool:
+    def _by_chance(self, node: Node, settled_too: bool) -> bool:
         drawn = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        return drawn and not (self.training and settled(node))
+        return drawn and (settled_too or not (self.training and settled(node)))
 
     def _refuse_entries(self, func: Any, args: Any) -> None:
         """A loop over the samples would be as long as the batch is in this run."""
