@@ -287,18 +287,28 @@ def test_mixtures_of_experts_are_saved_with_half_of_them(kind: str, tmp_path: Pa
     assert torch.equal(*told)
 
 
-def test_experts_that_are_chosen_in_groups_stay() -> None:
+@pytest.mark.parametrize(("groups", "ratio", "left"), [(2, 0.5, (1, 4)), (4, 0.5, (2, 4)), (1, 0.25, (1, 6))])
+def test_experts_that_are_chosen_in_groups_go(groups: int, ratio: float, left: tuple[int, int], tmp_path: Path) -> None:
+    """Whole groups, where there are several; of a single one, experts."""
     torch.manual_seed(0)
     config = transformers.DeepseekV3Config(
-        **{**LLAMA, "num_key_value_heads": 4}, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
+        **{**LLAMA, "num_key_value_heads": 4}, n_routed_experts=8, num_experts_per_tok=2, n_group=groups, topk_group=1,
         moe_intermediate_size=24, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, v_head_dim=8,
         qk_nope_head_dim=8, first_k_dense_replace=1, n_shared_experts=1)  # fmt: skip
-    net = transformers.DeepseekV3ForCausalLM(config).eval()
-    pruned = secateur.prune(net, {"input_ids": torch.randint(3, 60, (2, 11))}, ratio=0.5)
-    assert pruned.verification is not None
-    assert pruned.verification.proven
-    assert 0 not in pruned.plan.keep.get("model.layers.1.mlp.gate.weight", {})
-    assert any("mlp.gate" in u.module for u in pruned.unsupported)
+    net, tokens = transformers.DeepseekV3ForCausalLM(config).eval(), torch.randint(3, 60, (2, 11))
+    gate = "model.layers.1.mlp.gate.weight"
+    experts = [group.name for group in secateur.analyse(net, {"input_ids": tokens}, granularity="whole").groups.items
+               if gate in {member.parameter for member in group.members if not member.dim}]  # fmt: skip
+    pruned = secateur.prune(net, {"input_ids": tokens}, ratio=ratio, granularity="whole", groups=experts)
+    kept = pruned.plan.keep[gate][0]
+    assert (pruned.model.config.n_group, pruned.model.config.n_routed_experts) == left
+    router = net.model.layers[1].mlp.gate
+    with torch.no_grad():  # the masked dense network: those that go are never chosen
+        router.e_score_correction_bias[[e for e in range(8) if e not in kept]] = -1e9
+    torch.testing.assert_close(pruned.model(tokens).logits, net(tokens).logits, atol=1e-5, rtol=1e-5)
+    pruned.model.save_pretrained(tmp_path)
+    again = type(net).from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(tokens).logits, pruned.model(tokens).logits, atol=1e-6, rtol=1e-5)
 
 
 def test_encodec_is_traced_whole() -> None:

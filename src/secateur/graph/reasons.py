@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "MEETS", "NO_RULE", "ONE_BY_ONE", "ORDER", "OTHER_TYPE",
+__all__ = ["BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "ELSEWHERE", "MEETS", "NO_RULE", "ONE_BY_ONE", "ORDER",
+           "OTHER_TYPE",
            "OUTPUT", "PACKED", "ROWS", "SIZED", "change_for"]  # fmt: skip
 
 NO_RULE = "no rule for this operator"
@@ -12,6 +13,7 @@ ORDER = "which entry comes where depends on all of them"
 BY_VALUE = "how many entries there are depends on their values"
 BY_NUMBER = "entries are picked by their numbers"
 CHOSEN = "values are used that are numbers of entries"
+ELSEWHERE = "numbers of entries pick from another dimension than theirs"
 OTHER_TYPE = "a view as another type"
 PACKED = "a packed sequence"
 SIZED = "a size depends on the data"
@@ -28,6 +30,7 @@ CHANGES: Mapping[str, str] = {
     BY_VALUE: "multiply by the mask (torch.where(mask, x, 0)) in place of picking by it",
     BY_NUMBER: "pick with a constant tensor of numbers (a buffer), which is rewritten with the cut",
     CHOSEN: "use such numbers to pick alone (x[numbers], gather, one_hot), and compute with what was picked",
+    ELSEWHERE: "pick from the dimension that the numbers were found in",
     OTHER_TYPE: "convert with to() in place of view(dtype)",
     PACKED: "hand the layer padded tensors, and pick the last step of every sample afterwards",
     SIZED: "give the result a fixed size (torch.where in place of a mask as an index)",

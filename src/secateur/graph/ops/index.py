@@ -16,7 +16,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.pieces import without
 from secateur.graph.ops.routing import picked
-from secateur.graph.reasons import BY_NUMBER, BY_VALUE, CHOSEN, ROWS
+from secateur.graph.reasons import BY_NUMBER, BY_VALUE, CHOSEN, ELSEWHERE, ROWS
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _unpoint(call: Call, picks: Sequence[Labels]) -> None:
     """Pins what the numbers point at that pick from some other dimension."""
     for pick in picks:
         if pick.points is not None:
-            call.hold("numbers of entries pick from another dimension than theirs",
+            call.hold(ELSEWHERE,
                       [Labels(pick.points.shape, {0: (pick.points,)})])  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def _gather(call: Call) -> Any:
     dim = call["dim"] % x.ndim if x.ndim else 0
     if not picked(call, x, dim, index):
         hold_numbers(call, x, [dim])
-        call.point("numbers of entries pick from another dimension than theirs")
+        call.point(ELSEWHERE)
     for d in range(x.ndim):
         if d != dim:
             entries = tuple(v[: index.shape[d] or None] for v in x.at(d))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
+from torch.fx import Node
 
-from secateur.graph.flow import Call, unlabelled
+from secateur.graph.flow import Call, shape_of, unlabelled
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import join
 from secateur.graph.ops.reshape import reshape, rewrite_sizes
@@ -69,8 +72,15 @@ def _grown(x: Labels, shape: Sequence[int]) -> list[int]:
 
 def _copies(call: Call, dims: Sequence[int]) -> dict[int, tuple[Vector, ...]]:
     """Fresh labels for copies of one entry; none where they become part of another dimension (keys for many heads)."""
-    merged = call.node.meta["val"].is_floating_point() and any(facts(user).same_entries for user in call.node.users)
+    merged = call.node.meta["val"].is_floating_point() and any(map(partial(_merges, call.node), call.node.users))
     return {} if merged else {d: (call.c.fresh(call.shape[d]),) for d in dims}
+
+
+def _merges(node: Node, user: Node) -> bool:
+    """Whether dimensions become one, besides those of one entry."""
+    if not facts(user).same_entries or not isinstance(user.meta.get("val"), Tensor):
+        return False
+    return [s for s in shape_of(node) if s != 1] != [s for s in shape_of(user) if s != 1]
 
 
 @operator("aten.expand_as")

@@ -11,7 +11,8 @@ from secateur.graph.flow import Call
 from secateur.graph.labels import Labels, Vector
 from secateur.graph.ops.elementwise import elementwise
 from secateur.graph.ops.index import Picks, hold_numbers, picks_of
-from secateur.graph.reasons import BY_NUMBER
+from secateur.graph.ops.routing import picked
+from secateur.graph.reasons import BY_NUMBER, ELSEWHERE
 from secateur.graph.rules import find, operator
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _tied(call: Call, index: Sequence[Vector], *entries: Sequence[Vector]) -> No
         call.c.tie(vectors, index)
 
 
-@operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+@operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce", numbers=True)
 def _scatter(call: Call) -> Labels:
     """y[…, index[…, j, …], …] (⊕)= src[…, j, …]: other dimensions pass, those of the target stay.
 
@@ -46,7 +47,9 @@ def _scatter(call: Call) -> Labels:
     """
     x, index, source = call["self"], call["index"], call.get("src")
     dim = call["dim"] % x.ndim if x.ndim else 0
-    hold_numbers(call, x, [dim])
+    if not picked(call, x, dim, index):
+        hold_numbers(call, x, [dim])
+        call.point(ELSEWHERE)
     for d in range(index.ndim):
         parts = [x] * (d != dim) + [source] * isinstance(source, Labels)
         _tied(call, index.at(d), *(_first(part.at(d), index.shape[d]) for part in parts))
