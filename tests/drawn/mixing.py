@@ -137,7 +137,11 @@ def sort_channels(d: Draw) -> Step:
             return x.sort(dim).values
         return x.topk(3, dim).values if way == "topk" else x + x.argmax(dim, keepdim=True).to(x.dtype)
 
-    return d.step(run, whole)
+    def largest(s: Step, x: Tensor, keep: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+        """The largest of the kept channels, as of an extremum; where the others come matters to nobody."""
+        return whole(s, gather(x, keep, dim), keep, kept)
+
+    return d.step(run, largest if way == "topk" else whole)
 
 
 @kind(*ALL)
