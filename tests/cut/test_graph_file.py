@@ -241,7 +241,7 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a node that is a text": (node("os.system"), "not an object"),
     "nodes are a number": (setting(nodes=3), "damaged"),
     "no tensors": (setting(tensors={}), "does not have"),
-    "another format": (setting(format=2), "format '2'"),
+    "another format": (setting(format=3), "format '3'"),
     "a format without end": (setting(format="9" * 10**5), "format '9"),
     "no call": (setting(inputs="*"), "damaged|not those of a call"),
     "inputs nested": (setting(inputs={"tuple": [{"tuple": [nested(3)]}, {"dict": []}]}), "damaged|structure"),

@@ -404,7 +404,7 @@ def _cut_once(
         plan,
         rungs=(
             *ways,
-            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
+            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep, model))),
         ),
         verify=lambda built, network: verified(
             built.model,

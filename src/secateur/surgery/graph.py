@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from secateur.graph.ops.index import pointer
 from secateur.graph.rewriting import Rewriter
 from secateur.graph.trace import CUMULATIVE
 from secateur.graph.traced import Traced
+from secateur.surgery.layers import MODES, put_layers
+from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
 
-__all__ = ["finished", "prune_graph", "rewritten", "slice_tensor", "twin_graph"]
+__all__ = ["finished", "prune_graph", "rewritten", "shapes_after", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -133,18 +135,30 @@ def twin_graph(
     return surgeon.operate(kept), {origin: copy for copy, origin in surgeon.origins.items()}
 
 
-def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+def prune_graph(
+    groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]], model: nn.Module | None = None
+) -> GraphModule:
     """Builds the pruned graph.
 
     Args:
         groups: Groups of the dense network.
         keep: Which labels stay, shape (labels,).
         kept: Kept indices by tensor name and dimension.
+        model: The dense network; the graph gets layers of PyTorch where it has them.
 
     Returns:
         A trainable module whose parameters keep their names; in eval mode.
     """
-    return finished(twin_graph(groups, keep, kept)[0], groups.flow.traced.sizes)
+    small, copies = twin_graph(groups, keep, kept)
+    if model is not None:
+        put_layers(small, model, shapes_after(copies, CutEntries(groups, keep)), kept)
+    return finished(small, groups.flow.traced.sizes)
+
+
+def shapes_after(copies: Mapping[Node, Node], cut: CutEntries) -> Callable[[Node], tuple[int, ...] | None]:
+    """Shapes of the values in a pruned graph; ``copies`` are its nodes by those of the dense graph."""
+    origins = {copy: origin for origin, copy in copies.items()}
+    return lambda node: cut.shape_after(origins.get(node))
 
 
 def _copy_tensors(source: GraphModule, target: nn.Module, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
@@ -214,9 +228,6 @@ def follow_mode(module: GraphModule) -> GraphModule:
     Export freezes them in eval mode; each becomes a call of a small module without parameters, so that
     parameter names stay as they were. A dropout that was on in eval mode stays on.
     """
-    if not hasattr(module, "_mode"):
-        module.add_module("_mode", nn.Module())
-    holder = operator.attrgetter("_mode")(module)
     counters = {n.target: n for n in module.graph.nodes if n.op == "get_attr"}
     for node in list(module.graph.nodes):
         known = facts(node)
@@ -226,9 +237,11 @@ def follow_mode(module: GraphModule) -> GraphModule:
             made, args = known.module(arguments(node)["p"]), node.args[:1]
         else:
             continue
-        holder.add_module(node.name, made)
+        if MODES not in module._modules:
+            module.add_module(MODES, nn.Module())
+        module.get_submodule(MODES).add_module(node.name, made)
         with module.graph.inserting_before(node):
-            call = module.graph.call_module(f"_mode.{node.name}", args)
+            call = module.graph.call_module(f"{MODES}.{node.name}", args)
         call.meta = dict(node.meta)
         node.replace_all_uses_with(call)
         module.graph.erase_node(node)

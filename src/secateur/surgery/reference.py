@@ -56,6 +56,14 @@ class CutEntries:
         """Masks of the value of a node."""
         return self.of(self.groups.flow.labels.get(node))
 
+    def shape_after(self, node: Node | None) -> tuple[int, ...] | None:
+        """Shape of the value of a node after the cut, ``None`` where it is no tensor."""
+        value = None if node is None else node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return None
+        masks = self.of_node(node)
+        return tuple(int(masks[d].sum()) if d in masks else int(size) for d, size in enumerate(value.shape))
+
     def labels(self, node: Node) -> Any:
         """Labels of the value of a node."""
         return self.groups.flow.labels.get(node)

@@ -529,7 +529,9 @@ class _GraphRun(Interpreter):
         return self.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return shallow_copy(self.fetch_attr(target)).eval()(*args, **kwargs)
+        """A layer with other tensors."""
+        layer = self.fetch_attr(target)
+        return _with_tensors(layer, lambda n, t: self._weight(f"{target}.{n}", t)).eval()(*args, **kwargs)
 
     def run_node(self, n: Node) -> Any:
         if self._any_size and n.op == "call_module" and n.target == GUARD:

@@ -35,6 +35,7 @@ from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
+from secateur.surgery.layers import put_layers
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
@@ -94,6 +95,7 @@ def _traced(pruned: Pruned) -> GraphModule:
     graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
+    put_layers(graph, pruned.model)
     return finished(graph, traced.sizes)
 
 

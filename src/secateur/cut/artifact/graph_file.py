@@ -1,8 +1,8 @@
 """``graph.json``: a traced network as a list of allowed operators with plain arguments.
 
 Results are referred to by their place in the list, names are those of tensors and inputs, operators come from
-:mod:`.allowed`, and modules are few: batch norm and dropout that follow ``train()`` and ``eval()``, and the guard of
-the sizes. :mod:`.graph_read` builds the network again.
+:mod:`.allowed`, and modules are few: plain layers of PyTorch, batch norm and dropout that follow ``train()`` and
+``eval()``, and the guard of the sizes. :mod:`.graph_read` builds the network again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from secateur.cut.artifact.allowed import name_of
 from secateur.graph.guard import SizeGuard, Sizes
 from secateur.graph.internals import parts_of
 from secateur.surgery.graph import BatchNormMode
+from secateur.surgery.layers import MODES, is_layer, settings_of
 
-__all__ = ["DROPOUTS", "FORMAT", "KINDS", "MODES", "no_weights", "tensors_of", "to_json"]
+__all__ = ["DROPOUTS", "FORMAT", "KINDS", "READ", "no_weights", "tensors_of", "to_json"]
 
-FORMAT = 1
-MODES = "_mode"
-"""Where the modules that follow ``train()`` and ``eval()`` lie in a traced network."""
+FORMAT = 2
+"""2: layers are layers (``layer``), no longer operators alone."""
+READ = (1, 2)
+"""Formats that are read."""
 
 DROPOUTS = {c.__name__: c for c in (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)}
 KINDS = ("parameter", "frozen", "buffer", "constant")
@@ -93,7 +95,9 @@ def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> 
         return {"tensor": str(node.target)}
     where = str(node.target)
     if node.op == "call_module":
-        found = _write_module(module.get_submodule(where), where)
+        called = module.get_submodule(where)
+        layer = is_layer(called) and where.partition(".")[0] != MODES
+        found = _write_layer(called, where) if layer else _write_module(called, where)
     else:
         name = name_of(node.target)
         if name is None:
@@ -106,6 +110,12 @@ def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> 
     if node.kwargs:
         found["kwargs"] = {name: _write_value(value, places, where) for name, value in node.kwargs.items()}
     return found
+
+
+def _write_layer(layer: nn.Module, where: str) -> dict[str, Any]:
+    """A layer by its class and what it is built with; its tensors are among the others, by name."""
+    settings = {n: _write_value(v, {}, where) for n, v in settings_of(layer).items()}
+    return {"layer": where, "class": type(layer).__name__, "settings": settings}
 
 
 def _write_module(module: nn.Module, where: str) -> dict[str, Any]:

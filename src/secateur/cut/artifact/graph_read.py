@@ -19,15 +19,18 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import PlanError
 from secateur.cut.artifact.allowed import constant, named
-from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, MODES, no_weights
+from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, READ, no_weights
 from secateur.graph.guard import GUARD, SizeGuard, Sizes
 from secateur.surgery.graph import BatchNormMode
+from secateur.surgery.layers import LAYERS, MODES, filled, made, module_at
 from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["from_json"]
 
 _PART = re.compile(r"[A-Za-z0-9_ :+@#/-]{1,200}")
 _DEPTH = 20
+_FEW = 8
+"""Numbers in one setting of a layer, at most: sizes of a kernel, dimensions that are normalised."""
 
 
 def from_json(data: Any, tensors: Mapping[str, Tensor]) -> GraphModule:
@@ -43,9 +46,9 @@ def from_json(data: Any, tensors: Mapping[str, Tensor]) -> GraphModule:
     Raises:
         PlanError: Another format, or anything that such a file cannot hold; names what.
     """
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in READ:
         got = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise PlanError(f"The graph has format {str(got)[:40]!r}; this Secateur reads format {FORMAT}.")
+        raise PlanError(f"The graph has format {str(got)[:40]!r}; this Secateur reads formats up to {FORMAT}.")
     try:
         return _Reader(data, tensors).module()
     except PlanError:
@@ -63,6 +66,7 @@ class _Reader:
         self.nodes: list[Node] = []
         self.root = nn.Module()
         self.inputs: list[str] = []
+        self.layers: dict[str, Any] = {}
 
     def module(self) -> GraphModule:
         for name, kind in self.data["tensors"].items():
@@ -93,18 +97,10 @@ class _Reader:
         self.graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, in_spec, out_spec)))
 
     def _tensor(self, name: Any, kind: Any) -> None:
-        parts = name.split(".") if isinstance(name, str) else []
-        if not parts or not all(map(_PART.fullmatch, parts)) or parts[0] in (MODES, GUARD) or len(parts) > 100:
-            raise PlanError(f"The graph has a tensor called {str(name)[:80]!r}, which is no name of one.")
-        if any(keyword.iskeyword(part) for part in parts):
-            raise PlanError(f"The graph has a tensor called {name!r}, a word that Python keeps for itself.")
+        parts = _path(name, "The graph has a tensor")
         if kind not in KINDS or name not in self.tensors:
             raise PlanError(f"The graph has a tensor {name!r} that is not among the stored ones.")
-        parent = self.root
-        for part in parts[:-1]:
-            if part not in parent._modules:
-                parent.add_module(part, nn.Module())
-            parent = parent.get_submodule(part)
+        parent = module_at(self.root, parts[:-1])
         value = self.tensors[name]
         if kind in ("parameter", "frozen"):
             parent.register_parameter(parts[-1], nn.Parameter(value, requires_grad=kind == "parameter"))
@@ -125,6 +121,8 @@ class _Reader:
                 raise PlanError(f"takes the tensor {str(line['tensor'])[:80]!r}, which the graph does not have.")
             return self.graph.create_node("get_attr", line["tensor"])
         args = tuple(self._values(line.get("args")))
+        if "layer" in line:
+            return self.graph.create_node("call_module", self._layer(line), args)
         if "module" in line:
             return self.graph.create_node("call_module", self._module(line), args)
         target = named(line["op"]) if isinstance(line.get("op"), str) else None
@@ -136,6 +134,37 @@ class _Reader:
         kwargs = {name: self._value(value) for name, value in kwargs.items()}
         _check_arguments(target, args, kwargs)
         return self.graph.create_node("call_function", target, args, kwargs)
+
+    def _layer(self, line: Mapping[str, Any]) -> str:
+        """Puts a layer of the table where tensors of its name are held, and returns its name."""
+        parts = _path(line["layer"], "calls a layer")
+        kind = LAYERS.get(line["class"]) if isinstance(line["class"], str) else None
+        if kind is None:
+            raise PlanError(f"calls the layer {str(line['class'])[:80]!r}; there is no such.")
+        settings = {str(n): self._setting(v) for n, v in line["settings"].items()}
+        path, told = ".".join(parts), (kind, settings)
+        if self.layers.setdefault(path, told) != told:
+            raise PlanError(f"calls the layer {path[:80]!r} with other settings than before.")
+        home, name = module_at(self.root, parts[:-1]), parts[-1]
+        held = home._modules.get(name)
+        if type(held) is kind:
+            return path
+        empty = made(kind, settings)
+        shapes = {n: t.shape for n, t in (*empty.named_parameters(), *empty.named_buffers())}
+        layer = filled(empty, held)
+        if layer is None or any(shapes[n] != t.shape for n, t in (*layer.named_parameters(), *layer.named_buffers())):
+            raise PlanError(f"calls the layer {path[:80]!r}, whose tensors are not those of such a layer.")
+        home.add_module(name, layer)
+        return path
+
+    def _setting(self, value: Any) -> Any:
+        """A number, a text, or a few numbers."""
+        found = self._value(value)
+        if isinstance(found, list) and len(found) <= _FEW and all(isinstance(v, (int, str)) for v in found):
+            return tuple(found)
+        if found is not None and not isinstance(found, (bool, int, float, str)):
+            raise PlanError("has a layer with settings that are no numbers.")
+        return found
 
     def _module(self, line: Mapping[str, Any]) -> str:
         """Adds a module of the table and returns its name."""
@@ -201,6 +230,16 @@ def _constant(name: Any, kind: type) -> Any:
     if (found := constant(name, kind)) is None:
         raise PlanError(f"has the {kind.__name__} {str(name)[:40]!r}; there is no such.")
     return found
+
+
+def _path(name: Any, what: str) -> list[str]:
+    """The parts of the name of a tensor or a layer."""
+    parts = name.split(".") if isinstance(name, str) else []
+    if not parts or not all(map(_PART.fullmatch, parts)) or parts[0] in (MODES, GUARD) or len(parts) > 100:
+        raise PlanError(f"{what} called {str(name)[:80]!r}, which is no name of one.")
+    if any(keyword.iskeyword(part) for part in parts):
+        raise PlanError(f"{what} called {name!r}, a word that Python keeps for itself.")
+    return parts
 
 
 def _identifier(name: Any) -> str:

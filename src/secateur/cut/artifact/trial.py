@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import PlanError, first_line
 from secateur.core.types import ExampleInputs
 from secateur.graph.calling import to_args
+from secateur.graph.copies import copy_network
 
 __all__ = ["try_out"]
 
@@ -56,6 +57,12 @@ class _Trial(Interpreter):
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         value = super().get_attr(target, args, kwargs)
         return self.meta.setdefault(id(value), torch.empty_like(value, device="meta"))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A layer on tensors without memory."""
+        held = (*self.fetch_attr(target).parameters(), *self.fetch_attr(target).buffers())
+        empty = {id(t): torch.empty_like(t, device="meta") for t in held}
+        return copy_network(self.fetch_attr(target), empty, lambda t: t)(*args, **kwargs)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map_only(torch.device, lambda d: torch.device("meta"), (args, dict(kwargs)))
