@@ -155,7 +155,6 @@ def call_of(op: str, *args: Any, **kwargs: Any) -> Callable[[dict[str, Any]], No
 def renamed(old: str, new: str) -> Callable[[dict[str, Any]], None]:
     def change(graph: dict[str, Any]) -> None:
         graph["tensors"] = {new if n == old else n: kind for n, kind in graph["tensors"].items()}
-        where(graph, "tensor", old)["tensor"] = new
 
     return change
 
@@ -178,6 +177,22 @@ def squared(graph: dict[str, Any]) -> None:
 
 def setting(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda graph: graph.update(values)
+
+
+def layer_with(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """The first convolution with other settings, or with another class or name."""
+
+    def change(graph: dict[str, Any]) -> None:
+        line = where(graph, "layer")
+        line.update({k: changes.pop(k) for k in ("layer", "class") if k in changes})
+        line["settings"].update(changes)
+
+    return change
+
+
+def layer_again(graph: dict[str, Any]) -> None:
+    line = where(graph, "layer")
+    graph["nodes"].append({**line, "settings": {**line["settings"], "stride": [2, 2]}})
 
 
 def node(line: Any) -> Callable[[dict[str, Any]], None]:
@@ -237,10 +252,32 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a guard by something else": (call_of("require", 1, "__class__", 1, True), "damaged"),
     "a module by name": (node({"module": "torch.hub.load", "args": []}), "there is no such"),
     "dropout with code": (node({"module": "Dropout", "p": CODE, "args": [{"node": 0}]}), "damaged"),
+    **{f"a layer of class {kind!r}": (layer_with(**{"class": kind}), "there is no such")
+       for kind in ("Module", "Sequential", "LazyConv2d", "LSTM", "EmbeddingBag", "torch.hub.load", "__class__", "", 3,
+                    "MultiheadAttention", "PrunedGraph")},
+    **{f"a layer called {name!r}": (layer_with(layer=name), words)
+       for name, words in {"_mode.x": "no name of one", "_sizes": "no name of one", "..": "no name of one",
+                           "a\nb": "no name of one", "stem.class": "keeps for itself", 7: "no name of one",
+                           "nothing": "not those of such a layer", "stem": "not those of such a layer",
+                           "forward": "not those of such a layer", "stem.0.weight": "not those of such a layer|damaged",
+                           }.items()},
+    **{f"a layer with {name}={value!r}": (layer_with(**{name: value}), words)
+       for name, value, words in (
+           ("device", "cpu", "there is no such"), ("dtype", {"dtype": "float64"}, "there is no such"),
+           ("max_norm", 1.0, "there is no such"), ("_weight", 1, "there is no such"), ("evil", 1, "there is no such"),
+           ("in_channels", 10**15, "damaged|not those"), ("in_channels", 10**400, "too large"),
+           ("in_channels", 5, "damaged|not those"), ("in_channels", -3, "damaged|not those"),
+           ("out_channels", 2, "not those"), ("kernel_size", [3] * 9, "no numbers"), ("bias", CODE, "not those"),
+           ("kernel_size", [[3]], "no numbers"), ("kernel_size", {"node": 0}, "no numbers"),
+           ("padding_mode", CODE, "damaged"), ("groups", 0, "damaged"), ("stride", "x", "not those|damaged"))},
+    "a layer with two kinds of settings": (layer_again, "other settings than before"),
+    "a layer without settings": (node({"layer": "stem.0", "class": "Conv2d", "args": [{"node": 0}]}), "damaged"),
+    "a layer with too few settings": (lambda g: where(g, "layer")["settings"].pop("stride") and None, "not those"),
     "a node of another kind": (node({"call_method": "eval", "args": []}), "not an operator"),
     "a node that is a text": (node("os.system"), "not an object"),
     "nodes are a number": (setting(nodes=3), "damaged"),
-    "no tensors": (setting(tensors={}), "does not have"),
+    "no tensors": (setting(tensors={}), "not those of such a layer"),
+    "a tensor that is not there": (node({"tensor": "nothing"}), "does not have"),
     "another format": (setting(format=3), "format '3'"),
     "a format without end": (setting(format="9" * 10**5), "format '9"),
     "no call": (setting(inputs="*"), "damaged|not those of a call"),

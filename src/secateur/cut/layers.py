@@ -362,7 +362,9 @@ def _cut_once(
             Rung("module", lambda: Built(module())),
             Rung(
                 "graph",
-                lambda: Built(remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone, model)),
+                lambda: Built(
+                    remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone, model)
+                ),
             ),
         ),
         verify=lambda built, dense: _proof(built.model, network.groups, gone, dense),

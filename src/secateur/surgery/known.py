@@ -87,6 +87,7 @@ _UPDATES: dict[type[nn.Module], Callable[[Any, Kept], None]] = {
     nn.Linear: _linear,
     nn.modules.batchnorm._NormBase: _features,
     nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.PReLU: _prelu,
     nn.Embedding: _embedding,

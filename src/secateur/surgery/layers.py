@@ -21,7 +21,7 @@ from secateur.graph.internals import OperatorMode
 from secateur.graph.schema import bound
 from secateur.surgery.known import Kept, resize
 
-__all__ = ["LAYERS", "MODES", "filled", "is_layer", "made", "module_at", "put_layers", "settings_of"]
+__all__ = ["LAYERS", "MODES", "filled", "in_order", "is_layer", "made", "module_at", "put_layers", "settings_of"]
 
 MODES = "_mode"
 """Where modules lie in a graph that the network did not have: what follows ``train()`` and is no layer of its own."""
@@ -36,6 +36,9 @@ LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (
     nn.Threshold, nn.Softmax, nn.LogSoftmax, nn.GLU,
 )}  # fmt: skip
 """Layers that a graph may hold, by the names that a file has for them."""
+
+_HOW = ("cudnn_enabled",)
+"""Arguments of operators that say by whom it is computed, not what; ``torch.export`` switches it off."""
 
 Shapes = Callable[[Node], tuple[int, ...] | None]
 
@@ -65,9 +68,10 @@ def put_layers(graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, k
             continue
         _put(graph, path, layer)
         for node, given in zip(nodes, inputs, strict=True):
-            node.op, node.target, node.args, node.kwargs = "call_module", path, (given,), {}  # type: ignore[assignment]
+            node.op, node.target, node.args, node.kwargs = "call_module", path, (given,), {}
         done.append(path)
     _forget(graph, done)
+    in_order(graph, model)
     graph.graph.lint()
     graph.recompile()
     return tuple(done)
@@ -84,7 +88,7 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
     >>> settings_of(nn.Linear(3, 2, bias=False))
     {'in_features': 3, 'out_features': 2, 'bias': False}
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in inspect.signature(type(layer)).parameters:
         value = getattr(layer, name, None)
         if isinstance(value, Tensor) or name in layer._parameters:
@@ -156,11 +160,11 @@ def _sizes_of_call(settings: Mapping[str, Any], node: Node, shape: Shapes) -> di
 
 def _input(layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Shapes) -> Node | None:
     """What the layer is called with where it stands for an operator; ``None`` where it does not."""
-    given = [n for n in node.all_input_nodes if n not in tensors]
+    own = dict(layer.named_parameters()) | dict(layer.named_buffers())
+    given = [n for n in node.all_input_nodes if not any(tensors.get(n) is t for t in own.values())]
     sizes = shape(given[0]) if len(given) == 1 else None
     if sizes is None or not isinstance(node.target, torch._ops.OpOverload):
         return None
-    own = dict(layer.named_parameters()) | dict(layer.named_buffers())
     twin, names = _without_values(layer)
     value = torch.empty(sizes, dtype=given[0].meta["val"].dtype, device="meta")
     called = _called(twin, value)
@@ -169,6 +173,8 @@ def _input(layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Sha
     theirs, ours = bound(*called), bound(node.target, node.args, node.kwargs)
     for name, want in theirs.items():
         got = ours[name]
+        if name in _HOW:
+            continue
         if isinstance(want, Tensor):
             right = got is given[0] if want is value else own.get(names.get(id(want), "")) is tensors.get(got, layer)
         else:
@@ -246,6 +252,17 @@ def module_at(root: nn.Module, parts: Sequence[str]) -> nn.Module:
             root.add_module(part, nn.Module())
         root = root.get_submodule(part)
     return root
+
+
+def in_order(module: nn.Module, like: nn.Module) -> None:
+    """Puts modules in the order in which another network has them, and with them the names of its weights."""
+    held = module._modules
+    for name in [n for n in like._modules if n in held] + [n for n in held if n not in like._modules]:
+        held[name] = held.pop(name)
+    for name, inside in held.items():
+        other = like._modules.get(name)
+        if inside is not None and other is not None and inside is not other:
+            in_order(inside, other)
 
 
 def _forget(graph: GraphModule, done: list[str]) -> None:

@@ -23,7 +23,7 @@ from secateur.graph.internals import parts_of
 from secateur.surgery.graph import BatchNormMode
 from secateur.surgery.layers import MODES, is_layer, settings_of
 
-__all__ = ["DROPOUTS", "FORMAT", "KINDS", "READ", "no_weights", "tensors_of", "to_json"]
+__all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "no_weights", "tensors_of", "to_json"]
 
 FORMAT = 2
 """2: layers are layers (``layer``), no longer operators alone."""
@@ -32,6 +32,10 @@ READ = (1, 2)
 
 DROPOUTS = {c.__name__: c for c in (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)}
 KINDS = ("parameter", "frozen", "buffer", "constant")
+
+
+NO_SETTINGS = ("device", "dtype", "process_group", "max_norm")
+"""What layers are built with besides, and no file may say: ``max_norm`` is ``aten.embedding_renorm``."""
 
 
 def no_weights(module: GraphModule, names: Iterable[str]) -> GraphModule:
@@ -50,10 +54,13 @@ def tensors_of(module: GraphModule) -> dict[str, tuple[str, Tensor]]:
     """
     state = module.state_dict(keep_vars=True)
     found: dict[str, tuple[str, Tensor]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        found[name] = ("parameter" if parameter.requires_grad else "frozen", parameter)
-    for name, buffer in module.named_buffers(remove_duplicate=False):
-        found[name] = ("buffer" if name in state else "constant", buffer)
+    for path, inside in module.named_modules(remove_duplicate=False):  # in the order of the state dict
+        for leaf, tensor in (*inside._parameters.items(), *inside._buffers.items()):
+            name = f"{path}.{leaf}".lstrip(".")
+            if isinstance(tensor, nn.Parameter):
+                found[name] = ("parameter" if tensor.requires_grad else "frozen", tensor)
+            elif tensor is not None:
+                found[name] = ("buffer" if name in state else "constant", tensor)
     for node in module.graph.nodes:
         if node.op == "get_attr" and node.target not in found:
             value = _attribute(module, node.target)
@@ -114,7 +121,7 @@ def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> 
 
 def _write_layer(layer: nn.Module, where: str) -> dict[str, Any]:
     """A layer by its class and what it is built with; its tensors are among the others, by name."""
-    settings = {n: _write_value(v, {}, where) for n, v in settings_of(layer).items()}
+    settings = {n: _write_value(v, {}, where) for n, v in settings_of(layer).items() if n not in NO_SETTINGS}
     return {"layer": where, "class": type(layer).__name__, "settings": settings}
 
 

@@ -5,6 +5,7 @@ Names of inputs and tensors are checked, operators and modules come from tables,
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import math
 import re
@@ -19,10 +20,10 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import PlanError
 from secateur.cut.artifact.allowed import constant, named
-from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, READ, no_weights
+from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, NO_SETTINGS, READ, no_weights
 from secateur.graph.guard import GUARD, SizeGuard, Sizes
 from secateur.surgery.graph import BatchNormMode
-from secateur.surgery.layers import LAYERS, MODES, filled, made, module_at
+from secateur.surgery.layers import LAYERS, MODES, filled, in_order, made, module_at, settings_of
 from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["from_json"]
@@ -80,6 +81,7 @@ class _Reader:
         self._outside()
         self.graph.lint()
         module = PrunedGraph(self.root, self.graph, class_name="PrunedGraph")
+        in_order(module, self.root)
         return no_weights(module, (n for n, kind in self.data["tensors"].items() if kind == "constant")).eval()
 
     def _outside(self) -> None:
@@ -141,7 +143,7 @@ class _Reader:
         kind = LAYERS.get(line["class"]) if isinstance(line["class"], str) else None
         if kind is None:
             raise PlanError(f"calls the layer {str(line['class'])[:80]!r}; there is no such.")
-        settings = {str(n): self._setting(v) for n, v in line["settings"].items()}
+        settings = {n: self._setting(n, v, kind) for n, v in line["settings"].items()}
         path, told = ".".join(parts), (kind, settings)
         if self.layers.setdefault(path, told) != told:
             raise PlanError(f"calls the layer {path[:80]!r} with other settings than before.")
@@ -151,14 +153,17 @@ class _Reader:
             return path
         empty = made(kind, settings)
         shapes = {n: t.shape for n, t in (*empty.named_parameters(), *empty.named_buffers())}
-        layer = filled(empty, held)
+        true = {n: v for n, v in settings_of(empty).items() if n not in NO_SETTINGS} == settings
+        layer = filled(empty, held) if true else None
         if layer is None or any(shapes[n] != t.shape for n, t in (*layer.named_parameters(), *layer.named_buffers())):
             raise PlanError(f"calls the layer {path[:80]!r}, whose tensors are not those of such a layer.")
         home.add_module(name, layer)
         return path
 
-    def _setting(self, value: Any) -> Any:
-        """A number, a text, or a few numbers."""
+    def _setting(self, name: str, value: Any, kind: type[nn.Module]) -> Any:
+        """A number, a text, or a few numbers: never where tensors are made, nor what writes into a table unchecked."""
+        if name in NO_SETTINGS or name.startswith("_") or name not in inspect.signature(kind).parameters:
+            raise PlanError(f"has a layer with the setting {name[:80]!r}; there is no such.")
         found = self._value(value)
         if isinstance(found, list) and len(found) <= _FEW and all(isinstance(v, (int, str)) for v in found):
             return tuple(found)
