@@ -195,6 +195,10 @@ def layer_again(graph: dict[str, Any]) -> None:
     graph["nodes"].append({**line, "settings": {**line["settings"], "stride": [2, 2]}})
 
 
+def argument(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda graph: graph["call"][0].update(changes)
+
+
 def node(line: Any) -> Callable[[dict[str, Any]], None]:
     return lambda graph: graph["nodes"].append(line)
 
@@ -273,6 +277,14 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a layer with two kinds of settings": (layer_again, "other settings than before"),
     "a layer without settings": (node({"layer": "stem.0", "class": "Conv2d", "args": [{"node": 0}]}), "damaged"),
     "a layer with too few settings": (lambda g: where(g, "layer")["settings"].pop("stride") and None, "not those"),
+    **{f"an argument with {k}={v!r}": (argument(**{k: v}), words)
+       for k, v, words in (("name", CODE, "no name of one"), ("name", "other", "not those of its inputs"),
+                           ("kind", CODE, "argument that is none"), ("kind", "either)", "argument that is none"),
+                           ("taken", False, "not those of its inputs"), ("taken", "yes", "argument that is none"),
+                           ("default", {"node": 0}, "argument that is none"), ("default", {"x": 1}, "there is no such"),
+                           ("default", [1] * 9, "argument that is none"), ("default", 10**400, "too large"))},
+    "the same argument twice": (lambda g: g["call"].append(g["call"][0]), "not those of its inputs"),
+    "arguments that are a number": (setting(call=3), "damaged"),
     "a node of another kind": (node({"call_method": "eval", "args": []}), "not an operator"),
     "a node that is a text": (node("os.system"), "not an object"),
     "nodes are a number": (setting(nodes=3), "damaged"),

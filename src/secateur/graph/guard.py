@@ -63,9 +63,15 @@ class Sizes:
         for name, shape, value, got in zip(self.names, self.shapes, self.values, inputs, strict=False):
             if shape is not None and isinstance(got, Tensor):
                 self._check_shape(name, shape, got, known)
-            elif value is not None and not isinstance(got, (Tensor, torch.SymInt)) and got != value:
+            elif shape is not None:
                 raise InputError(
-                    f"This network is a graph that was traced with {name}={value!r}, fixed in it; got {got!r}. "
+                    f"This network is a graph that was traced with a tensor for {name}; got {str(got)[:60]}. Prune "
+                    "without it among example_inputs, or take backend='module'."
+                )
+            elif isinstance(got, Tensor) or (value is not None and not isinstance(got, torch.SymInt) and got != value):
+                words = f"a tensor of size {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
+                raise InputError(
+                    f"This network is a graph that was traced with {name}={value!r}, fixed in it; got {words}. "
                     "Trace and prune with that value, or take backend='module'."
                 )
 

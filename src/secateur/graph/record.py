@@ -41,6 +41,7 @@ from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import tagged
+from secateur.graph.signature import argument_names, in_order
 from secateur.graph.traced import Traced
 from secateur.graph.writer import Writer
 
@@ -72,7 +73,7 @@ def record_call(
     Raises:
         Unfollowed: It cannot be recorded.
     """
-    inputs = args, kwargs
+    inputs = args, in_order(getattr(model, method), kwargs)
     args, kwargs = pytree.tree_map_only(Tensor, alone, inputs)
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
@@ -227,6 +228,7 @@ class _Run:
         call = twin.forward
         state: list[Tensor] = []
         plain_forward(twin, notes, state)
+        self.arguments = argument_names(call, args, kwargs)
         leaves, self.spec = pytree.tree_flatten((args, kwargs))
         writer = Writer(held, attributes, batch, _device([*(t for _, t in named), *leaves]), again)
         fed = [writer.input(name, leaf) for name, leaf in zip(_names(call, args, kwargs), leaves, strict=True)]
@@ -246,7 +248,7 @@ class _Run:
         graph = writer.finished(self.outputs)
         module = _flat(self.model, writer.constants, graph)
         module.meta[READ], module.meta[KNOWN] = writer.read, self.known
-        graph._codegen = codegen([str(n.target) for n in self.places], self.spec, self.out_spec)
+        graph._codegen = codegen(self.arguments, self.spec, self.out_spec)
         sizes = _sizes(self.places, batch, writer.followers)
         notes = tuple(dict.fromkeys(self.notes))
         free = bool(writer.followers)

@@ -17,6 +17,7 @@ from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.guard import require
 from secateur.graph.ops import facts, plain_name
+from secateur.graph.signature import call_like
 from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
@@ -118,7 +119,8 @@ def remove_from_graph(groups: Groups, branches: Branches, model: nn.Module) -> G
             graph.erase_node(node)
     _forget(result, homes, {str(n.target) for n in read if n not in live} - {str(n.target) for n in read if n in live})
     put_layers(result, model)
-    return finished(result, groups.flow.traced.sizes)
+    traced = groups.flow.traced
+    return finished(result, traced.sizes, call_like(model.forward, *traced.given))
 
 
 def _home(node: Node) -> str:

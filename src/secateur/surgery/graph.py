@@ -19,6 +19,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.graph.ops.index import pointer
 from secateur.graph.rewriting import Rewriter
+from secateur.graph.signature import Call, call_like
 from secateur.graph.trace import CUMULATIVE
 from secateur.graph.traced import Traced
 from secateur.surgery.layers import MODES, put_layers
@@ -79,7 +80,7 @@ class _Surgeon:
         self.result.register_buffer(name, tensor, persistent=False)
         return name
 
-    def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+    def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> PrunedGraph:
         _copy_tensors(self.dense, self.result, keep)
         graph = self.rewrite()
         graph._codegen = self.dense.graph._codegen
@@ -129,7 +130,7 @@ def rewritten(groups: Groups, keep: Mask, view: Traced) -> dict[Node, Node]:
 
 def twin_graph(
     groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]
-) -> tuple[GraphModule, dict[Node, Node]]:
+) -> tuple[PrunedGraph, dict[Node, Node]]:
     """The pruned graph with its operators as they are in the dense one, and which is the copy of which."""
     surgeon = _Surgeon(groups, keep)
     return surgeon.operate(kept), {origin: copy for copy, origin in surgeon.origins.items()}
@@ -137,7 +138,7 @@ def twin_graph(
 
 def prune_graph(
     groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]], model: nn.Module | None = None
-) -> GraphModule:
+) -> PrunedGraph:
     """Builds the pruned graph.
 
     Args:
@@ -150,9 +151,10 @@ def prune_graph(
         A trainable module whose parameters keep their names; in eval mode.
     """
     small, copies = twin_graph(groups, keep, kept)
+    traced = groups.flow.traced
     if model is not None:
         put_layers(small, model, shapes_after(copies, CutEntries(groups, keep)), kept)
-    return finished(small, groups.flow.traced.sizes)
+    return finished(small, traced.sizes, None if model is None else call_like(model.forward, *traced.given))
 
 
 def shapes_after(copies: Mapping[Node, Node], cut: CutEntries) -> Callable[[Node], tuple[int, ...] | None]:
@@ -260,7 +262,13 @@ def _batch_norm_mode(node: Node, tensors: Mapping[Any, Node]) -> tuple[nn.Module
     return made, (x, weight, bias, mean, var, batches)
 
 
-def finished(module: GraphModule, sizes: Sizes) -> GraphModule:
-    """A graph as users get it: it follows ``train()`` and ``eval()`` and guards its sizes; in eval mode."""
+def finished(module: PrunedGraph, sizes: Sizes, call: Call | None = None) -> PrunedGraph:
+    """A graph as users get it: it follows ``train()`` and ``eval()`` and guards its sizes; in eval mode.
+
+    Args:
+        module: The graph.
+        sizes: What it was traced for.
+        call: The arguments of the network's own forward.
+    """
     guarded(follow_mode(module), sizes).eval()
-    return module
+    return module.called_by(call)

@@ -31,6 +31,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.outside import undisturbed
 from secateur.graph.record import record_call
 from secateur.graph.schema import plain_name
+from secateur.graph.signature import call_like
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import finished, shapes_after, twin_graph
 from secateur.surgery.layers import put_layers
@@ -185,7 +186,7 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
     own = {n.removeprefix(f"{path}."): dims for n, dims in keep.items() if n.startswith(f"{path}.")}
     small, copies = twin_graph(inner, label_keep, own)
     put_layers(small, part, shapes_after(copies, cut), own)
-    return finished(small, _sizes(alone, cut))
+    return finished(small, _sizes(alone, cut), call_like(part.forward, *alone.given))
 
 
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

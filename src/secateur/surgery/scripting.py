@@ -12,12 +12,46 @@ from torch.utils import _pytree as pytree
 
 from secateur.graph.guard import GUARD, SizeGuard, Sizes, require
 from secateur.graph.numbers import COMPARISONS
+from secateur.graph.signature import Call
 
-__all__ = ["PrunedGraph"]
+__all__ = ["CALL", "PrunedGraph"]
+
+
+CALL = "secateur_call"
+"""Meta data of a graph: the :class:`~secateur.graph.signature.Call` that it is called by."""
 
 
 class PrunedGraph(GraphModule):
-    """The graph that a cut leaves where the module's own code cannot say it."""
+    """The graph that a cut leaves where the module's own code cannot say it.
+
+    It is called as the network was: by place or by name, with the defaults of its forward.
+    """
+
+    def called_by(self, call: Call | None) -> PrunedGraph:
+        """Makes it take its arguments so, in place; ``None`` changes nothing."""
+        if call is not None:
+            self.meta[CALL] = call
+            self.recompile()
+        return self
+
+    def recompile(self) -> Any:
+        """Writes the code of the graph anew, and puts the network's own arguments in front of it."""
+        code = super().recompile()
+        call, flat = getattr(self, "meta", {}).get(CALL), type(self).forward
+        if call is not None:
+
+            def forward(self: PrunedGraph, *args: Any, **kwargs: Any) -> Any:
+                return flat(self, *call.values(args, kwargs))
+
+            forward.__signature__ = call.signature  # type: ignore[attr-defined]
+            type(self).forward = forward
+        return code
+
+    def __deepcopy__(self, memo: Any) -> PrunedGraph:
+        """A copy with its own code: what a graph is copied without stands in its meta data."""
+        copied: PrunedGraph = super().__deepcopy__(memo)  # type: ignore[assignment]
+        copied.recompile()
+        return copied
 
     def __prepare_scriptable__(self) -> GraphModule:
         """What ``torch.jit.script`` compiles: plain inputs in order, the same checks of sizes, the same results."""

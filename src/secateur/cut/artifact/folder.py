@@ -31,11 +31,13 @@ from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
+from secateur.graph.signature import call_like
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
 from secateur.surgery.layers import put_layers
+from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
@@ -92,11 +94,11 @@ def _traced(pruned: Pruned) -> GraphModule:
         return pruned.model
     with without_recorder():  # nothing compares this graph with the network again
         traced = trace(pruned.model, pruned.inputs)
-    graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
+    graph = PrunedGraph(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
     put_layers(graph, pruned.model)
-    return finished(graph, traced.sizes)
+    return finished(graph, traced.sizes, call_like(pruned.model.forward, *traced.given))
 
 
 def _constants(traced: GraphModule) -> dict[str, Tensor]:

@@ -20,8 +20,10 @@ from secateur.core.errors import ExportError
 from secateur.cut.artifact.allowed import name_of
 from secateur.graph.guard import SizeGuard, Sizes
 from secateur.graph.internals import parts_of
+from secateur.graph.signature import REQUIRED, Call
 from secateur.surgery.graph import BatchNormMode
 from secateur.surgery.layers import MODES, is_layer, settings_of
+from secateur.surgery.scripting import CALL
 
 __all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "no_weights", "tensors_of", "to_json"]
 
@@ -86,6 +88,7 @@ def to_json(module: GraphModule) -> str:
     head = {
         "format": FORMAT,
         "arguments": list(info.orig_args),
+        "call": _write_call(module.meta.get(CALL)),
         "inputs": _write_tree(info.in_spec, "an input"),
         "outputs": _write_tree(info.out_spec, "an output", free=True),
         "tensors": {name: kind for name, (kind, _) in tensors_of(module).items()},
@@ -93,6 +96,17 @@ def to_json(module: GraphModule) -> str:
     }
     nodes = ",\n ".join(json.dumps(line, allow_nan=False) for line in lines)
     return json.dumps(head, allow_nan=False)[:-1] + f',\n"nodes": [\n {nodes}]}}\n'
+
+
+def _write_call(call: Call | None) -> list[dict[str, Any]] | None:
+    """Arguments of the network's own forward; one without a default has to be given."""
+    if call is None:
+        return None
+    return [
+        {"name": a.name, "kind": a.kind, "taken": a.taken}
+        | ({} if a.default is REQUIRED else {"default": _write_value(a.default, {}, a.name)})
+        for a in call.arguments
+    ]
 
 
 def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.errors import PlanError
 from secateur.cut.artifact.allowed import constant, named
-from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, KINDS, NO_SETTINGS, READ, no_weights
+from secateur.cut.artifact.graph_file import DROPOUTS, FORMAT, NO_SETTINGS, READ, no_weights
+from secateur.cut.artifact.graph_file import KINDS as TENSORS
 from secateur.graph.guard import GUARD, SizeGuard, Sizes
+from secateur.graph.signature import KINDS, REQUIRED, Argument, Call
 from secateur.surgery.graph import BatchNormMode
 from secateur.surgery.layers import LAYERS, MODES, filled, in_order, made, module_at, settings_of
 from secateur.surgery.scripting import PrunedGraph
@@ -82,7 +84,25 @@ class _Reader:
         self.graph.lint()
         module = PrunedGraph(self.root, self.graph, class_name="PrunedGraph")
         in_order(module, self.root)
-        return no_weights(module, (n for n, kind in self.data["tensors"].items() if kind == "constant")).eval()
+        no_weights(module, (n for n, kind in self.data["tensors"].items() if kind == "constant")).eval()
+        return module.called_by(self._call())
+
+    def _call(self) -> Call | None:
+        """The arguments of the network's own forward."""
+        if (rows := self.data.get("call")) is None:
+            return None
+        found = [self._argument(row) for row in rows]
+        call = Call(tuple(found), tuple(self.data["arguments"]))
+        names = [a.name for a in found]
+        if len(set(names)) != len(names) or {a.name for a in found if a.taken} != set(call.order):
+            raise PlanError("The graph's arguments are not those of its inputs.")
+        return call
+
+    def _argument(self, row: Mapping[str, Any]) -> Argument:
+        default = self._value(row["default"]) if "default" in row else REQUIRED
+        if row["kind"] not in KINDS or not isinstance(row["taken"], bool) or isinstance(default, (list, Node)):
+            raise PlanError("The graph has an argument that is none.")
+        return Argument(_identifier(row["name"]), row["kind"], row["taken"], default)
 
     def _outside(self) -> None:
         """How the network is called, and the structure of what comes out."""
@@ -100,7 +120,7 @@ class _Reader:
 
     def _tensor(self, name: Any, kind: Any) -> None:
         parts = _path(name, "The graph has a tensor")
-        if kind not in KINDS or name not in self.tensors:
+        if kind not in TENSORS or name not in self.tensors:
             raise PlanError(f"The graph has a tensor {name!r} that is not among the stored ones.")
         parent = module_at(self.root, parts[:-1])
         value = self.tensors[name]
