@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 import secateur
 from secateur.core.errors import VerificationError
 from secateur.core.types import call
-from secateur.cut.prune import fitting
+from secateur.cut.plans import fitting
 from secateur.graph.views import labelled
 from secateur.surgery import layers, prune_graph
 from zoo import ZOO, Lambda, conv, settle

@@ -26,7 +26,7 @@ from secateur.surgery.layers import MODES, put_layers
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
 
-__all__ = ["finished", "prune_graph", "rewritten", "shapes_after", "slice_tensor", "twin_graph"]
+__all__ = ["Surgeon", "finished", "prune_graph", "rewritten", "shapes_after", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -60,10 +60,11 @@ def _laid_out_as(tensor: Tensor, small: Tensor) -> Tensor:
     return small.contiguous(memory_format=last)
 
 
-class _Surgeon:
+class Surgeon:
     """Copies the dense graph node by node into a new module."""
 
     def __init__(self, groups: Groups, keep: Mask, view: Traced | None = None) -> None:
+        """``keep`` says which labels stay; ``view`` is the way through the network, as a rule the main one."""
         self.groups, self.keep = groups, keep
         self.traced = view or groups.flow.traced
         self.dense = self.traced.module
@@ -72,6 +73,7 @@ class _Surgeon:
         self.result = PrunedGraph(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
 
     def mapped(self, value: Any) -> Any:
+        """An argument with copies in the place of nodes."""
         return torch.fx.node.map_arg(value, lambda n: self.copies[n])
 
     def constant(self, tensor: Tensor) -> str:
@@ -81,6 +83,7 @@ class _Surgeon:
         return name
 
     def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> PrunedGraph:
+        """The graph with its tensors; ``keep`` are their kept indices by name and dimension."""
         _copy_tensors(self.dense, self.result, keep)
         graph = self.rewrite()
         graph._codegen = self.dense.graph._codegen
@@ -123,7 +126,7 @@ def new_indices(groups: Groups, keep: Mask) -> dict[str, tuple[int, ...]]:
 
 def rewritten(groups: Groups, keep: Mask, view: Traced) -> dict[Node, Node]:
     """The operators of one way through the dense network, each with a copy that has the numbers after the cut."""
-    surgeon = _Surgeon(groups, keep, view)
+    surgeon = Surgeon(groups, keep, view)
     surgeon.rewrite()
     return {origin: copy for copy, origin in surgeon.origins.items()}
 
@@ -132,7 +135,7 @@ def twin_graph(
     groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]
 ) -> tuple[PrunedGraph, dict[Node, Node]]:
     """The pruned graph with its operators as they are in the dense one, and which is the copy of which."""
-    surgeon = _Surgeon(groups, keep)
+    surgeon = Surgeon(groups, keep)
     return surgeon.operate(kept), {origin: copy for copy, origin in surgeon.origins.items()}
 
 

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from secateur.graph.facts import Kind
 from secateur.graph.flow import module_of, shape_of
 from secateur.graph.internals import OperatorMode
+from secateur.graph.rules import facts
 from secateur.graph.schema import bound
 from secateur.surgery.known import Kept, resize
 
-__all__ = ["LAYERS", "MODES", "filled", "in_order", "is_layer", "made", "module_at", "put_layers", "settings_of"]
+__all__ = ["LAYERS", "MODES", "by_mode", "counts_batches", "filled", "in_order", "is_layer", "made", "module_at",
+           "put_layers", "settings_of"]  # fmt: skip
 
 MODES = "_mode"
 """Where modules lie in a graph that the network did not have: what follows ``train()`` and is no layer of its own."""
@@ -32,8 +35,8 @@ LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (
     nn.InstanceNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding, nn.PReLU,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
     nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
-    nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
-    nn.Threshold, nn.Softmax, nn.LogSoftmax, nn.GLU,
+    nn.Mish, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign,
+    nn.Tanh, nn.Threshold, nn.Softmax, nn.LogSoftmax, nn.GLU,
 )}  # fmt: skip
 """Layers that a graph may hold, by the names that a file has for them."""
 
@@ -43,8 +46,10 @@ _HOW = ("cudnn_enabled",)
 Shapes = Callable[[Node], tuple[int, ...] | None]
 
 
-def put_layers(graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, keep: Mapping[str, Kept] | None = None,
-               ) -> tuple[str, ...]:  # fmt: skip
+def put_layers(
+    graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, keep: Mapping[str, Kept] | None = None, *,
+    training: bool = False,
+) -> tuple[str, ...]:  # fmt: skip
     """Puts layers in the place of operators, in place; parameters and buffers stay the same tensors.
 
     Args:
@@ -52,6 +57,7 @@ def put_layers(graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, k
         model: The network that was traced, for the classes and settings of its layers.
         shape: Shape of what a node gives in ``graph``.
         keep: Kept indices by tensor name and dimension, where ``graph`` is smaller than ``model``.
+        training: Whether ``graph`` was traced in train mode: layers follow theirs, and count their batches.
 
     Returns:
         Names of the layers.
@@ -63,13 +69,15 @@ def put_layers(graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, k
         if dense is None or not is_layer(dense):
             continue
         layer = _layer(graph, path, dense, nodes[0], shape, (keep or {}).get(f"{path}.weight", {}))
-        inputs = [_input(layer, node, tensors, shape) for node in nodes] if layer is not None else [None]
+        inputs = [_input(layer, node, tensors, shape, training) for node in nodes] if layer is not None else [None]
         if layer is None or None in inputs:
             continue
         _put(graph, path, layer)
         for node, given in zip(nodes, inputs, strict=True):
             node.op, node.target, node.args, node.kwargs = "call_module", path, (given,), {}
         done.append(path)
+    for node in [n for n in graph.graph.nodes if counts_batches(n) and module_of(n) in done]:
+        graph.graph.erase_node(node)
     _forget(graph, done)
     in_order(graph, model)
     graph.graph.lint()
@@ -123,10 +131,22 @@ def _by_module(graph: GraphModule) -> dict[str, list[Node]]:
     """Everything that was called in a module itself, and not in a module inside it."""
     found: dict[str, list[Node]] = {}
     for node in graph.graph.nodes:
-        path = module_of(node) if node.op == "call_function" else ""
+        path = module_of(node) if node.op == "call_function" and not counts_batches(node) else ""
         if path and path.partition(".")[0] != MODES:
             found.setdefault(path, []).append(node)
     return found
+
+
+def counts_batches(node: Node) -> bool:
+    """Whether a batch norm counts a batch here, as it does in train mode."""
+    counter = node.args[0] if node.target is torch.ops.aten.add_.Tensor else None
+    return isinstance(counter, Node) and str(counter.target).rpartition(".")[2] == "num_batches_tracked"
+
+
+def by_mode(node: Node) -> set[str]:
+    """Arguments of an operator that say the mode of the layer that calls it."""
+    known = facts(node)
+    return {known.writes_if, *known.draws_if} | ({"momentum"} if known.kind is Kind.BATCH_NORM else set()) - {""}
 
 
 def _layer(
@@ -136,7 +156,10 @@ def _layer(
     settings = settings_of(dense)
     if not any(t is not None for t in (*dense._parameters.values(), *dense._buffers.values())):
         settings |= _sizes_of_call(settings, node, shape)
-    layer = filled(made(type(dense), settings), _submodule(graph, path))
+    held = _submodule(graph, path)
+    if type(held) is type(dense):  # the graph of the other mode has it already
+        return held
+    layer = filled(made(type(dense), settings), held)
     if layer is not None:
         resize(layer, kept)
     return layer
@@ -158,7 +181,9 @@ def _sizes_of_call(settings: Mapping[str, Any], node: Node, shape: Shapes) -> di
     return found
 
 
-def _input(layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Shapes) -> Node | None:
+def _input(
+    layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Shapes, training: bool
+) -> Node | None:  # fmt: skip
     """What the layer is called with where it stands for an operator; ``None`` where it does not."""
     own = dict(layer.named_parameters()) | dict(layer.named_buffers())
     given = [n for n in node.all_input_nodes if not any(tensors.get(n) is t for t in own.values())]
@@ -173,7 +198,7 @@ def _input(layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Sha
     theirs, ours = bound(*called), bound(node.target, node.args, node.kwargs)
     for name, want in theirs.items():
         got = ours[name]
-        if name in _HOW:
+        if name in _HOW or (training and name in by_mode(node)):
             continue
         if isinstance(want, Tensor):
             right = got is given[0] if want is value else own.get(names.get(id(want), "")) is tensors.get(got, layer)

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from secateur.graph.guard import GUARD, SizeGuard, Sizes, require
+from secateur.graph.guard import TRAIN_GUARD, SizeGuard, Sizes, require
 from secateur.graph.numbers import COMPARISONS
 from secateur.graph.signature import Call
 
@@ -21,11 +21,60 @@ CALL = "secateur_call"
 """Meta data of a graph: the :class:`~secateur.graph.signature.Call` that it is called by."""
 
 
+MODES, FROZEN = "secateur_modes", "secateur_frozen"
+"""Meta data of a graph: the graphs of eval and train mode (which may be one), and layers that stay in eval mode."""
+
+
 class PrunedGraph(GraphModule):
     """The graph that a cut leaves where the module's own code cannot say it.
 
     It is called as the network was: by place or by name, with the defaults of its forward.
     """
+
+    @property
+    def modes(self) -> bool:
+        """Whether its train mode is that of the network: by a graph of its own, or because there is no difference."""
+        return MODES in self.meta
+
+    @property
+    def evaluated(self) -> Graph:
+        """What is computed in eval mode, whatever the mode is."""
+        graphs: tuple[Graph, Graph] = self.meta.get(MODES, (self.graph,))
+        return graphs[0]
+
+    @property
+    def trained(self) -> Graph | None:
+        """What is computed in train mode, where that is another graph."""
+        graphs: tuple[Graph, Graph] | None = self.meta.get(MODES)
+        return None if graphs is None or graphs[0] is graphs[1] else graphs[1]
+
+    def trained_by(self, graph: Graph | None, frozen: Sequence[str] = ()) -> PrunedGraph:
+        """Makes it train as the network does, in place.
+
+        Args:
+            graph: What is computed in train mode; ``None`` where layers that follow their modes are all there is.
+            frozen: Layers that stay in eval mode where the network is put in train mode.
+        """
+        self.meta[MODES], self.meta[FROZEN] = (self.graph, graph or self.graph), tuple(frozen)
+        return self
+
+    def forget_training(self) -> None:
+        """Takes its train mode off again: what it has then are layers that follow their modes."""
+        self.graph = self.meta.pop(MODES, (self.graph,))[0]
+        self.meta.pop(FROZEN, None)
+        self._modules.pop(TRAIN_GUARD, None)
+
+    def train(self, mode: bool = True) -> PrunedGraph:
+        """Puts it in train or eval mode, as the network's own ``train()`` does."""
+        super().train(mode)
+        inside = dict(self.named_modules()) if mode else {}
+        for path in self.meta.get(FROZEN, ()):
+            if path in inside:
+                inside[path].training = False
+        graphs = self.meta.get(MODES)
+        if graphs is not None and self.graph is not graphs[mode]:
+            self.graph = graphs[mode]
+        return self
 
     def called_by(self, call: Call | None) -> PrunedGraph:
         """Makes it take its arguments so, in place; ``None`` changes nothing."""
@@ -63,9 +112,8 @@ class PrunedGraph(GraphModule):
 
 def _copied(module: GraphModule, graph: Graph, node: Node, copies: dict[Node, Any]) -> Any:
     args: Any = torch.fx.node.map_arg(node.args, copies.__getitem__)
-    if node.op == "call_module" and node.target == GUARD:
-        guard = module.get_submodule(GUARD)
-        assert isinstance(guard, SizeGuard)
+    guard = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(guard, SizeGuard):
         for check, words in _checks(graph, guard.sizes, args):
             graph.call_function(torch._assert, (check, words))
         return None

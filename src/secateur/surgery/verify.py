@@ -49,6 +49,7 @@ from secateur.surgery.inputs import (
 )
 from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
 from secateur.surgery.reference import OtherShape
+from secateur.surgery.scripting import PrunedGraph
 from secateur.surgery.sharpen import Sharpening
 
 __all__ = ["verify"]
@@ -107,7 +108,8 @@ def verify(
         _same_weights(pruned, trials[0])
         if dense is not None:
             trials[0].check_graph(dense)
-        trials[0].check_native()
+        if not trials[0].traced.training:  # a batch of one may be too small there
+            trials[0].check_native()
         found = [trial.decide() for trial in trials]
     unproven = tuple(name for trial in found for name in trial.unproven)
     return Verification(
@@ -286,7 +288,7 @@ class _Trial:
 
         short = _short_of_memory(self.pruned)
         graph = self.pruned
-        if isinstance(graph, GraphModule) and not self.side.written:
+        if isinstance(graph, GraphModule) and not self.side.written and not self.traced.training:
             return self._called(lambda: _GraphRun(graph, value, self.joined), args, kwargs, draws, calls)
         return self._called(lambda: self.traced.enter(_with_tensors(self.pruned, value)), args, kwargs, draws, calls)
 
@@ -369,7 +371,7 @@ class _Trial:
         Raises:
             VerificationError: It does not: its forward depends on something that was fixed while it was traced.
         """
-        if self._same_natively(dense):
+        if not self.traced.training and self._same_natively(dense):
             return
         args, kwargs = self._at_home(self.own)
         want, draws = self.side.whole(args, kwargs)
@@ -431,7 +433,7 @@ class _Trial:
 
     def _first_difference(self, args: Any, kwargs: Any, *, sharp: bool) -> str:
         """Names the first operator whose kept entries differ; empty where the graphs cannot be aligned."""
-        if not isinstance(self.pruned, GraphModule):
+        if not isinstance(self.pruned, GraphModule) or self.traced.training:
             return ""
         draws, masked = Draws(), self.side.masked(sharp=sharp)
         masked.garbage_collect_values = False
@@ -521,7 +523,7 @@ class _GraphRun(Interpreter):
     def __init__(
         self, graph: GraphModule, weight: Callable[[str, Tensor], Tensor], any_size: bool = False, keep: bool = False
     ) -> None:
-        super().__init__(graph)
+        super().__init__(graph, graph=graph.evaluated if isinstance(graph, PrunedGraph) else None)
         self.seen: dict[str, Any] = {}
         self._weight, self._any_size, self._keep = weight, any_size, keep
 

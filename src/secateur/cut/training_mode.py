@@ -1,0 +1,114 @@
+"""A graph in the place of a network, with the train mode that the network has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from secateur.core.errors import SecateurError, first_line
+from secateur.core.plan import Plan
+from secateur.cut.operation import freed
+from secateur.cut.plans import fitting
+from secateur.graph.batch import Unfollowed
+from secateur.graph.copies import plain_network
+from secateur.graph.flow import flow
+from secateur.graph.free import Freed, free_sizes
+from secateur.graph.groups import Groups
+from secateur.graph.record import record_call
+from secateur.graph.traced import Traced
+from secateur.surgery import prune_graph, verify
+from secateur.surgery.attempt import Built
+from secateur.surgery.reference import CutEntries
+from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.training import add_train_mode, frozen_layers, only_layers_differ
+
+__all__ = ["as_graph"]
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A network in train mode, with the labels of what it computes there.
+
+    Attributes:
+        view: Its recording.
+        groups: Groups in which ``view`` counts.
+        keep: Which labels stay.
+    """
+
+    view: Traced
+    groups: Groups
+    keep: Mask
+
+
+def as_graph(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, *, check: bool) -> Built:
+    """The pruned network as a graph.
+
+    Args:
+        model: The dense network; it is not touched.
+        groups: Its groups.
+        label_keep: Which labels stay, shape (labels,).
+        plan: What goes.
+        check: Whether train mode is compared with the masked dense network; eval mode is by whoever asks for the graph.
+
+    Returns:
+        The graph, in eval mode, with a note where it does not train as the network does.
+    """
+    evaluated, way, why = groups.flow.traced, None, ""
+    if isinstance(evaluated.freed, Freed):
+        evaluated.freed.undo(evaluated)
+    try:
+        way = _training(model, groups, label_keep, plan)
+    except (SecateurError, Unfollowed, RuntimeError) as error:
+        why = first_line(error)
+    small = prune_graph(freed(model, groups, label_keep), label_keep, plan.keep, model)
+    try:
+        if way is not None:
+            _add(small, model, way, plan, check=check)
+        elif not why:
+            small.trained_by(None, frozen_layers(model))
+    except Exception as error:  # a graph that is right in eval mode is better than none
+        why = first_line(error)
+    notes = (f"in train mode the graph has batch norm and dropout, and nothing else of the network's: {why}",)
+    return Built(small, notes=notes if why else ())
+
+
+def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) -> _Way | None:
+    """The network in train mode, where it does more there than that its layers follow their mode.
+
+    Raises:
+        Unfollowed: It cannot be recorded in train mode.
+        PlanError: In train mode, more would have to go together.
+    """
+    main = groups.flow.traced
+    known = next((v for v in groups.flow.further if v.training and v.method == "forward"), None)
+    if known is not None:
+        return _Way(known, groups, label_keep)
+    if not main.recorded:
+        raise Unfollowed("it was traced by torch.export")
+    view = record_call(plain_network(model), *main.given, training=True)
+    if only_layers_differ(model, main, view):
+        return None
+    analysis, keep = fitting(flow(main, [*groups.flow.further, view]), plan)
+    return _Way(view, analysis.groups, analysis.groups.label_keep(keep))
+
+
+def _add(small: PrunedGraph, model: nn.Module, way: _Way, plan: Plan, *, check: bool) -> None:
+    """Gives the graph its train mode, and proves it.
+
+    Raises:
+        VerificationError: It is not right; the graph is as it was.
+    """
+    free_sizes(model, way.view, CutEntries(way.groups, way.keep).of_node)
+    add_train_mode(small, way.groups, way.keep, plan.keep, way.view, model)
+    if check and not any(p.device.type == "meta" for p in model.parameters()):
+        inner = replace(way.groups, flow=replace(way.groups.flow, traced=way.view, further=()))
+        try:
+            verify(small, inner, way.keep, plan.keep, dense=model)
+        except BaseException:
+            small.forget_training()
+            raise
