@@ -281,9 +281,20 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
        for k, v, words in (("name", CODE, "no name of one"), ("name", "other", "not those of its inputs"),
                            ("kind", CODE, "argument that is none"), ("kind", "either)", "argument that is none"),
                            ("taken", False, "not those of its inputs"), ("taken", "yes", "argument that is none"),
-                           ("default", {"node": 0}, "argument that is none"), ("default", {"x": 1}, "there is no such"),
+                           ("default", {"node": 0}, "does not come before"), ("default", {"x": 1}, "there is no such"),
                            ("default", [1] * 9, "argument that is none"), ("default", 10**400, "too large"))},
     "the same argument twice": (lambda g: g["call"].append(g["call"][0]), "not those of its inputs"),
+    "layers in eval mode that are no list": (setting(modes="bn"), "no names"),
+    "layers in eval mode that are no names": (setting(modes=[{"x": 1}]), "no names"),
+    "train mode by something else": (setting(modes=[], training="eval"), "damaged"),
+    "train mode with another operator": (
+        lambda g: g.update(modes=[], training={**g, "nodes": [{"op": "os.system", "args": []}]}),
+        "not an operator that a graph may hold"),
+    "train mode with a bomb": (
+        lambda g: g.update(modes=[], training={**g, "nodes": [
+            {"input": where(g, "input")["input"]},
+            {"op": "aten.zeros.default", "args": [[2**40, 2**40, 2**40]]}], "output": [{"node": 1}]}),
+        "far more than its inputs|does not run"),
     "arguments that are a number": (setting(call=3), "damaged"),
     "a node of another kind": (node({"call_method": "eval", "args": []}), "not an operator"),
     "a node that is a text": (node("os.system"), "not an object"),

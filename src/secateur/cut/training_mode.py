@@ -10,6 +10,7 @@ from torch import nn
 
 from secateur.core.errors import SecateurError, first_line
 from secateur.core.plan import Plan
+from secateur.core.types import ExampleInputs
 from secateur.cut.operation import freed
 from secateur.cut.plans import fitting
 from secateur.graph.batch import Unfollowed
@@ -18,14 +19,19 @@ from secateur.graph.flow import flow
 from secateur.graph.free import Freed, free_sizes
 from secateur.graph.groups import Groups
 from secateur.graph.record import record_call
+from secateur.graph.trace import trace
 from secateur.graph.traced import Traced
+from secateur.graph.views import follows_mode
 from secateur.surgery import prune_graph, verify
 from secateur.surgery.attempt import Built
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
-from secateur.surgery.training import add_train_mode, frozen_layers, only_layers_differ
+from secateur.surgery.training import add_train_mode, frozen_layers, only_layers_differ, trained_graph
 
-__all__ = ["as_graph"]
+__all__ = ["EVAL_ALONE", "as_graph", "own_train_mode", "with_own_train_mode"]
+
+EVAL_ALONE = "in train mode the graph has batch norm and dropout, and nothing else of the network's"
+"""What has to be said of a graph whose train mode is not known."""
 
 Mask = NDArray[np.bool_]
 
@@ -73,8 +79,7 @@ def as_graph(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, *, 
             small.trained_by(None, frozen_layers(model))
     except Exception as error:  # a graph that is right in eval mode is better than none
         why = first_line(error)
-    notes = (f"in train mode the graph has batch norm and dropout, and nothing else of the network's: {why}",)
-    return Built(small, notes=notes if why else ())
+    return Built(small, notes=(f"{EVAL_ALONE}: {why}",) if why else ())
 
 
 def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) -> _Way | None:
@@ -88,6 +93,8 @@ def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) ->
     known = next((v for v in groups.flow.further if v.training and v.method == "forward"), None)
     if known is not None:
         return _Way(known, groups, label_keep)
+    if not main.recorded and not follows_mode(model):
+        return None
     if not main.recorded:
         raise Unfollowed("it was traced by torch.export")
     view = record_call(plain_network(model), *main.given, training=True)
@@ -104,7 +111,8 @@ def _add(small: PrunedGraph, model: nn.Module, way: _Way, plan: Plan, *, check: 
         VerificationError: It is not right; the graph is as it was.
     """
     free_sizes(model, way.view, CutEntries(way.groups, way.keep).of_node)
-    add_train_mode(small, way.groups, way.keep, plan.keep, way.view, model)
+    graph, shape = trained_graph(small, way.groups, way.keep, way.view)
+    add_train_mode(small, graph, way.view, model, shape, plan.keep)
     if check and not any(p.device.type == "meta" for p in model.parameters()):
         inner = replace(way.groups, flow=replace(way.groups.flow, traced=way.view, further=()))
         try:
@@ -112,3 +120,32 @@ def _add(small: PrunedGraph, model: nn.Module, way: _Way, plan: Plan, *, check: 
         except BaseException:
             small.forget_training()
             raise
+
+
+def own_train_mode(model: nn.Module, inputs: ExampleInputs, evaluated: Traced) -> Traced | bool:
+    """A network in train mode, of which nothing is cut, for a graph that is made of it.
+
+    Args:
+        model: The network.
+        inputs: What it is called with.
+        evaluated: The network in eval mode.
+
+    Returns:
+        Its recording; true where its layers follow their mode and that is all; false where it cannot be traced.
+    """
+    if not follows_mode(model):
+        return True
+    try:
+        view = trace(model, inputs, training=True)
+        return only_layers_differ(model, evaluated, view) or view
+    except (SecateurError, RuntimeError):
+        return False
+
+
+def with_own_train_mode(graph: PrunedGraph, model: nn.Module, known: Traced | bool) -> PrunedGraph:
+    """Gives the graph of a network what :func:`own_train_mode` found, in place."""
+    if isinstance(known, Traced):
+        add_train_mode(graph, known.module.graph, known, model)
+    elif known:
+        graph.trained_by(None, frozen_layers(model))
+    return graph

@@ -23,8 +23,8 @@ from secateur.graph.rules import facts
 from secateur.graph.schema import bound
 from secateur.surgery.known import Kept, resize
 
-__all__ = ["LAYERS", "MODES", "by_mode", "counts_batches", "filled", "in_order", "is_layer", "made", "module_at",
-           "put_layers", "settings_of"]  # fmt: skip
+__all__ = ["LAYERS", "MODES", "Shapes", "by_mode", "counts_batches", "filled", "in_order", "is_layer", "made",
+           "module_at", "put_layers", "settings_of"]  # fmt: skip
 
 MODES = "_mode"
 """Where modules lie in a graph that the network did not have: what follows ``train()`` and is no layer of its own."""

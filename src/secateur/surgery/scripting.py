@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from secateur.graph.guard import TRAIN_GUARD, SizeGuard, Sizes, require
 from secateur.graph.numbers import COMPARISONS
 from secateur.graph.signature import Call
+from secateur.surgery.pickled import packed, unpacked
 
 __all__ = ["CALL", "PrunedGraph"]
 
@@ -102,12 +104,31 @@ class PrunedGraph(GraphModule):
         copied.recompile()
         return copied
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickles keep: both graphs as rows, everything else as it is."""
+        rest = {n: v for n, v in self.__dict__.items() if n not in ("_graph", "meta")}
+        meta = {n: v for n, v in self.meta.items() if n != MODES}
+        graphs = [packed(g) for g in (self.evaluated, self.trained) if g is not None]
+        return _unpickled, (rest, meta, graphs, self.modes)
+
     def __prepare_scriptable__(self) -> GraphModule:
         """What ``torch.jit.script`` compiles: plain inputs in order, the same checks of sizes, the same results."""
         graph, copies = Graph(), dict[Node, Any]()
         for node in self.graph.nodes:
             copies[node] = _copied(self, graph, node, copies)
         return GraphModule(self, graph)
+
+
+def _unpickled(rest: dict[str, Any], meta: dict[str, Any], graphs: Sequence[Any], modes: bool) -> PrunedGraph:
+    made = PrunedGraph(nn.Module(), Graph(), class_name="PrunedGraph")
+    made.__dict__.update(rest)
+    made.meta = meta
+    evaluated, *trained = (unpacked(*rows) for rows in graphs)
+    made.graph = evaluated
+    if modes:
+        made.trained_by(trained[0] if trained else None, meta[FROZEN])
+        made.graph = made.meta[MODES][made.training]
+    return made
 
 
 def _copied(module: GraphModule, graph: Graph, node: Node, copies: dict[Node, Any]) -> Any:

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,18 @@ from torch.fx import Graph, Node
 
 from secateur.graph.copies import shallow_copy
 from secateur.graph.facts import Kind
-from secateur.graph.flow import module_of
+from secateur.graph.flow import module_of, shape_of
 from secateur.graph.groups import Groups
 from secateur.graph.guard import TRAIN_GUARD, guarded
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import Surgeon, shapes_after
-from secateur.surgery.layers import by_mode, counts_batches, is_layer, put_layers
+from secateur.surgery.layers import Shapes, by_mode, counts_batches, is_layer, put_layers
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
 
-__all__ = ["add_train_mode", "frozen_layers", "only_layers_differ"]
+__all__ = ["add_train_mode", "frozen_layers", "only_layers_differ", "trained_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -56,28 +56,43 @@ def only_layers_differ(model: nn.Module, evaluated: Traced, trained: Traced) -> 
     return all(_alike(model, evaluated, trained, one, other, pairs) for one, other in pairs.items())
 
 
+def trained_graph(
+    small: PrunedGraph, groups: Groups, keep: Mask, view: Traced
+) -> tuple[Graph, Callable[[Node], tuple[int, ...] | None]]:
+    """What a pruned graph computes in train mode, and the shapes of the values in it.
+
+    Args:
+        small: The graph of eval mode; it gets the constants.
+        groups: Groups of the dense network with labels on the nodes of ``view``.
+        keep: Which labels stay, shape (labels,).
+        view: The network in train mode.
+    """
+    surgeon = Surgeon(groups, keep, view)
+    surgeon.result = small
+    graph = surgeon.rewrite()
+    graph._codegen = view.module.graph._codegen
+    copies = {origin: copy for copy, origin in surgeon.origins.items()}
+    return graph, shapes_after(copies, CutEntries(groups, keep))
+
+
 def add_train_mode(
-    small: PrunedGraph, groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]], view: Traced,
-    model: nn.Module,
+    small: PrunedGraph, trained: Graph, view: Traced, model: nn.Module, shape: Shapes = shape_of,
+    kept: Mapping[str, Mapping[int, Sequence[int]]] | None = None,
 ) -> None:  # fmt: skip
-    """Gives a pruned graph its train mode, in place.
+    """Gives a graph its train mode, in place.
 
     Args:
         small: The graph of eval mode.
-        groups: Groups of the dense network with labels on the nodes of ``view``.
-        keep: Which labels stay, shape (labels,).
-        kept: Kept indices by tensor name and dimension.
-        view: The network in train mode.
-        model: The dense network.
+        trained: What is computed in train mode.
+        view: The recording that ``trained`` was made of.
+        model: The network that was recorded.
+        shape: Shape of what a node of ``trained`` gives.
+        kept: Kept indices by tensor name and dimension, where the graph is smaller than ``model``.
     """
-    surgeon, evaluated = Surgeon(groups, keep, view), small.graph
-    surgeon.result = small
-    trained = surgeon.rewrite()
-    trained._codegen = view.module.graph._codegen
+    evaluated = small.graph
     _add_tensors(small, view, trained)
-    copies = {origin: copy for copy, origin in surgeon.origins.items()}
     small.graph = trained
-    put_layers(small, model, shapes_after(copies, CutEntries(groups, keep)), kept, training=True)
+    put_layers(small, model, shape, kept, training=True)
     guarded(small, view.sizes, TRAIN_GUARD)
     small.graph = evaluated
     small.trained_by(trained, frozen_layers(model))

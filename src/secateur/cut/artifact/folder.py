@@ -31,6 +31,7 @@ from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
+from secateur.cut.training_mode import EVAL_ALONE, own_train_mode, with_own_train_mode
 from secateur.graph.signature import call_like
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
@@ -94,11 +95,13 @@ def _traced(pruned: Pruned) -> GraphModule:
         return pruned.model
     with without_recorder():  # nothing compares this graph with the network again
         traced = trace(pruned.model, pruned.inputs)
+        training = own_train_mode(pruned.model, pruned.inputs, traced)
     graph = PrunedGraph(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
     put_layers(graph, pruned.model)
-    return finished(graph, traced.sizes, call_like(pruned.model.forward, *traced.given))
+    finished(graph, traced.sizes, call_like(pruned.model.forward, *traced.given))
+    return with_own_train_mode(graph, pruned.model, training)
 
 
 def _constants(traced: GraphModule) -> dict[str, Tensor]:
@@ -168,6 +171,8 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     before, after = (Counts(params, macs) for params, macs in zip(record["params"], record["macs"], strict=True))
     backend = record["backend"] if model is not None else "graph"
     notes = ("the proof is the one that was recorded when it was saved",) * (record.get("verified") is not None)
+    if isinstance(network, PrunedGraph) and not network.modes:
+        notes += (EVAL_ALONE,)
     return Pruned(network.eval(), backend, _proof(record), before, after, notes=notes, example_inputs=_inputs(record))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from secateur.core.errors import ExportError
 from secateur.cut.artifact.allowed import name_of
@@ -23,12 +23,12 @@ from secateur.graph.internals import parts_of
 from secateur.graph.signature import REQUIRED, Call
 from secateur.surgery.graph import BatchNormMode
 from secateur.surgery.layers import MODES, is_layer, settings_of
-from secateur.surgery.scripting import CALL
+from secateur.surgery.scripting import CALL, FROZEN, PrunedGraph
 
-__all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "no_weights", "tensors_of", "to_json"]
+__all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "graphs_of", "no_weights", "tensors_of", "to_json"]
 
 FORMAT = 2
-"""2: layers are layers (``layer``), no longer operators alone."""
+"""2: layers are layers (``layer``), no longer operators alone; the arguments of forward (``call``); train mode."""
 READ = (1, 2)
 """Formats that are read."""
 
@@ -63,7 +63,7 @@ def tensors_of(module: GraphModule) -> dict[str, tuple[str, Tensor]]:
                 found[name] = ("parameter" if tensor.requires_grad else "frozen", tensor)
             elif tensor is not None:
                 found[name] = ("buffer" if name in state else "constant", tensor)
-    for node in module.graph.nodes:
+    for node in (n for graph in graphs_of(module) for n in graph.nodes):
         if node.op == "get_attr" and node.target not in found:
             value = _attribute(module, node.target)
             if not isinstance(value, Tensor):
@@ -81,21 +81,38 @@ def to_json(module: GraphModule) -> str:
     Raises:
         ExportError: It holds an operator, an argument or an output that has no place in such a file.
     """
-    places = {node: number for number, node in enumerate(module.graph.nodes)}
-    lines = [_write_node(module, node, places) for node in module.graph.nodes if node.op != "output"]
-    output = next(n for n in module.graph.nodes if n.op == "output")
-    info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
+    evaluated, *trained = graphs_of(module)
+    info = evaluated._codegen.pytree_info  # type: ignore[attr-defined]
     head = {
         "format": FORMAT,
         "arguments": list(info.orig_args),
         "call": _write_call(module.meta.get(CALL)),
         "inputs": _write_tree(info.in_spec, "an input"),
-        "outputs": _write_tree(info.out_spec, "an output", free=True),
         "tensors": {name: kind for name, (kind, _) in tensors_of(module).items()},
+        "modes": module.meta.get(FROZEN),
+    }
+    further = f',\n"training": {_write_graph(module, trained[0])}' if trained else ""
+    return f"{json.dumps(head, allow_nan=False)[:-1]}, {_write_graph(module, evaluated)[1:-1]}{further}}}\n"
+
+
+def graphs_of(module: GraphModule) -> list[Graph]:
+    """What it computes in eval mode, and in train mode where that is another graph."""
+    if not isinstance(module, PrunedGraph):
+        return [module.graph]
+    return [module.evaluated, *([module.trained] if module.trained is not None else [])]
+
+
+def _write_graph(module: GraphModule, graph: Graph) -> str:
+    places = {node: number for number, node in enumerate(graph.nodes)}
+    lines = [_write_node(module, node, places) for node in graph.nodes if node.op != "output"]
+    output: Any = next(n for n in graph.nodes if n.op == "output")
+    info = graph._codegen.pytree_info  # type: ignore[attr-defined]
+    head = {
+        "outputs": _write_tree(info.out_spec, "an output", free=True),
         "output": _write_value(list(output.args[0]), places, "the output"),
     }
     nodes = ",\n ".join(json.dumps(line, allow_nan=False) for line in lines)
-    return json.dumps(head, allow_nan=False)[:-1] + f',\n"nodes": [\n {nodes}]}}\n'
+    return f'{json.dumps(head, allow_nan=False)[:-1]},\n"nodes": [\n {nodes}]}}'
 
 
 def _write_call(call: Call | None) -> list[dict[str, Any]] | None:
