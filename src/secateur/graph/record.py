@@ -224,7 +224,7 @@ class _Run:
         notes = self.notes = list[str]()
         twin, held, attributes = _without_values(model, named, known)
         prepare(twin)
-        twin = entered(twin, method, training)
+        twin = _counting_apart(entered(twin, method, training))
         call = twin.forward
         state: list[Tensor] = []
         plain_forward(twin, notes, state)
@@ -254,6 +254,17 @@ class _Run:
         free = bool(writer.followers)
         return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, (), batch,
                       in_graph=notes, state=self.state)  # fmt: skip
+
+
+def _counting_apart(twin: nn.Module) -> nn.Module:
+    """Batch norms that average over all batches read their counter in train mode; what comes out does not need it.
+
+    Those of PyTorch's own classes are layers in a graph, which do it by themselves.
+    """
+    for module in twin.modules():
+        if type(module).__module__ == nn.BatchNorm2d.__module__ and module.training and module.momentum is None:
+            module.momentum = 0.1
+    return twin
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:

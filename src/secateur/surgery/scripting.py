@@ -101,6 +101,7 @@ class PrunedGraph(GraphModule):
     def __deepcopy__(self, memo: Any) -> PrunedGraph:
         """A copy with its own code: what a graph is copied without stands in its meta data."""
         copied: PrunedGraph = super().__deepcopy__(memo)  # type: ignore[assignment]
+        copied._non_persistent_buffers_set = set(self._non_persistent_buffers_set)  # or else constants became weights
         copied.recompile()
         return copied
 
