@@ -20,9 +20,9 @@ from torch.utils import _pytree as pytree
 import secateur
 from secateur.core.errors import InputError
 from secateur.cut import training_mode
-from secateur.cut.training_mode import EVAL_ALONE
 from secateur.surgery import layers
 from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.training import EVAL_ALONE
 from zoo import Lambda, settle
 
 
@@ -334,3 +334,41 @@ def test_modes_of_functions_that_stand_alone_are_seen() -> None:
     assert pruned.model.trained is not None
     assert not torch.allclose(pruned.model.train()(x), pruned.model.eval()(x))
     assert [n for n, m in pruned.model.named_modules() if layers.is_layer(m)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_graphs_without_whole_layers_say_whether_they_train_so(follows: bool) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.drop = nn.Linear(6, 6), nn.Dropout(0.2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.drop(self.a(x).relu())
+            return x + (y * 2 if self.training and not follows else y)  # type: ignore[no-any-return]
+
+    model, x = settle(nn.Sequential(nn.Linear(4, 6), Block(), Block(), nn.Linear(6, 2))), torch.randn(3, 4)
+    pruned = secateur.remove_layers(model, x, count=1, backend="graph")
+    assert isinstance(pruned.model, PrunedGraph)
+    assert pruned.model.modes is follows
+    assert any(EVAL_ALONE in note for note in pruned.notes) is not follows
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_submodules_that_became_graphs_say_whether_they_train_so(follows: bool) -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.drop, self.b = nn.Linear(8, 16), nn.Dropout(0.2), nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, two = self.drop(self.a(x).relu()).split([6, 10], -1)
+            h = torch.cat([two.tanh(), one], -1)
+            return self.b(h * 2 if self.training and not follows else h)  # type: ignore[no-any-return]
+
+    torch.manual_seed(1)
+    pruned = secateur.prune(settle(nn.Sequential(nn.Linear(4, 8), Halves(), nn.Linear(8, 3))), drawn(2, 4), ratio=0.4)
+    assert pruned.plan.islands == ("1",)
+    assert pruned.model[1].modes is follows
+    assert any(note.startswith("1: ") and EVAL_ALONE in note for note in pruned.notes) is not follows
+    assert type(pruned.model[1].drop) is nn.Dropout

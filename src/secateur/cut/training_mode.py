@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,12 +27,16 @@ from secateur.surgery import prune_graph, verify
 from secateur.surgery.attempt import Built
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
-from secateur.surgery.training import add_train_mode, frozen_layers, only_layers_differ, trained_graph
+from secateur.surgery.training import (
+    EVAL_ALONE,
+    add_train_mode,
+    frozen_layers,
+    more_than_layers,
+    only_layers_differ,
+    trained_graph,
+)
 
-__all__ = ["EVAL_ALONE", "as_graph", "own_train_mode", "with_own_train_mode"]
-
-EVAL_ALONE = "in train mode the graph has batch norm and dropout, and nothing else of the network's"
-"""What has to be said of a graph whose train mode is not known."""
+__all__ = ["as_graph", "own_train_mode", "shortened_graph", "with_own_train_mode"]
 
 Mask = NDArray[np.bool_]
 
@@ -64,9 +69,7 @@ def as_graph(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, *, 
     Returns:
         The graph, in eval mode, with a note where it does not train as the network does.
     """
-    evaluated, way, why = groups.flow.traced, None, ""
-    if isinstance(evaluated.freed, Freed):
-        evaluated.freed.undo(evaluated)
+    way, why = None, ""
     try:
         way = _training(model, groups, label_keep, plan)
     except (SecateurError, Unfollowed, RuntimeError) as error:
@@ -82,6 +85,29 @@ def as_graph(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, *, 
     return Built(small, notes=(f"{EVAL_ALONE}: {why}",) if why else ())
 
 
+def shortened_graph(model: nn.Module, groups: Groups, label_keep: Mask, make: Callable[[Groups], PrunedGraph]) -> Built:
+    """A graph of which layers are taken out; it trains as the network does where layers that follow their mode do.
+
+    Args:
+        model: The dense network; it is not touched.
+        groups: Its groups.
+        label_keep: Which labels stay, shape (labels,).
+        make: Makes the graph of groups whose sizes are free.
+    """
+    why = more_than_layers(model, _fixed(groups.flow.traced))
+    small = make(freed(model, groups, label_keep))
+    if not why:
+        small.trained_by(None, frozen_layers(model))
+    return Built(small, notes=(f"{EVAL_ALONE}: {why}",) if why else ())
+
+
+def _fixed(traced: Traced) -> Traced:
+    """A recording without sizes that are free, so that it can be compared with another one."""
+    if isinstance(traced.freed, Freed):
+        traced.freed.undo(traced)
+    return traced
+
+
 def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) -> _Way | None:
     """The network in train mode, where it does more there than that its layers follow their mode.
 
@@ -89,7 +115,7 @@ def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) ->
         Unfollowed: It cannot be recorded in train mode.
         PlanError: In train mode, more would have to go together.
     """
-    main = groups.flow.traced
+    main = _fixed(groups.flow.traced)
     known = next((v for v in groups.flow.further if v.training and v.method == "forward"), None)
     if known is not None:
         return _Way(known, groups, label_keep)

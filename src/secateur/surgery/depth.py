@@ -22,6 +22,7 @@ from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.layers import put_layers
+from secateur.surgery.scripting import PrunedGraph
 from secateur.surgery.substitutes import activations
 
 __all__ = ["live_nodes", "remove_from_graph", "replacements"]
@@ -95,7 +96,7 @@ def _through(node: Node, removed: Mapping[Node, Node]) -> Node:
 # -------------------------------------------------------------------------------------------------------- graph
 
 
-def remove_from_graph(groups: Groups, branches: Branches, model: nn.Module) -> GraphModule:
+def remove_from_graph(groups: Groups, branches: Branches, model: nn.Module) -> PrunedGraph:
     """Copies the dense graph without ``branches``: additions hand on their skip, and what nobody needs goes.
 
     Args:

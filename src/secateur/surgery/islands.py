@@ -37,6 +37,7 @@ from secateur.surgery.graph import finished, shapes_after, twin_graph
 from secateur.surgery.layers import put_layers
 from secateur.surgery.module import Keep
 from secateur.surgery.reference import CutEntries
+from secateur.surgery.training import frozen_layers, more_than_layers
 
 __all__ = ["with_islands"]
 
@@ -181,12 +182,13 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
     alone = record_call(part, *_call_of(model, groups.flow.traced, path))
     labels = {**groups.flow.labels, **_labels(groups, alone, path)}
     inner = replace(groups, flow=replace(groups.flow, traced=alone, further=(), labels=labels))
-    cut = CutEntries(inner, label_keep)
+    cut, why = CutEntries(inner, label_keep), more_than_layers(part, alone)
     free_sizes(part, alone, cut.of_node)
     own = {n.removeprefix(f"{path}."): dims for n, dims in keep.items() if n.startswith(f"{path}.")}
     small, copies = twin_graph(inner, label_keep, own)
     put_layers(small, part, shapes_after(copies, cut), own)
-    return finished(small, _sizes(alone, cut), call_like(part.forward, *alone.given))
+    finished(small, _sizes(alone, cut), call_like(part.forward, *alone.given))
+    return small if why else small.trained_by(None, frozen_layers(part))
 
 
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -16,7 +16,7 @@ from secateur.graph.numbers import COMPARISONS
 from secateur.graph.signature import Call
 from secateur.surgery.pickled import packed, unpacked
 
-__all__ = ["CALL", "PrunedGraph"]
+__all__ = ["CALL", "FROZEN", "PrunedGraph", "is_trained"]
 
 
 CALL = "secateur_call"
@@ -118,6 +118,11 @@ class PrunedGraph(GraphModule):
         for node in self.graph.nodes:
             copies[node] = _copied(self, graph, node, copies)
         return GraphModule(self, graph)
+
+
+def is_trained(graph: nn.Module) -> bool:
+    """Whether a graph has the train mode of what it was made of."""
+    return isinstance(graph, PrunedGraph) and graph.modes
 
 
 def _unpickled(rest: dict[str, Any], meta: dict[str, Any], graphs: Sequence[Any], modes: bool) -> PrunedGraph:

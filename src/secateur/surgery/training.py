@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from secateur.core.errors import first_line
+from secateur.graph.batch import Unfollowed
 from secateur.graph.copies import shallow_copy
 from secateur.graph.facts import Kind
 from secateur.graph.flow import module_of, shape_of
 from secateur.graph.groups import Groups
 from secateur.graph.guard import TRAIN_GUARD, guarded
+from secateur.graph.record import record_call
 from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
@@ -30,7 +33,7 @@ from secateur.surgery.layers import Shapes, by_mode, counts_batches, is_layer, p
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.scripting import PrunedGraph
 
-__all__ = ["add_train_mode", "frozen_layers", "only_layers_differ", "trained_graph"]
+__all__ = ["EVAL_ALONE", "add_train_mode", "frozen_layers", "more_than_layers", "only_layers_differ", "trained_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -39,6 +42,26 @@ def frozen_layers(model: nn.Module) -> tuple[str, ...]:
     """Modules that stay in eval mode where the network is put in train mode, because its own ``train()`` says so."""
     twin = shallow_copy(model).train()
     return tuple(path for path, module in twin.named_modules() if not module.training)
+
+
+EVAL_ALONE = "in train mode the graph has batch norm and dropout, and nothing else of the network's"
+"""What has to be said of a graph whose train mode is not known."""
+
+
+def more_than_layers(model: nn.Module, evaluated: Traced) -> str:
+    """Why a graph would not train as its network does by layers that follow their modes; empty where it would.
+
+    Args:
+        model: The network.
+        evaluated: Its recording in eval mode, with no sizes freed.
+    """
+    if not evaluated.recorded:
+        return "it was traced by torch.export"
+    try:
+        trained = record_call(model, *evaluated.given, training=True)
+    except Unfollowed as reason:
+        return first_line(reason)
+    return "" if only_layers_differ(model, evaluated, trained) else "it calls other operators there"
 
 
 def only_layers_differ(model: nn.Module, evaluated: Traced, trained: Traced) -> bool:

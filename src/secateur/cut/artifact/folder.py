@@ -31,7 +31,7 @@ from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
-from secateur.cut.training_mode import EVAL_ALONE, own_train_mode, with_own_train_mode
+from secateur.cut.training_mode import own_train_mode, with_own_train_mode
 from secateur.graph.signature import call_like
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
@@ -39,6 +39,7 @@ from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
 from secateur.surgery.layers import put_layers
 from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.training import EVAL_ALONE
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
