@@ -150,6 +150,17 @@ def test_compiled_exported_and_scripted_graphs_take_arguments_by_name(pruned: An
     assert torch.allclose(made(mask=MASK, x=X, both_0=BOTH["one"], both_1=BOTH["two"]), flat(X, BOTH, mask=MASK))
 
 
+def test_inputs_in_another_order_are_exported_and_saved(tmp_path: Path) -> None:
+    inputs = {"mask": MASK, "both": BOTH, "x": X}
+    pruned = small(inputs)
+    secateur.export(pruned, path=tmp_path / "small.pt2")
+    got = torch.export.load(tmp_path / "small.pt2").module()(x=X, both=BOTH, mask=MASK)
+    assert torch.allclose(got, pruned.model(**inputs), atol=1e-6)
+    module = secateur.prune(settle(Called()), inputs, ratio=0.5, backend="module")
+    module.save(tmp_path, graph=True)
+    assert torch.allclose(secateur.load(tmp_path).model(**inputs), module.model(**inputs), atol=1e-6)
+
+
 def test_submodules_that_became_graphs_are_called_as_before() -> None:
     class Halves(nn.Module):
         def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def test_parametrisations_masks_and_quantisation_are_put_on_layers() -> None:
     prune.l1_unstructured(small.b, "weight", 0.5)
     assert int((small.b.weight == 0).sum()) == 4
     assert not torch.allclose(small(x), want, atol=1e-5)
+
+
+def test_layers_are_quantised_by_their_class() -> None:
+    ao = pytest.importorskip("torch.ao.quantization")
+    x = torch.randn(3, 4)
+    small = pruned_graph(Lambda(lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(4, 8), b=nn.Linear(8, 2)), x).model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch moves it to a package of its own
+        made = ao.quantize_dynamic(small, {nn.Linear}, dtype=torch.qint8)
+    assert [type(made.get_submodule(n)).__module__ for n in "ab"] == [
+        "torch.ao.nn.quantized.dynamic.modules.linear"
+    ] * 2
+    assert torch.allclose(made(x), small(x), atol=0.05)
 
 
 def test_adapters_find_their_targets() -> None:
