@@ -155,6 +155,26 @@ def test_a_layer_that_is_called_several_times_is_one() -> None:
     assert small.c.in_features == small.c.out_features == 4
 
 
+def test_a_layer_with_two_names_is_one(tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+            self.again = nn.ModuleList([self.b])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.again[0](self.b(self.a(x)).relu()))  # type: ignore[no-any-return]
+
+    x = torch.randn(3, 4)
+    pruned = pruned_graph(Twice(), x)
+    assert pruned.model.b is pruned.model.get_submodule("again.0")
+    assert list(pruned.model.state_dict()) == list(Twice().state_dict())
+    pruned.save(tmp_path)
+    loaded = secateur.load(tmp_path).model
+    assert torch.equal(loaded(x), pruned.model(x))
+    assert loaded.b.weight is loaded.get_parameter("again.0.weight")
+
+
 class Tied(nn.Module):
     """A head with the table's weight, and a product with another layer's weight."""
 

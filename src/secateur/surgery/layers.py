@@ -64,6 +64,9 @@ def put_layers(
     """
     tensors = {n: _tensor(graph, n) for n in graph.graph.nodes if n.op == "get_attr"}
     done: list[str] = []
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(id(module), []).append(name)
     for path, nodes in _by_module(graph).items():
         dense = _submodule(model, path)
         if dense is None or not is_layer(dense):
@@ -72,7 +75,8 @@ def put_layers(
         inputs = [_input(layer, node, tensors, shape, training) for node in nodes] if layer is not None else [None]
         if layer is None or None in inputs:
             continue
-        _put(graph, path, layer)
+        for name in names[id(dense)]:
+            _put(graph, name, layer)
         for node, given in zip(nodes, inputs, strict=True):
             node.op, node.target, node.args, node.kwargs = "call_module", path, (given,), {}
         done.append(path)
