@@ -8,6 +8,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from torch import Tensor, nn
 import secateur
 import secateur.graph.ops
 from secateur.core.errors import ExportError, InputError, PlanError, SecateurError
+from secateur.core.plan import remember
 from secateur.core.reading import file_digest
 from secateur.core.types import call
 from secateur.cut.artifact import allowed, checked
+from secateur.cut.plans import fitting
+from secateur.graph.views import labelled
+from secateur.surgery import prune_graph
 from zoo import ZOO, settle
 
 
@@ -81,6 +86,38 @@ def test_everything_comes_back(backend: str, tmp_path: Path) -> None:
         torch.manual_seed(1)
         call(network, inputs)
     assert same(loaded.state_dict(), pruned.model.state_dict())
+
+
+def test_files_of_format_1_are_read_and_know_no_train_mode(tmp_path: Path) -> None:
+    """Operators alone, as they were written before there were layers in graphs."""
+    model, inputs = odd()
+    pruned = secateur.prune(model, inputs, ratio=0.5, backend="graph")
+    analysis, keep = fitting(labelled(model, inputs)[0], pruned.plan)
+    groups = analysis.groups
+    plain = prune_graph(groups, groups.label_keep(keep), pruned.plan.keep)
+    remember(plain, pruned.plan)
+    replace(pruned, model=plain).save(tmp_path / "new")
+    (tmp_path / "old").mkdir()
+
+    def older(graph: dict[str, Any]) -> None:
+        assert not any("layer" in line for line in graph["nodes"])
+        graph["format"] = 1
+        assert graph.pop("call") is None
+        assert graph.pop("modes") is None
+
+    old = secateur.load(forged(tmp_path / "new", tmp_path / "old", older))
+    assert same(call(old.model, inputs), call(pruned.model, inputs))
+    assert any("in train mode the graph has batch norm and dropout" in note for note in old.notes)
+
+
+def test_a_network_is_saved_in_any_mode(tmp_path: Path) -> None:
+    model, inputs = odd()
+    pruned = secateur.prune(model.train(), inputs, ratio=0.5, backend="graph")
+    assert pruned.model.training
+    pruned.save(tmp_path)
+    loaded = secateur.load(tmp_path).model
+    assert not loaded.training
+    assert same(call(loaded, inputs), call(pruned.model.eval(), inputs))
 
 
 def test_a_loaded_graph_can_be_saved_copied_and_cut_again(tmp_path: Path) -> None:
