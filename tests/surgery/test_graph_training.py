@@ -21,7 +21,7 @@ import secateur
 from secateur.core.errors import InputError
 from secateur.cut import training_mode
 from secateur.surgery import layers
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode, train_graph
 from secateur.surgery.training import EVAL_ALONE
 from zoo import Lambda, settle
 
@@ -188,8 +188,8 @@ def same(one: nn.Module, other: nn.Module, x: Tensor, training: bool) -> None:
 def test_train_mode_is_that_of_the_network_and_eval_mode_comes_back(name: str) -> None:
     pruned, module, x = both(name)
     assert not any(EVAL_ALONE in note or "eval mode alone" in note for note in pruned.notes)
-    assert pruned.model.modes
-    assert (pruned.model.trained is not None) == (NETWORKS[name][2] == 2)
+    assert has_train_mode(pruned.model)
+    assert (train_graph(pruned.model) is not None) == (NETWORKS[name][2] == 2)
     for training in (False, True, True, False):
         same(pruned.model, module, x, training)
 
@@ -218,8 +218,8 @@ def test_files_of_networks_that_kept_their_class_hold_train_mode(name: str, tmp_
     pruned = secateur.prune(settle(make()), x, ratio=0.5, backend="module")
     pruned.save(tmp_path, graph=True)
     loaded: Any = secateur.load(tmp_path).model
-    assert loaded.modes
-    assert (loaded.trained is not None) == (count == 2)
+    assert has_train_mode(loaded)
+    assert (train_graph(loaded) is not None) == (count == 2)
     for training in (False, True):
         same(loaded, pruned.model, x, training)
 
@@ -273,7 +273,7 @@ def test_a_train_mode_that_is_wrong_is_not_kept(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(training_mode, "add_train_mode", wrong)
     pruned, _, x = both("depth")
     assert any(EVAL_ALONE in note and "differs from the masked dense one" in note for note in pruned.notes)
-    assert not pruned.model.modes
+    assert not has_train_mode(pruned.model)
     assert pruned.model.train()(x).shape == (3, 2)
 
 
@@ -325,13 +325,22 @@ def test_compiled_and_scripted_graphs_have_the_mode_that_they_were_made_in() -> 
     assert isinstance(exported(x), Tensor)
 
 
+def test_submodules_may_be_called_as_anything() -> None:
+    names = ("modes", "trained", "evaluated", "call", "meta_", "graphs")
+    model = nn.Sequential()
+    for name in names:
+        model.add_module(name, nn.Linear(4, 4))
+    pruned = secateur.prune(settle(model), drawn(2, 4), ratio=0.5, backend="graph")
+    assert all(type(pruned.model.get_submodule(name)) is nn.Linear for name in names)
+
+
 def test_modes_of_functions_that_stand_alone_are_seen() -> None:
     """What no class of the network's asks for is found by recording."""
     model = Lambda(lambda m, x: m.b(m.a(x).relu() * (2 if m.training else 1)), a=nn.Linear(4, 8), b=nn.Linear(8, 2))
     x = drawn(3, 4)
     pruned = secateur.prune(settle(model), x, ratio=0.5, backend="graph")
     assert isinstance(pruned.model, PrunedGraph)
-    assert pruned.model.trained is not None
+    assert train_graph(pruned.model) is not None
     assert not torch.allclose(pruned.model.train()(x), pruned.model.eval()(x))
     assert [n for n, m in pruned.model.named_modules() if layers.is_layer(m)] == ["a", "b"]
 
@@ -350,7 +359,7 @@ def test_graphs_without_whole_layers_say_whether_they_train_so(follows: bool) ->
     model, x = settle(nn.Sequential(nn.Linear(4, 6), Block(), Block(), nn.Linear(6, 2))), torch.randn(3, 4)
     pruned = secateur.remove_layers(model, x, count=1, backend="graph")
     assert isinstance(pruned.model, PrunedGraph)
-    assert pruned.model.modes is follows
+    assert has_train_mode(pruned.model) is follows
     assert any(EVAL_ALONE in note for note in pruned.notes) is not follows
 
 
@@ -369,6 +378,6 @@ def test_submodules_that_became_graphs_say_whether_they_train_so(follows: bool) 
     torch.manual_seed(1)
     pruned = secateur.prune(settle(nn.Sequential(nn.Linear(4, 8), Halves(), nn.Linear(8, 3))), drawn(2, 4), ratio=0.4)
     assert pruned.plan.islands == ("1",)
-    assert pruned.model[1].modes is follows
+    assert has_train_mode(pruned.model[1]) is follows
     assert any(note.startswith("1: ") and EVAL_ALONE in note for note in pruned.notes) is not follows
     assert type(pruned.model[1].drop) is nn.Dropout

@@ -48,7 +48,7 @@ from secateur.surgery.configured import has_configuration
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.sizes import Sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -441,7 +441,7 @@ def _lost(small: nn.Module, groups: Groups) -> tuple[str, ...]:
     """What a graph does not hold of the network."""
     if not isinstance(small, PrunedGraph):
         return ()
-    held = small.modes
+    held = has_train_mode(small)
     lost = ", ".join(v.name for v in groups.flow.views[1:] if not (held and v.training and v.method == "forward"))
     only = (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost else ()
     return (*only, *groups.flow.traced.in_graph)

@@ -25,8 +25,8 @@ from secateur.graph.traced import Traced
 from secateur.graph.views import follows_mode
 from secateur.surgery import prune_graph, verify
 from secateur.surgery.attempt import Built
+from secateur.surgery.pruned_graph import PrunedGraph, forget_training, train_by
 from secateur.surgery.reference import CutEntries
-from secateur.surgery.scripting import PrunedGraph
 from secateur.surgery.training import (
     EVAL_ALONE,
     add_train_mode,
@@ -79,7 +79,7 @@ def as_graph(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan, *, 
         if way is not None:
             _add(small, model, way, plan, check=check)
         elif not why:
-            small.trained_by(None, frozen_layers(model))
+            train_by(small, None, frozen_layers(model))
     except Exception as error:  # a graph that is right in eval mode is better than none
         why = first_line(error)
     return Built(small, notes=(f"{EVAL_ALONE}: {why}",) if why else ())
@@ -97,7 +97,7 @@ def shortened_graph(model: nn.Module, groups: Groups, label_keep: Mask, make: Ca
     why = more_than_layers(model, _fixed(groups.flow.traced))
     small = make(freed(model, groups, label_keep))
     if not why:
-        small.trained_by(None, frozen_layers(model))
+        train_by(small, None, frozen_layers(model))
     return Built(small, notes=(f"{EVAL_ALONE}: {why}",) if why else ())
 
 
@@ -144,7 +144,7 @@ def _add(small: PrunedGraph, model: nn.Module, way: _Way, plan: Plan, *, check: 
         try:
             verify(small, inner, way.keep, plan.keep, dense=model)
         except BaseException:
-            small.forget_training()
+            forget_training(small)
             raise
 
 
@@ -173,5 +173,5 @@ def with_own_train_mode(graph: PrunedGraph, model: nn.Module, known: Traced | bo
     if isinstance(known, Traced):
         add_train_mode(graph, known.module.graph, known, model)
     elif known:
-        graph.trained_by(None, frozen_layers(model))
+        train_by(graph, None, frozen_layers(model))
     return graph

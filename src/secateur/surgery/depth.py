@@ -22,7 +22,7 @@ from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
 from secateur.surgery.layers import put_layers
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.pruned_graph import PrunedGraph
 from secateur.surgery.substitutes import activations
 
 __all__ = ["live_nodes", "remove_from_graph", "replacements"]

@@ -23,8 +23,8 @@ from secateur.graph.signature import Call, call_like
 from secateur.graph.trace import CUMULATIVE
 from secateur.graph.traced import Traced
 from secateur.surgery.layers import MODES, put_layers
+from secateur.surgery.pruned_graph import PrunedGraph, call_by
 from secateur.surgery.reference import CutEntries
-from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["Surgeon", "finished", "prune_graph", "rewritten", "shapes_after", "slice_tensor", "twin_graph"]
 
@@ -274,4 +274,4 @@ def finished(module: PrunedGraph, sizes: Sizes, call: Call | None = None) -> Pru
         call: The arguments of the network's own forward.
     """
     guarded(follow_mode(module), sizes).eval()
-    return module.called_by(call)
+    return call_by(module, call)

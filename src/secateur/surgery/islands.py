@@ -36,6 +36,7 @@ from secateur.graph.traced import Traced
 from secateur.surgery.graph import finished, shapes_after, twin_graph
 from secateur.surgery.layers import put_layers
 from secateur.surgery.module import Keep
+from secateur.surgery.pruned_graph import train_by
 from secateur.surgery.reference import CutEntries
 from secateur.surgery.training import frozen_layers, more_than_layers
 
@@ -188,7 +189,7 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
     small, copies = twin_graph(inner, label_keep, own)
     put_layers(small, part, shapes_after(copies, cut), own)
     finished(small, _sizes(alone, cut), call_like(part.forward, *alone.given))
-    return small if why else small.trained_by(None, frozen_layers(part))
+    return small if why else train_by(small, None, frozen_layers(part))
 
 
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -30,8 +30,8 @@ from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import Surgeon, shapes_after
 from secateur.surgery.layers import Shapes, by_mode, counts_batches, is_layer, put_layers
+from secateur.surgery.pruned_graph import PrunedGraph, train_by
 from secateur.surgery.reference import CutEntries
-from secateur.surgery.scripting import PrunedGraph
 
 __all__ = ["EVAL_ALONE", "add_train_mode", "frozen_layers", "more_than_layers", "only_layers_differ", "trained_graph"]
 
@@ -118,7 +118,7 @@ def add_train_mode(
     put_layers(small, model, shape, kept, training=True)
     guarded(small, view.sizes, TRAIN_GUARD)
     small.graph = evaluated
-    small.trained_by(trained, frozen_layers(model))
+    train_by(small, trained, frozen_layers(model))
 
 
 def _add_tensors(small: PrunedGraph, view: Traced, graph: Graph) -> None:

@@ -48,8 +48,8 @@ from secateur.surgery.inputs import (
     tensors,
 )
 from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
+from secateur.surgery.pruned_graph import eval_graph
 from secateur.surgery.reference import OtherShape
-from secateur.surgery.scripting import PrunedGraph
 from secateur.surgery.sharpen import Sharpening
 
 __all__ = ["verify"]
@@ -523,7 +523,7 @@ class _GraphRun(Interpreter):
     def __init__(
         self, graph: GraphModule, weight: Callable[[str, Tensor], Tensor], any_size: bool = False, keep: bool = False
     ) -> None:
-        super().__init__(graph, graph=graph.evaluated if isinstance(graph, PrunedGraph) else None)
+        super().__init__(graph, graph=eval_graph(graph))
         self.seen: dict[str, Any] = {}
         self._weight, self._any_size, self._keep = weight, any_size, keep
 

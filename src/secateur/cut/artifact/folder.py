@@ -38,7 +38,7 @@ from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
 from secateur.surgery.layers import put_layers
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.training import EVAL_ALONE
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
@@ -172,7 +172,7 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     before, after = (Counts(params, macs) for params, macs in zip(record["params"], record["macs"], strict=True))
     backend = record["backend"] if model is not None else "graph"
     notes = ("the proof is the one that was recorded when it was saved",) * (record.get("verified") is not None)
-    if isinstance(network, PrunedGraph) and not network.modes:
+    if isinstance(network, PrunedGraph) and not has_train_mode(network):
         notes += (EVAL_ALONE,)
     return Pruned(network.eval(), backend, _proof(record), before, after, notes=notes, example_inputs=_inputs(record))
 

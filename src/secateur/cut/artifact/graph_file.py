@@ -23,7 +23,7 @@ from secateur.graph.internals import parts_of
 from secateur.graph.signature import REQUIRED, Call
 from secateur.surgery.graph import BatchNormMode
 from secateur.surgery.layers import MODES, is_layer, settings_of
-from secateur.surgery.scripting import CALL, FROZEN, PrunedGraph
+from secateur.surgery.pruned_graph import CALL, FROZEN, eval_graph, train_graph
 
 __all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "graphs_of", "no_weights", "tensors_of", "to_json"]
 
@@ -97,9 +97,8 @@ def to_json(module: GraphModule) -> str:
 
 def graphs_of(module: GraphModule) -> list[Graph]:
     """What it computes in eval mode, and in train mode where that is another graph."""
-    if not isinstance(module, PrunedGraph):
-        return [module.graph]
-    return [module.evaluated, *([module.trained] if module.trained is not None else [])]
+    trained = train_graph(module)
+    return [eval_graph(module), *([trained] if trained is not None else [])]
 
 
 def _write_graph(module: GraphModule, graph: Graph) -> str:

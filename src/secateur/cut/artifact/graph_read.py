@@ -20,7 +20,7 @@ from secateur.cut.artifact.graph_nodes import DEPTH, NodeReader, identifier, pat
 from secateur.graph.guard import GUARD, TRAIN_GUARD
 from secateur.graph.signature import KINDS, REQUIRED, Argument, Call
 from secateur.surgery.layers import module_at
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.pruned_graph import PrunedGraph, call_by, train_by
 
 __all__ = ["from_json"]
 
@@ -65,8 +65,8 @@ class _Reader:
             further, frozen = self.data.get("training"), self.data["modes"]
             if not isinstance(frozen, list) or not all(isinstance(path, str) for path in frozen):
                 raise PlanError("The graph's layers that stay in eval mode are no names.")
-            self.root.trained_by(None if further is None else self._graph(further, TRAIN_GUARD), frozen)
-        return self.root.called_by(self._call()).eval()
+            train_by(self.root, None if further is None else self._graph(further, TRAIN_GUARD), frozen)
+        return call_by(self.root, self._call()).eval()
 
     def _graph(self, data: Mapping[str, Any], guard: str) -> Graph:
         """What is computed in one mode."""
