@@ -8,6 +8,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ from torch import Tensor, nn
 import secateur
 import secateur.graph.ops
 from secateur.core.errors import ExportError, InputError, PlanError, SecateurError
+from secateur.core.plan import remember
 from secateur.core.reading import file_digest
 from secateur.core.types import call
 from secateur.cut.artifact import allowed, checked
+from secateur.cut.plans import fitting
+from secateur.graph.views import labelled
+from secateur.surgery import prune_graph
 from zoo import ZOO, settle
 
 
@@ -81,6 +86,38 @@ def test_everything_comes_back(backend: str, tmp_path: Path) -> None:
         torch.manual_seed(1)
         call(network, inputs)
     assert same(loaded.state_dict(), pruned.model.state_dict())
+
+
+def test_files_of_format_1_are_read_and_know_no_train_mode(tmp_path: Path) -> None:
+    """Operators alone, as they were written before there were layers in graphs."""
+    model, inputs = odd()
+    pruned = secateur.prune(model, inputs, ratio=0.5, backend="graph")
+    analysis, keep = fitting(labelled(model, inputs)[0], pruned.plan)
+    groups = analysis.groups
+    plain = prune_graph(groups, groups.label_keep(keep), pruned.plan.keep)
+    remember(plain, pruned.plan)
+    replace(pruned, model=plain).save(tmp_path / "new")
+    (tmp_path / "old").mkdir()
+
+    def older(graph: dict[str, Any]) -> None:
+        assert not any("layer" in line for line in graph["nodes"])
+        graph["format"] = 1
+        assert graph.pop("call") is None
+        assert graph.pop("modes") is None
+
+    old = secateur.load(forged(tmp_path / "new", tmp_path / "old", older))
+    assert same(call(old.model, inputs), call(pruned.model, inputs))
+    assert any("in train mode the graph has batch norm and dropout" in note for note in old.notes)
+
+
+def test_a_network_is_saved_in_any_mode(tmp_path: Path) -> None:
+    model, inputs = odd()
+    pruned = secateur.prune(model.train(), inputs, ratio=0.5, backend="graph")
+    assert pruned.model.training
+    pruned.save(tmp_path)
+    loaded = secateur.load(tmp_path).model
+    assert not loaded.training
+    assert same(call(loaded, inputs), call(pruned.model.eval(), inputs))
 
 
 def test_a_loaded_graph_can_be_saved_copied_and_cut_again(tmp_path: Path) -> None:
@@ -155,7 +192,6 @@ def call_of(op: str, *args: Any, **kwargs: Any) -> Callable[[dict[str, Any]], No
 def renamed(old: str, new: str) -> Callable[[dict[str, Any]], None]:
     def change(graph: dict[str, Any]) -> None:
         graph["tensors"] = {new if n == old else n: kind for n, kind in graph["tensors"].items()}
-        where(graph, "tensor", old)["tensor"] = new
 
     return change
 
@@ -178,6 +214,26 @@ def squared(graph: dict[str, Any]) -> None:
 
 def setting(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda graph: graph.update(values)
+
+
+def layer_with(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """The first convolution with other settings, or with another class or name."""
+
+    def change(graph: dict[str, Any]) -> None:
+        line = where(graph, "layer")
+        line.update({k: changes.pop(k) for k in ("layer", "class") if k in changes})
+        line["settings"].update(changes)
+
+    return change
+
+
+def layer_again(graph: dict[str, Any]) -> None:
+    line = where(graph, "layer")
+    graph["nodes"].append({**line, "settings": {**line["settings"], "stride": [2, 2]}})
+
+
+def argument(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda graph: graph["call"][0].update(changes)
 
 
 def node(line: Any) -> Callable[[dict[str, Any]], None]:
@@ -237,11 +293,52 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a guard by something else": (call_of("require", 1, "__class__", 1, True), "damaged"),
     "a module by name": (node({"module": "torch.hub.load", "args": []}), "there is no such"),
     "dropout with code": (node({"module": "Dropout", "p": CODE, "args": [{"node": 0}]}), "damaged"),
+    **{f"a layer of class {kind!r}": (layer_with(**{"class": kind}), "there is no such")
+       for kind in ("Module", "Sequential", "LazyConv2d", "LSTM", "EmbeddingBag", "torch.hub.load", "__class__", "", 3,
+                    "MultiheadAttention", "PrunedGraph")},
+    **{f"a layer called {name!r}": (layer_with(layer=name), words)
+       for name, words in {"_mode.x": "no name of one", "_sizes": "no name of one", "..": "no name of one",
+                           "a\nb": "no name of one", "stem.class": "keeps for itself", 7: "no name of one",
+                           "nothing": "not those of such a layer", "stem": "not those of such a layer",
+                           "forward": "not those of such a layer", "stem.0.weight": "not those of such a layer|damaged",
+                           }.items()},
+    **{f"a layer with {name}={value!r}": (layer_with(**{name: value}), words)
+       for name, value, words in (
+           ("device", "cpu", "there is no such"), ("dtype", {"dtype": "float64"}, "there is no such"),
+           ("max_norm", 1.0, "there is no such"), ("_weight", 1, "there is no such"), ("evil", 1, "there is no such"),
+           ("in_channels", 10**15, "damaged|not those"), ("in_channels", 10**400, "too large"),
+           ("in_channels", 5, "damaged|not those"), ("in_channels", -3, "damaged|not those"),
+           ("out_channels", 2, "not those"), ("kernel_size", [3] * 9, "no numbers"), ("bias", CODE, "not those"),
+           ("kernel_size", [[3]], "no numbers"), ("kernel_size", {"node": 0}, "no numbers"),
+           ("padding_mode", CODE, "damaged"), ("groups", 0, "damaged"), ("stride", "x", "not those|damaged"))},
+    "a layer with two kinds of settings": (layer_again, "other settings than before"),
+    "a layer without settings": (node({"layer": "stem.0", "class": "Conv2d", "args": [{"node": 0}]}), "damaged"),
+    "a layer with too few settings": (lambda g: where(g, "layer")["settings"].pop("stride") and None, "not those"),
+    **{f"an argument with {k}={v!r}": (argument(**{k: v}), words)
+       for k, v, words in (("name", CODE, "no name of one"), ("name", "other", "not those of its inputs"),
+                           ("kind", CODE, "argument that is none"), ("kind", "either)", "argument that is none"),
+                           ("taken", False, "not those of its inputs"), ("taken", "yes", "argument that is none"),
+                           ("default", {"node": 0}, "does not come before"), ("default", {"x": 1}, "there is no such"),
+                           ("default", [1] * 9, "argument that is none"), ("default", 10**400, "too large"))},
+    "the same argument twice": (lambda g: g["call"].append(g["call"][0]), "not those of its inputs"),
+    "layers in eval mode that are no list": (setting(modes="bn"), "no names"),
+    "layers in eval mode that are no names": (setting(modes=[{"x": 1}]), "no names"),
+    "train mode by something else": (setting(modes=[], training="eval"), "damaged"),
+    "train mode with another operator": (
+        lambda g: g.update(modes=[], training={**g, "nodes": [{"op": "os.system", "args": []}]}),
+        "not an operator that a graph may hold"),
+    "train mode with a bomb": (
+        lambda g: g.update(modes=[], training={**g, "nodes": [
+            {"input": where(g, "input")["input"]},
+            {"op": "aten.zeros.default", "args": [[2**40, 2**40, 2**40]]}], "output": [{"node": 1}]}),
+        "far more than its inputs|does not run"),
+    "arguments that are a number": (setting(call=3), "damaged"),
     "a node of another kind": (node({"call_method": "eval", "args": []}), "not an operator"),
     "a node that is a text": (node("os.system"), "not an object"),
     "nodes are a number": (setting(nodes=3), "damaged"),
-    "no tensors": (setting(tensors={}), "does not have"),
-    "another format": (setting(format=2), "format '2'"),
+    "no tensors": (setting(tensors={}), "not those of such a layer"),
+    "a tensor that is not there": (node({"tensor": "nothing"}), "does not have"),
+    "another format": (setting(format=3), "format '3'"),
     "a format without end": (setting(format="9" * 10**5), "format '9"),
     "no call": (setting(inputs="*"), "damaged|not those of a call"),
     "inputs nested": (setting(inputs={"tuple": [{"tuple": [nested(3)]}, {"dict": []}]}), "damaged|structure"),

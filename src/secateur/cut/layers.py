@@ -22,9 +22,10 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
-from secateur.cut.operation import Operation, carry_out, freed, sure
+from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
+from secateur.cut.training_mode import shortened_graph
 from secateur.graph.branches import Branch, find_branches
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
@@ -355,15 +356,16 @@ def _cut_once(
             raise PlanError(str(reason))
         return prune_module(model, {}, replaced)
 
+    def graph() -> Built:
+        everything = _everything(network.groups)
+        return shortened_graph(model, network.groups, everything, lambda g: remove_from_graph(g, gone, model))
+
     operation = Operation(
         Plan({}, {}, known, (), tuple(b.name for b in gone), replaced),
         rungs=(
             *_shorter(model, network, gone),
             Rung("module", lambda: Built(module())),
-            Rung(
-                "graph",
-                lambda: Built(remove_from_graph(freed(model, network.groups, _everything(network.groups)), gone)),
-            ),
+            Rung("graph", graph),
         ),
         verify=lambda built, dense: _proof(built.model, network.groups, gone, dense),
     )

@@ -62,7 +62,8 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     check = check and not any(p.device.type == "meta" for p in model.parameters())
 
     def prove(built: Built, backend: str) -> Verification | None:
-        built.model.train(model.training) if backend == "graph" else None
+        if backend == "graph":
+            _in_modes_of(model, built.model)
         return operation.verify(built, model if backend == "graph" else None) if check else None
 
     done = attempt(model, backend, operation.rungs, prove)
@@ -73,6 +74,15 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
                    islands=built.islands, shortened=built.shortened)  # fmt: skip
     remember(built.model, plan if earlier is None else plan.after(earlier))
     return done
+
+
+def _in_modes_of(model: nn.Module, graph: nn.Module) -> None:
+    """Puts a graph, and every layer in it, in the mode that the network has there."""
+    graph.train(model.training)
+    inside = dict(graph.named_modules())
+    for path, module in model.named_modules():
+        if path in inside and path:
+            inside[path].training = module.training
 
 
 def freed(model: nn.Module, groups: Groups, label_keep: Mask, *, thorough: bool = True) -> Groups:

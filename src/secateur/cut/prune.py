@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,6 @@ from secateur.core.checks import check_network
 from secateur.core.errors import (
     BudgetError,
     InputError,
-    PlanError,
     UnknownNameError,
     VerificationError,
 )
@@ -27,23 +25,22 @@ from secateur.core.inputs import Data
 from secateur.core.modes import no_gc
 from secateur.core.plan import Plan, remembered
 from secateur.core.types import ExampleInputs, Target
-from secateur.cost.counts import Costs
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
-from secateur.cut.analysis import Analysis, analyse, unsupported
+from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
+from secateur.cut.plans import fitting, plan_of
 from secateur.cut.pruned import Cut, Pruned, opened
 from secateur.cut.selection import Selection, names_in
+from secateur.cut.training_mode import as_graph
 from secateur.graph.copies import plain_network
-from secateur.graph.flow import Flow
-from secateur.graph.groups import Groups, solve
-from secateur.graph.solve import GRANULARITIES
+from secateur.graph.groups import Groups
 from secateur.graph.views import Also, labelled
-from secateur.surgery import prune_graph, prune_module
+from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
@@ -52,6 +49,7 @@ from secateur.surgery.dense import Dense
 from secateur.surgery.described import with_descriptions
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
+from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.sizes import Sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -421,7 +419,7 @@ def _cut_once(
         plan,
         rungs=(
             *ways,
-            Rung("graph", lambda: Built(prune_graph(freed(model, groups, label_keep), label_keep, plan.keep))),
+            Rung("graph", lambda: as_graph(model, groups, label_keep, plan, check=check)),
         ),
         verify=lambda built, network: verified(
             built.model,
@@ -438,7 +436,7 @@ def _cut_once(
     with no_gc():
         done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
-    notes = (*done.notes, *_lost(done.backend, groups), *_by_itself(model, done.backend), *analysis.notes,
+    notes = (*done.notes, *_lost(done.built.model, groups), *_by_itself(model, done.backend), *analysis.notes,
              *proof_notes(done.verification))  # fmt: skip
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   notes, inputs, first, done.lost, model)  # fmt: skip
@@ -456,60 +454,11 @@ def _by_itself(model: nn.Module, backend: str) -> tuple[str, ...]:
             "another network: use small.save(folder) and secateur.load(folder, model)",)  # fmt: skip
 
 
-def _lost(backend: str, groups: Groups) -> tuple[str, ...]:
+def _lost(small: nn.Module, groups: Groups) -> tuple[str, ...]:
     """What a graph does not hold of the network."""
-    if backend != "graph":
+    if not isinstance(small, PrunedGraph):
         return ()
-    lost = ", ".join(view.name for view in groups.flow.views[1:])
+    held = has_train_mode(small)
+    lost = ", ".join(v.name for v in groups.flow.views[1:] if not (held and v.training and v.method == "forward"))
     only = (f"the graph holds forward as it is in eval mode alone, not {lost}",) if lost else ()
     return (*only, *groups.flow.traced.in_graph)
-
-
-def plan_of(groups: Groups, label_keep: Mask, provenance: Any) -> Plan:
-    keep, shapes = {}, {}
-    for name, labels in groups.flow.tensors.items():
-        masks = groups.masks(labels, label_keep)
-        if masks:
-            keep[name] = {d: tuple(np.flatnonzero(m).tolist()) for d, m in sorted(masks.items())}
-            shapes[name] = labels.shape
-    with contextlib.suppress(PlanError):  # no module can hold them then, only a graph
-        return Plan(keep, shapes, provenance, indices=new_indices(groups, label_keep))
-    return Plan(keep, shapes, provenance)
-
-
-def fitting(labelled: Flow, plan: Plan) -> tuple[Analysis, Mask]:
-    """Finds the granularity that a plan was made with, and the units that it leaves."""
-    error: PlanError | None = None
-    for granularity in GRANULARITIES:
-        groups = solve(labelled, granularity=granularity)
-        try:
-            return Analysis(groups, Costs(groups), unsupported(groups)), _units_of(groups, plan)
-        except PlanError as caught:
-            error = error or caught
-    assert error is not None
-    raise error
-
-
-def _units_of(groups: Groups, plan: Plan) -> Mask:
-    """Which units a plan leaves; checks that it cuts them whole and fits the shapes."""
-    tensors = groups.flow.tensors
-    keep = np.ones(groups.units, dtype=bool)
-    for name, dims in plan.keep.items():
-        if name not in tensors:
-            raise PlanError(f"The plan cuts {name!r}, which this network does not have.")
-        if tensors[name].shape != plan.dense_shapes[name]:
-            raise PlanError(
-                f"The plan was made for {name!r} of shape {plan.dense_shapes[name]}; here it is {tensors[name].shape}."
-            )
-        for dim, kept in dims.items():
-            gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
-            units = groups.unit_of(tensors[name].at(dim)[0][gone])
-            keep[units[units >= 0]] = False
-    made = plan_of(groups, groups.label_keep(keep), plan.provenance)
-    if made.keep != {n: dict(d) for n, d in plan.keep.items()}:
-        wrong = sorted(n for n in {*made.keep, *plan.keep} if made.keep.get(n) != plan.keep.get(n))
-        raise PlanError(
-            f"The plan cuts only part of what must go together in this network (first: {wrong[0]!r}, "
-            f"{len(wrong)} tensors in all). It was made for another network, or changed by hand."
-        )
-    return keep

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -101,6 +103,8 @@ def plain_forward(twin: nn.Module, notes: list[str], state: list[Tensor] | None 
     def plain(*args: Any, **kwargs: Any) -> Any:
         return plain_outputs(forward(*args, **kwargs), notes, state)
 
+    with contextlib.suppress(TypeError, ValueError):  # what is wrapped may say its own, with ``self``
+        plain.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
     object.__setattr__(twin, "forward", plain)
 
 

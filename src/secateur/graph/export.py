@@ -27,6 +27,7 @@ from secateur.graph.chance import traced_draws
 from secateur.graph.copies import plain_network, shallow_copy
 from secateur.graph.guard import is_free
 from secateur.graph.outside import undisturbed
+from secateur.graph.signature import in_order
 
 __all__ = ["Exported", "export_program"]
 
@@ -86,6 +87,7 @@ def export_program(
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None:
             module.momentum = 0.1  # export cannot divide by a counter; what is cut does not depend on it
     args, kwargs = pytree.tree_map_only(Tensor, alone, to_args(inputs))
+    kwargs = in_order(twin.forward, kwargs)
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
         raise InputError("example_inputs holds no tensor, so there is nothing to trace the network with.")

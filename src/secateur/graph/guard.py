@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from secateur.core.errors import InputError
 from secateur.graph.numbers import COMPARISONS
 
-__all__ = ["GUARD", "SizeGuard", "Sizes", "guarded", "is_free", "require"]
+__all__ = ["GUARD", "TRAIN_GUARD", "SizeGuard", "Sizes", "guarded", "is_free", "require"]
 
 Size = int | tuple[int, str]
 """A fixed size, or (step, name): a multiple of ``step`` that is the same × ``step`` wherever ``name`` stands."""
@@ -63,9 +63,15 @@ class Sizes:
         for name, shape, value, got in zip(self.names, self.shapes, self.values, inputs, strict=False):
             if shape is not None and isinstance(got, Tensor):
                 self._check_shape(name, shape, got, known)
-            elif value is not None and not isinstance(got, (Tensor, torch.SymInt)) and got != value:
+            elif shape is not None:
                 raise InputError(
-                    f"This network is a graph that was traced with {name}={value!r}, fixed in it; got {got!r}. "
+                    f"This network is a graph that was traced with a tensor for {name}; got {str(got)[:60]}. Prune "
+                    "without it among example_inputs, or take backend='module'."
+                )
+            elif isinstance(got, Tensor) or (value is not None and not isinstance(got, torch.SymInt) and got != value):
+                words = f"a tensor of size {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)
+                raise InputError(
+                    f"This network is a graph that was traced with {name}={value!r}, fixed in it; got {words}. "
                     "Trace and prune with that value, or take backend='module'."
                 )
 
@@ -101,6 +107,9 @@ class SizeGuard(nn.Module):
 GUARD = "_sizes"
 """Name under which a graph holds its :class:`SizeGuard`."""
 
+TRAIN_GUARD = "_sizes_in_training"
+"""And the one of train mode, where that is a graph of its own."""
+
 
 def require(left: Any, comparison: str, right: Any, outcome: bool) -> None:
     """Raises :class:`InputError` where a comparison of sizes has another outcome than when the graph was traced."""
@@ -121,15 +130,15 @@ _SIGNS = {"lt": "<", "le": "≤", "eq": "=", "ne": "≠", "ge": "≥", "gt": ">"
 torch.fx.node.has_side_effect(require)  # or else it would be taken out as dead code
 
 
-def guarded(module: GraphModule, sizes: Sizes) -> GraphModule:
-    """Makes a graph check the sizes of its inputs before anything else; in place."""
+def guarded(module: GraphModule, sizes: Sizes, name: str = GUARD) -> GraphModule:
+    """Makes a graph check the sizes of its inputs before anything else, in a module called ``name``; in place."""
     graph = module.graph
     places = [n for n in graph.nodes if n.op == "placeholder"]
-    if not places or any(n.op == "call_module" and n.target == GUARD for n in graph.nodes):
+    if not places or any(n.op == "call_module" and n.target == name for n in graph.nodes):
         return module
-    module.add_module(GUARD, SizeGuard(sizes))
+    module.add_module(name, SizeGuard(sizes))
     with graph.inserting_after(places[-1]):  # an exported graph has its parameters before its inputs
-        graph.call_module(GUARD, tuple(places))
+        graph.call_module(name, tuple(places))
     module.recompile()
     return module
 

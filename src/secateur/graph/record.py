@@ -42,6 +42,7 @@ from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import tagged
+from secateur.graph.signature import argument_names, in_order
 from secateur.graph.traced import Traced
 from secateur.graph.writer import Writer
 
@@ -73,7 +74,7 @@ def record_call(
     Raises:
         Unfollowed: It cannot be recorded.
     """
-    inputs = args, kwargs
+    inputs = args, in_order(getattr(model, method), kwargs)
     args, kwargs = pytree.tree_map_only(Tensor, alone, inputs)
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if not tensors:
@@ -224,10 +225,11 @@ class _Run:
         notes = self.notes = list[str]()
         twin, held, attributes = _without_values(model, named, known)
         prepare(twin)
-        twin = entered(twin, method, training)
+        twin = _counting_apart(entered(twin, method, training))
         call = twin.forward
         state: list[Tensor] = []
         plain_forward(twin, notes, state)
+        self.arguments = argument_names(call, args, kwargs)
         leaves, self.spec = pytree.tree_flatten((args, kwargs))
         writer = Writer(held, attributes, batch, _device([*(t for _, t in named), *leaves]), again)
         fed = [writer.input(name, leaf) for name, leaf in zip(_names(call, args, kwargs), leaves, strict=True)]
@@ -252,12 +254,23 @@ class _Run:
         graph = writer.finished(self.outputs)
         module = _flat(self.model, writer.constants, graph)
         module.meta[READ], module.meta[KNOWN] = writer.read, self.known
-        graph._codegen = codegen([str(n.target) for n in self.places], self.spec, self.out_spec)
+        graph._codegen = codegen(self.arguments, self.spec, self.out_spec)
         sizes = _sizes(self.places, batch, writer.followers)
         notes = tuple(dict.fromkeys(self.notes))
         free = bool(writer.followers)
         return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, (), batch,
                       in_graph=notes, state=self.state, by_chance=self.by_chance)  # fmt: skip
+
+
+def _counting_apart(twin: nn.Module) -> nn.Module:
+    """Batch norms that average over all batches read their counter in train mode; what comes out does not need it.
+
+    Those of PyTorch's own classes are layers in a graph, which do it by themselves.
+    """
+    for module in twin.modules():
+        if type(module).__module__ == nn.BatchNorm2d.__module__ and module.training and module.momentum is None:
+            module.momentum = 0.1
+    return twin
 
 
 def _names(call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[str]:

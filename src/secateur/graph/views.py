@@ -22,7 +22,7 @@ from secateur.graph.reads import live, unused_parameters
 from secateur.graph.trace import recorded, trace
 from secateur.graph.traced import Traced
 
-__all__ = ["Also", "labelled"]
+__all__ = ["Also", "follows_mode", "labelled"]
 
 Also = Mapping[str, ExampleInputs]
 """Further methods of the network and what they are called with."""
@@ -124,6 +124,12 @@ def _differs_in_training(model: nn.Module, traced: Traced) -> bool:
             return _called(model, traced, training=True) != _called(model, traced, training=False)
     except Exception:
         return True
+
+
+def follows_mode(model: nn.Module) -> bool:
+    """Whether a network may do more in train mode than that PyTorch's batch norms, dropouts and the like follow it."""
+    several = (nn.MultiheadAttention, nn.RNNBase)  # they draw inside of an operator
+    return any(isinstance(m, several) or _asks_for_mode(cast(Any, type(m))) for m in model.modules())
 
 
 @cache

@@ -12,7 +12,7 @@ from secateur.core.plan import Plan
 from secateur.core.types import call
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
-from secateur.cut.prune import fitting
+from secateur.cut.plans import fitting
 from secateur.cut.pruned import Pruned
 from secateur.graph.calling import preserved_rng, to_args
 from secateur.graph.views import labelled

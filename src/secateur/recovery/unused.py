@@ -21,7 +21,8 @@ from secateur.criteria.least_squares.sites import Site, sites
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.analysis import Analysis, analyse
-from secateur.cut.prune import apply, plan_of
+from secateur.cut.plans import plan_of
+from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned, descended, opened
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy

@@ -17,9 +17,12 @@ from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.guard import require
 from secateur.graph.ops import facts, plain_name
+from secateur.graph.signature import call_like
 from secateur.graph.traced import Traced
 from secateur.graph.writes import may_alias, mutates
 from secateur.surgery.graph import finished, twin_graph
+from secateur.surgery.layers import put_layers
+from secateur.surgery.pruned_graph import PrunedGraph
 from secateur.surgery.substitutes import activations
 
 __all__ = ["live_nodes", "remove_from_graph", "replacements"]
@@ -93,8 +96,13 @@ def _through(node: Node, removed: Mapping[Node, Node]) -> Node:
 # -------------------------------------------------------------------------------------------------------- graph
 
 
-def remove_from_graph(groups: Groups, branches: Branches) -> GraphModule:
+def remove_from_graph(groups: Groups, branches: Branches, model: nn.Module) -> PrunedGraph:
     """Copies the dense graph without ``branches``: additions hand on their skip, and what nobody needs goes.
+
+    Args:
+        groups: Groups of the dense network.
+        branches: What goes.
+        model: The dense network; the graph gets its layers.
 
     Returns:
         A trainable module whose parameters keep their names; in eval mode.
@@ -111,7 +119,9 @@ def remove_from_graph(groups: Groups, branches: Branches) -> GraphModule:
         if node not in live and (node not in idle or _home(node) in homes):
             graph.erase_node(node)
     _forget(result, homes, {str(n.target) for n in read if n not in live} - {str(n.target) for n in read if n in live})
-    return finished(result, groups.flow.traced.sizes)
+    put_layers(result, model)
+    traced = groups.flow.traced
+    return finished(result, traced.sizes, call_like(model.forward, *traced.given))
 
 
 def _home(node: Node) -> str:

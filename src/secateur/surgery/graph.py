@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,14 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.graph.ops.index import pointer
 from secateur.graph.rewriting import Rewriter
+from secateur.graph.signature import Call, call_like
 from secateur.graph.trace import CUMULATIVE
 from secateur.graph.traced import Traced
-from secateur.surgery.scripting import PrunedGraph
+from secateur.surgery.layers import MODES, put_layers
+from secateur.surgery.pruned_graph import PrunedGraph, call_by
+from secateur.surgery.reference import CutEntries
 
-__all__ = ["finished", "prune_graph", "rewritten", "slice_tensor", "twin_graph"]
+__all__ = ["Surgeon", "finished", "prune_graph", "rewritten", "shapes_after", "slice_tensor", "twin_graph"]
 
 Mask = NDArray[np.bool_]
 
@@ -57,10 +60,11 @@ def _laid_out_as(tensor: Tensor, small: Tensor) -> Tensor:
     return small.contiguous(memory_format=last)
 
 
-class _Surgeon:
+class Surgeon:
     """Copies the dense graph node by node into a new module."""
 
     def __init__(self, groups: Groups, keep: Mask, view: Traced | None = None) -> None:
+        """``keep`` says which labels stay; ``view`` is the way through the network, as a rule the main one."""
         self.groups, self.keep = groups, keep
         self.traced = view or groups.flow.traced
         self.dense = self.traced.module
@@ -69,6 +73,7 @@ class _Surgeon:
         self.result = PrunedGraph(nn.Module(), torch.fx.Graph(), class_name="PrunedGraph")
 
     def mapped(self, value: Any) -> Any:
+        """An argument with copies in the place of nodes."""
         return torch.fx.node.map_arg(value, lambda n: self.copies[n])
 
     def constant(self, tensor: Tensor) -> str:
@@ -77,7 +82,8 @@ class _Surgeon:
         self.result.register_buffer(name, tensor, persistent=False)
         return name
 
-    def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+    def operate(self, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> PrunedGraph:
+        """The graph with its tensors; ``keep`` are their kept indices by name and dimension."""
         _copy_tensors(self.dense, self.result, keep)
         graph = self.rewrite()
         graph._codegen = self.dense.graph._codegen
@@ -120,31 +126,44 @@ def new_indices(groups: Groups, keep: Mask) -> dict[str, tuple[int, ...]]:
 
 def rewritten(groups: Groups, keep: Mask, view: Traced) -> dict[Node, Node]:
     """The operators of one way through the dense network, each with a copy that has the numbers after the cut."""
-    surgeon = _Surgeon(groups, keep, view)
+    surgeon = Surgeon(groups, keep, view)
     surgeon.rewrite()
     return {origin: copy for copy, origin in surgeon.origins.items()}
 
 
 def twin_graph(
     groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]
-) -> tuple[GraphModule, dict[Node, Node]]:
+) -> tuple[PrunedGraph, dict[Node, Node]]:
     """The pruned graph with its operators as they are in the dense one, and which is the copy of which."""
-    surgeon = _Surgeon(groups, keep)
+    surgeon = Surgeon(groups, keep)
     return surgeon.operate(kept), {origin: copy for copy, origin in surgeon.origins.items()}
 
 
-def prune_graph(groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]]) -> GraphModule:
+def prune_graph(
+    groups: Groups, keep: Mask, kept: Mapping[str, Mapping[int, Sequence[int]]], model: nn.Module | None = None
+) -> PrunedGraph:
     """Builds the pruned graph.
 
     Args:
         groups: Groups of the dense network.
         keep: Which labels stay, shape (labels,).
         kept: Kept indices by tensor name and dimension.
+        model: The dense network; the graph gets layers of PyTorch where it has them.
 
     Returns:
         A trainable module whose parameters keep their names; in eval mode.
     """
-    return finished(twin_graph(groups, keep, kept)[0], groups.flow.traced.sizes)
+    small, copies = twin_graph(groups, keep, kept)
+    traced = groups.flow.traced
+    if model is not None:
+        put_layers(small, model, shapes_after(copies, CutEntries(groups, keep)), kept)
+    return finished(small, traced.sizes, None if model is None else call_like(model.forward, *traced.given))
+
+
+def shapes_after(copies: Mapping[Node, Node], cut: CutEntries) -> Callable[[Node], tuple[int, ...] | None]:
+    """Shapes of the values in a pruned graph; ``copies`` are its nodes by those of the dense graph."""
+    origins = {copy: origin for origin, copy in copies.items()}
+    return lambda node: cut.shape_after(origins.get(node))
 
 
 def _copy_tensors(source: GraphModule, target: nn.Module, keep: Mapping[str, Mapping[int, Sequence[int]]]) -> None:
@@ -214,9 +233,6 @@ def follow_mode(module: GraphModule) -> GraphModule:
     Export freezes them in eval mode; each becomes a call of a small module without parameters, so that
     parameter names stay as they were. A dropout that was on in eval mode stays on.
     """
-    if not hasattr(module, "_mode"):
-        module.add_module("_mode", nn.Module())
-    holder = operator.attrgetter("_mode")(module)
     counters = {n.target: n for n in module.graph.nodes if n.op == "get_attr"}
     for node in list(module.graph.nodes):
         known = facts(node)
@@ -226,9 +242,11 @@ def follow_mode(module: GraphModule) -> GraphModule:
             made, args = known.module(arguments(node)["p"]), node.args[:1]
         else:
             continue
-        holder.add_module(node.name, made)
+        if MODES not in module._modules:
+            module.add_module(MODES, nn.Module())
+        module.get_submodule(MODES).add_module(node.name, made)
         with module.graph.inserting_before(node):
-            call = module.graph.call_module(f"_mode.{node.name}", args)
+            call = module.graph.call_module(f"{MODES}.{node.name}", args)
         call.meta = dict(node.meta)
         node.replace_all_uses_with(call)
         module.graph.erase_node(node)
@@ -247,7 +265,13 @@ def _batch_norm_mode(node: Node, tensors: Mapping[Any, Node]) -> tuple[nn.Module
     return made, (x, weight, bias, mean, var, batches)
 
 
-def finished(module: GraphModule, sizes: Sizes) -> GraphModule:
-    """A graph as users get it: it follows ``train()`` and ``eval()`` and guards its sizes; in eval mode."""
+def finished(module: PrunedGraph, sizes: Sizes, call: Call | None = None) -> PrunedGraph:
+    """A graph as users get it: it follows ``train()`` and ``eval()`` and guards its sizes; in eval mode.
+
+    Args:
+        module: The graph.
+        sizes: What it was traced for.
+        call: The arguments of the network's own forward.
+    """
     guarded(follow_mode(module), sizes).eval()
-    return module
+    return call_by(module, call)

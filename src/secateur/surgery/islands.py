@@ -31,10 +31,14 @@ from secateur.graph.labels import Labels
 from secateur.graph.outside import undisturbed
 from secateur.graph.record import record_call
 from secateur.graph.schema import plain_name
+from secateur.graph.signature import call_like
 from secateur.graph.traced import Traced
-from secateur.surgery.graph import finished, twin_graph
+from secateur.surgery.graph import finished, shapes_after, twin_graph
+from secateur.surgery.layers import put_layers
 from secateur.surgery.module import Keep
+from secateur.surgery.pruned_graph import train_by
 from secateur.surgery.reference import CutEntries
+from secateur.surgery.training import frozen_layers, more_than_layers
 
 __all__ = ["with_islands"]
 
@@ -144,7 +148,7 @@ def _differing(small: nn.Module, groups: Groups, label_keep: Mask, made: list[st
     for dense, node in zip(*outside, strict=False):
         if plain_name(dense.target) != plain_name(node.target):
             return modules_of(node)
-        if _shape_after(dense, cut) != _shape(node):
+        if cut.shape_after(dense) != _shape(node):
             return modules_of(node)
     return None
 
@@ -152,13 +156,6 @@ def _differing(small: nn.Module, groups: Groups, label_keep: Mask, made: list[st
 def _shape(node: Node) -> tuple[int, ...] | None:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
-def _shape_after(node: Node, cut: CutEntries) -> tuple[int, ...] | None:
-    shape, masks = _shape(node), cut.of_node(node)
-    if shape is None:
-        return None
-    return tuple(int(masks[d].sum()) if d in masks else size for d, size in enumerate(shape))
 
 
 # -------------------------------------------------------------------------------------------------------- an island
@@ -186,10 +183,13 @@ def _island(model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, path
     alone = record_call(part, *_call_of(model, groups.flow.traced, path))
     labels = {**groups.flow.labels, **_labels(groups, alone, path)}
     inner = replace(groups, flow=replace(groups.flow, traced=alone, further=(), labels=labels))
-    cut = CutEntries(inner, label_keep)
+    cut, why = CutEntries(inner, label_keep), more_than_layers(part, alone)
     free_sizes(part, alone, cut.of_node)
     own = {n.removeprefix(f"{path}."): dims for n, dims in keep.items() if n.startswith(f"{path}.")}
-    return finished(twin_graph(inner, label_keep, own)[0], _sizes(alone, cut))
+    small, copies = twin_graph(inner, label_keep, own)
+    put_layers(small, part, shapes_after(copies, cut), own)
+    finished(small, _sizes(alone, cut), call_like(part.forward, *alone.given))
+    return small if why else train_by(small, None, frozen_layers(part))
 
 
 def _call_of(model: nn.Module, view: Traced, path: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

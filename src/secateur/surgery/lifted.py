@@ -158,7 +158,7 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _chances(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Coins that fall by a probability: one uniform number each, so that a wrong probability is seen."""
         x = args[0]
-        given = args[1] if len(args) > 1 else kwargs.get("p")
+        given: Any = bound(func, args, kwargs).get("p")  # one half where it is not given: bernoulli_ of an empty tensor
         uniform = self._noise(name, lambda: torch.rand(x.shape, dtype=torch.float64, device=x.device))
         if facts_of(name).kind is Kind.DROPOUT:
             stays = uniform >= given

@@ -25,7 +25,9 @@ from secateur.surgery.factors import folded, scale_entries
 from secateur.surgery.graph import new_indices
 from secateur.surgery.islands import with_islands
 from secateur.surgery.module import Keep, prune_module
+from secateur.surgery.pruned_graph import has_train_mode
 from secateur.surgery.sizes import Conflict, Sizes, solved_sizes
+from secateur.surgery.training import EVAL_ALONE
 
 __all__ = ["configuring", "living", "numbers_in_words", "replayed"]
 
@@ -75,6 +77,7 @@ def living(
     if islands:
         made = with_islands(model, small, groups, label_keep, keep)
         notes += [f"graphs in the place of submodules whose code does not fit: {', '.join(made)}"] if made else []
+        notes += [f"{path}: {EVAL_ALONE}" for path in made if not has_train_mode(small.get_submodule(path))]
         if not made:
             raise VerificationError(_why(sizes.conflicts))
     elif not numbers and not scaled and not config:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from secateur.core.plan import Place
 from secateur.graph.copies import copy_network
 from secateur.graph.places import changed
 from secateur.surgery.graph import sliced_parameter
+from secateur.surgery.known import refresh_attention, resize
 from secateur.surgery.shorten import Shortened, drop_elements, number_anew
 from secateur.surgery.substitutes import substitute
 
@@ -53,13 +53,11 @@ def prune_module(
             sliced[id(tensor)] = _renumbered(name, tensor, indices[name])  # type: ignore[index]
     pruned = copy_network(model, sliced, lambda t: t.detach().clone())
     for path, module in pruned.named_modules():
-        for kind, update in _UPDATES.items():
-            if isinstance(module, kind):
-                update(module, keep.get(f"{path}.weight".lstrip("."), {}))
+        resize(module, keep.get(f"{path}.weight".lstrip("."), {}))
     changed(pruned, numbers or {})
     for module in pruned.modules():
         if isinstance(module, nn.MultiheadAttention):
-            _attention(module)
+            refresh_attention(module)
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     for path, kept in (shortened or {}).items():
@@ -104,74 +102,3 @@ def _check(tensors: Mapping[str, Tensor], keep: Keep) -> None:
                 raise PlanError(
                     f"The plan keeps index {max(indices)} in dimension {dim} of {name!r}, whose shape is {shape}."
                 )
-
-
-def _groups_left(kept: Mapping[int, Sequence[int]], channels: int, groups: int) -> int:
-    """Groups of which at least one channel stays (all of them where positions within groups went)."""
-    return len({i // (channels // groups) for i in kept[0]}) if 0 in kept else groups
-
-
-def _conv(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    rows, columns = m.weight.shape[:2]
-    m.groups = _groups_left(kept, m.in_channels if m.transposed else m.out_channels, m.groups)
-    inner = columns * m.groups
-    m.in_channels, m.out_channels = (rows, inner) if m.transposed else (inner, rows)
-
-
-def _linear(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.out_features, m.in_features = m.weight.shape
-
-
-def _features(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    tensor = next((t for t in (m.weight, m.running_mean) if t is not None), None)
-    if tensor is not None:
-        m.num_features = len(tensor)
-
-
-def _layer_norm(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    if m.weight is not None:
-        m.normalized_shape = tuple(m.weight.shape)
-
-
-def _group_norm(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    if m.weight is not None:
-        m.num_groups = _groups_left(kept, m.num_channels, m.num_groups)
-        m.num_channels = len(m.weight)
-
-
-def _prelu(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.num_parameters = len(m.weight)
-
-
-def _recurrent(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.input_size, m.hidden_size = m.weight_ih_l0.shape[1], m.weight_hh_l0.shape[1]
-    if m.proj_size:
-        m.proj_size, m.hidden_size = m.weight_hr_l0.shape
-
-
-def _cell(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.input_size, m.hidden_size = m.weight_ih.shape[1], m.weight_hh.shape[1]
-
-
-def _attention(m: Any) -> None:
-    """What attention remembers beside what it reads; after its width and its heads are known."""
-    m.head_dim = m.embed_dim // m.num_heads
-    if m._qkv_same_embed_dim:
-        m.kdim = m.vdim = m.embed_dim
-
-
-def _embedding(m: Any, kept: Mapping[int, Sequence[int]]) -> None:
-    m.num_embeddings, m.embedding_dim = m.weight.shape
-
-
-_UPDATES: dict[type[nn.Module], Callable[[Any, Mapping[int, Sequence[int]]], None]] = {
-    nn.modules.conv._ConvNd: _conv,
-    nn.Linear: _linear,
-    nn.modules.batchnorm._NormBase: _features,
-    nn.LayerNorm: _layer_norm,
-    nn.GroupNorm: _group_norm,
-    nn.PReLU: _prelu,
-    nn.Embedding: _embedding,
-    nn.RNNBase: _recurrent,
-    nn.RNNCellBase: _cell,
-}

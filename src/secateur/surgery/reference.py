@@ -56,6 +56,14 @@ class CutEntries:
         """Masks of the value of a node."""
         return self.of(self.groups.flow.labels.get(node))
 
+    def shape_after(self, node: Node | None) -> tuple[int, ...] | None:
+        """Shape of the value of a node after the cut, ``None`` where it is no tensor."""
+        value = None if node is None else node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return None
+        masks = self.of_node(node)
+        return tuple(int(masks[d].sum()) if d in masks else int(size) for d, size in enumerate(value.shape))
+
     def labels(self, node: Node) -> Any:
         """Labels of the value of a node."""
         return self.groups.flow.labels.get(node)
@@ -140,8 +148,14 @@ class MaskedInterpreter(Interpreter):
         return {d: m if len(m) == shape[d] else _at_batch(m, self._batch, shape[d]) for d, m in masks.items()}
 
     def masks(self, shape: Sequence[int]) -> dict[int, Mask]:
-        """Masks of what the operator that runs now has to draw, of that shape."""
-        return self.of(self.current, shape)
+        """Masks of what the operator that runs now has to draw, of that shape.
+
+        Attention draws over queries and keys, none of which go, for every head, which may.
+        """
+        masks = self._cut.of_node(self.current)
+        if self.current is not None and facts(self.current).kind is Kind.ATTENTION:
+            masks = {d: mask for d, mask in masks.items() if d < len(shape) - 2}
+        return self._fitted(masks, shape) if masks else masks
 
     def run(self, *args: Any, initial_env: Any = None, enable_io_processing: bool = True) -> Any:
         """Runs the graph; as PyTorch has it, without what it does around every node."""

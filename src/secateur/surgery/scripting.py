@@ -10,28 +10,24 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from secateur.graph.guard import GUARD, SizeGuard, Sizes, require
+from secateur.graph.guard import SizeGuard, Sizes, require
 from secateur.graph.numbers import COMPARISONS
 
-__all__ = ["PrunedGraph"]
+__all__ = ["scriptable"]
 
 
-class PrunedGraph(GraphModule):
-    """The graph that a cut leaves where the module's own code cannot say it."""
-
-    def __prepare_scriptable__(self) -> GraphModule:
-        """What ``torch.jit.script`` compiles: plain inputs in order, the same checks of sizes, the same results."""
-        graph, copies = Graph(), dict[Node, Any]()
-        for node in self.graph.nodes:
-            copies[node] = _copied(self, graph, node, copies)
-        return GraphModule(self, graph)
+def scriptable(module: GraphModule) -> GraphModule:
+    """What ``torch.jit.script`` compiles: plain inputs in order, the same checks of sizes, the same results."""
+    graph, copies = Graph(), dict[Node, Any]()
+    for node in module.graph.nodes:
+        copies[node] = _copied(module, graph, node, copies)
+    return GraphModule(module, graph)
 
 
 def _copied(module: GraphModule, graph: Graph, node: Node, copies: dict[Node, Any]) -> Any:
     args: Any = torch.fx.node.map_arg(node.args, copies.__getitem__)
-    if node.op == "call_module" and node.target == GUARD:
-        guard = module.get_submodule(GUARD)
-        assert isinstance(guard, SizeGuard)
+    guard = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(guard, SizeGuard):
         for check, words in _checks(graph, guard.sizes, args):
             graph.call_function(torch._assert, (check, words))
         return None

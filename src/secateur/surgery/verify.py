@@ -49,6 +49,7 @@ from secateur.surgery.inputs import (
     tensors,
 )
 from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
+from secateur.surgery.pruned_graph import eval_graph
 from secateur.surgery.reference import OtherShape
 from secateur.surgery.sharpen import Sharpening
 
@@ -108,7 +109,8 @@ def verify(
         _same_weights(pruned, trials[0])
         if dense is not None:
             trials[0].check_graph(dense)
-        trials[0].check_native()
+        if not trials[0].traced.training:  # a batch of one may be too small there
+            trials[0].check_native()
         found = [trial.decide() for trial in trials]
     unproven = tuple(name for trial in found for name in trial.unproven)
     return Verification(
@@ -287,7 +289,7 @@ class _Trial:
 
         short = _short_of_memory(self.pruned)
         graph = self.pruned
-        if isinstance(graph, GraphModule) and not self.side.written:
+        if isinstance(graph, GraphModule) and not self.side.written and not self.traced.training:
             return self._called(lambda: _GraphRun(graph, value, self.joined), args, kwargs, draws, calls)
         return self._called(lambda: self.traced.enter(_with_tensors(self.pruned, value)), args, kwargs, draws, calls)
 
@@ -372,7 +374,7 @@ class _Trial:
         Raises:
             VerificationError: It does not: its forward depends on something that was fixed while it was traced.
         """
-        if self._same_natively(dense):
+        if not self.traced.training and self._same_natively(dense):
             return
         args, kwargs = self._at_home(self.own)
         want, draws = self.side.whole(args, kwargs)
@@ -434,7 +436,7 @@ class _Trial:
 
     def _first_difference(self, args: Any, kwargs: Any, *, sharp: bool) -> str:
         """Names the first operator whose kept entries differ; empty where the graphs cannot be aligned."""
-        if not isinstance(self.pruned, GraphModule):
+        if not isinstance(self.pruned, GraphModule) or self.traced.training:
             return ""
         draws, masked = Draws(), self.side.masked(sharp=sharp)
         masked.garbage_collect_values = False
@@ -524,7 +526,7 @@ class _GraphRun(Interpreter):
     def __init__(
         self, graph: GraphModule, weight: Callable[[str, Tensor], Tensor], any_size: bool = False, keep: bool = False
     ) -> None:
-        super().__init__(graph)
+        super().__init__(graph, graph=eval_graph(graph))
         self.seen: dict[str, Any] = {}
         self._weight, self._any_size, self._keep = weight, any_size, keep
 
@@ -532,7 +534,9 @@ class _GraphRun(Interpreter):
         return self.run(*pytree.tree_leaves((args, kwargs)), enable_io_processing=False)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return shallow_copy(self.fetch_attr(target)).eval()(*args, **kwargs)
+        """A layer with other tensors."""
+        layer = self.fetch_attr(target)
+        return _with_tensors(layer, lambda n, t: self._weight(f"{target}.{n}", t)).eval()(*args, **kwargs)
 
     def run_node(self, n: Node) -> Any:
         if self._any_size and n.op == "call_module" and n.target == GUARD:

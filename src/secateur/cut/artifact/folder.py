@@ -31,10 +31,15 @@ from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
+from secateur.cut.training_mode import own_train_mode, with_own_train_mode
+from secateur.graph.signature import call_like
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
 from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
+from secateur.surgery.layers import put_layers
+from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
+from secateur.surgery.training import EVAL_ALONE
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
@@ -91,10 +96,13 @@ def _traced(pruned: Pruned) -> GraphModule:
         return pruned.model
     with without_recorder():  # nothing compares this graph with the network again
         traced = trace(pruned.model, pruned.inputs)
-    graph = GraphModule(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
+        training = own_train_mode(pruned.model, pruned.inputs, traced)
+    graph = PrunedGraph(traced.module, traced.module.graph, class_name="PrunedGraph")  # one that has modes
     stored = pruned.model.state_dict()
     graph_file.no_weights(graph, [name for name, _ in graph.named_buffers() if name not in stored])
-    return finished(graph, traced.sizes)
+    put_layers(graph, pruned.model)
+    finished(graph, traced.sizes, call_like(pruned.model.forward, *traced.given))
+    return with_own_train_mode(graph, pruned.model, training)
 
 
 def _constants(traced: GraphModule) -> dict[str, Tensor]:
@@ -164,6 +172,8 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
     before, after = (Counts(params, macs) for params, macs in zip(record["params"], record["macs"], strict=True))
     backend = record["backend"] if model is not None else "graph"
     notes = ("the proof is the one that was recorded when it was saved",) * (record.get("verified") is not None)
+    if isinstance(network, PrunedGraph) and not has_train_mode(network):
+        notes += (EVAL_ALONE,)
     return Pruned(network.eval(), backend, _proof(record), before, after, notes=notes, example_inputs=_inputs(record))
 
 

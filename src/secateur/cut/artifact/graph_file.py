@@ -1,8 +1,8 @@
 """``graph.json``: a traced network as a list of allowed operators with plain arguments.
 
 Results are referred to by their place in the list, names are those of tensors and inputs, operators come from
-:mod:`.allowed`, and modules are few: batch norm and dropout that follow ``train()`` and ``eval()``, and the guard of
-the sizes. :mod:`.graph_read` builds the network again.
+:mod:`.allowed`, and modules are few: plain layers of PyTorch, batch norm and dropout that follow ``train()`` and
+``eval()``, and the guard of the sizes. :mod:`.graph_read` builds the network again.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from secateur.core.errors import ExportError
 from secateur.cut.artifact.allowed import name_of
 from secateur.graph.guard import SizeGuard, Sizes
 from secateur.graph.internals import parts_of
+from secateur.graph.signature import REQUIRED, Call
 from secateur.surgery.graph import BatchNormMode
+from secateur.surgery.layers import MODES, is_layer, settings_of
+from secateur.surgery.pruned_graph import CALL, FROZEN, eval_graph, train_graph
 
-__all__ = ["DROPOUTS", "FORMAT", "KINDS", "MODES", "no_weights", "tensors_of", "to_json"]
+__all__ = ["DROPOUTS", "FORMAT", "KINDS", "NO_SETTINGS", "READ", "graphs_of", "no_weights", "tensors_of", "to_json"]
 
-FORMAT = 1
-MODES = "_mode"
-"""Where the modules that follow ``train()`` and ``eval()`` lie in a traced network."""
+FORMAT = 2
+"""2: layers are layers (``layer``), no longer operators alone; the arguments of forward (``call``); train mode."""
+READ = (1, 2)
+"""Formats that are read."""
 
 DROPOUTS = {c.__name__: c for c in (nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)}
 KINDS = ("parameter", "frozen", "buffer", "constant")
+
+
+NO_SETTINGS = ("device", "dtype", "process_group", "max_norm")
+"""What layers are built with besides, and no file may say: ``max_norm`` is ``aten.embedding_renorm``."""
 
 
 def no_weights(module: GraphModule, names: Iterable[str]) -> GraphModule:
@@ -48,11 +56,14 @@ def tensors_of(module: GraphModule) -> dict[str, tuple[str, Tensor]]:
     """
     state = module.state_dict(keep_vars=True)
     found: dict[str, tuple[str, Tensor]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        found[name] = ("parameter" if parameter.requires_grad else "frozen", parameter)
-    for name, buffer in module.named_buffers(remove_duplicate=False):
-        found[name] = ("buffer" if name in state else "constant", buffer)
-    for node in module.graph.nodes:
+    for path, inside in module.named_modules(remove_duplicate=False):  # in the order of the state dict
+        for leaf, tensor in (*inside._parameters.items(), *inside._buffers.items()):
+            name = f"{path}.{leaf}".lstrip(".")
+            if isinstance(tensor, nn.Parameter):
+                found[name] = ("parameter" if tensor.requires_grad else "frozen", tensor)
+            elif tensor is not None:
+                found[name] = ("buffer" if name in state else "constant", tensor)
+    for node in (n for graph in graphs_of(module) for n in graph.nodes):
         if node.op == "get_attr" and node.target not in found:
             value = _attribute(module, node.target)
             if not isinstance(value, Tensor):
@@ -70,20 +81,48 @@ def to_json(module: GraphModule) -> str:
     Raises:
         ExportError: It holds an operator, an argument or an output that has no place in such a file.
     """
-    places = {node: number for number, node in enumerate(module.graph.nodes)}
-    lines = [_write_node(module, node, places) for node in module.graph.nodes if node.op != "output"]
-    output = next(n for n in module.graph.nodes if n.op == "output")
-    info = module.graph._codegen.pytree_info  # type: ignore[attr-defined]
+    evaluated, *trained = graphs_of(module)
+    info = evaluated._codegen.pytree_info  # type: ignore[attr-defined]
     head = {
         "format": FORMAT,
         "arguments": list(info.orig_args),
+        "call": _write_call(module.meta.get(CALL)),
         "inputs": _write_tree(info.in_spec, "an input"),
-        "outputs": _write_tree(info.out_spec, "an output", free=True),
         "tensors": {name: kind for name, (kind, _) in tensors_of(module).items()},
+        "modes": module.meta.get(FROZEN),
+    }
+    further = f',\n"training": {_write_graph(module, trained[0])}' if trained else ""
+    return f"{json.dumps(head, allow_nan=False)[:-1]}, {_write_graph(module, evaluated)[1:-1]}{further}}}\n"
+
+
+def graphs_of(module: GraphModule) -> list[Graph]:
+    """What it computes in eval mode, and in train mode where that is another graph."""
+    trained = train_graph(module)
+    return [eval_graph(module), *([trained] if trained is not None else [])]
+
+
+def _write_graph(module: GraphModule, graph: Graph) -> str:
+    places = {node: number for number, node in enumerate(graph.nodes)}
+    lines = [_write_node(module, node, places) for node in graph.nodes if node.op != "output"]
+    output: Any = next(n for n in graph.nodes if n.op == "output")
+    info = graph._codegen.pytree_info  # type: ignore[attr-defined]
+    head = {
+        "outputs": _write_tree(info.out_spec, "an output", free=True),
         "output": _write_value(list(output.args[0]), places, "the output"),
     }
     nodes = ",\n ".join(json.dumps(line, allow_nan=False) for line in lines)
-    return json.dumps(head, allow_nan=False)[:-1] + f',\n"nodes": [\n {nodes}]}}\n'
+    return f'{json.dumps(head, allow_nan=False)[:-1]},\n"nodes": [\n {nodes}]}}'
+
+
+def _write_call(call: Call | None) -> list[dict[str, Any]] | None:
+    """Arguments of the network's own forward; one without a default has to be given."""
+    if call is None:
+        return None
+    return [
+        {"name": a.name, "kind": a.kind, "taken": a.taken}
+        | ({} if a.default is REQUIRED else {"default": _write_value(a.default, {}, a.name)})
+        for a in call.arguments
+    ]
 
 
 def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> dict[str, Any]:
@@ -93,7 +132,9 @@ def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> 
         return {"tensor": str(node.target)}
     where = str(node.target)
     if node.op == "call_module":
-        found = _write_module(module.get_submodule(where), where)
+        called = module.get_submodule(where)
+        layer = is_layer(called) and where.partition(".")[0] != MODES
+        found = _write_layer(called, where) if layer else _write_module(called, where)
     else:
         name = name_of(node.target)
         if name is None:
@@ -106,6 +147,12 @@ def _write_node(module: GraphModule, node: Node, places: Mapping[Node, int]) -> 
     if node.kwargs:
         found["kwargs"] = {name: _write_value(value, places, where) for name, value in node.kwargs.items()}
     return found
+
+
+def _write_layer(layer: nn.Module, where: str) -> dict[str, Any]:
+    """A layer by its class and what it is built with; its tensors are among the others, by name."""
+    settings = {n: _write_value(v, {}, where) for n, v in settings_of(layer).items() if n not in NO_SETTINGS}
+    return {"layer": where, "class": type(layer).__name__, "settings": settings}
 
 
 def _write_module(module: nn.Module, where: str) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.fx._pytree import tree_flatten_spec
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import PlanError, first_line
 from secateur.core.types import ExampleInputs
+from secateur.cut.artifact.graph_file import graphs_of
 from secateur.graph.calling import to_args
+from secateur.graph.copies import copy_network
 
 __all__ = ["try_out"]
 
@@ -28,8 +30,8 @@ _BY_VALUE = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 class _Trial(Interpreter):
     """Runs a graph on tensors without memory."""
 
-    def __init__(self, module: GraphModule, limit: int) -> None:
-        super().__init__(module, garbage_collect_values=True)
+    def __init__(self, module: GraphModule, graph: Graph, limit: int) -> None:
+        super().__init__(module, garbage_collect_values=True, graph=graph)
         self.extra_traceback = False  # it would be written into our own errors
         self.limit = limit
         self.meta: dict[int, Tensor] = {}
@@ -57,6 +59,12 @@ class _Trial(Interpreter):
         value = super().get_attr(target, args, kwargs)
         return self.meta.setdefault(id(value), torch.empty_like(value, device="meta"))
 
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A layer on tensors without memory; sizes are those of eval mode in either."""
+        held = (*self.fetch_attr(target).parameters(), *self.fetch_attr(target).buffers())
+        empty = {id(t): torch.empty_like(t, device="meta") for t in held}
+        return copy_network(self.fetch_attr(target), empty, lambda t: t).eval()(*args, **kwargs)
+
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = pytree.tree_map_only(torch.device, lambda d: torch.device("meta"), (args, dict(kwargs)))
         schema = getattr(target, "_schema", None)
@@ -83,7 +91,10 @@ def try_out(module: GraphModule, inputs: ExampleInputs) -> None:
     structure = module.graph._codegen.pytree_info.in_spec  # type: ignore[attr-defined]
     try:
         with torch.no_grad():
-            _Trial(module, limit).run(*tree_flatten_spec((args, kwargs), structure), enable_io_processing=False)
+            for graph in graphs_of(module):
+                _Trial(module, graph, limit).run(
+                    *tree_flatten_spec((args, kwargs), structure), enable_io_processing=False
+                )
     except PlanError:
         raise
     except Exception as error:
