@@ -19,7 +19,7 @@ from secateur.recipe.shelf import LARGEST, RECIPES, recipe_text
 from secateur.recipe.steps import STEPS
 from secateur.recipe.trust import permit_plugins, places_of_code
 from secateur.recipe.validation import validate
-from secateur.recipe.yamltree import Place, YamlTree, parse
+from secateur.core.yamltree import Place, YamlTree, parse
 
 __all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 

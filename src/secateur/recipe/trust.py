@@ -25,7 +25,7 @@ from secateur.recipe.schema import as_list
 
 if TYPE_CHECKING:
     from secateur.recipe.schema import Recipe
-    from secateur.recipe.yamltree import Place, YamlTree
+    from secateur.core.yamltree import Place, YamlTree
 
 __all__ = [
     "code_of",
