@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.schema import ITERATE, as_list, split_step
 from secateur.recipe.steps import STEPS
-from secateur.core.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
 
