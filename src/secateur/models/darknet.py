@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.reading import read_text
-from secateur.models.darknet_cfg import Section, darknet53_cfg, parse_cfg, yolov3_cfg
+from secateur.models.darknet_built_in import Anchors, darknet53_cfg, mini_yolov3_cfg, yolov3_cfg, yolov3_tiny_cfg
+from secateur.models.darknet_cfg import Section, parse_cfg
 
-__all__ = ["Convolution", "Darknet", "Detection", "Residual", "darknet53", "from_cfg", "yolov3"]
+__all__ = [
+    "Convolution", "Darknet", "Detection", "Residual", "darknet53", "from_cfg", "mini_yolov3", "yolov3", "yolov3_tiny",
+]  # fmt: skip
 
 _LARGEST = 2**20  # bytes of a .cfg; YOLOv3's has 8,000
 _MOST_LAYERS, _MOST_WEIGHTS, _MOST_PIXELS = 2000, 200_000_000, 2**25  # YOLOv3 has 107, 62 million and 519,168
@@ -115,6 +119,8 @@ class Darknet(nn.Module):
     Attributes:
         detections: The detection scales in order.
         image: (C, H, W) that the file is made for.
+        sections: What the file says, as it was before anything was cut; :func:`secateur.models.write_darknet` says what
+            the network is now.
     """
 
     def __init__(self, sections: Sequence[Section]) -> None:
@@ -124,6 +130,7 @@ class Darknet(nn.Module):
             InputError: Layers that do not fit together; names the line.
         """
         super().__init__()
+        self.sections = tuple(sections)
         net, *layers = sections
         channels = net.number("channels", 3)
         self.image = (channels, net.number("height", 416), net.number("width", 416))
@@ -152,6 +159,8 @@ class Darknet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.1)
+        for detection in self.detections:
+            _expect_little(self.layers[str(detection.layer - 1)], detection)
 
     def _nest(self) -> None:
         """Puts the convolutions that a shortcut spans into one module with it, where nobody else uses them."""
@@ -178,6 +187,20 @@ class Darknet(nn.Module):
             for done in [i for i in values if later.get(i, -1) <= index and i != index]:
                 del values[done]  # large maps, of which only few are used again
         return tuple(found) if found else x.flatten(1) if x.shape[2:] == (1, 1) else x
+
+
+_RARE = 0.01
+"""How likely an object is where nothing is known: most boxes hold none, and else their loss is all that is learned at
+first (Lin et al., arXiv:1708.02002, section 4.1)."""
+
+
+def _expect_little(layer: nn.Module, detection: Detection) -> None:
+    """Sets the biases of an untrained detection scale to zero, and those of its objectness so that it is rare."""
+    if isinstance(layer, Convolution) and layer.conv.bias is not None:
+        biases = torch.zeros(len(detection.anchors), 5 + detection.classes)
+        biases[:, 4] = math.log(_RARE / (1 - _RARE))
+        with torch.no_grad():
+            layer.conv.bias.copy_(biases.flatten())
 
 
 def _weights(section: Section, inputs: int) -> int:
@@ -292,6 +315,22 @@ def darknet53(classes: int = 1000) -> Darknet:
     return Darknet(parse_cfg(darknet53_cfg(classes), "darknet53"))
 
 
-def yolov3(classes: int = 80) -> Darknet:
-    """YOLOv3 for 416×416 (or any multiple of 32); 61,949,149 parameters with 80 classes."""
-    return Darknet(parse_cfg(yolov3_cfg(classes), "yolov3"))
+def yolov3(classes: int = 80, anchors: Anchors | None = None) -> Darknet:
+    """YOLOv3 for 416×416 (or any multiple of 32); 61,949,149 parameters with 80 classes.
+
+    Args:
+        classes: How many it tells apart.
+        anchors: Nine pairs of width and height in pixels of the input, the smallest first
+            (:func:`secateur.task.detection.find_anchors`); COCO's if not given.
+    """
+    return Darknet(parse_cfg(yolov3_cfg(classes, anchors), "yolov3"))
+
+
+def yolov3_tiny(classes: int = 80, anchors: Anchors | None = None) -> Darknet:
+    """YOLOv3-tiny for 416×416 (or any multiple of 32); 8,852,366 parameters with 80 classes; six anchors."""
+    return Darknet(parse_cfg(yolov3_tiny_cfg(classes, anchors), "yolov3_tiny"))
+
+
+def mini_yolov3(classes: int = 80, anchors: Anchors | None = None) -> Darknet:
+    """A network after Mini-YOLOv3 for 416×416 (or any multiple of 32); nine anchors. See ``darknet_built_in.py``."""
+    return Darknet(parse_cfg(mini_yolov3_cfg(classes, anchors), "mini_yolov3"))
