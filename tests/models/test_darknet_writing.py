@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+from darknet_cases import RESIDUAL, settled
 from secateur.core.errors import ExportError, InputError, WeightsError
 from secateur.models import DarknetHeader, create, read_header, write_darknet
 from secateur.models.darknet import Convolution, Darknet
@@ -19,42 +20,6 @@ from secateur.models.darknet_built_in import mini_yolov3_cfg, yolov3_cfg, yolov3
 from secateur.models.darknet_cfg import parse_cfg, write_cfg
 
 from .test_networks_darknet import CFG, weights_file
-
-
-def settled(model: nn.Module) -> nn.Module:
-    """A network whose batch normalisations have statistics that keep values near 1."""
-    generator = torch.Generator().manual_seed(3)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for name, low, high in (("weight", 0.4, 0.8), ("bias", -0.3, 0.3), ("running_mean", -0.3, 0.3)):
-                nn.init.uniform_(getattr(module, name), low, high, generator=generator)
-            nn.init.uniform_(module.running_var, 0.7, 1.3, generator=generator)
-    return model.eval()
-
-
-def blocks(kind: str, *options: str) -> str:
-    return "\n".join([f"[{kind}]", *options]) + "\n\n"
-
-
-def convolution(filters: int, size: int = 3, stride: int = 1) -> str:
-    sizes = (f"filters={filters}", f"size={size}", f"stride={stride}", "pad=1")
-    return blocks("convolutional", "batch_normalize=1", *sizes, "activation=leaky")
-
-
-def yolo(filters: int, mask: str) -> str:
-    last = blocks("convolutional", f"filters={filters}", "size=1", "stride=1", "pad=1", "activation=linear")
-    return last + blocks("yolo", f"mask={mask}", "anchors=4,4, 8,8, 16,16", "classes=4", "num=3", "ignore_thresh=.7")
-
-
-BLOCK = convolution(8, 1) + convolution(16) + blocks("shortcut", "from=-3", "activation=linear")
-RESIDUAL = "".join([
-    blocks("net", "width=32", "height=32", "channels=3", "learning_rate=0.001"),
-    convolution(8), convolution(16, 3, 2), BLOCK, BLOCK, BLOCK,  # layers 0 to 10
-    convolution(32, 3, 2), convolution(16, 1), convolution(32), blocks("shortcut", "from=-3", "activation=linear"),
-    yolo(18, "1,2"), blocks("route", "layers=-3"), convolution(8, 1), blocks("upsample", "stride=2"),
-    blocks("route", "layers=-1, 10"), convolution(16), yolo(9, "0"),
-])  # fmt: skip
-"""Four residual blocks, routes that count back and one that names layer 10, two detection scales."""
 
 
 @pytest.fixture
@@ -275,11 +240,15 @@ def test_anchors_of_ones_own() -> None:
         create("mini_yolov3", anchors=[(0, 1)] * 9)
 
 
-def test_nothing_is_expected_of_an_untrained_scale() -> None:
-    """Objectness 0.01, so that the many empty places do not drown what there is to learn."""
-    last = create("yolov3_tiny", classes=2).layers["15"].conv.bias.reshape(3, 7)
+def test_an_untrained_scale_begins_at_its_anchors_and_expects_nothing() -> None:
+    """Objectness 0.01, so that the many empty places do not drown what there is to learn; boxes of the anchors' size."""
+    network = create("yolov3_tiny", classes=2)
+    last = network.layers["15"].conv.bias.reshape(3, 7)
     assert torch.sigmoid(last[:, 4]).tolist() == pytest.approx([0.01] * 3)
     assert last[:, [0, 1, 2, 3, 5, 6]].eq(0).all()
+    with torch.no_grad():
+        for output in network(torch.rand(2, 3, 96, 96)):
+            assert output.reshape(2, 3, 7, -1)[:, :, 2:4].abs().max() < 1.5
 
 
 def test_sections_are_written_as_they_are_read() -> None:

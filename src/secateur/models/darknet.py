@@ -195,10 +195,11 @@ first (Lin et al., arXiv:1708.02002, section 4.1)."""
 
 
 def _expect_little(layer: nn.Module, detection: Detection) -> None:
-    """Sets the biases of an untrained detection scale to zero, and those of its objectness so that it is rare."""
+    """Begins a detection scale at its anchors: small weights, no biases but one that says that objects are rare."""
     if isinstance(layer, Convolution) and layer.conv.bias is not None:
         biases = torch.zeros(len(detection.anchors), 5 + detection.classes)
         biases[:, 4] = math.log(_RARE / (1 - _RARE))
+        nn.init.normal_(layer.conv.weight, std=0.01)
         with torch.no_grad():
             layer.conv.bias.copy_(biases.flatten())
 

@@ -14,7 +14,7 @@ from secateur.core import arguments
 from secateur.core.errors import DataError, InputError
 from secateur.data.decode import decode_whole
 
-__all__ = ["BoxSet", "BoxSplit", "Boxes", "Corners"]
+__all__ = ["BoxSet", "BoxSplit", "Boxes", "Corners", "Image"]
 
 Corners = tuple[float, float, float, float]
 """x₁, y₁, x₂, y₂: left, top, right and bottom edge in pixels; the image's upper left corner is 0, 0."""
