@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from box_files import ALL, CLASSES, ROWS, SIZES, WRITERS, coco, voc, yolo
 from secateur.core.errors import DataError, InputError, UnknownNameError
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, load_boxes
-
-from .box_files import ALL, CLASSES, ROWS, SIZES, WRITERS, coco, voc, yolo
 
 
 def check(data: BoxSet) -> None:

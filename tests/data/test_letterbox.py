@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from box_files import SIZES, voc
 from secateur.core.errors import InputError
 from secateur.data.boxes import Boxes, BoxSplit, Letterboxed, collate, letterbox, load_boxes, placement
-
-from .box_files import SIZES, voc
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (32, 32), (1, 500), (77, 31), (16, 8)])

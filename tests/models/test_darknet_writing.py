@@ -241,7 +241,7 @@ def test_anchors_of_ones_own() -> None:
 
 
 def test_an_untrained_scale_begins_at_its_anchors_and_expects_nothing() -> None:
-    """Objectness 0.01, so that the many empty places do not drown what there is to learn; boxes of the anchors' size."""
+    """Objectness 0.01, so that the many empty places do not drown what there is to learn."""
     network = create("yolov3_tiny", classes=2)
     last = network.layers["15"].conv.bias.reshape(3, 7)
     assert torch.sigmoid(last[:, 4]).tolist() == pytest.approx([0.01] * 3)

@@ -137,9 +137,9 @@ class _File:
                 boxes.pop(key, None)
             else:
                 found[key] = Described(image, boxes.pop(key, ()), where, (height, width))
+        known = {row["id"] for row in content["images"]}
         for key, lost in boxes.items():
-            known = any(row["id"] == key for row in content["images"])
-            if not known:
+            if key not in known:
                 self.faults.add(lost[0].where, f"there is no image with id {key}")
         return list(found.values())
 

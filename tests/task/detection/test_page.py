@@ -1,0 +1,62 @@
+"""The blocks of docs/detection.md run as they stand there, and the page says what is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from box_files import voc
+from secateur.models import create
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = ROOT / "docs/detection.md"
+
+ROWS = {
+    "train": {
+        "a": [("red", (0, 0, 64, 40)), ("white", (8, 4, 24, 12)), ("red", (30, 5, 40, 30)), ("red", (2, 2, 9, 9))],
+        "b": [("white", (1, 2, 31, 30)), ("white", (4, 6, 19, 28)), ("red", (10, 10, 30, 17))],
+    },
+    "val": {"c": []},
+    "test": {"d": [("white", (40, 0, 80, 16))]},
+}
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("torchmetrics", "faster_coco_eval", "onnxruntime")),
+    reason='the extra is not installed: pip install "secateur[onnx,detection]"',
+)
+def test_its_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(tmp_path / "cells.tar", "w") as out:
+        out.add(voc(tmp_path / "cells", ROWS), "cells")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 5
+    space: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"docs/detection.md, block {number}", "exec"), space)
+    said = capsys.readouterr().out
+    assert "BoxSplit(2 images, 7 boxes)" in said
+    assert {"small.cfg", "small.weights", "detector.onnx"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_its_counts() -> None:
+    page = PAGE.read_text()
+    for name in ("yolov3_tiny", "mini_yolov3"):
+        count = sum(p.numel() for p in create(name).parameters())
+        assert f"| `{name}` | {count:,} |" in page
+
+
+def test_its_toy_is_the_record() -> None:
+    record = json.loads((ROOT / "benchmarks/results/detection_toy.json").read_text())
+    page = PAGE.read_text().partition("<!-- toy -->")[2]
+    for value in (record["losses"][0], record["losses"][-1]):
+        assert f"{value:.2f}" in page
+    for when in ("before", "after"):
+        assert f"{100 * record[when]['map50']:.1f} %" in page
+    assert f"{record['steps']} steps" in page
