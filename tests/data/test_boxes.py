@@ -99,6 +99,16 @@ def test_yolo_lists_outlines_and_a_file_of_classes(tmp_path: Path) -> None:
     assert sum(len(boxes) for split in (data.train, data.test) for boxes in split.boxes) == 4
 
 
+def test_a_stray_json_file_makes_no_coco(tmp_path: Path) -> None:
+    root = yolo(tmp_path / "packed" / "set")
+    (root / "package.json").write_text("{}")
+    check(load_boxes(tmp_path / "packed"))
+    other = coco(tmp_path / "coco", ALL)
+    (other / "annotations/instances_train2017.json").rename(other / "labels.json")
+    shutil.rmtree(other / "annotations")
+    assert len(load_boxes(other, validation=0).train) == 3
+
+
 def test_parts_that_are_missing(tmp_path: Path) -> None:
     rows = {"train": {"a": ROWS["train"]["a"], "b": ROWS["train"]["b"], "d": ROWS["test"]["d"]}, "val": ROWS["val"]}
     data = load_boxes(yolo(tmp_path / "two", rows), validation=0.34)

@@ -58,10 +58,10 @@ def read_coco(root: Path, faults: Faults) -> Found:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    found = [path for path in sorted(root.rglob("*.json")) if not path.name.startswith(".")]
-    for named in ("instances_", "_annotations.coco"):
-        if chosen := [path for path in found if path.name.startswith(named)]:
+    for named in ("instances_*.json", "_annotations.coco*.json"):
+        if chosen := sorted(root.rglob(named)):
             return chosen
+    found = [*sorted(root.glob("*.json")), *sorted(root.glob("annotations/*.json"))]
     return found if len(found) == 1 else [path for path in found if _part_in(path.stem)]
 
 

@@ -62,7 +62,8 @@ def assign(
     counted = [one.counted for one in boxes]
     corners = torch.cat([one.corners for one in counted]) if counted else torch.empty(0, 4)
     labels = torch.cat([one.labels for one in counted]) if counted else torch.empty(0, dtype=torch.int64)
-    number = torch.repeat_interleave(torch.arange(len(counted)), torch.tensor([len(one) for one in counted]))
+    lengths = torch.tensor([len(one) for one in counted], device=corners.device)
+    number = torch.arange(len(counted), device=corners.device).repeat_interleave(lengths)
     anchors = corners.new_tensor([anchor for scale in scales for anchor in scale.anchors])
     best = shape_overlap(corners[:, 2:] - corners[:, :2], anchors).max(1).indices if len(corners) else labels
     found, first = [], 0
