@@ -36,6 +36,16 @@ def test_a_box_goes_to_the_anchor_that_fits_best_in_the_cell_of_its_centre() -> 
     assert fine.labels.tolist() == [0, 1]
 
 
+def test_a_box_can_go_to_several_anchors() -> None:
+    """28×40 overlaps 30×40 by 0.93, 60×60 by 0.31 and the small ones by less."""
+    coarse, fine = assign([Boxes.of([((0, 0, 28, 40), 2)])], SCALES, CELLS, IMAGE, several=0.3)
+    assert [t.tolist() for t in coarse.places] == [[0, 0], [0, 1], [0, 0], [0, 0]]
+    assert len(fine.labels) == 0
+    coarse, fine = assign([Boxes.of([((0, 0, 28, 40), 2)])], SCALES, CELLS, IMAGE, several=0.0)
+    assert (len(coarse.labels), len(fine.labels)) == (2, 2)
+    assert fine.corners.tolist() == [[0, 0, 28, 40]] * 2
+
+
 def test_a_centre_on_the_edge_lies_in_the_last_cell() -> None:
     _, fine = assign([Boxes.of([((92, 60, 100, 68), 0)])], SCALES, CELLS, IMAGE)
     assert (fine.row.tolist(), fine.column.tolist()) == ([3], [5])
@@ -46,9 +56,9 @@ def bce(logit: float, wanted: float) -> float:
     return -(wanted * math.log(p) + (1 - wanted) * math.log(1 - p))
 
 
-def by_loops(outputs: list[Tensor], boxes: list[Boxes], ignore: float) -> tuple[float, float, float]:
+def by_loops(outputs: list[Tensor], boxes: list[Boxes], ignore: float, several: float) -> tuple[float, float, float]:
     """Box, objectness and classes, place by place."""
-    found = assign(boxes, SCALES, CELLS, IMAGE)
+    found = assign(boxes, SCALES, CELLS, IMAGE, several=several)
     count = max(1, sum(len(one.labels) for one in found))
     totals = [0.0, 0.0, 0.0]
     for output, scale, mine in zip(outputs, SCALES, found, strict=True):
@@ -73,19 +83,19 @@ def by_loops(outputs: list[Tensor], boxes: list[Boxes], ignore: float) -> tuple[
     return totals[0] / count, totals[1] / count, totals[2] / count
 
 
-@pytest.mark.parametrize("ignore", [0.2, 0.7])
-def test_the_loss_is_what_loops_give(ignore: float) -> None:
+@pytest.mark.parametrize(("ignore", "several"), [(0.2, 1.0), (0.7, 1.0), (0.7, 0.3)])
+def test_the_loss_is_what_loops_give(ignore: float, several: float) -> None:
     boxes = [
         Boxes.of([((0, 0, 28, 40), 2), ((50, 30, 66, 41), 0), ((20, 0, 90, 60), 1)]),
         Boxes.of([]),
         Boxes.of([((88, 56, 96, 64), 1), ((0, 0, 50, 50), 1)], ignored=[False, True]),
     ]
     outputs = [torch.randn(3, 16, *cells) for cells in CELLS]
-    parts = YoloLoss(SCALES, ignore=ignore)(outputs, boxes, IMAGE)
-    wanted = by_loops(outputs, boxes, ignore)
+    parts = YoloLoss(SCALES, ignore=ignore, several=several)(outputs, boxes, IMAGE)
+    wanted = by_loops(outputs, boxes, ignore, several)
     assert [float(parts.box), float(parts.objectness), float(parts.classes)] == pytest.approx(wanted, rel=1e-4)
     assert float(parts.total) == pytest.approx(2 * wanted[0] + wanted[1] + wanted[2], rel=1e-4)
-    other = YoloLoss(SCALES, ignore=ignore, box=0, objectness=0, classes=3)(outputs, boxes, IMAGE)
+    other = YoloLoss(SCALES, ignore=ignore, several=several, box=0, objectness=0, classes=3)(outputs, boxes, IMAGE)
     assert float(other.total) == pytest.approx(3 * wanted[2], rel=1e-4)
 
 

@@ -46,7 +46,12 @@ class Assigned:
 
 
 def assign(
-    boxes: Sequence[Boxes], scales: Sequence[Detection], cells: Sequence[tuple[int, int]], image: tuple[int, int]
+    boxes: Sequence[Boxes],
+    scales: Sequence[Detection],
+    cells: Sequence[tuple[int, int]],
+    image: tuple[int, int],
+    *,
+    several: float = 1.0,
 ) -> list[Assigned]:
     """Gives every box to the anchor of all scales whose shape fits best, in the cell that its centre lies in.
 
@@ -55,6 +60,7 @@ def assign(
         scales: Anchors of every scale.
         cells: (H, W) of the map of every scale.
         image: (H, W) of the input.
+        several: Anchors whose shape overlaps the box's by more than this are given it too.
 
     Returns:
         One entry a scale.
@@ -65,14 +71,17 @@ def assign(
     lengths = torch.tensor([len(one) for one in counted], device=corners.device)
     number = torch.arange(len(counted), device=corners.device).repeat_interleave(lengths)
     anchors = corners.new_tensor([anchor for scale in scales for anchor in scale.anchors])
-    best = shape_overlap(corners[:, 2:] - corners[:, :2], anchors).max(1).indices if len(corners) else labels
+    fits = shape_overlap(corners[:, 2:] - corners[:, :2], anchors)
+    given = fits > several
+    if len(corners):
+        given.scatter_(1, fits.argmax(1, keepdim=True), True)
     found, first = [], 0
     for scale, (height, width) in zip(scales, cells, strict=True):
-        mine = (best >= first) & (best < first + len(scale.anchors))
+        mine, anchor = given[:, first : first + len(scale.anchors)].nonzero(as_tuple=True)
         x, y = (corners[mine, :2] + corners[mine, 2:]).unbind(1)
         column = (x / 2 * width / image[1]).long().clamp(0, width - 1)
         row = (y / 2 * height / image[0]).long().clamp(0, height - 1)
-        found.append(Assigned(number[mine], best[mine] - first, row, column, corners[mine], labels[mine]))
+        found.append(Assigned(number[mine], anchor, row, column, corners[mine], labels[mine]))
         first += len(scale.anchors)
     return found
 
@@ -98,12 +107,14 @@ class YoloParts:
 class YoloLoss:
     """Loss of YOLOv3's outputs (arXiv:1804.02767, section 2.1), with CIoU for the box (arXiv:1911.08287).
 
-    Every box is given to one place (:func:`assign`). That place's objectness is to be 1 and everywhere else 0, but
-    where a prediction overlaps some box (an ignored one too) by more than ``ignore``, nothing is asked. All parts are
-    divided by the number of boxes in the batch (at least 1).
+    Every box is given to one place, or to several (:func:`assign`). There the objectness is to be 1 and everywhere else
+    0, but where a prediction overlaps some box (an ignored one too) by more than ``ignore``, nothing is asked. All is
+    divided by the number of such places in the batch (at least 1).
 
     Attributes:
         scales: ``network.detections`` of the (dense) network.
+        several: See :func:`assign`; 1 for the best anchor alone, as in the paper. Where objects have much the same size,
+            the best one is a toss-up; Darknet's ``iou_thresh``, 0.213 in YOLOv4's file, is this.
         ignore: IoU above which a prediction that is given no box is not told that there is none.
         box: Weight of the box's part.
         objectness: Weight of the objectness's part.
@@ -118,6 +129,7 @@ class YoloLoss:
     """
 
     scales: Sequence[Detection]
+    several: float = 1.0
     ignore: float = 0.7
     box: float = 2.0
     objectness: float = 1.0
@@ -138,7 +150,7 @@ class YoloLoss:
         boxes = [_on(one, outputs[0].device) for one in boxes]
         found = [raw(output.float(), scale, image) for output, scale in zip(outputs, self.scales, strict=True)]
         cells = [(int(one.objectness.shape[2]), int(one.objectness.shape[3])) for one in found]
-        assigned = assign(boxes, self.scales, cells, image)
+        assigned = assign(boxes, self.scales, cells, image, several=self.several)
         parts = [self._scale(one, mine, boxes) for one, mine in zip(found, assigned, strict=True)]
         count = max(1, sum(len(mine.labels) for mine in assigned))
         box, objectness, classes = (torch.stack(part).sum() / count for part in zip(*parts, strict=True))
