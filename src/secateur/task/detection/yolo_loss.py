@@ -107,14 +107,14 @@ class YoloParts:
 class YoloLoss:
     """Loss of YOLOv3's outputs (arXiv:1804.02767, section 2.1), with CIoU for the box (arXiv:1911.08287).
 
-    Every box is given to one place, or to several (:func:`assign`). There the objectness is to be 1 and everywhere else
-    0, but where a prediction overlaps some box (an ignored one too) by more than ``ignore``, nothing is asked. All is
+    Every box is given to one place, or to several (:func:`assign`). There the objectness is to be 1, and elsewhere 0;
+    but where a prediction overlaps some box (an ignored one too) by more than ``ignore``, nothing is asked. All is
     divided by the number of such places in the batch (at least 1).
 
     Attributes:
         scales: ``network.detections`` of the (dense) network.
-        several: See :func:`assign`; 1 for the best anchor alone, as in the paper. Where objects have much the same size,
-            the best one is a toss-up; Darknet's ``iou_thresh``, 0.213 in YOLOv4's file, is this.
+        several: See :func:`assign`; 1 for the best anchor alone, as in the paper. Where objects have much the same
+            size, the best one is a toss-up; Darknet's ``iou_thresh``, 0.213 in YOLOv4's file, is this.
         ignore: IoU above which a prediction that is given no box is not told that there is none.
         box: Weight of the box's part.
         objectness: Weight of the objectness's part.
