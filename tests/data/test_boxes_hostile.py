@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from box_files import coco, picture, voc, yolo
-from secateur.core.errors import DataError
+from box_files import WRITERS, coco, picture, voc, yolo
+from secateur.core.errors import DataError, SecateurError
 from secateur.data.boxes import load_boxes
 
 
@@ -208,6 +209,37 @@ def test_what_is_damaged_or_unsafe_is_refused(tmp_path: Path, make: Callable[[Pa
         load_boxes(make(tmp_path / "set"))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1200
+
+
+TOKENS = [b"-1", b"1e999", b"nan", b"\0", b"null", b"{", b"[", b"<", b"&x;", b"9" * 30, b"..", b"/", b"\xff\xfe", b"'",
+          b": ", b"\n", b"0.5", b'"a"', b"[]"]  # fmt: skip
+
+
+def changed(rng: random.Random, content: bytes) -> bytes:
+    """Some bytes gone, others there."""
+    for _ in range(rng.randint(1, 3)):
+        start = rng.randrange(len(content) + 1)
+        piece = rng.choice([b"", rng.choice(TOKENS), rng.randbytes(1)])
+        content = content[:start] + piece + content[start + rng.choice([0, 1, 4, 12]) :]
+    return content
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_of_any_bytes_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    root, said = WRITERS[name](tmp_path / "set"), list[str]()
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".png")
+    for seed in range(120):
+        rng = random.Random(seed)
+        path = rng.choice(files)
+        content = path.read_bytes()
+        path.write_bytes(changed(rng, content))
+        try:
+            load_boxes(root, faulty=rng.choice(["refuse", "mend"]))
+        except SecateurError as error:
+            said.append(str(error))
+        path.write_bytes(content)
+    assert 30 < len(said) < 120
+    assert all("\n" not in words and len(words) < 1500 for words in said)
 
 
 def test_a_missing_path(tmp_path: Path) -> None:

@@ -256,20 +256,23 @@ def test_sections_are_written_as_they_are_read() -> None:
         assert write_cfg(parse_cfg(text)).strip() == text
 
 
-def test_opencv_reads_a_pruned_network(tmp_path: Path) -> None:
-    """A reader of Darknet files that is none of ours: OpenCV's, which version 5 left out."""
+@pytest.mark.parametrize(("name", "layers"), [("yolov3_tiny", 0), ("mini_yolov3", 6)])
+def test_opencv_reads_a_pruned_network(tmp_path: Path, name: str, layers: int) -> None:
+    """A reader of Darknet files that is none of ours: OpenCV's, which version 5 left out. Also groups and layers."""
     cv2 = pytest.importorskip("cv2")
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         pytest.skip("this OpenCV reads no Darknet files; version 4 does")
-    model, x = settled(create("yolov3_tiny", classes=3)), torch.rand(1, 3, 96, 96)
-    small = secateur.prune(model, x, ratio=0.4)
+    model, x = settled(create(name, classes=3)), torch.rand(1, 3, 96, 96)
+    small = secateur.remove_layers(model, x, count=layers) if layers else model
+    small = secateur.prune(small, x, ratio=0.4)
     write_darknet(small, tmp_path / "a.cfg", tmp_path / "a.weights")
     read = cv2.dnn.readNetFromDarknet(str(tmp_path / "a.cfg"), str(tmp_path / "a.weights"))
     read.setInput(x.numpy())
     rows = [torch.from_numpy(out) for out in read.forward(read.getUnconnectedOutLayersNames())]
-    for found, scale in zip(rows, model.detections, strict=True):
-        raw = small(x)[model.detections.index(scale)].detach().reshape(3, 8, -1)
-        wanted = torch.sigmoid(raw[:, 4]).T.flatten()
-        torch.testing.assert_close(found[:, 4], wanted, rtol=1e-3, atol=1e-5)
+    with torch.no_grad():
+        maps = small(x)
+    for found, output, scale in zip(rows, maps, model.detections, strict=True):
+        raw = output.reshape(3, 8, -1)
+        torch.testing.assert_close(found[:, 4], torch.sigmoid(raw[:, 4]).T.flatten(), rtol=1e-3, atol=1e-5)
         sizes = torch.exp(raw[:, 2:4]) * torch.tensor(scale.anchors)[:, :, None]
         torch.testing.assert_close(found[:, 2:4] * 96, sizes.permute(2, 0, 1).reshape(-1, 2), rtol=1e-3, atol=1e-3)
