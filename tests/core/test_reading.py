@@ -79,3 +79,16 @@ def test_json_that_was_made_to_harm(text: str, words: str) -> None:
         with pytest.raises(DataError, match=f"^the file .*{words}") as error:
             parse_json(given, "the file", DataError)
         assert "\n" not in str(error.value)
+
+
+def test_files_that_grow_with_their_data_may_have_more_parts() -> None:
+    """COCO's training annotations have millions; what is allowed then is one part for so many bytes."""
+    small = "[" + ",".join(["[]"] * 600_000) + "]"
+    with pytest.raises(DataError, match="more than 500,000 lists"):
+        parse_json(small, "it", DataError)
+    with pytest.raises(DataError, match="more than 500,000 lists"):
+        parse_json(small, "it", DataError, each=30)
+    with pytest.raises(DataError, match="more than 600,000 lists"):
+        parse_json(small, "it", DataError, each=3)
+    wide = "[" + ",".join(["[]   "] * 600_000) + "]"
+    assert len(parse_json(wide, "it", DataError, each=5)) == 600_000

@@ -187,3 +187,25 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(DataError, match="SECATEUR_CACHE=FOLDER"):
         cache_folder(None)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("ending", ["tar", "zip"])
+def test_a_file_with_the_name_of_a_folder_gives_way_to_it(tmp_path: Path, first: bool, ending: str) -> None:
+    """Programs that pack links as files leave such ones; one is in the public coco128 archive."""
+    path = tmp_path / f"data.{ending}"
+    members = [("d/images", b"not this"), ("d/images/1.png", b"this")][:: 1 if first else -1]
+    if ending == "zip":
+        with zipfile.ZipFile(path, "w") as out:
+            for name, content in members:
+                out.writestr(name, content)
+    else:
+        with tarfile.open(path, "w") as packed:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                packed.addfile(info, io.BytesIO(content))
+    folder = archive.unpack(path, tmp_path / "cache", "0" * 64)
+    assert {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} == {
+        "d/images/1.png": b"this"
+    }

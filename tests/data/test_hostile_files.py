@@ -118,7 +118,6 @@ TARS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "a long record": ("tar.gz", lambda p: long_header(p, tarfile.XHDTYPE), "header of"),
     "no stream": ("tar.bz2", lambda p: p.write_bytes(b"BZh9" + b"x" * 100) and p, "Cannot read|damaged"),
     "no gzip": ("tar.gz", lambda p: p.write_bytes(b"x" * 100) and p, "Cannot read|damaged"),
-    "a file that is a folder too": ("tar", lambda p: tar(p, member("d"), member("d/c/1.png")), "could not be written"),
 }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ import secateur
 from secateur.core.errors import InputError, UnknownNameError, WeightsError
 from secateur.models import create
 from secateur.models.darknet import Darknet, Residual, darknet53, from_cfg
-from secateur.models.darknet_cfg import parse_cfg, yolov3_cfg
+from secateur.models.darknet_built_in import yolov3_cfg
+from secateur.models.darknet_cfg import parse_cfg
 from secateur.models.darknet_weights import load_darknet
 
 CFG = """

@@ -17,9 +17,9 @@ pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
 from secateur.core.errors import InputError
+from secateur.core.yamltree import YamlTree
 from secateur.recipe import RunResult, builtin_recipes, load_recipe, override, run, shortcuts
 from secateur.recipe.schema import Recipe
-from secateur.recipe.yamltree import YamlTree
 
 TOY = (
     "data.limit=96",

@@ -158,8 +158,8 @@ def test_options_that_speak_to_nothing(tmp_path: Path, setting: str, words: str)
 
 
 def over(text: str) -> Recipe:
+    from secateur.core.yamltree import parse
     from secateur.recipe.unroll import unroll
-    from secateur.recipe.yamltree import parse
 
     tree = parse(f"name: a\nmodel: {{name: resnet_digits}}\nsteps:\n- iterate: {{{text}}}\n", "a.yaml")
     recipe = load_recipe("transfer-channel", edit=lambda _: tree)

@@ -151,16 +151,18 @@ def read_text(path: str | PathLike[str], fault: Fault, *, largest: int | None = 
         raise fault(f"{path} is not a text file: {error}.") from error
 
 
-def read_json(path: str | PathLike[str], fault: Fault, *, largest: int = LARGEST_JSON, finite: bool = False) -> Any:
-    """The value of a plain file of JSON; with ``finite`` its numbers are neither NaN nor infinite.
+def read_json(
+    path: str | PathLike[str], fault: Fault, *, largest: int = LARGEST_JSON, finite: bool = False, each: int = 0
+) -> Any:
+    """The value of a plain file of JSON; with ``finite`` its numbers are neither NaN nor infinite; ``each`` as below.
 
     Raises:
         SecateurError: Of the class ``fault``: see :func:`read_text` and :func:`parse_json`.
     """
-    return parse_json(read_text(path, fault, largest=largest), str(path), fault, finite=finite)
+    return parse_json(read_text(path, fault, largest=largest), str(path), fault, finite=finite, each=each)
 
 
-def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = False) -> Any:
+def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = False, each: int = 0) -> Any:
     """Reads JSON in which every key stands once, without deep nesting and without a crowd of tiny parts.
 
     Args:
@@ -168,6 +170,8 @@ def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = Fal
         what: Name for messages.
         fault: The class of the error.
         finite: Whether NaN and infinity, which are no JSON but which Python reads, are refused.
+        each: Bytes of text for which one more part is allowed, in files that grow with the data they describe; 0 for
+            the fixed number alone.
 
     Raises:
         SecateurError: Of the class ``fault``: no JSON, a key given twice, nested too deeply, or too many parts.
@@ -176,8 +180,9 @@ def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = Fal
     {'a': [1, 2]}
     """
     brackets: tuple[Any, ...] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(map(text.count, brackets)) > _MOST_PARTS:
-        raise fault(f"{what} is damaged: it holds more than {_MOST_PARTS:,} lists and objects.")
+    most = max(_MOST_PARTS, len(text) // each if each else 0)
+    if sum(map(text.count, brackets)) > most:
+        raise fault(f"{what} is damaged: it holds more than {most:,} lists and objects.")
     try:
         numbers: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
         return json.loads(text, object_pairs_hook=_once, **numbers)

@@ -83,7 +83,7 @@ def unpack(path: Path, cache: Path, digest: str) -> Path:
 
 
 def _unpack_checked(path: Path, target: Path) -> None:
-    total = _checked_size(path)
+    total, folders = _checked(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if total > free:
@@ -93,16 +93,18 @@ def _unpack_checked(path: Path, target: Path) -> None:
         )
     with _opened(path) as archive:  # again from the start: compressed archives are read in one direction
         for name, source in _files(archive):
+            if PurePosixPath(name) in folders:  # a link to a folder that somebody's program packed as a file
+                continue
             file = target / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with source, file.open("xb") as out:
                 shutil.copyfileobj(source, out)
 
 
-def _checked_size(path: Path) -> int:
-    """Bytes that an archive unpacks to, once every member has been looked at; stops at the first that is wrong."""
+def _checked(path: Path) -> tuple[int, set[PurePosixPath]]:
+    """Bytes that an archive unpacks to, and the folders that members lie in; stops at the first wrong member."""
     size = path.stat().st_size
-    total, most, seen = 0, max(_FEWEST, size // _BYTES_EACH), set()
+    total, most, seen, folders = 0, max(_FEWEST, size // _BYTES_EACH), set(), set[PurePosixPath]()
     with _opened(path) as archive:
         for member in _members(archive):
             _check(member, path)
@@ -110,13 +112,14 @@ def _checked_size(path: Path) -> int:
             if member.kind == "file" and place in seen:
                 raise DataError(f"{path} is not unpacked: it has two members named {member.name[:80]!r}.")
             seen.add(place)
+            folders.update(place.parents)
             total += member.size
             if total > allowance(size) or len(seen) > most:
                 raise DataError(
                     f"{path} is not unpacked: its {size:,} bytes become more than {allowance(size):,} bytes, or more "
                     f"than {most:,} files, as no images do."
                 )
-    return total
+    return total, folders
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from secateur.core.reading import opened
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["SUFFIXES", "Kind", "decode", "decode_all", "probe"]
+__all__ = ["SUFFIXES", "Kind", "decode", "decode_all", "decode_whole", "probe", "size_of"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -171,6 +171,32 @@ def decode(path: Path, shape: Shape, *, deep: bool = False, crop_seed: str | Non
             raise _damaged(path, error) from error
         array = np.asarray(pixels, dtype=np.float32 if deep else np.uint8).reshape(height, width, -1)
     return torch.from_numpy(np.broadcast_to(array, (height, width, channels)).transpose(2, 0, 1).copy())
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) of an image as it is stored, from the file's head alone; a camera's note of its rotation is not read.
+
+    Raises:
+        DataError: The file is missing, damaged or no image.
+    """
+    with _open(path) as image:
+        return image.height, image.width
+
+
+def decode_whole(path: Path) -> Tensor:
+    """Decodes one file of 8 bits in its own size: uint8, (3, H, W); grey images three times the same.
+
+    Raises:
+        DataError: The file is damaged, or has more than 8 bits; the message names it.
+    """
+    with _open(path) as image:
+        if _is_deep(image):
+            raise DataError(f"The image {path} has more than 8 bits; save images with boxes with 8 bits per colour.")
+        try:
+            array = np.array(image.convert("RGB"))
+        except Exception as error:
+            raise _damaged(path, error) from error
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
 def _other(path: Path, deep: bool) -> DataError:

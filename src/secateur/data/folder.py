@@ -20,7 +20,7 @@ from secateur.data.raw import Raw, Request
 from secateur.data.streamed import StreamedSplit
 from secateur.data.types import AnySplit, Split
 
-__all__ = ["IN_MEMORY_BYTES", "opened", "read_folder"]
+__all__ = ["IN_MEMORY_BYTES", "opened", "read_folder", "stem"]
 
 IN_MEMORY_BYTES = 2 * 1024**3
 """Data sets that decode to more than this are streamed from their files."""
@@ -52,7 +52,7 @@ def opened(request: Request) -> Request:
         raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}).")
     digest = digest_of(path)
     folder = unpack(path, request.cache, digest)
-    return replace(request, path=folder, digest=digest, name=_stem(path))
+    return replace(request, path=folder, digest=digest, name=stem(path))
 
 
 def read_folder(request: Request) -> Raw:
@@ -63,7 +63,7 @@ def read_folder(request: Request) -> Raw:
     """
     request = opened(request)
     assert request.path is not None
-    name = request.name or _stem(request.path)
+    name = request.name or stem(request.path)
     layout = _scan(request.path, name)
     files = layout.all_files()
     kind = probe(files, request.image_size)
@@ -93,7 +93,8 @@ def _raw(name: str, classes: tuple[str, ...], parts: Mapping[str, AnySplit], pad
     return Raw(name, classes, parts["train"], parts.get("test"), parts.get("validation"), pad, flip=True)
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """What to call the data set at a path: the name of the folder, or of the archive without its ending."""
     name = path.resolve().name
     suffix = next((s for s in sorted(ARCHIVES, key=len, reverse=True) if name.lower().endswith(s)), "")
     return name[: len(name) - len(suffix)]

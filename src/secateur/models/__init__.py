@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from secateur.models._torchvision import import_torchvision
 from secateur.models.create import MODELS, ModelEntry, create, normalisation
+from secateur.models.darknet_weights import DarknetHeader, read_header
+from secateur.models.darknet_writing import write_darknet
 from secateur.models.head import replace_head
 from secateur.models.onnx_file import read_onnx
 from secateur.models.weights import load_weights, read_weights
 
 __all__ = [
-    "MODELS", "ModelEntry", "create", "load_weights", "normalisation", "read_onnx", "read_weights", "replace_head",
+    "MODELS", "DarknetHeader", "ModelEntry", "create", "import_torchvision", "load_weights", "normalisation",
+    "read_header", "read_onnx", "read_weights", "replace_head", "write_darknet",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from secateur.core.errors import InputError, UnknownNameError, WeightsError
 from secateur.core.registry import Registry
 from secateur.models._torchvision import import_torchvision
 from secateur.models.alexnet import AlexNet
-from secateur.models.darknet import darknet53, from_cfg, yolov3
+from secateur.models.darknet import darknet53, from_cfg, mini_yolov3, yolov3, yolov3_tiny
 from secateur.models.darknet_weights import load_darknet
 from secateur.models.factories import building, call, user_factory
 from secateur.models.googlenet import GoogLeNet
@@ -86,6 +86,8 @@ for _version in ("1.0", "1.1"):
 _add("squeezenet_cifar", "SqueezeNet 1.1, batch norm", partial(SqueezeNet, "1.1", cifar=True), 10, 3, 32, 32)
 _add("darknet53", "Darknet-53, ImageNet form", darknet53, 1000, 3, 256, 256)
 _add("yolov3", "YOLOv3 with Darknet-53: three maps of raw detections", yolov3, 80, 3, 416, 416)
+_add("yolov3_tiny", "YOLOv3-tiny: two maps of raw detections", yolov3_tiny, 80, 3, 416, 416)
+_add("mini_yolov3", "after Mini-YOLOv3, depthwise: three maps of raw detections", mini_yolov3, 80, 3, 416, 416)
 _add("vgg_digits", "VGG-7 for 8×8 digits", partial(VGG, 7, cifar=True, in_channels=1), 10, 1, 8, 8)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):

@@ -1,17 +1,17 @@
 """Darknet's ``.cfg`` files: sections of ``key=value`` lines that describe a network layer by layer.
 
-The built-in YOLOv3 and Darknet-53 (Redmon & Farhadi, arXiv:1804.02767, table 1) are such texts too, so that there is
-one way to a network.
+The built-in YOLOs and Darknet-53 are such texts too (:mod:`secateur.models.darknet_built_in`), so that there is one way
+to a network, and one from it (:mod:`secateur.models.darknet_writing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from secateur.core.errors import InputError, UnknownNameError
 
-__all__ = ["Section", "darknet53_cfg", "parse_cfg", "yolov3_cfg"]
+__all__ = ["Section", "parse_cfg", "write_cfg"]
 
 KINDS = ("net", "convolutional", "shortcut", "route", "upsample", "maxpool", "avgpool", "softmax", "yolo")
 
@@ -113,50 +113,15 @@ def _check(section: Section) -> None:
             )
 
 
-# ---------------------------------------------------------------------------------------------------- built in
+def write_cfg(sections: Iterable[Section]) -> str:
+    """The text of a ``.cfg`` file: what :func:`parse_cfg` reads as the same sections.
 
-_STAGES = ((64, 1), (128, 2), (256, 8), (512, 8), (1024, 4))
-"""Channels and residual blocks of Darknet-53's five stages: 23 blocks."""
-
-_ANCHORS = "10,13, 16,30, 33,23, 30,61, 62,45, 59,119, 116,90, 156,198, 373,326"
-
-
-def _write(kind: str, **options: object) -> str:
-    return "\n".join([f"[{kind}]", *(f"{key}={value}" for key, value in options.items())])
-
-
-def _convolution(filters: int, size: int, stride: int = 1) -> str:
-    return _write(
-        "convolutional", batch_normalize=1, filters=filters, size=size, stride=stride, pad=1, activation="leaky"
-    )
-
-
-def _backbone(size: int) -> list[str]:
-    parts = [_write("net", width=size, height=size, channels=3), _convolution(32, 3)]
-    for width, blocks in _STAGES:
-        parts.append(_convolution(width, 3, 2))
-        for _ in range(blocks):
-            block = [_convolution(width // 2, 1), _convolution(width, 3)]
-            parts += [*block, _write("shortcut", **{"from": -3}, activation="linear")]
-    return parts
-
-
-def darknet53_cfg(classes: int = 1000) -> str:
-    """Darknet-53 as a classifier of 256×256 images."""
-    last = _write("convolutional", filters=classes, size=1, stride=1, pad=1, activation="linear")
-    return "\n\n".join([*_backbone(256), _write("avgpool"), last, _write("softmax", groups=1)])
-
-
-def yolov3_cfg(classes: int = 80) -> str:
-    """YOLOv3 for 416×416: Darknet-53 and three detection scales, layers numbered as in the public file."""
-    parts = _backbone(416)
-    for scale, (width, skip) in enumerate(((512, None), (256, 61), (128, 36))):
-        if skip is not None:
-            parts += [_write("route", layers=-4), _convolution(width, 1), _write("upsample", stride=2)]
-            parts.append(_write("route", layers=f"-1, {skip}"))
-        parts += [_convolution(width, 1), _convolution(2 * width, 3)] * 3
-        filters = 3 * (5 + classes)
-        parts.append(_write("convolutional", filters=filters, size=1, stride=1, pad=1, activation="linear"))
-        mask = ",".join(str(3 * (2 - scale) + k) for k in range(3))
-        parts.append(_write("yolo", mask=mask, anchors=_ANCHORS, classes=classes, num=9))
-    return "\n\n".join(parts)
+    >>> sections = parse_cfg("[net]\\nchannels = 3  # colours\\n[avgpool]")
+    >>> print(write_cfg(sections), end="")
+    [net]
+    channels=3
+    <BLANKLINE>
+    [avgpool]
+    """
+    texts = ["\n".join([f"[{s.kind}]", *(f"{key}={value}" for key, value in s.options.items())]) for s in sections]
+    return "\n\n".join(texts) + "\n"

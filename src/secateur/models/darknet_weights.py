@@ -6,8 +6,9 @@ has to fit to the byte.
 
 from __future__ import annotations
 
-import os
+import struct
 from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,52 @@ from secateur.core.reading import opened
 from secateur.models.darknet import Convolution, Darknet
 from secateur.models.weights import load_weights
 
-__all__ = ["load_darknet"]
+__all__ = ["DarknetHeader", "load_darknet", "read_header", "values_of"]
+
+
+@dataclass(frozen=True)
+class DarknetHeader:
+    """What a ``.weights`` file begins with.
+
+    Attributes:
+        major: Of the version; from 0.2 on, ``seen`` has 64 bits.
+        minor: Of the version.
+        revision: Of the version.
+        seen: Images that the network was trained on so far; Darknet's learning rates go by it.
+    """
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 5
+    seen: int = 0
+
+    @property
+    def bytes(self) -> bytes:
+        """As they stand in the file."""
+        return struct.pack("<iiiq" if _is_wide(self.major, self.minor) else "<iiii", *astuple(self))
+
+
+def _is_wide(major: int, minor: int) -> bool:
+    return major * 10 + minor >= 2
+
+
+def read_header(path: str | Path) -> DarknetHeader:
+    """The header of a ``.weights`` file.
+
+    Raises:
+        WeightsError: The file is missing, or no such file.
+    """
+    path = Path(path)
+    with opened(path, WeightsError) as file:
+        head = file.read(20)
+    if len(head) < 16 or not all(0 <= number < 1000 for number in struct.unpack("<ii", head[:8])):
+        raise WeightsError(
+            f"{path.name} does not start with a Darknet header (version numbers): it is no .weights file."
+        )
+    major, minor, revision = struct.unpack("<iii", head[:12])
+    form = "<q" if _is_wide(major, minor) else "<i"
+    seen = head[12 : 12 + struct.calcsize(form)].ljust(struct.calcsize(form), b"\0")
+    return DarknetHeader(major, minor, revision, *struct.unpack(form, seen))
 
 
 def load_darknet(model: nn.Module, path: str | Path, *, convolutions: int | None = None) -> nn.Module:
@@ -54,6 +100,11 @@ def load_darknet(model: nn.Module, path: str | Path, *, convolutions: int | None
     return load_weights(model, given)
 
 
+def values_of(model: Darknet) -> Iterator[Tensor]:
+    """The network's values in the order of a ``.weights`` file."""
+    return (tensor for _, tensor in _tensors(model, None))
+
+
 def _tensors(model: Darknet, convolutions: int | None) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors in the order of the file."""
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Convolution)]
@@ -68,14 +119,8 @@ def _tensors(model: Darknet, convolutions: int | None) -> Iterator[tuple[str, Te
 
 def _read(path: Path, wanted: int) -> NDArray[np.float32]:
     """The values behind the header; checks the size before anything is read."""
-    with opened(path, WeightsError) as file:
-        size, head = os.fstat(file.fileno()).st_size, file.read(12)
-    header = np.frombuffer(head[: len(head) // 4 * 4], dtype="<i4")
-    if len(header) < 3 or not (0 <= header[0] < 1000 and 0 <= header[1] < 1000):
-        raise WeightsError(
-            f"{path.name} does not start with a Darknet header (version numbers): it is no .weights file."
-        )
-    start = 12 + (8 if int(header[0]) * 10 + int(header[1]) >= 2 else 4)
+    start = len(read_header(path).bytes)
+    size = path.stat().st_size
     whole = start + 4 * wanted
     if size != whole:
         raise WeightsError(

@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.problems import check
 from secateur.recipe.schedule import reached
 from secateur.recipe.schema import ITERATE, Settings, StepEntry, split_step
-from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["IterateSettings", "check_iterate", "in_round", "inner_steps", "repeat"]
 

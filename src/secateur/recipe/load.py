@@ -13,13 +13,13 @@ from secateur.core.errors import DataError, InputError, PluginError, SecateurErr
 from secateur.core.plugins import PluginWarning, use
 from secateur.core.reading import read_text
 from secateur.core.registry import is_shipped
+from secateur.core.yamltree import Place, YamlTree, parse
 from secateur.recipe.iterate import IterateSettings, inner_steps
 from secateur.recipe.schema import ITERATE, Recipe, StepEntry, as_list, split_step
 from secateur.recipe.shelf import LARGEST, RECIPES, recipe_text
 from secateur.recipe.steps import STEPS
 from secateur.recipe.trust import permit_plugins, places_of_code
 from secateur.recipe.validation import validate
-from secateur.recipe.yamltree import Place, YamlTree, parse
 
 __all__ = ["RecipeEntry", "builtin_recipes", "load_recipe"]
 

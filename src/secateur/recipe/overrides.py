@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.schema import ITERATE, as_list, split_step
 from secateur.recipe.steps import STEPS
-from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
 
@@ -128,7 +128,7 @@ def override(tree: YamlTree, assignments: Iterable[str]) -> YamlTree:
     Raises:
         InputError: No ``=``, a step that the recipe does not have, or a value that is not YAML.
 
-    >>> from secateur.recipe.yamltree import parse
+    >>> from secateur.core.yamltree import parse
     >>> tree = parse("name: a\\nsteps: [prune: {ratio: 0.1}]", "a.yaml")
     >>> override(tree, ["steps.prune.ratio=0.3", "seed=7"]).data
     {'name': 'a', 'steps': [{'prune': {'ratio': 0.3}}], 'seed': 7}

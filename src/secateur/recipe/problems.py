@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from secateur.core.errors import nearest
-from secateur.recipe.yamltree import Place, YamlTree
+from secateur.core.yamltree import Place, YamlTree
 
 __all__ = ["check", "dotted"]
 

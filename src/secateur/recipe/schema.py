@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from secateur.recipe.yamltree import Place
+from secateur.core.yamltree import Place
 
 __all__ = [
     "ITERATE",

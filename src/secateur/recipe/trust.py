@@ -24,8 +24,8 @@ from secateur.recipe.project import in_project, is_below, module_in_project
 from secateur.recipe.schema import as_list
 
 if TYPE_CHECKING:
+    from secateur.core.yamltree import Place, YamlTree
     from secateur.recipe.schema import Recipe
-    from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = [
     "code_of",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.iterate import check_iterate
 from secateur.recipe.problems import check
 from secateur.recipe.schema import ITERATE, Recipe, RecipeHead, Settings, StepEntry, split_step
-from secateur.recipe.yamltree import Place, YamlTree
 
 __all__ = ["validate"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.yamltree import YamlTree
 from secateur.recipe.load import load_recipe
 from secateur.recipe.overrides import aim, override, shortcuts
 from secateur.recipe.schema import Recipe, StepEntry
 from secateur.recipe.steps import STEPS
-from secateur.recipe.yamltree import YamlTree
 
 __all__ = ["DENSE", "at_budget", "at_ratios", "check_alike", "from_dense", "shared_start"]
 

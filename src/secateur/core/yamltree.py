@@ -55,14 +55,15 @@ class _Loader(yaml.SafeLoader):
     """The safe loader, without references and without deep nesting, both of which small files can harm with."""
 
     depth = 0
+    kind = "file"
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            raise _Refused(line, "recipes cannot use anchors and aliases")
+            raise _Refused(line, f"{self.kind}s cannot use anchors and aliases")
         if self.depth >= _DEEPEST:
-            raise _Refused(line, f"nested more than {_DEEPEST} levels deep, which no recipe is")
+            raise _Refused(line, f"nested more than {_DEEPEST} levels deep, which no {self.kind} is")
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
@@ -75,16 +76,20 @@ class _Refused(yaml.YAMLError):
         self.line, self.words = line, words
 
 
-def parse(text: str, source: str) -> YamlTree:
+def parse(
+    text: str, source: str, *, kind: str = "recipe", wants: str = "a mapping with name, model, data and steps"
+) -> YamlTree:
     """Parses one YAML mapping.
 
     Args:
         text: The YAML.
         source: File name, for messages.
+        kind: What the file is, for messages: one word that takes an s.
+        wants: What such a file is, for messages.
 
     Raises:
         InputError: Not YAML, not a mapping, a key given twice, deep nesting, anchors (which can blow up in memory), or
-            values that no recipe has: numbers beyond 64 bits, bytes, dates, sets.
+            values that neither a recipe nor a list of classes has: numbers beyond 64 bits, bytes, dates, sets.
 
     >>> tree = parse("name: a\\nsteps:\\n- prune:\\n    ratio: 0.1\\n", "my.yaml")
     >>> tree.data
@@ -95,6 +100,7 @@ def parse(text: str, source: str) -> YamlTree:
     lines: dict[Place, int | str] = {}
     try:
         loader = _Loader(text)
+        loader.kind = kind
         node = loader.get_single_node()
         _collect(node, (), lines, source)
         data = loader.construct_document(node) if node is not None else None
@@ -107,25 +113,25 @@ def parse(text: str, source: str) -> YamlTree:
             raise
         raise InputError(f"{source} is not a usable YAML file: {first_line(error)}.") from error
     if not isinstance(data, dict):
-        raise InputError(f"{source}: a recipe is a mapping with name, model, data and steps; got {str(data)[:60]!r}.")
+        raise InputError(f"{source}: a {kind} is {wants}; got {str(data)[:60]!r}.")
     tree = YamlTree(data, source, lines)
-    _check_values(data, (), tree)
+    _check_values(data, (), tree, kind)
     return tree
 
 
-def _check_values(value: Any, place: Place, tree: YamlTree) -> None:
-    """Refuses what YAML can write and no recipe holds; later messages would print it."""
+def _check_values(value: Any, place: Place, tree: YamlTree, kind: str) -> None:
+    """Refuses what YAML can write and no such file holds; later messages would print it."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_values(inner, (*place, str(key)[:80]), tree)
+            _check_values(inner, (*place, str(key)[:80]), tree, kind)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            _check_values(inner, (*place, index), tree)
+            _check_values(inner, (*place, index), tree, kind)
     elif isinstance(value, int) and not -_LARGEST_NUMBER <= value < _LARGEST_NUMBER:
         raise InputError(f"{tree.where(place)}: a number of {value.bit_length()} bits; the largest are of 64.")
     elif value is not None and not isinstance(value, (str, int, float)):
         raise InputError(
-            f"{tree.where(place)}: a recipe holds text, numbers, lists and mappings; got a {type(value).__name__}. "
+            f"{tree.where(place)}: a {kind} holds text, numbers, lists and mappings; got a {type(value).__name__}. "
             "Put text in quotes."
         )
 

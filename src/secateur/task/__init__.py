@@ -1,0 +1,1 @@
+"""What is to be learned: so far the parts of detection."""
