@@ -1,4 +1,4 @@
-"""Networks as training loops hold them: parallel, compiled, sharded, with adapters, prepared for quantisation."""
+"""Networks as training loops hold them: parallel, compiled, sharded, with adapters."""
 
 from __future__ import annotations
 
@@ -81,19 +81,6 @@ def test_a_compiled_network_goes_on() -> None:
     again = torch.compile(pruned.model, backend="eager")
     trained(again, pruned.carry(optimizer), x)
     assert torch.allclose(again.eval()(x), pruned.model(x))
-
-
-def test_a_network_prepared_for_quantisation_is_refused_in_one_sentence() -> None:
-    quantization = pytest.importorskip("torch.ao.quantization")
-    net = network().train()
-    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
-    prepared = quantization.prepare_qat(net)
-    with pytest.raises(InputError, match=r"imitates quantisation.*prune the float network first"):
-        secateur.prune(prepared, images(), ratio=0.5)
-    small = secateur.prune(network(), images(), ratio=0.5).model.train()
-    small.qconfig = net.qconfig
-    ready = quantization.prepare_qat(small)  # and so it goes
-    assert ready(images()).shape == (4, 5)
 
 
 @pytest.mark.parametrize("granularity", ["whole", "within"])

@@ -90,7 +90,7 @@ def attempt(
         SecateurError: What the last one raised.
     """
     # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
-    wanted = backend if backend != "auto" or not isinstance(model, GraphModule) else "graph"
+    wanted = "graph" if backend == "auto" and _is_flat(model) else backend
     tried = [rung for rung in rungs if wanted in ("auto", rung.backend)]
     reasons: list[Exception] = []
     lost: dict[str, str] = {}
@@ -110,9 +110,17 @@ def attempt(
         if rung.backend == "graph" and reasons:
             why = _brief(_telling(reasons))
             notes.insert(0, f"graph back end, because the module's own code does not fit: {why}")
-        gone = ("class", *lost) if rung.backend == "graph" and not isinstance(model, GraphModule) else tuple(lost)
+        gone = ("class", *lost) if rung.backend == "graph" and not _is_flat(model) else tuple(lost)
         return Outcome(built, rung.backend, proof, tuple(notes), gone)
     raise AssertionError("unreachable")
+
+
+def _is_flat(model: nn.Module) -> bool:
+    """Whether a network is a graph of operators; one that calls layers (``torch.fx``) has these to keep."""
+    if not isinstance(model, GraphModule):
+        return False
+    called = (model.get_submodule(str(n.target)) for n in model.graph.nodes if n.op == "call_module")
+    return not any(next(module.parameters(), None) is not None for module in called)
 
 
 def _tried(

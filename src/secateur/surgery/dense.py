@@ -165,7 +165,7 @@ class Dense:
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.graph, n)) is not None}
         cut = CutEntries(self.groups, np.ones_like(self.label_keep)) if whole else self._cut
         masked = MaskedInterpreter(self.graph, cut, eager, value)
-        masked.removed = {} if whole else self.removed
+        masked.removed, masked.soft = {} if whole else self.removed, bool(sharpening)
         return masked
 
     def _lent(self, tensor: Tensor, scale: float) -> Tensor:
@@ -181,7 +181,7 @@ class Dense:
 
 def run(masked: MaskedInterpreter, draws: Draws, args: Any, kwargs: Any) -> list[Tensor]:
     """Outputs of the masked dense network, in double precision; what it draws is written down."""
-    masked.around = Lifted(draws, masks=masked.masks)
+    masked.around = Lifted(draws, masks=masked.masks, soft=masked.soft)
     with torch.inference_mode():
         return tensors(masked.run(*leaves(args, kwargs), enable_io_processing=False))
 

@@ -100,6 +100,7 @@ class MaskedInterpreter(Interpreter):
     Attributes:
         around: What every operator of the network runs inside (and nothing else: masks are set outside of it).
         removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
+        soft: Whether fake quantisation leaves out its rounding.
         shapes: Name of every operator that ran and the shape that its result has after the cut (``None`` for
             several results); only filled where ``watch`` is set.
     """
@@ -117,7 +118,7 @@ class MaskedInterpreter(Interpreter):
         self.around: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         self.removed: Mapping[Node, int] = {}
         self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
-        self.watch = False
+        self.watch = self.soft = False
         self.current: Node | None = None
         self._batch = next((view.batch for view in cut.groups.flow.views if view.module is graph), 1)
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}

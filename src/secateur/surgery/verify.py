@@ -24,7 +24,7 @@ from secateur.core.errors import InputError, SecateurError, VerificationError, f
 from secateur.core.plan import Scaled
 from secateur.core.types import Verification
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
-from secateur.graph.copies import copy_network, deep_copy, shallow_copy
+from secateur.graph.copies import copy_network, deep_copy, running_copy, shallow_copy
 from secateur.graph.flow import module_of
 from secateur.graph.free import other_sizes
 from secateur.graph.groups import Groups
@@ -137,7 +137,7 @@ class _Trial:
         self.elsewhere = elsewhere or isinstance(pruned, GraphModule)
         self.pruned, self.side, self.keep, self.free, self.scaled = pruned, side, keep, free, scaled
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
-        self.joined = False
+        self.joined = self.soft = False
         self.calls: list[Called] = []
 
     def decide(self) -> _Found:
@@ -243,6 +243,7 @@ class _Trial:
             return None
         self._check_finite(want, args, kwargs)
         calls: list[Called] = []
+        self.soft = sharp
         got = self._pruned(args, kwargs, sharpening, draws, None if sharp else calls)
         if draws.taken != len(draws.drawn):
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
@@ -307,7 +308,7 @@ class _Trial:
             try:
                 with context(), undisturbed(self.pruned if owner is None else owner):
                     twin = make()
-                    with Lifted(draws, again=True, seen=seen):
+                    with Lifted(draws, again=True, seen=seen, soft=self.soft):
                         return self._compared_ones(twin(*fresh(args), **fresh(kwargs)))
             except RuntimeError as error:
                 if context is torch.no_grad or "nference" not in str(error):
@@ -333,7 +334,7 @@ class _Trial:
 
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
-        twin = (deep_copy if self.side.written else shallow_copy)(self.pruned).eval()
+        twin = (deep_copy if self.side.written else running_copy)(self.pruned).eval()
         got = self._natively(twin)
         for i, value in enumerate(got):
             if value.is_floating_point() and bool(value.isnan().any()):
@@ -395,7 +396,7 @@ class _Trial:
         leaves = pytree.tree_leaves(cloned((args, kwargs)))
         want = tensors(Interpreter(graph).run(*leaves, enable_io_processing=False))
         torch.manual_seed(0)
-        twin = (deep_copy if self.side.written else shallow_copy)(dense).eval()
+        twin = (deep_copy if self.side.written else running_copy)(dense).eval()
         with undisturbed(dense):
             got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
         return len(got) == len(want) and all(apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
@@ -444,7 +445,7 @@ class _Trial:
         }
         recorder = _GraphRun(self.pruned, lambda name, tensor: sliced.get(name, tensor), keep=True)
         try:
-            with torch.inference_mode(), Lifted(draws, again=True):
+            with torch.inference_mode(), Lifted(draws, again=True, soft=sharp):
                 recorder(*fresh(args), **fresh(kwargs))
         except Exception as error:
             return f", its graph fails with {type(error).__name__}: {first_line(error)}"
