@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,13 +65,33 @@ def test_a_network_that_trains_in_parallel_goes_on(processes: None) -> None:
 
 
 @gloo
-def test_a_sharded_network_is_refused_in_one_sentence(processes: None) -> None:
+@pytest.mark.parametrize("case", ["goes_on", "layers", "graph", "along", "apart"])
+def test_a_network_that_is_sharded_over_two_processes(case: str, tmp_path: Path) -> None:
+    worker = Path(__file__).with_name("sharded_worker.py")
+    command = [sys.executable, "-W", "ignore", str(worker), case]
+    both = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert all(text.rstrip().endswith("right") for text in said), "\n".join(said)
+
+
+@gloo
+def test_shards_of_another_kind_are_refused_in_one_sentence(processes: None) -> None:
     fsdp = pytest.importorskip("torch.distributed.fsdp")
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-    net = network()
-    fsdp.fully_shard(net, mesh=mesh)
+    net = nn.Sequential(network(), nn.Linear(5, 2))
+    net[0] = fsdp.FullyShardedDataParallel(net[0], device_id=torch.device("cpu"))
     with pytest.raises(InputError, match=r"is sharded over processes.*gather the weights"):
         secateur.prune(net, images(), ratio=0.5)
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    tensor = pytest.importorskip("torch.distributed.tensor")
+    alone = network()
+    alone[0].weight = nn.Parameter(tensor.distribute_tensor(alone[0].weight.detach(), mesh, [tensor.Shard(0)]))
+    with pytest.raises(InputError, match=r"'0.weight' is sharded over processes.*gather the weights"):
+        secateur.prune(alone, images(), ratio=0.5)
 
 
 def test_a_compiled_network_goes_on() -> None:

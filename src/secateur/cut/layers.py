@@ -23,6 +23,7 @@ from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
 from secateur.cut.operation import Operation, carry_out, freed, sure
+from secateur.cut.over_processes import over_processes
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.graph.branches import Branch, find_branches
@@ -136,6 +137,7 @@ def _by_element(found: Sequence[ResidualBranch], elements: Mapping[str, Sequence
 
 
 @arguments.checked
+@over_processes
 def remove_layers(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,

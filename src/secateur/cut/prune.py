@@ -34,6 +34,7 @@ from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, unsupported
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
+from secateur.cut.over_processes import over_processes
 from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.pruned import Cut, Pruned, opened
@@ -59,6 +60,7 @@ Mask = NDArray[np.bool_]
 
 
 @arguments.checked
+@over_processes
 def prune(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,
@@ -280,6 +282,7 @@ def _again(data: Data | None) -> bool:
 
 
 @arguments.checked
+@over_processes
 def apply(
     model: nn.Module | Pruned, plan: Plan, example_inputs: ExampleInputs | None = None, *, backend: str = "auto",
     verify: bool = True,
