@@ -48,8 +48,8 @@ def over_processes(cut: Callable[P, Pruned]) -> Callable[P, Pruned]:
         plain = gathered(network)
         taken: Any = replace(given, model=plain) if isinstance(given, Pruned) else plain
         if args:
-            return _alike(lambda: cut(taken, *args[1:], **named), network, given)
-        return _alike(lambda: cut(**{**named, "model": taken}), network, given)  # type: ignore[call-arg, arg-type]
+            return _alike(lambda: cut(taken, *args[1:], **named), network, given)  # type: ignore[arg-type]
+        return _alike(lambda: cut(**{**named, "model": taken}), network, given)  # type: ignore[call-arg]
 
     return wrapper
 
