@@ -1,8 +1,7 @@
-"""Networks as training loops hold them: parallel, compiled, sharded, with adapters."""
+"""Networks as training loops hold them: parallel, compiled, sharded."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError
-from secateur.models._torchvision import import_torchvision
 
 
 def network() -> nn.Sequential:
@@ -103,49 +101,3 @@ def test_a_compiled_network_goes_on() -> None:
     again = torch.compile(pruned.model, backend="eager")
     trained(again, pruned.carry(optimizer), x)
     assert torch.allclose(again.eval()(x), pruned.model(x))
-
-
-@pytest.mark.parametrize("granularity", ["whole", "within"])
-def test_adapters_follow_the_cut_and_merge(granularity: str) -> None:
-    import_torchvision()
-    peft = pytest.importorskip("peft")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
-    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
-    pruned = secateur.prune(net, inputs, ratio=0.5, granularity=granularity)
-    assert type(pruned.model) is type(net)
-    given = pruned.model(**inputs).logits
-    adapters = [name for name in pruned.plan.keep if "lora_A" in name or "lora_B" in name]
-    assert adapters
-    trainable = [n for n, p in pruned.model.named_parameters() if p.requires_grad]
-    assert trainable == [n for n, p in net.named_parameters() if p.requires_grad]
-    merged = pruned.model.merge_and_unload()
-    assert type(merged) is transformers.LlamaForCausalLM
-    assert torch.allclose(merged(**inputs).logits, given, atol=1e-5)
-
-
-def test_adapters_on_layers_that_go_are_gone() -> None:
-    import_torchvision()
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
-    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
-    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
-    net(**inputs).logits.pow(2).mean().backward()
-    optimizer.step()
-    pruned = secateur.remove_layers(net, inputs, names=["base_model.model.model.layers.1"])
-    assert [len(kept) for kept in pruned.plan.shortened.values()] == [2]
-    carried = pruned.carry(optimizer)
-    left = {id(p) for p in pruned.model.parameters() if p.requires_grad}
-    assert {id(p) for p in carried.param_groups[0]["params"]} == left
-    given = pruned.model(**inputs).logits
-    assert torch.allclose(pruned.model.merge_and_unload()(**inputs).logits, given, atol=1e-5)

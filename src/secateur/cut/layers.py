@@ -33,6 +33,7 @@ from secateur.graph.groups import Groups, solve
 from secateur.graph.trace import trace
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
+from secateur.surgery.adapted import adapter_notes
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.configured import configured_depth, has_configuration
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
@@ -386,7 +387,7 @@ def _shorter(model: nn.Module, network: _Network, gone: Sequence[Branch]) -> lis
         numbers = {} if found is None else found.numbers
         small = prune_module(model, {}, numbers=numbers)
         notes = [f"layers of {p}: {len(small.get_submodule(p))} → {len(k)}" for p, k in lists.items()]  # type: ignore[arg-type]
-        notes += found.notes if found is not None else []
+        notes += [*(found.notes if found is not None else []), *adapter_notes(model, lists)]
         drop_elements(small, lists)
         view = network.groups.flow.traced
         return Built(small, numbers, notes=tuple(notes), shortened=lists,

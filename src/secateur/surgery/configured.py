@@ -13,7 +13,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from secateur.graph.internals import FunctionMode
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
+from secateur.surgery.adapted import bare
 from secateur.surgery.shorten import Shortened, shorten_entries
 from secateur.surgery.sizes import Equation, Sizes, Solver, leaves
 
@@ -75,6 +76,12 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     Raises:
         Unsayable: No configuration has these sizes, or the class computes another table from it.
     """
+    whole, part = bare(model), bare(small)
+    found = _configured(whole.network, part.network, replace(sizes, read=whole.inside(sizes.read)))
+    return replace(found, numbers=whole.outside(found.numbers))
+
+
+def _configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     config: Any = model.config
     with preserved_rng(), undisturbed(model):
         before = _built(model, config)
@@ -103,6 +110,12 @@ def configured_depth(model: nn.Module, lists: Shortened) -> Configured:
     Raises:
         Unsayable: No configuration has so many layers of this kind.
     """
+    whole = bare(model)
+    found = _configured_depth(whole.network, whole.named(lists))
+    return replace(found, numbers=whole.outside(found.numbers))
+
+
+def _configured_depth(model: nn.Module, lists: Shortened) -> Configured:
     config: Any = model.config
     lengths = {length: kept for path, kept in lists.items() if (length := _length(model, path))}
     holder = nn.Module()

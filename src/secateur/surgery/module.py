@@ -11,6 +11,7 @@ from secateur.core.errors import PlanError
 from secateur.core.plan import Place
 from secateur.graph.copies import copy_network
 from secateur.graph.places import changed
+from secateur.surgery.adapted import ranks_made_true
 from secateur.surgery.graph import sliced_parameter
 from secateur.surgery.shorten import Shortened, drop_elements, number_anew
 from secateur.surgery.substitutes import substitute
@@ -60,6 +61,7 @@ def prune_module(
     for module in pruned.modules():
         if isinstance(module, nn.MultiheadAttention):
             _attention(module)
+    ranks_made_true(pruned)
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     for path, kept in (shortened or {}).items():

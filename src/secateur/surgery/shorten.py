@@ -19,6 +19,7 @@ from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import running_copy
 from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
+from secateur.surgery.adapted import number_adapters_anew
 from secateur.surgery.agreement import NEAR, apart
 from secateur.surgery.inputs import tensors
 
@@ -116,6 +117,7 @@ def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
             del held._modules[str(number)]
         _count_anew(held, kept)
         _shorten_configurations(pruned, length, kept)
+        number_adapters_anew(pruned, path, length, kept)
 
 
 def _shorten_configurations(pruned: nn.Module, length: int, kept: Sequence[int]) -> None:
