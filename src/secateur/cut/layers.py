@@ -35,7 +35,7 @@ from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.adapted import adapter_notes
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
-from secateur.surgery.configured import configured_depth, has_configuration
+from secateur.surgery.configured import configured_depth, described, has_configuration
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 from secateur.surgery.shorten import drop_elements, elements_of, lists_of, same_as_before
 
@@ -394,7 +394,7 @@ def _shorter(model: nn.Module, network: _Network, gone: Sequence[Branch]) -> lis
                      finish=lambda: same_as_before(small, lists, view))  # fmt: skip
 
     ways = [Rung("module", lambda: build(config=False))]
-    if has_configuration(model):
+    if has_configuration(model) or described(model):
         ways.insert(0, Rung("module", lambda: build(config=True), "configuration"))
     return ways
 

@@ -23,11 +23,13 @@ class Bare:
 
     Attributes:
         network: The network that the configuration describes; tensors are those of the whole.
-        paths: Its modules' names in the whole, by their own; ``None`` where there is no wrapper.
+        paths: Its modules' names in the whole, by their own; ``None`` where they are the same.
+        path: The module of the whole that it is, or that wraps it.
     """
 
     network: nn.Module
     paths: Mapping[str, str] | None = None
+    path: str = ""
 
     def inside(self, numbers: Mapping[Place, Any]) -> dict[Place, Any]:
         """Numbers in places of the whole, by their places in the network; those of adapters are left out."""
@@ -48,17 +50,24 @@ class Bare:
         return {own[path]: value for path, value in lists.items() if path in own}
 
 
-def bare(model: nn.Module) -> Bare:
-    """A network as its configuration describes it: without a wrapper that can hand it over, and with plain layers."""
+def bare(model: nn.Module, path: str = "") -> Bare:
+    """A network as its configuration describes it: without a wrapper that can hand it over, and with plain layers.
+
+    Args:
+        model: The network.
+        path: Its name in a whole that it is a module of.
+    """
     if not callable(getattr(model, "get_base_model", None)):
-        return Bare(model)
+        names = {n: f"{path}.{n}".rstrip(".") for n, _ in model.named_modules()} if path else None
+        return Bare(model, names, path)
     twin: Any = shallow_copy(model)
-    names = {id(module): path for path, module in twin.named_modules()}
+    names = {id(module): name for name, module in twin.named_modules()}
     inner = twin.get_base_model()
-    for path, module in list(inner.named_modules()):
-        if path and (layer := _layer(module)) is not None:
-            inner.set_submodule(path, layer)
-    return Bare(inner, {path: names[id(module)] for path, module in inner.named_modules() if id(module) in names})
+    for name, module in list(inner.named_modules()):
+        if name and (layer := _layer(module)) is not None:
+            inner.set_submodule(name, layer)
+    found = {name: names[id(module)] for name, module in inner.named_modules() if id(module) in names}
+    return Bare(inner, {name: f"{path}.{full}".strip(".") for name, full in found.items()}, path)
 
 
 def _layer(module: Any) -> nn.Module | None:

@@ -26,11 +26,12 @@ from secateur.graph.internals import FunctionMode
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
-from secateur.surgery.adapted import bare
+from secateur.surgery.adapted import Bare, bare
 from secateur.surgery.shorten import Shortened, shorten_entries
 from secateur.surgery.sizes import Equation, Sizes, Solver, leaves
 
-__all__ = ["Configured", "Unsayable", "configured", "configured_depth", "has_configuration"]
+__all__ = ["Configured", "Unsayable", "configured", "configured_depth", "described",
+           "has_configuration"]  # fmt: skip
 
 MOST_TRIED = 16
 """Configurations that are built, at most."""
@@ -76,16 +77,19 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     Raises:
         Unsayable: No configuration has these sizes, or the class computes another table from it.
     """
-    whole, part = bare(model), bare(small)
-    found = _configured(whole.network, part.network, replace(sizes, read=whole.inside(sizes.read)))
-    return replace(found, numbers=whole.outside(found.numbers))
+    found = Configured({}, {})
+    for whole in described(model):
+        part = bare(small.get_submodule(whole.path))
+        one = _configured(whole.network, part.network, replace(sizes, read=whole.inside(sizes.read)))
+        found = _together(found, replace(one, numbers=whole.outside(one.numbers)), whole.path)
+    return found
 
 
 def _configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     config: Any = model.config
     with preserved_rng(), undisturbed(model):
         before = _built(model, config)
-        if _shapes(before) != _shapes(model):
+        if not _agree(before, model):
             raise Unsayable("it does not describe the network as it was before the cut")
         for entries in itertools.islice(_candidates(model, config, small, sizes), MOST_TRIED):
             try:
@@ -93,7 +97,7 @@ def _configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
             except Unsayable:
                 continue
             known = reader(after)
-            if _shapes(after) == _shapes(small) and all(known(p) == n for p, n in sizes.read.items()):
+            if _agree(after, small) and all(known(p) == n for p, n in sizes.read.items()):
                 if other := _other_table(after, small):
                     raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
@@ -110,9 +114,49 @@ def configured_depth(model: nn.Module, lists: Shortened) -> Configured:
     Raises:
         Unsayable: No configuration has so many layers of this kind.
     """
-    whole = bare(model)
-    found = _configured_depth(whole.network, whole.named(lists))
-    return replace(found, numbers=whole.outside(found.numbers))
+    found = Configured({}, {})
+    for whole in described(model):
+        if own := whole.named(lists):
+            one = _configured_depth(whole.network, own)
+            found = _together(found, replace(one, numbers=whole.outside(one.numbers)), whole.path)
+    return found
+
+
+def described(model: nn.Module) -> list[Bare]:
+    """What of a network a configuration describes: the network itself, or the outermost of its modules that carry one.
+
+    Args:
+        model: A network; its class need not be one that carries a configuration.
+
+    Returns:
+        Nothing for a network in which there is no such thing.
+    """
+    if has_configuration(model) and (_builds(bare(model).network) or not any(map(has_configuration, _inner(model)))):
+        return [bare(model)]
+    found: list[Bare] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{one.path}.") for one in found)
+        if path and not inside and has_configuration(module) and _builds(bare(module).network):
+            found.append(bare(module, path))
+    return found
+
+
+def _inner(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if module is not model)
+
+
+def _builds(model: nn.Module) -> bool:
+    """Whether a network's class can be built from its configuration, as it is now."""
+    with preserved_rng(), undisturbed(model):
+        try:
+            return _agree(_built(model, model.config), model)
+        except Unsayable:
+            return False
+
+
+def _together(one: Configured, other: Configured, path: str) -> Configured:
+    named = {f"{path}: {name}" if path else name: entry for name, entry in other.entries.items()}
+    return Configured({**one.entries, **named}, {**one.numbers, **other.numbers})
 
 
 def _configured_depth(model: nn.Module, lists: Shortened) -> Configured:
@@ -246,6 +290,27 @@ def _without_weights(asked: _Asked | None) -> Iterator[None]:
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(t.shape) for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+
+
+def _agree(built: nn.Module, model: nn.Module) -> bool:
+    """Whether a class that was built has the tensors of a network; it may have more where that does without (``None``).
+
+    ``BertModel(config, add_pooling_layer=False)`` does without a module that its configuration knows nothing of.
+    """
+    made, wanted = _shapes(built), _shapes(model)
+    more = [name for name in made if name not in wanted]
+    return all(made.get(n) == shape for n, shape in wanted.items()) and all(_does_without(model, n) for n in more)
+
+
+def _does_without(model: nn.Module, name: str) -> bool:
+    module: Any = model
+    for part in name.split("."):
+        if not hasattr(module, part):
+            return False
+        module = getattr(module, part)
+        if module is None:
+            return True
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------- candidates
