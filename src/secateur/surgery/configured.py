@@ -173,7 +173,7 @@ def _configured_depth(model: nn.Module, lists: Shortened) -> Configured:
             for length, kept in lengths.items():
                 shorten_entries(shorter, length, kept)
             try:
-                if _shapes(_built(model, shorter)) == wanted:
+                if _same_shapes(_shapes(_built(model, shorter)), wanted, model):
                     words = {str(p): (_entry(config, p), n) for p, n in entries.items()}
                     return Configured(words, _everywhere(model, entries))
             except Unsayable:
@@ -297,7 +297,10 @@ def _agree(built: nn.Module, model: nn.Module) -> bool:
 
     ``BertModel(config, add_pooling_layer=False)`` does without a module that its configuration knows nothing of.
     """
-    made, wanted = _shapes(built), _shapes(model)
+    return _same_shapes(_shapes(built), _shapes(model), model)
+
+
+def _same_shapes(made: Mapping[str, Any], wanted: Mapping[str, Any], model: nn.Module) -> bool:
     more = [name for name in made if name not in wanted]
     return all(made.get(n) == shape for n, shape in wanted.items()) and all(_does_without(model, n) for n in more)
 

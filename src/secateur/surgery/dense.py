@@ -28,7 +28,7 @@ __all__ = ["Dense", "Removed", "Wanted", "fresh_one", "named_tensors"]
 
 Mask = NDArray[np.bool_]
 
-Removed = Mapping[Node, int]
+Removed = Mapping[Node, Node]
 
 LARGE = 1 << 16
 """Entries of a weight that is made in memory that others had before."""
@@ -59,7 +59,7 @@ class Dense:
             traced: The way through it.
             groups: Groups of the dense network.
             label_keep: Which labels stay, shape (labels,).
-            removed: Additions with the operand (0 or 1) that counts as zero: removed residual branches.
+            removed: Sums with what stands for them: the skips of removed residual branches.
         """
         self.traced, self.groups, self.label_keep, self.removed = traced, groups, label_keep, removed or {}
         self.graph = traced.module

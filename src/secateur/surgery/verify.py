@@ -80,8 +80,8 @@ def verify(
         keep: Kept indices by tensor name and dimension.
         scaled: Entries of tensors that were multiplied, to make up for a factor that the pruned network computes from
             a size.
-        removed: Additions of the dense graph, each with the operand (0 or 1) that counts as zero: the residual
-            branches that were removed.
+        removed: Operators of the dense graph, each with the one that stands for it: sums, with the skips of residual
+            branches that were removed; results of elements of lists that were removed, with what these take.
         dense: The dense network itself, which the traced graph is compared with as well; a pruned *graph* is only
             right if the graph was.
         known: What earlier calls for the same cut have worked out; further calls find it there.
