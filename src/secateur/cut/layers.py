@@ -36,7 +36,8 @@ from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.adapted import adapter_notes
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
-from secateur.surgery.configured import configured_depth, described, has_configuration
+from secateur.surgery.building import described, has_configuration
+from secateur.surgery.configured import configured_depth
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 from secateur.surgery.shorten import drop_elements, elements_of, lists_of, same_as_before
 

@@ -48,7 +48,7 @@ from secateur.surgery import prune_graph, prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
-from secateur.surgery.configured import has_configuration
+from secateur.surgery.building import has_configuration
 from secateur.surgery.dense import Dense
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed

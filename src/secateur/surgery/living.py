@@ -20,7 +20,8 @@ from secateur.core.plan import Place, Plan, Scaled
 from secateur.graph.batch import Unfollowed
 from secateur.graph.groups import Groups
 from secateur.surgery.attempt import Built, Rung
-from secateur.surgery.configured import configured, described, has_configuration
+from secateur.surgery.building import described, has_configuration
+from secateur.surgery.configured import configured
 from secateur.surgery.factors import folded, scale_entries
 from secateur.surgery.graph import new_indices
 from secateur.surgery.islands import with_islands
