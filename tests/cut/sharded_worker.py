@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 
 import secateur
 from secateur.core.errors import InputError
@@ -139,6 +139,28 @@ def along(mesh: Any) -> None:
     odd = [b.down.weight for b in got.model.blocks]
     assert [w.placements[0].dim for w in odd] == [1 - w.shape[1] % 2 for w in odd], [tuple(w.shape) for w in odd]
     assert any("first dimension" in n for n in got.notes) == any(w.shape[1] % 2 for w in odd)
+
+
+def older(mesh: Any) -> None:
+    """The older wrapper comes off, and a note says so; plain and flat parameters, wrappers inside others."""
+    for names in (True, False):
+        net, plain = Net(), Net()
+        for number in range(3):
+            net.blocks[number] = wrapped(net.blocks[number], names)
+        whole = wrapped(net, names)
+        before = whole(inputs())
+        got = secateur.prune(whole, inputs(), ratio=0.5)
+        want = secateur.prune(plain, inputs(), ratio=0.5)
+        assert type(got.model) is Net
+        assert got.plan.keep == want.plan.keep
+        same(got.model, want.model)
+        assert any("FullyShardedDataParallel was not put around" in note for note in got.notes)
+        assert torch.allclose(whole(inputs()), before)
+        trained(wrapped(got.model, names), torch.optim.SGD(got.model.parameters(), lr=0.1))
+
+
+def wrapped(module: nn.Module, names: bool) -> Any:
+    return FullyShardedDataParallel(module, use_orig_params=names, device_id=torch.device("cpu"))
 
 
 def apart(mesh: Any) -> None:

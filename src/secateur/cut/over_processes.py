@@ -15,7 +15,7 @@ from secateur.core.plan import Plan, dense_name
 from secateur.cut.pruned import Pruned
 from secateur.cut.selection import names_in
 from secateur.graph.copies import unwrapped
-from secateur.graph.unsharded import Shards, agreed, gathered, is_sharded, shard_again, shards_of
+from secateur.graph.unsharded import Shards, agreed, gathered, groups_of, is_sharded, shard_again, shards_of
 
 __all__ = ["over_processes"]
 
@@ -23,10 +23,10 @@ P = ParamSpec("P")
 
 
 def over_processes(cut: Callable[P, Pruned]) -> Callable[P, Pruned]:
-    """Makes a cut take networks of ``fully_shard``; others go through as they are.
+    """Makes a cut take networks that are sharded over processes; others go through as they are.
 
     Every process calls it with the same arguments. Each gathers the whole network, cuts it, and the results are
-    compared before they are sharded again in the same places.
+    compared before they are sharded again in the same places (after the older wrapper they stay whole).
 
     Args:
         cut: Its first argument is the network, or the result of an earlier cut.
@@ -61,9 +61,8 @@ def _alike(cut: Callable[[], Pruned], network: nn.Module, given: Any) -> Pruned:
         pruned = cut()
     except Exception as caught:  # the others wait to hear of it
         error = caught
-    mesh = next((one.mesh for one in shards if one.mesh is not None), None)
     word = _digest(pruned) if pruned is not None else f"failed: {type(error).__name__}"
-    said = [word] if mesh is None else agreed(mesh, word)
+    said = agreed(groups_of(network), word)
     if error is not None:
         raise error
     if len(said) > 1:
@@ -86,6 +85,10 @@ def _digest(pruned: Pruned) -> str:
 def _sharded(pruned: Pruned, network: nn.Module, given: Any, shards: list[Shards]) -> Pruned:
     """The result as a network that is sharded in the same places, and that knows where it comes from."""
     plan: Plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
+    if not shards:
+        note = ("FullyShardedDataParallel was not put around the result again: that is a plain network, whole in every "
+                "process. Wrap it as before, and make a new optimizer")  # fmt: skip
+        return replace(pruned, source=None, dense=None, notes=(*pruned.notes, note))
     notes, dead = [], set(plan.islands)
     if pruned.backend == "graph" and shards:
         shards, dead = [replace(shards[-1], paths=("",), dims={}, whole=frozenset())], {""}

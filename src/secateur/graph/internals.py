@@ -3,6 +3,7 @@ breaks when one of them goes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["FunctionMode", "LazyGraphModule", "OperatorMode", "codegen", "exporting", "parts_of", "pytree",
-           "sharding_state"]  # fmt: skip
+__all__ = ["FunctionMode", "LazyGraphModule", "OperatorMode", "codegen", "exporting", "flat_wrapper", "parts_of",
+           "pytree", "sharding_state"]  # fmt: skip
 
 OperatorMode = TorchDispatchMode
 """Sees every operator; under inference mode before it is taken apart."""
@@ -42,6 +43,12 @@ def sharding_state(module: nn.Module) -> Any:
     """What ``fully_shard`` remembers of a module that it was called with; ``None`` for any other module."""
     get = getattr(type(module), "_get_fsdp_state", None)
     return None if get is None else get(module)
+
+
+def flat_wrapper(module: nn.Module) -> Any:
+    """The module itself, where it is a wrapper that shards what is inside as one flat tensor; else ``None``."""
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    return module if kind is not None and isinstance(module, kind) else None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.copies import Copier, unwrapped
-from secateur.graph.internals import sharding_state
+from secateur.graph.internals import flat_wrapper, sharding_state
 
-__all__ = ["Shards", "agreed", "gathered", "is_sharded", "laid_out", "resharded", "shard_again", "shards_of", "whole"]
+__all__ = [
+    "Shards",
+    "agreed",
+    "gathered",
+    "groups_of",
+    "is_sharded",
+    "laid_out",
+    "resharded",
+    "shard_again",
+    "shards_of",
+    "whole",
+]
 
 _MARKS = ("__composable_api_state_key", "_is_fsdp_managed_module", "_fsdp_use_orig_params")
 """Attributes of modules that sharding has left there."""
@@ -41,8 +53,8 @@ class Shards:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ``fully_shard`` was called with modules of a network."""
-    return any(sharding_state(module) is not None for module in unwrapped(model).modules())
+    """Whether ``fully_shard`` was called with modules of a network, or the older wrapper."""
+    return any(sharding_state(m) is not None or flat_wrapper(m) is not None for m in unwrapped(model).modules())
 
 
 def whole(tensor: Any) -> Any:
@@ -63,6 +75,13 @@ def gathered(model: nn.Module) -> nn.Module:
     """A copy of a sharded network with whole weights, of the classes that it had before; a collective."""
     bare = unwrapped(model)
     resharded(bare)
+    wrapper = next((m for m in bare.modules() if flat_wrapper(m) is not None), None)
+    summoned: Any = getattr(type(wrapper), "summon_full_params", None)
+    with nullcontext() if summoned is None else summoned(bare, writeback=False):
+        return _copied(bare)
+
+
+def _copied(bare: nn.Module) -> nn.Module:
     held: dict[int, Tensor] = {}
     for tensor in (*bare.parameters(), *bare.buffers()):
         value = whole(tensor.detach())
@@ -84,6 +103,8 @@ class _Gatherer(Copier):
     """Copies sharded modules as those that they were."""
 
     def _module(self, module: nn.Module) -> nn.Module:
+        if (wrapper := flat_wrapper(module)) is not None:
+            return self.value(wrapper.module)  # type: ignore[no-any-return]
         state = sharding_state(module)
         made: Any
         if state is None:
@@ -207,11 +228,20 @@ def _inside(path: str, dead: Collection[str]) -> bool:
     return bool(path) and any(not one or path.startswith(f"{one}.") for one in dead)
 
 
-def agreed(mesh: Any, word: str) -> list[str]:
-    """What every process of a mesh says, each thing once; a collective."""
+def groups_of(model: nn.Module) -> list[Any]:
+    """Groups of processes that a network is sharded over."""
+    bare = unwrapped(model)
+    mesh = next((one.mesh for one in shards_of(bare) if one.mesh is not None), None)
+    if mesh is not None:
+        return [mesh.get_group(dim) for dim in range(mesh.ndim)]
+    return [w.process_group for m in bare.modules() if (w := flat_wrapper(m)) is not None][:1]
+
+
+def agreed(groups: Sequence[Any], word: str) -> list[str]:
+    """What every process of some groups says, each thing once; a collective."""
     said = [word]
-    for dim in range(mesh.ndim):
-        heard: list[Any] = [None] * mesh.size(dim)
-        torch.distributed.all_gather_object(heard, said, group=mesh.get_group(dim))
+    for group in groups:
+        heard: list[Any] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(heard, said, group=group)
         said = sorted({one for several in heard for one in several})
     return said
