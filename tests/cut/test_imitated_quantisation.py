@@ -131,6 +131,20 @@ def test_prepared_networks_are_cut_and_train_on(way: str) -> None:
     assert seen  # it observes on
 
 
+@pytest.mark.parametrize("criterion", ["reconstruction", "taylor", "apoz", "mean_activation"])
+def test_criteria_that_run_it_on_data_leave_no_trace(criterion: str) -> None:
+    net = eager()
+    trained(net)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    batch = images(), torch.tensor([0, 1, 2, 3])
+    pruned = secateur.prune(net, images(), ratio=0.5, criterion=criterion, data=[batch])
+    assert pruned.verification is not None
+    held = {name: value.clone() for name, value in pruned.model.state_dict().items()}
+    secateur.recover(pruned, images())
+    for now, then in ((net.state_dict(), before), (pruned.model.state_dict(), held)):
+        assert not [name for name, value in then.items() if not torch.equal(now[name], value)]
+
+
 def test_scales_of_channels_go_with_their_channels() -> None:
     net = eager()
     trained(net)
