@@ -171,6 +171,39 @@ def test_what_was_cut_is_converted(way: str) -> None:
     assert (ready(images()) - small(images())).abs().max() < 5 * step
 
 
+class Blocks(nn.Module):
+    """Two sums that are observed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torch.ao.nn.quantized import FloatFunctional
+
+        torch.manual_seed(0)
+        self.into, self.out = quantization.QuantStub(), quantization.DeQuantStub()
+        self.stem, self.one, self.two, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.first, self.second = FloatFunctional(), FloatFunctional()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(self.into(x))
+        x = self.first.add(x, torch.tanh(self.one(x)))
+        x = self.second.add(x, torch.tanh(self.two(x)))
+        return self.out(self.head(x))  # type: ignore[no-any-return]
+
+
+def test_branches_whose_weights_are_rounded_can_go() -> None:
+    net = Blocks().train()
+    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    ready, x = quantization.prepare_qat(net), torch.randn(4, 6)
+    ready(x)
+    before = {name: value.clone() for name, value in ready.state_dict().items()}
+    assert {b.name for b in secateur.removable(ready, x)} == {"one", "two"}
+    pruned = secateur.remove_layers(ready, x, names=["two"])
+    assert pruned.verification is not None
+    assert pruned.verification.proven
+    assert not [n for n, _ in pruned.model.named_parameters() if n.startswith("two")]
+    assert not [name for name, value in ready.state_dict().items() if not torch.equal(value, before[name])]
+
+
 def test_observers_before_quantisation_without_training_follow() -> None:
     net = Stubbed().eval()
     net.qconfig = quantization.get_default_qconfig("fbgemm")

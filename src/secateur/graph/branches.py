@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -105,6 +105,21 @@ class Reach:
         """Whether ``node`` depends on what the network is given."""
         return bool(self.sources[node] & self.fed)
 
+    def behind(self, node: Node, inside: Collection[Node]) -> tuple[str, ...]:
+        """Names of the tensors of the network that an operand is, or is computed from (a weight that is rounded first).
+
+        Nothing for one that depends on what the network is given, nor for tensors that others than ``inside`` need.
+        """
+        if node.op == "get_attr":
+            return (str(node.target),)
+        if not self.sources[node] or self.from_inputs(node) or not self._only_for(node, inside):
+            return ()
+        found = (n for n in self.nodes if n.op == "get_attr" and self.uses(node, n))
+        return tuple(str(n.target) for n in found if self._only_for(n, inside))
+
+    def _only_for(self, node: Node, inside: Collection[Node]) -> bool:
+        return all(u in inside or (not self.from_inputs(u) and self._only_for(u, inside)) for u in node.users)
+
     def between(self, skip: Node, end: Node) -> tuple[Node, ...]:
         """What is computed from ``skip`` on the way to ``end``."""
         inner = self.sources[end]
@@ -182,7 +197,8 @@ def _shortcut(graph: Reach, add: Node) -> Branch | None:
 
 def weights_of(graph: Reach, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of all parameters and buffers, and of the modules that hold the matrices and kernels among them."""
-    names = dict.fromkeys(str(s.target) for n in nodes for s in n.all_input_nodes if s.op == "get_attr")
+    inside = set(nodes)
+    names = dict.fromkeys(name for n in nodes for s in n.all_input_nodes for name in graph.behind(s, inside))
     layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names if name in graph.weights)
     return tuple(names), tuple(layers)
 
