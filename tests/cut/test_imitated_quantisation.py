@@ -204,6 +204,31 @@ def test_branches_whose_weights_are_rounded_can_go() -> None:
     assert not [name for name, value in ready.state_dict().items() if not torch.equal(value, before[name])]
 
 
+def test_a_graph_that_torchao_prepared_is_cut_and_converted() -> None:
+    library = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    quantisers = pytest.importorskip("torchao.testing.pt2e._xnnpack_quantizer")
+    how = quantisers.XNNPACKQuantizer().set_global(quantisers.get_symmetric_quantization_config(is_qat=True))
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Linear(24, 5))  # fmt: skip
+    graph = torch.export.export(net.train(), (images(),)).module()
+    ready = library.prepare_qat_pt2e(graph, how)
+    ready(images())
+    before = {name: value.clone() for name, value in ready.state_dict().items()}
+    pruned = secateur.prune(ready, images(), ratio=0.5)
+    assert pruned.backend == "module"
+    assert not [name for name, value in ready.state_dict().items() if not torch.equal(value, before[name])]
+    small = pruned.model
+    small(images()).pow(2).mean().backward()
+    pytest.importorskip("torchao.quantization.pt2e").move_exported_model_to_eval(small)
+    converted = library.convert_pt2e(small)
+    assert (converted(images()) - small(images())).abs().max() < 0.1
+    graph = torch.export.export(Floating().train(), (images(),)).module()  # with a number of groups in its code
+    ready = library.prepare_qat_pt2e(graph, how)
+    ready(images())
+    assert secateur.prune(ready, images(), ratio=0.5).backend == "graph"
+
+
 def test_observers_before_quantisation_without_training_follow() -> None:
     net = Stubbed().eval()
     net.qconfig = quantization.get_default_qconfig("fbgemm")

@@ -18,9 +18,9 @@ __all__ = ["computes_in_float", "hold_still", "holds_still", "imitating", "unsee
 
 def imitating(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Modules of a network that imitate quantisation, with their names."""
-    base = _class("FakeQuantizeBase")
-    for name, module in model.named_modules() if base is not None else ():
-        if isinstance(module, base):
+    bases = _classes("FakeQuantizeBase", _FAKE)
+    for name, module in model.named_modules() if bases else ():
+        if isinstance(module, bases):
             yield name, module
 
 
@@ -32,18 +32,19 @@ def unseen(module: Any) -> bool:
 
 def holds_still(module: Any) -> bool:
     """Whether a fake quantiser can be kept from observing: it is one operator, or computes as PyTorch's own does."""
-    forward = type(module).forward
-    return any(forward is getattr(_class(name), "forward", None) for name in (_ASKING, _FUSED))
+    known = (*_classes("FakeQuantize", _FAKE), *_classes("FusedMovingAvgObsFakeQuantize", _FAKE))
+    return any(type(module).forward is kind.forward for kind in known)
 
 
 def computes_in_float(module: nn.Module) -> bool:
     """Whether a module of a quantisation library holds nothing quantised (the sum of a skip that is to be observed)."""
-    kinds = [_class(name, "torch.ao.nn.quantized.modules.functional_modules") for name in _FLOATING]
-    return isinstance(module, tuple(kind for kind in kinds if kind is not None))
+    home = ("torch.ao.nn.quantized.modules.functional_modules",)
+    return isinstance(module, (*_classes("FloatFunctional", home), *_classes("FXFloatFunctional", home)))
 
 
-_ASKING, _FUSED = "FakeQuantize", "FusedMovingAvgObsFakeQuantize"
-_FLOATING = ("FloatFunctional", "FXFloatFunctional")
+_FAKE = ("torch.ao.quantization.fake_quantize", "torchao.quantization.pt2e.fake_quantize")
+_OBSERVERS = ("torch.ao.quantization.observer", "torchao.quantization.pt2e.observer")
+"""Where PyTorch's two libraries for it keep them; the second's are copies of the first's."""
 
 
 def hold_still(twin: nn.Module) -> None:
@@ -53,15 +54,13 @@ def hold_still(twin: nn.Module) -> None:
     as they are; it observes, but not in the proof. Observers by themselves (before quantisation without training) hand
     on what they get.
     """
-    asking, observer = (
-        getattr(_class(_ASKING), "forward", None),
-        _class("ObserverBase", "torch.ao.quantization.observer"),
-    )
-    for module in twin.modules() if observer is not None else ():
-        if isinstance(module, observer):
+    observers = _classes("ObserverBase", _OBSERVERS)
+    for module in twin.modules() if observers else ():
+        if isinstance(module, observers):
             object.__setattr__(module, "forward", _same)
+    asking = [kind.forward for kind in _classes("FakeQuantize", _FAKE)]
     for _, module in imitating(twin):
-        if type(module).forward is asking:
+        if any(type(module).forward is one for one in asking):
             object.__setattr__(module, "forward", _Still(module))
 
 
@@ -92,6 +91,7 @@ class _Still:
         return torch.where(own.fake_quant_enabled.bool(), rounded, x)
 
 
-def _class(name: str, home: str = "torch.ao.quantization.fake_quantize") -> Any:
-    """A class of PyTorch's, if anybody has imported it: without that there is no module of it."""
-    return getattr(sys.modules.get(home), name, None)
+def _classes(name: str, homes: tuple[str, ...]) -> tuple[Any, ...]:
+    """Classes of that name, of libraries that anybody has imported: without that there is no module of them."""
+    found = (getattr(sys.modules.get(home), name, None) for home in homes)
+    return tuple(kind for kind in found if isinstance(kind, type))

@@ -116,11 +116,11 @@ def attempt(
 
 
 def _is_flat(model: nn.Module) -> bool:
-    """Whether a network is a graph of operators; one that calls layers (``torch.fx``) has these to keep."""
+    """Whether a network is a graph of operators alone; one that calls modules with tensors has these to keep."""
     if not isinstance(model, GraphModule):
         return False
-    called = (model.get_submodule(str(n.target)) for n in model.graph.nodes if n.op == "call_module")
-    return not any(next(module.parameters(), None) is not None for module in called)
+    called = [model.get_submodule(str(n.target)) for n in model.graph.nodes if n.op == "call_module"]
+    return not any(True for module in called for _ in (*module.parameters(), *module.buffers()))
 
 
 def _tried(
