@@ -143,3 +143,12 @@ def test_a_table_that_several_blocks_use_is_of_none() -> None:
     model.register_parameter("table", nn.Parameter(torch.randn(6, 6)))
     assert {name: b.parameters for name, b in branches(model, torch.randn(3, 6)).items()} == {
         "a": ("a.weight", "a.bias"), "b": ("b.weight", "b.bias")}  # fmt: skip
+
+
+def test_constants_that_are_used_on_the_way_are_no_parameters() -> None:
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(6, 6), "b": nn.Linear(6, 6), "c": nn.Linear(6, 2)}
+    model = Lambda(lambda m, x: m.c((y := x + m.a(x) * (torch.tensor(2.0) * 3)) + m.b(y) * (m.scale * 2)), **parts)
+    model.register_buffer("scale", torch.tensor(0.5))
+    assert {name: b.parameters for name, b in branches(model, torch.randn(3, 6)).items()} == {
+        "a": ("a.weight", "a.bias"), "b": ("b.weight", "b.bias")}  # fmt: skip

@@ -87,6 +87,7 @@ class Reach:
         self.nodes = traced.nodes
         self.bit = {node: 1 << k for k, node in enumerate(self.nodes)}
         self.weights = {n: p for n, p in traced.module.named_parameters(remove_duplicate=False) if p.ndim > 1}
+        self.parameters = {n for n, _ in traced.module.named_parameters(remove_duplicate=False)}
         self.sources: dict[Node, int] = {}
         fed = 0
         for node in self.nodes:
@@ -106,7 +107,7 @@ class Reach:
         return bool(self.sources[node] & self.fed)
 
     def behind(self, node: Node, inside: Collection[Node]) -> tuple[str, ...]:
-        """Names of the tensors of the network that an operand is, or is computed from (a weight that is rounded first).
+        """Name of the tensor that an operand is, or of the parameters that it is computed from (rounded first, say).
 
         Nothing for one that depends on what the network is given, nor for tensors that others than ``inside`` need.
         """
@@ -114,7 +115,7 @@ class Reach:
             return (str(node.target),)
         if not self.sources[node] or self.from_inputs(node) or not self._only_for(node, inside):
             return ()
-        found = (n for n in self.nodes if n.op == "get_attr" and self.uses(node, n))
+        found = (n for n in self.nodes if n.op == "get_attr" and n.target in self.parameters and self.uses(node, n))
         return tuple(str(n.target) for n in found if self._only_for(n, inside))
 
     def _only_for(self, node: Node, inside: Collection[Node]) -> bool:
