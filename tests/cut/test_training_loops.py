@@ -1,8 +1,9 @@
-"""Networks as training loops hold them: parallel, compiled, sharded, with adapters, prepared for quantisation."""
+"""Networks as training loops hold them: parallel, compiled, sharded."""
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError
-from secateur.models._torchvision import import_torchvision
 
 
 def network() -> nn.Sequential:
@@ -63,13 +63,28 @@ def test_a_network_that_trains_in_parallel_goes_on(processes: None) -> None:
 
 
 @gloo
-def test_a_sharded_network_is_refused_in_one_sentence(processes: None) -> None:
-    fsdp = pytest.importorskip("torch.distributed.fsdp")
+@pytest.mark.parametrize("case", ["goes_on", "layers", "graph", "along", "older", "apart"])
+def test_a_network_that_is_sharded_over_two_processes(case: str, tmp_path: Path) -> None:
+    worker = Path(__file__).with_name("sharded_worker.py")
+    command = [sys.executable, "-W", "ignore", str(worker), case]
+    both = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert all(text.rstrip().endswith("right") for text in said), "\n".join(said)
+
+
+@gloo
+def test_shards_of_another_kind_are_refused_in_one_sentence(processes: None) -> None:
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-    net = network()
-    fsdp.fully_shard(net, mesh=mesh)
-    with pytest.raises(InputError, match=r"is sharded over processes.*gather the weights"):
-        secateur.prune(net, images(), ratio=0.5)
+    tensor = pytest.importorskip("torch.distributed.tensor")
+    alone = network()
+    alone[0].weight = nn.Parameter(tensor.distribute_tensor(alone[0].weight.detach(), mesh, [tensor.Shard(0)]))
+    with pytest.raises(InputError, match=r"'0.weight' is sharded over processes.*gather the weights"):
+        secateur.prune(alone, images(), ratio=0.5)
 
 
 def test_a_compiled_network_goes_on() -> None:
@@ -81,62 +96,3 @@ def test_a_compiled_network_goes_on() -> None:
     again = torch.compile(pruned.model, backend="eager")
     trained(again, pruned.carry(optimizer), x)
     assert torch.allclose(again.eval()(x), pruned.model(x))
-
-
-def test_a_network_prepared_for_quantisation_is_refused_in_one_sentence() -> None:
-    quantization = pytest.importorskip("torch.ao.quantization")
-    net = network().train()
-    net.qconfig = quantization.get_default_qat_qconfig("fbgemm")
-    prepared = quantization.prepare_qat(net)
-    with pytest.raises(InputError, match=r"imitates quantisation.*prune the float network first"):
-        secateur.prune(prepared, images(), ratio=0.5)
-    small = secateur.prune(network(), images(), ratio=0.5).model.train()
-    small.qconfig = net.qconfig
-    ready = quantization.prepare_qat(small)  # and so it goes
-    assert ready(images()).shape == (4, 5)
-
-
-@pytest.mark.parametrize("granularity", ["whole", "within"])
-def test_adapters_follow_the_cut_and_merge(granularity: str) -> None:
-    import_torchvision()
-    peft = pytest.importorskip("peft")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
-    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
-    pruned = secateur.prune(net, inputs, ratio=0.5, granularity=granularity)
-    assert type(pruned.model) is type(net)
-    given = pruned.model(**inputs).logits
-    adapters = [name for name in pruned.plan.keep if "lora_A" in name or "lora_B" in name]
-    assert adapters
-    trainable = [n for n, p in pruned.model.named_parameters() if p.requires_grad]
-    assert trainable == [n for n, p in net.named_parameters() if p.requires_grad]
-    merged = pruned.model.merge_and_unload()
-    assert type(merged) is transformers.LlamaForCausalLM
-    assert torch.allclose(merged(**inputs).logits, given, atol=1e-5)
-
-
-def test_adapters_on_layers_that_go_are_gone() -> None:
-    import_torchvision()
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-                                      num_key_value_heads=2, vocab_size=60)  # fmt: skip
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    net = peft.get_peft_model(transformers.LlamaForCausalLM(config), lora).eval()
-    inputs = {"input_ids": torch.randint(0, 60, (2, 9))}
-    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
-    net(**inputs).logits.pow(2).mean().backward()
-    optimizer.step()
-    pruned = secateur.remove_layers(net, inputs, names=["base_model.model.model.layers.1"])
-    assert [len(kept) for kept in pruned.plan.shortened.values()] == [2]
-    carried = pruned.carry(optimizer)
-    left = {id(p) for p in pruned.model.parameters() if p.requires_grad}
-    assert {id(p) for p in carried.param_groups[0]["params"]} == left
-    given = pruned.model(**inputs).logits
-    assert torch.allclose(pruned.model.merge_and_unload()(**inputs).logits, given, atol=1e-5)

@@ -118,3 +118,37 @@ def test_a_scaled_sum_has_no_identity() -> None:
     net = Lambda(lambda m, x: m.out(torch.add(h := m.a(x), m.b(h), alpha=2)),
                  a=nn.Linear(4, 6), b=nn.Linear(6, 6), out=nn.Linear(6, 2))  # fmt: skip
     assert not branches(net, torch.randn(2, 4))
+
+
+class Rounded(nn.Linear):
+    """A layer that works with a changed weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, (self.weight * 8).round() / 8, self.bias)
+
+
+def test_layers_whose_weights_are_computed_first_are_found() -> None:
+    torch.manual_seed(0)
+    parts = {"a": Rounded(6, 6), "b": Rounded(6, 6), "c": nn.Linear(6, 2)}
+    model = Lambda(lambda m, x: m.c((y := x + torch.tanh(m.a(x))) + torch.tanh(m.b(y))), **parts)
+    found = branches(model, torch.randn(3, 6))
+    assert list(found) == ["a", "b"]
+    assert set(found["a"].parameters) == {"a.weight", "a.bias"}
+
+
+def test_a_table_that_several_blocks_use_is_of_none() -> None:
+    torch.manual_seed(0)
+    model = Lambda(lambda m, x: m.c((y := x + m.a(x) @ (t := m.table * 2)) + m.b(y) @ t),
+                   a=nn.Linear(6, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 2))  # fmt: skip
+    model.register_parameter("table", nn.Parameter(torch.randn(6, 6)))
+    assert {name: b.parameters for name, b in branches(model, torch.randn(3, 6)).items()} == {
+        "a": ("a.weight", "a.bias"), "b": ("b.weight", "b.bias")}  # fmt: skip
+
+
+def test_constants_that_are_used_on_the_way_are_no_parameters() -> None:
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(6, 6), "b": nn.Linear(6, 6), "c": nn.Linear(6, 2)}
+    model = Lambda(lambda m, x: m.c((y := x + m.a(x) * (torch.tensor(2.0) * 3)) + m.b(y) * (m.scale * 2)), **parts)
+    model.register_buffer("scale", torch.tensor(0.5))
+    assert {name: b.parameters for name, b in branches(model, torch.randn(3, 6)).items()} == {
+        "a": ("a.weight", "a.bias"), "b": ("b.weight", "b.bias")}  # fmt: skip

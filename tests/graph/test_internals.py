@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -91,3 +93,29 @@ def test_guards_are_not_taken_out_as_dead_code() -> None:
     graph.output((x,))
     graph.eliminate_dead_code()
     assert require in [node.target for node in graph.nodes]
+
+
+def test_what_sharding_remembers_is_found(tmp_path: Path) -> None:
+    """Without it, sharded networks would be refused, or not sharded again as they were."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_gloo_available()):
+        pytest.skip("PyTorch without Gloo")
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+        fsdp.fully_shard(net[0], mesh=mesh, reshard_after_forward=False)
+        state = internals.sharding_state(net[0])
+        assert internals.sharding_state(net[1]) is None
+        assert type(net[0]).__mro__[type(net[0])._orig_cls_mro_index] is nn.Linear
+        assert [module is net[0] for module in state._modules] == [True]
+        (group,) = state._fsdp_param_groups
+        assert (group.mesh_info.mesh, group.post_forward_mesh_info) == (mesh, None)
+        assert not state._auto_reshard_after_forward
+        older = fsdp.FullyShardedDataParallel(nn.Linear(2, 2), device_id=torch.device("cpu"))
+        assert internals.flat_wrapper(older) is older
+        assert internals.flat_wrapper(older.module) is None
+        assert older.process_group is not None
+    finally:
+        distributed.destroy_process_group()

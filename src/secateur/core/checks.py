@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, SecateurError, WeightsError
+from secateur.core.quantisers import computes_in_float, holds_still, imitating, unseen
 from secateur.core.types import ExampleInputs, call
 
 __all__ = ["check_inputs", "check_kind", "check_network", "check_weights", "run"]
@@ -44,13 +45,9 @@ def check_kind(model: nn.Module) -> None:
             raise InputError(f"{where} is scripted, and torch.export traces Python: hand over the original module.")
         if type(module).__module__.startswith("torch.distributed.fsdp"):
             raise InputError(f"{where} is sharded over processes ({type(module).__name__}): {_GATHER}")
-        if any(kind.__name__ == "FakeQuantizeBase" for kind in type(module).__mro__):
-            raise InputError(
-                f"{where} imitates quantisation ({type(module).__name__}): prune the float network first, then prepare "
-                "the result for quantisation-aware training."
-            )
-        if ".quantized" in type(module).__module__:
+        if ".quantized" in type(module).__module__ and not computes_in_float(module):
             raise InputError(f"{where} is quantised ({type(module).__name__}): prune the float network, then quantise.")
+    _check_quantisers(model)
     for name, tensor, kind in _tensors(model):
         if hasattr(tensor, "full_tensor"):  # DTensor
             raise InputError(f"The {kind} {name!r} is sharded over processes ({type(tensor).__name__}): {_GATHER}")
@@ -60,6 +57,20 @@ def check_kind(model: nn.Module) -> None:
             raise InputError(f"The {kind} {name!r} is quantised: prune the float network, then quantise.")
         if tensor.layout != torch.strided:
             raise InputError(f"The {kind} {name!r} is sparse ({tensor.layout}): make it dense first, with .to_dense().")
+
+
+def _check_quantisers(model: nn.Module) -> None:
+    for name, module in imitating(model):
+        if unseen(module):
+            raise InputError(
+                f"The module {name!r} imitates quantisation ({type(module).__name__}) and has seen no numbers yet, so "
+                "its scale is not known: run the network on a batch first, or prune before prepare_qat."
+            )
+        if not holds_still(module):
+            raise InputError(
+                f"The module {name!r} imitates quantisation in a way of its own ({type(module).__name__}), which a "
+                "proof cannot hold still: prune the float network first, then prepare the result for training."
+            )
 
 
 _GATHER = (

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from secateur.core.errors import InputError
 from secateur.core.plan import Plan, Scaled, dense_name
 from secateur.graph.copies import copy_network, unwrapped
+from secateur.graph.unsharded import laid_out, resharded, whole
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import slice_tensor
 
@@ -58,6 +59,8 @@ class _Cut:
 
     def __init__(self, source: nn.Module, plan: Plan, small: nn.Module) -> None:
         self.plan = plan
+        for network in (source, small):  # optimizers know the shards
+            resharded(network)
         self.names = {id(p): n for n, p in source.named_parameters(remove_duplicate=False)}
         self.shapes = {n: tuple(p.shape) for n, p in source.named_parameters(remove_duplicate=False)}
         self.small = {self.dense(n): p for n, p in small.named_parameters(remove_duplicate=False)}
@@ -72,9 +75,9 @@ class _Cut:
     def tensor(self, name: str, tensor: Tensor, power: int) -> Tensor:
         """The part of a tensor of a parameter's shape that stays; ``power`` of the factors of multiplied entries."""
         held = {d for d, size in enumerate(tensor.shape) if size > 1}  # of one row or column the others are one entry
-        made = slice_tensor(tensor, {d: k for d, k in self.plan.keep.get(name, {}).items() if d in held})
+        made = slice_tensor(whole(tensor), {d: k for d, k in self.plan.keep.get(name, {}).items() if d in held})
         scaled = [Scaled(s.dim, s.entries, s.factor**power) for s in self.plan.scaled.get(name, ()) if s.dim in held]
-        return scale_entries(made, scaled)
+        return laid_out(scale_entries(made, scaled), self.small.get(name))
 
 
 def _optimizer(optimizer: Optimizer, small: nn.Module, sources: Sequence[tuple[nn.Module, Plan]]) -> Optimizer:

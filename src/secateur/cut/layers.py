@@ -23,6 +23,7 @@ from secateur.cost.counts import Costs
 from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
 from secateur.cut.operation import Operation, carry_out, sure
+from secateur.cut.over_processes import over_processes
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, names_in
 from secateur.cut.training_mode import shortened_graph
@@ -30,11 +31,14 @@ from secateur.graph.branches import Branch, find_branches
 from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
 from secateur.graph.groups import Groups, solve
+from secateur.graph.stages import AS_A_WHOLE, Stages, find_stages, scores_of
 from secateur.graph.trace import trace
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
+from secateur.surgery.adapted import adapter_notes
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
-from secateur.surgery.configured import configured_depth, has_configuration
+from secateur.surgery.building import described, has_configuration
+from secateur.surgery.configured import configured_depth
 from secateur.surgery.depth import live_nodes, remove_from_graph, replacements
 from secateur.surgery.shorten import drop_elements, elements_of, lists_of, same_as_before
 
@@ -71,6 +75,7 @@ class _Network:
     groups: Groups
     costs: Costs
     branches: tuple[Branch, ...]
+    stages: Stages
 
     @property
     def free(self) -> tuple[Branch, ...]:
@@ -94,7 +99,7 @@ def removable(
         criterion: ``bn_scale`` (mean |γ| of the last batch normalisation of the branch), ``l1`` or ``l2`` (of its
             last layer's weights), ``random``, or ``auto``: ``bn_scale`` where every branch has one, else ``l1``.
         whole: List the elements of lists of modules (a transformer's layers) in the place of their branches; the
-            score is the sum of theirs.
+            score is the sum of theirs (their own, if they have none).
         seed: For ``random``.
 
     >>> import torch
@@ -104,7 +109,9 @@ def removable(
     """
     model = plain_network(model)
     network = _network(model, example_inputs)
-    scores = dict(ranked(network.groups, network.free, criterion, seed))
+    scores = dict(_scores(network, criterion, seed) if whole else ranked(network.groups, network.free, criterion, seed))
+    stages = [*network.stages.more.values()] if whole else []
+    inside = {name for stage in stages for name in stage.inside}
     macs = dict(zip(network.costs.macs, network.counts().layers, strict=True))
     sizes = {n: p.numel() for n, p in network.groups.flow.traced.module.named_parameters(remove_duplicate=False)}
     found = [
@@ -117,10 +124,10 @@ def removable(
             branch.reason,
             branch.inside,
         )
-        for branch in network.branches
+        for branch in (*(b for b in network.branches if b.name not in inside), *stages)
     ]
     if whole:
-        found = _by_element(found, elements_of(model, network.branches))
+        found = _by_element(found, _elements(model, network))
     return tuple(sorted(found, key=lambda b: math.inf if b.score is None else b.score))
 
 
@@ -132,11 +139,17 @@ def _by_element(found: Sequence[ResidualBranch], elements: Mapping[str, Sequence
         own = [one for one in found if of.get(one.name) == name]
         layers = tuple(dict.fromkeys(layer for one in own for layer in one.layers))
         made.append(ResidualBranch(name, layers, sum(o.params for o in own), sum(o.macs for o in own),
-                                   sum(o.score or 0.0 for o in own), "", tuple(o.name for o in own)))  # fmt: skip
+                                   sum(o.score or 0.0 for o in own), "", _names_inside(own)))  # fmt: skip
     return made
 
 
+def _names_inside(own: Sequence[ResidualBranch]) -> tuple[str, ...]:
+    """Names of the branches of an element, which may be listed as a whole itself."""
+    return tuple(name for one in own for name in (one.inside if one.name.endswith(AS_A_WHOLE) else (one.name,)))
+
+
 @arguments.checked
+@over_processes
 def remove_layers(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,
@@ -169,8 +182,10 @@ def remove_layers(
         criterion: As in :func:`removable`.
         backend: ``module`` (the block becomes ``nn.Identity`` or the activation that followed), ``graph`` (the
             exported graph without it), or ``auto``: the first where it verifies, else the second.
-        whole: Whether ``count`` and ``ratio`` are of whole elements of lists of modules (a transformer's layers),
-            with all their branches.
+        whole: Whether ``count``, ``ratio`` and ``names`` are of whole elements of lists of modules (a transformer's
+            layers), with all their branches; elements of ``nn.ModuleList`` that are called one after another go too if
+            they are more than these (encoders that normalise after their sums), and the reference is the dense network
+            with the identity in their place.
         verify: Whether to compare with the masked dense network; leave it on.
         seed: For ``random``.
 
@@ -191,20 +206,22 @@ def remove_layers(
     names, ignore = names_in(given, names, "names"), names_in(given, ignore, "ignore")
     model = plain_network(given)
     network = _network(model, example_inputs)
-    if not network.free:
+    if not network.free and not (whole and network.stages.more):
         raise BudgetError(_nothing_free(network.branches))
     stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches, "ignore")}
     if names is not None:
         if count is not None or ratio is not None:
             raise InputError("Give one of count, ratio and names; got names and another one.")
-        chosen = _named(names, network, stay)
+        elements = _elements(model, network) if whole else {}
+        chosen = _named_elements(names, elements, stay) if elements else _named(names, network, stay)
+    elif whole:
+        scores = _scores(network, criterion, seed)
+        chosen = _lowest_elements(scores, _elements(model, network), stay, count, ratio)
     else:
         scores = ranked(network.groups, network.free, criterion, seed)
-        elements = elements_of(model, network.branches) if whole else {}
-        chosen = (_lowest_elements(scores, elements, stay, count, ratio) if whole else
-                  _lowest([n for n, _ in scores if n not in stay], network, count, ratio))  # fmt: skip
+        chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
     provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
-    gone = [b for b in network.free if b.name in chosen]
+    gone = [b for b in (*network.free, *network.stages.more.values()) if b.name in chosen]
     pruned = _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
     return replace(pruned, dense=first)
 
@@ -222,7 +239,7 @@ def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend:
 
 
 def _by_name(network: _Network, names: Collection[str]) -> list[Branch]:
-    free = {branch.name: branch for branch in network.free}
+    free = {branch.name: branch for branch in (*network.free, *network.stages.more.values())}
     for name in names:
         if name not in free:
             close = nearest(name, free)
@@ -237,7 +254,10 @@ def _by_name(network: _Network, names: Collection[str]) -> list[Branch]:
 def _network(model: nn.Module, inputs: ExampleInputs) -> _Network:
     check_network(model, inputs)
     groups = solve(flow(trace(model, inputs).without_state()))
-    return _Network(groups, Costs(groups), find_branches(groups.flow.traced))
+    traced = groups.flow.traced
+    branches = find_branches(traced)
+    stages = find_stages(model, traced, branches, live_nodes(traced.nodes))
+    return _Network(groups, Costs(groups), branches, stages)
 
 
 def _nothing_free(branches: Sequence[Branch]) -> str:
@@ -289,9 +309,43 @@ def _lowest_elements(
             f"network has {len(elements) or 'none'}. Leave it out to remove branches."
         )
     known = dict(scores)
-    free = {n: several for n, several in elements.items() if not stay & {b.name for b in several}}
+    free = {n: several for n, several in elements.items() if not stay & _held(several)}
     order = sorted(free, key=lambda name: sum(known[b.name] for b in free[name]))
     return {b.name for name in order[: _amount(count, ratio, len(elements), len(order), "layers")] for b in free[name]}
+
+
+def _held(branches: Sequence[Branch]) -> set[str]:
+    """Names of branches, and of what lies inside elements that go as a whole."""
+    return {name for b in branches for name in (b.name, *(b.inside if b.element else ()))}
+
+
+def _elements(model: nn.Module, network: _Network) -> dict[str, tuple[Branch, ...]]:
+    """What goes with an element of a list: all its branches, or itself where it is more than these."""
+    several = elements_of(model, network.branches, network.stages.plain)
+    lists = {name.rpartition(".")[0] for name in network.stages.more}  # of which branches alone are no elements
+    several = {n: own for n, own in several.items() if n in network.stages.plain or n.rpartition(".")[0] not in lists}
+    return {**several, **{name: (stage,) for name, stage in network.stages.more.items()}}
+
+
+def _scores(network: _Network, criterion: str, seed: int) -> list[tuple[str, float]]:
+    """Scores of branches, and of elements that go as a whole: the sum over their branches, where they have some."""
+    found = ranked(network.groups, network.free, criterion, seed)
+    sums = scores_of(network.stages.more, dict(found))
+    alone = [stage for stage in network.stages.more.values() if stage.name not in sums]
+    return [*found, *sums.items(), *ranked(network.groups, alone, criterion, seed)]
+
+
+def _named_elements(names: list[str], elements: Mapping[str, Sequence[Branch]], stay: set[str]) -> set[str]:
+    """Branches of the elements that names or patterns stand for."""
+    chosen: dict[str, Sequence[Branch]] = {}
+    for pattern in names:
+        found = {n: several for n, several in elements.items() if covered(n, [pattern]) and not stay & _held(several)}
+        if not found:
+            raise UnknownNameError("layer", pattern, elements, argument="names")
+        chosen |= found
+    if len(chosen) >= len(elements):
+        raise BudgetError(f"These are all {len(elements)} layers of the network; one at least stays.")
+    return {branch.name for several in chosen.values() for branch in several}
 
 
 def _amount(count: int | None, ratio: float | None, all_of_them: int, free: int, what: str) -> int:
@@ -386,14 +440,14 @@ def _shorter(model: nn.Module, network: _Network, gone: Sequence[Branch]) -> lis
         numbers = {} if found is None else found.numbers
         small = prune_module(model, {}, numbers=numbers)
         notes = [f"layers of {p}: {len(small.get_submodule(p))} → {len(k)}" for p, k in lists.items()]  # type: ignore[arg-type]
-        notes += found.notes if found is not None else []
+        notes += [*(found.notes if found is not None else []), *adapter_notes(model, lists)]
         drop_elements(small, lists)
         view = network.groups.flow.traced
         return Built(small, numbers, notes=tuple(notes), shortened=lists,
                      finish=lambda: same_as_before(small, lists, view))  # fmt: skip
 
     ways = [Rung("module", lambda: build(config=False))]
-    if has_configuration(model):
+    if has_configuration(model) or described(model):
         ways.insert(0, Rung("module", lambda: build(config=True), "configuration"))
     return ways
 
@@ -403,7 +457,7 @@ def _everything(groups: Groups) -> NDArray[np.bool_]:
 
 
 def _proof(small: nn.Module, groups: Groups, gone: Sequence[Branch], dense: nn.Module | None = None) -> Verification:
-    return verified(small, groups, _everything(groups), {}, removed={b.add: b.side for b in gone}, dense=dense)
+    return verified(small, groups, _everything(groups), {}, removed={b.add: b.skip for b in gone}, dense=dense)
 
 
 def _after(small: nn.Module, network: _Network, before: Counts, live: set[Node]) -> Counts:

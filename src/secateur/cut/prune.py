@@ -31,6 +31,7 @@ from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
+from secateur.cut.over_processes import over_processes
 from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.plans import fitting, plan_of
@@ -44,7 +45,7 @@ from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
-from secateur.surgery.configured import has_configuration
+from secateur.surgery.building import has_configuration
 from secateur.surgery.dense import Dense
 from secateur.surgery.described import with_descriptions
 from secateur.surgery.graph import new_indices
@@ -58,6 +59,7 @@ Mask = NDArray[np.bool_]
 
 
 @arguments.checked
+@over_processes
 def prune(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,
@@ -295,6 +297,7 @@ def _again(data: Data | None) -> bool:
 
 
 @arguments.checked
+@over_processes
 def apply(
     model: nn.Module | Pruned, plan: Plan, example_inputs: ExampleInputs | None = None, *, backend: str = "auto",
     verify: bool = True,

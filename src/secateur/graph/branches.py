@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -14,7 +14,7 @@ from secateur.graph.facts import Kind
 from secateur.graph.rules import facts
 from secateur.graph.traced import Traced
 
-__all__ = ["Branch", "find_branches"]
+__all__ = ["Branch", "Reach", "find_branches", "through", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Branch:
         nodes: What is computed between the skip and the addition.
         reason: Why it cannot be removed; empty where it can.
         inside: Names of the branches that lie inside it.
+        start: Of an element of a list that goes as a whole, what it takes; ``add`` is what it gives then.
+        element: Its name.
     """
 
     name: str
@@ -41,10 +43,14 @@ class Branch:
     nodes: tuple[Node, ...]
     reason: str = ""
     inside: tuple[str, ...] = ()
+    start: Node | None = None
+    element: str = ""
 
     @property
     def skip(self) -> Node:
-        """The operand that stays."""
+        """The operand that stays: what stands for the sum when the branch is gone."""
+        if self.start is not None:
+            return self.start
         found = self.add.args[1 - self.side]
         assert isinstance(found, Node)
         return found
@@ -61,18 +67,27 @@ def find_branches(traced: Traced) -> tuple[Branch, ...]:
     Returns:
         The branches in the order of execution; those without any weight are no layers and are left out.
     """
-    graph = _Reach(traced)
+    graph = Reach(traced)
     found = [b for node in traced.nodes if (b := _branch(graph, node)) is not None]
     return tuple(_named(found))
 
 
-class _Reach:
+def through(node: Node, removed: Mapping[Node, Node]) -> Node:
+    """What stands for a node: for a removed addition its skip, which may be a removed addition itself."""
+    while node in removed:
+        node = removed[node]
+    return node
+
+
+class Reach:
     """Which tensors every tensor of a graph is computed from, as bit sets."""
 
     def __init__(self, traced: Traced) -> None:
+        """Goes through the graph once."""
         self.nodes = traced.nodes
         self.bit = {node: 1 << k for k, node in enumerate(self.nodes)}
         self.weights = {n: p for n, p in traced.module.named_parameters(remove_duplicate=False) if p.ndim > 1}
+        self.parameters = {n for n, _ in traced.module.named_parameters(remove_duplicate=False)}
         self.sources: dict[Node, int] = {}
         fed = 0
         for node in self.nodes:
@@ -91,6 +106,21 @@ class _Reach:
         """Whether ``node`` depends on what the network is given."""
         return bool(self.sources[node] & self.fed)
 
+    def behind(self, node: Node, inside: Collection[Node]) -> tuple[str, ...]:
+        """Name of the tensor that an operand is, or of the parameters that it is computed from (rounded first, say).
+
+        Nothing for one that depends on what the network is given, nor for tensors that others than ``inside`` need.
+        """
+        if node.op == "get_attr":
+            return (str(node.target),)
+        if not self.sources[node] or self.from_inputs(node) or not self._only_for(node, inside):
+            return ()
+        found = (n for n in self.nodes if n.op == "get_attr" and n.target in self.parameters and self.uses(node, n))
+        return tuple(str(n.target) for n in found if self._only_for(n, inside))
+
+    def _only_for(self, node: Node, inside: Collection[Node]) -> bool:
+        return all(u in inside or (not self.from_inputs(u) and self._only_for(u, inside)) for u in node.users)
+
     def between(self, skip: Node, end: Node) -> tuple[Node, ...]:
         """What is computed from ``skip`` on the way to ``end``."""
         inner = self.sources[end]
@@ -108,7 +138,7 @@ def _holds_tensors(node: Node) -> bool:
     return node.op == "get_attr" or isinstance(value, (Tensor, list, tuple))
 
 
-def _branch(graph: _Reach, add: Node) -> Branch | None:
+def _branch(graph: Reach, add: Node) -> Branch | None:
     if facts(add).kind is not Kind.ADD or len(add.args) != 2 or add.kwargs:
         return None
     left, right = add.args
@@ -138,8 +168,8 @@ def _terms(node: Node) -> Iterator[Node]:
                 yield from _terms(term)
 
 
-def _made(graph: _Reach, add: Node, side: int, nodes: tuple[Node, ...]) -> Branch | None:
-    parameters, layers = _weights(graph, nodes)
+def _made(graph: Reach, add: Node, side: int, nodes: tuple[Node, ...]) -> Branch | None:
+    parameters, layers = weights_of(graph, nodes)
     if not layers:
         return None
     reason = ""
@@ -150,10 +180,10 @@ def _made(graph: _Reach, add: Node, side: int, nodes: tuple[Node, ...]) -> Branc
     return Branch("", layers, parameters, add, side, nodes, reason)
 
 
-def _shortcut(graph: _Reach, add: Node) -> Branch | None:
+def _shortcut(graph: Reach, add: Node) -> Branch | None:
     """An addition without identity: a projection, or a shortcut that changes the shape."""
     sides = [graph.beside(add.args[k], add.args[1 - k]) for k in (0, 1)]  # type: ignore[arg-type]
-    layers = [_weights(graph, nodes)[1] for nodes in sides]
+    layers = [weights_of(graph, nodes)[1] for nodes in sides]
     side = 0 if len(layers[0]) >= len(layers[1]) else 1
     if not layers[side]:
         return None
@@ -162,13 +192,14 @@ def _shortcut(graph: _Reach, add: Node) -> Branch | None:
     else:
         through = ", ".join(dict.fromkeys(str(n.target).split(".")[1] for n in sides[1 - side]))
         reason = f"its shortcut changes the values ({through}), so it is not the identity"
-    parameters, own = _weights(graph, sides[side])
+    parameters, own = weights_of(graph, sides[side])
     return Branch("", own, parameters, add, side, sides[side], reason)
 
 
-def _weights(graph: _Reach, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def weights_of(graph: Reach, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of all parameters and buffers, and of the modules that hold the matrices and kernels among them."""
-    names = dict.fromkeys(str(s.target) for n in nodes for s in n.all_input_nodes if s.op == "get_attr")
+    inside = set(nodes)
+    names = dict.fromkeys(name for n in nodes for s in n.all_input_nodes for name in graph.behind(s, inside))
     layers = dict.fromkeys(name.rpartition(".")[0] or name for name in names if name in graph.weights)
     return tuple(names), tuple(layers)
 

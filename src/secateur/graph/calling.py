@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError
+from secateur.core.quantisers import hold_still
 from secateur.core.types import ExampleInputs
 
 __all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "followed", "has_batch", "plain_forward",
@@ -58,6 +59,7 @@ def preserved_rng(*tensors: Tensor) -> Iterator[None]:
 def entered(twin: nn.Module, method: str, training: bool) -> nn.Module:
     """Puts a (copied) network in a mode, with a method in the place of ``forward``."""
     twin.train(training)
+    hold_still(twin)
     if method != "forward":
         object.__setattr__(twin, "forward", getattr(twin, method))
     return twin

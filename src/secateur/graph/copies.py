@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-__all__ = ["copy_network", "deep_copy", "plain_network", "running_copy", "shallow_copy", "unwrapped"]
+__all__ = ["Copier", "copy_network", "deep_copy", "plain_network", "running_copy", "shallow_copy", "unwrapped"]
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), type, types.FunctionType, types.BuiltinFunctionType,
           types.ModuleType, weakref.ReferenceType, Enum, torch.dtype, torch.device, torch.Size,
@@ -38,7 +38,7 @@ def copy_network(model: nn.Module, tensors: Mapping[int, Tensor], others: Callab
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # copying a traced graph warns about the pytree it carries
-        copied = _Copier(tensors, others).value(model)
+        copied = Copier(tensors, others).value(model)
     assert isinstance(copied, nn.Module)
     return copied
 
@@ -99,10 +99,11 @@ _OWN = {name for name, held in vars(nn.Module()).items() if type(held) in _DICTI
 """Dictionaries that every module has, of tensors, modules and hooks; most of them are empty."""
 
 
-class _Copier:
+class Copier:
     """One walk over a network; ``memo`` maps what was met to its copy, as in ``copy.deepcopy``."""
 
     def __init__(self, tensors: Mapping[int, Tensor], others: Callable[[Tensor], Tensor]) -> None:
+        """As :func:`copy_network`."""
         self.memo: dict[int, Any] = dict(tensors)
         self.others = others
         self.alive: list[Any] = []  # ids in the memo are good as long as the objects live

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     INSTANCE_NORM = "instance normalisation"
     LAYER_NORM = "layer normalisation"
     GROUP_NORM = "group normalisation"
+    FAKE_QUANTISE = "rounding as a quantised network does it"
     ACTIVATION = "activation function"
     DROPOUT = "dropout"
     SOFTMAX = "softmax"
@@ -83,6 +84,8 @@ class Facts:
         aliases: May give its first argument's memory back although its schema does not say so.
         writes: Names of arguments that it writes into although its schema does not say so.
         writes_if: The argument that has to be true for that.
+        values: Names of arguments whose whole numbers are values, one for every entry (zero points), and no places:
+            a buffer of them is cut as weights are.
         draws_if: Arguments that all have to be true for it to draw random numbers.
         law: How its random numbers depend on tensors.
         only: Claims that depend on arguments.
@@ -101,6 +104,7 @@ class Facts:
     aliases: bool = False
     writes: tuple[str, ...] = ()
     writes_if: str = ""
+    values: tuple[str, ...] = ()
     draws_if: tuple[str, ...] = ()
     law: Law | None = None
     only: tuple[Only, ...] = ()

@@ -206,7 +206,8 @@ def _tensor(traced: Traced, name: str) -> Any:
 def _label_tensor(result: Flow, view: Traced, node: Node, by_tensor: dict[int, Labels]) -> None:
     """Labels of a parameter, buffer or constant: those of the same tensor, or of the same name in another view.
 
-    Whole numbers (indices, masks, counters) carry none: what they point at would change its meaning. Constants of a
+    Whole numbers (indices, masks, counters) carry none: what they point at would change its meaning; but for those
+    that operators take as values. Constants of a
     further view carry none either, because no plan could name them.
     """
     name = str(node.target)
@@ -218,7 +219,7 @@ def _label_tensor(result: Flow, view: Traced, node: Node, by_tensor: dict[int, L
     if labels is None and view is not result.traced and name in _own_names(view):
         labels = result.tensors.get(name)
     if labels is None and (
-        not (tensor.is_floating_point() or tensor.is_complex())
+        not (tensor.is_floating_point() or tensor.is_complex() or _of_values(node))
         or (view is not result.traced and name not in _own_names(view))
     ):
         labels = Labels(shape)
@@ -229,6 +230,16 @@ def _label_tensor(result: Flow, view: Traced, node: Node, by_tensor: dict[int, L
     result.labels[node] = labels
     if labels.dims or view is result.traced:
         result.tensors[name] = labels
+
+
+def _of_values(node: Node) -> bool:
+    """Whether all that a tensor of whole numbers is used for is as values, one for every entry."""
+    uses = [
+        name in facts(user).values
+        for user in node.users if isinstance(user.target, torch._ops.OpOverload)
+        for name, value in arguments(user).items() if value is node
+    ]  # fmt: skip
+    return bool(uses) and len(node.users) <= len(uses) and all(uses)
 
 
 def _own_names(view: Traced) -> set[str]:

@@ -35,9 +35,10 @@ _LIKE_INPUT = {
     aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.hardswish.default, aten.hardswish_.default,
     aten.hardtanh.default, aten.hardtanh_.default, aten.layer_norm.default, aten.relu.default, aten.relu_.default,
     aten.relu6.default, aten.relu6_.default, aten.sigmoid.default, aten.silu.default, aten.silu_.default,
-    aten.tanh.default,
+    aten.tanh.default, aten.fake_quantize_per_tensor_affine.tensor_qparams,
+    aten.fake_quantize_per_channel_affine.default,
 }  # fmt: skip
-"""Operators whose result is as their input, which PyTorch finds out in Python and slowly."""
+"""Operators whose result is as their input, which PyTorch finds out in Python and slowly, or not at all."""
 
 
 def _conv2d(args: tuple[Any, ...], kwargs: Any) -> Tensor | None:

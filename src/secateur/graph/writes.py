@@ -34,8 +34,7 @@ def written_names(graph: GraphModule) -> set[str]:
     for node in graph.graph.nodes:
         first = node.args[0] if node.args and isinstance(node.args[0], Node) else None
         root[node] = root[first] if first is not None and may_alias(node) else node
-        into = [root[first]] if mutates(node) and first is not None else []
-        into += [root[n] for n in _updated(node)]
+        into = [root[n] for n in (*_written(node), *_updated(node))]
         found |= {str(n.target) for n in into if n.op == "get_attr"}
     return found
 
@@ -52,6 +51,17 @@ def own_tensor(graph: nn.Module, name: str) -> Tensor | None:
     except AttributeError:
         return None
     return value if isinstance(value, Tensor) else None
+
+
+def _written(node: Node) -> list[Node]:
+    """Arguments that an operator says it writes into."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    call = arguments(node)
+    into = [call.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    several = [n for value in into for n in (value if isinstance(value, (list, tuple)) else [value])]
+    return [n for n in several if isinstance(n, Node)]
 
 
 def _updated(node: Node) -> list[Node]:

@@ -15,6 +15,7 @@ from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.plans import fitting
 from secateur.cut.pruned import Pruned
 from secateur.graph.calling import preserved_rng, to_args
+from secateur.graph.copies import running_copy
 from secateur.graph.views import labelled
 from secateur.surgery.graph import twin_graph
 
@@ -66,20 +67,15 @@ def _check_same(graph: GraphModule, pruned: Pruned) -> None:
     """The graph has to compute what the network computes, or what is fitted would not fit it."""
     args, kwargs = to_args(pruned.inputs)
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
-    mode = {m: m.training for m in pruned.model.modules()}
     with preserved_rng(*tensors), torch.no_grad():
         try:
-            pruned.model.eval()
-            want = call(pruned.model, pruned.inputs)
-            got = graph(*args, **kwargs)
+            want = call(running_copy(pruned.model).eval(), pruned.inputs)  # it may write into its buffers
+            got = running_copy(graph)(*args, **kwargs)
         except Exception as error:
             raise InputError(
                 f"The pruned network's operators cannot be paired with the dense network's: {error}. Prune with "
                 "backend='graph' and recover that."
             ) from error
-        finally:
-            for module, training in mode.items():
-                module.training = training
     for a, b in zip(pytree.tree_leaves(want), pytree.tree_leaves(got), strict=True):
         if isinstance(a, Tensor) and a.is_floating_point() and _apart(a, b) > TOLERANCE:
             raise InputError(

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from secateur.core.errors import SecateurError, VerificationError
 from secateur.core.plan import Place, Scaled
 from secateur.core.types import Verification
+from secateur.surgery.pruned_graph import PrunedGraph
 
 __all__ = ["BACKENDS", "Built", "Outcome", "Rung", "attempt", "proof_notes"]
 
@@ -92,7 +93,7 @@ def attempt(
         SecateurError: What the last one raised.
     """
     # A traced graph has no code of the user's to keep, and its artifact has to be replayed as a graph.
-    wanted = backend if backend != "auto" or not isinstance(model, GraphModule) else "graph"
+    wanted = "graph" if backend == "auto" and _is_flat(model) else backend
     tried = [rung for rung in rungs if wanted in ("auto", rung.backend)]
     reasons: list[Exception] = []
     lost: dict[str, str] = {}
@@ -112,9 +113,17 @@ def attempt(
         if rung.backend == "graph" and reasons:
             why = _brief(_telling(reasons))
             notes.insert(0, f"graph back end, because the module's own code does not fit: {why}")
-        gone = ("class", *lost) if rung.backend == "graph" and not isinstance(model, GraphModule) else tuple(lost)
+        gone = ("class", *lost) if rung.backend == "graph" and not _is_flat(model) else tuple(lost)
         return Outcome(built, rung.backend, proof, tuple(notes), gone)
     raise AssertionError("unreachable")
+
+
+def _is_flat(model: nn.Module) -> bool:
+    """Whether a network is a graph of ours, or one of operators alone; others that call modules have these to keep."""
+    if not isinstance(model, GraphModule) or isinstance(model, PrunedGraph):
+        return isinstance(model, PrunedGraph)
+    called = [model.get_submodule(str(n.target)) for n in model.graph.nodes if n.op == "call_module"]
+    return not any(True for module in called for _ in (*module.parameters(), *module.buffers()))
 
 
 def _tried(

@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import copy
 import itertools
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secateur.core.errors import VerificationError, first_line
 from secateur.core.plan import Place
-from secateur.graph.calling import TRACING, preserved_rng
-from secateur.graph.internals import FunctionMode
+from secateur.graph.calling import preserved_rng
 from secateur.graph.numbers import Free, Log
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import number_at, numbers_of, reader, remembering, with_numbers
+from secateur.surgery.adapted import bare
+from secateur.surgery.building import Asked, Unsayable, agree, built, described, instance, same_shapes, shapes_of
 from secateur.surgery.shorten import Shortened, shorten_entries
 from secateur.surgery.sizes import Equation, Sizes, Solver, leaves
 
-__all__ = ["Configured", "Unsayable", "configured", "configured_depth", "has_configuration"]
+__all__ = ["Configured", "configured", "configured_depth"]
 
 MOST_TRIED = 16
 """Configurations that are built, at most."""
-
-
-class Unsayable(VerificationError):
-    """A configuration cannot say the plan; says why."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,6 @@ class Configured:
         return [f"configuration: {words}"] if words else []
 
 
-def has_configuration(model: nn.Module) -> bool:
-    """Whether a network carries a configuration from which its class is built and saved, as transformers has it."""
-    config: Any = getattr(model, "config", None)
-    return hasattr(config, "to_dict") and hasattr(type(config), "from_dict") and hasattr(model, "save_pretrained")
-
-
 def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     """Finds the configuration of the smaller network.
 
@@ -75,18 +63,27 @@ def configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     Raises:
         Unsayable: No configuration has these sizes, or the class computes another table from it.
     """
+    found = Configured({}, {})
+    for whole in described(model):
+        part = bare(small.get_submodule(whole.path))
+        one = _configured(whole.network, part.network, replace(sizes, read=whole.inside(sizes.read)))
+        found = _together(found, replace(one, numbers=whole.outside(one.numbers)), whole.path)
+    return found
+
+
+def _configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
     config: Any = model.config
     with preserved_rng(), undisturbed(model):
-        before = _built(model, config)
-        if _shapes(before) != _shapes(model):
+        before = built(model, config)
+        if not agree(before, model):
             raise Unsayable("it does not describe the network as it was before the cut")
         for entries in itertools.islice(_candidates(model, config, small, sizes), MOST_TRIED):
             try:
-                after = _built(model, with_numbers(config, entries))
+                after = built(model, with_numbers(config, entries))
             except Unsayable:
                 continue
             known = reader(after)
-            if _shapes(after) == _shapes(small) and all(known(p) == n for p, n in sizes.read.items()):
+            if agree(after, small) and all(known(p) == n for p, n in sizes.read.items()):
                 if other := _other_table(after, small):
                     raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
@@ -103,6 +100,20 @@ def configured_depth(model: nn.Module, lists: Shortened) -> Configured:
     Raises:
         Unsayable: No configuration has so many layers of this kind.
     """
+    found = Configured({}, {})
+    for whole in described(model):
+        if own := whole.named(lists):
+            one = _configured_depth(whole.network, own)
+            found = _together(found, replace(one, numbers=whole.outside(one.numbers)), whole.path)
+    return found
+
+
+def _together(one: Configured, other: Configured, path: str) -> Configured:
+    named = {f"{path}: {name}" if path else name: entry for name, entry in other.entries.items()}
+    return Configured({**one.entries, **named}, {**one.numbers, **other.numbers})
+
+
+def _configured_depth(model: nn.Module, lists: Shortened) -> Configured:
     config: Any = model.config
     lengths = {length: kept for path, kept in lists.items() if (length := _length(model, path))}
     holder = nn.Module()
@@ -116,7 +127,7 @@ def configured_depth(model: nn.Module, lists: Shortened) -> Configured:
             for length, kept in lengths.items():
                 shorten_entries(shorter, length, kept)
             try:
-                if _shapes(_built(model, shorter)) == wanted:
+                if same_shapes(shapes_of(built(model, shorter)), wanted, model):
                     words = {str(p): (_entry(config, p), n) for p, n in entries.items()}
                     return Configured(words, _everywhere(model, entries))
             except Unsayable:
@@ -138,7 +149,7 @@ def _some(places: list[Place]) -> Iterator[tuple[Place, ...]]:
 
 def _shapes_left(model: nn.Module, lists: Shortened) -> dict[str, tuple[int, ...]]:
     """Shapes when lists are shorter, by the new names."""
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     for path, kept in lists.items():
         new = {f"{path}.{old}.": f"{path}.{k}." for k, old in enumerate(kept)}
         own = {n for n in shapes if n.startswith(f"{path}.")}
@@ -168,81 +179,14 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.double(), other.detach().cpu().double(), rtol=1e-6, atol=0)
 
 
-def _built(model: nn.Module, config: Any) -> nn.Module:
-    """The class, made from what a file of this configuration would say; without memory for weights where it can be."""
-    try:
-        described = type(config).from_dict(copy.deepcopy(config).to_dict())
-    except Exception as error:
-        raise Unsayable(first_line(error)) from error
-    return _instance(model, described)
-
-
-def _instance(model: nn.Module, config: Any, asked: _Asked | None = None) -> nn.Module:
-    kind: Any = type(model)
-    try:
-        with _without_weights(asked), asked or nullcontext():
-            made = kind(copy.copy(config))
-    except Exception as error:  # the class raises what it likes
-        raise Unsayable(f"its class cannot be built from it ({first_line(error)})") from error
-    assert isinstance(made, nn.Module)
-    return made
-
-
-class _Asked(FunctionMode):
-    """Notes of parameters which sizes their tensors were asked for with, where these remember what they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.of: dict[tuple[int, str], tuple[Any, ...]] = {}
-        self._made: dict[int, tuple[Any, ...]] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs one function of PyTorch's."""
-        result = func(*args, **(kwargs or {}))
-        sizes = (kwargs or {}).get("size", args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
-        if isinstance(result, Tensor) and any(isinstance(s, Free) for s in sizes) and len(sizes) == result.ndim:
-            self._made[result.untyped_storage()._cdata] = tuple(sizes)  # nobody has to hold it: shapes are compared
-        return result
-
-    def registered(self, module: nn.Module, name: str, tensor: Tensor) -> None:
-        """A module takes a tensor as its parameter."""
-        sizes = self._made.pop(tensor.untyped_storage()._cdata, None)
-        if sizes is not None and tuple(map(int, sizes)) == tuple(tensor.shape):
-            self.of[id(module), name] = sizes
-
-
-@contextmanager
-def _without_weights(asked: _Asked | None) -> Iterator[None]:
-    """Parameters lose their memory as soon as a module holds them; buffers have their values. For the whole process."""
-    register, here = nn.Module.register_parameter, threading.get_ident()
-
-    def empty(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if type(param) is nn.Parameter and threading.get_ident() == here:  # what other threads make stays as it is
-            if asked is not None:
-                asked.registered(module, name, param.data)
-            param = nn.Parameter(param.detach().to("meta"), param.requires_grad)
-        register(module, name, param)
-
-    with TRACING:
-        nn.Module.register_parameter = empty  # type: ignore[method-assign, assignment]
-        try:
-            yield
-        finally:
-            nn.Module.register_parameter = register  # type: ignore[method-assign]
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(t.shape) for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
-
-
 # ------------------------------------------------------------------------------------------------------- candidates
 
 
 def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -> Iterator[dict[Place, float]]:
     """Entries that may be right: those that change least first."""
     log = Log(lenient=True, packages=packages_of(model))
-    asked = _Asked()
-    built = _instance(model, remembering(copy.deepcopy(config), log), asked)
+    asked = Asked()
+    built = instance(model, remembering(copy.deepcopy(config), log), asked)
     equations, known = list(_of_parameters(built, asked, small)), reader(small)
     for place, number in numbers_of(built).items():
         if not isinstance(number, Free):
@@ -259,7 +203,7 @@ def _candidates(model: nn.Module, config: Any, small: nn.Module, sizes: Sizes) -
             yield {p: n for p, n in found.items() if p not in left}
 
 
-def _of_parameters(built: nn.Module, asked: _Asked, small: nn.Module) -> Iterator[Equation]:
+def _of_parameters(built: nn.Module, asked: Asked, small: nn.Module) -> Iterator[Equation]:
     """What the sizes are made of that a class gives its own parameters, and what they have to be."""
     wanted = dict(small.named_parameters(remove_duplicate=False))
     for path, module in built.named_modules():
@@ -300,7 +244,7 @@ def _differences(
 
 def _why(before: nn.Module, small: nn.Module) -> str:
     """Layers that are one size in the configuration and several in the plan, where that is it."""
-    old, new = _shapes(before), _shapes(small)
+    old, new = shapes_of(before), shapes_of(small)
     alike: dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]] = {}
     for name, shape in old.items():
         parts = tuple(p for p in name.split(".") if not p.isdigit())

@@ -28,7 +28,7 @@ __all__ = ["Dense", "Removed", "Wanted", "fresh_one", "named_tensors"]
 
 Mask = NDArray[np.bool_]
 
-Removed = Mapping[Node, int]
+Removed = Mapping[Node, Node]
 
 LARGE = 1 << 16
 """Entries of a weight that is made in memory that others had before."""
@@ -59,7 +59,7 @@ class Dense:
             traced: The way through it.
             groups: Groups of the dense network.
             label_keep: Which labels stay, shape (labels,).
-            removed: Additions with the operand (0 or 1) that counts as zero: removed residual branches.
+            removed: Sums with what stands for them: the skips of removed residual branches.
         """
         self.traced, self.groups, self.label_keep, self.removed = traced, groups, label_keep, removed or {}
         self.graph = traced.module
@@ -165,7 +165,7 @@ class Dense:
         eager = {n: double(value(n, t)).clone() for n in self.written if (t := own_tensor(self.graph, n)) is not None}
         cut = CutEntries(self.groups, np.ones_like(self.label_keep)) if whole else self._cut
         masked = MaskedInterpreter(self.graph, cut, eager, value)
-        masked.removed = {} if whole else self.removed
+        masked.removed, masked.soft = {} if whole else self.removed, bool(sharpening)
         return masked
 
     def _lent(self, tensor: Tensor, scale: float) -> Tensor:
@@ -181,7 +181,7 @@ class Dense:
 
 def run(masked: MaskedInterpreter, draws: Draws, args: Any, kwargs: Any) -> list[Tensor]:
     """Outputs of the masked dense network, in double precision; what it draws is written down."""
-    masked.around = Lifted(draws, masks=masked.masks)
+    masked.around = Lifted(draws, masks=masked.masks, soft=masked.soft)
     with torch.inference_mode():
         return tensors(masked.run(*leaves(args, kwargs), enable_io_processing=False))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from secateur.core.errors import PlanError
-from secateur.graph.branches import Branch
+from secateur.graph.branches import Branch, through
 from secateur.graph.flow import modules_of
 from secateur.graph.groups import Groups
 from secateur.graph.guard import require
@@ -41,14 +41,14 @@ def live_nodes(nodes: Sequence[Node], removed: Mapping[Node, Node] | None = None
     removed = removed or {}
     root: dict[Node, Node] = {}
     for node in nodes:
-        first = _through(node.args[0], removed) if node.args and isinstance(node.args[0], Node) else None
+        first = through(node.args[0], removed) if node.args and isinstance(node.args[0], Node) else None
         root[node] = root[first] if first is not None and may_alias(node) else node
     writers = [n for n in nodes if mutates(n) and n not in removed]
     live: set[Node] = set()
     _follow([n for n in nodes if n.op in ("output", "placeholder") or _checks(n)], removed, live)
     while late := [n for n in writers if n not in live and _lasts(root[n], live)]:
         _follow(late, removed, live)
-    guards = [n for n in nodes if n.target is require and all(_through(s, removed) in live for s in _measured(n))]
+    guards = [n for n in nodes if n.target is require and all(through(s, removed) in live for s in _measured(n))]
     _follow(guards, removed, live)  # what a removed branch decided by its sizes does not matter any more
     return live
 
@@ -78,19 +78,12 @@ def _checks(node: Node) -> bool:
 
 
 def _follow(start: list[Node], removed: Mapping[Node, Node], live: set[Node]) -> None:
-    todo = [_through(n, removed) for n in start]
+    todo = [through(n, removed) for n in start]
     while todo:
         node = todo.pop()
         if node not in live:
             live.add(node)
-            todo += [_through(n, removed) for n in node.all_input_nodes]
-
-
-def _through(node: Node, removed: Mapping[Node, Node]) -> Node:
-    """What stands for a node: for a removed addition its skip, which may be a removed addition itself."""
-    while node in removed:
-        node = removed[node]
-    return node
+            todo += [through(n, removed) for n in node.all_input_nodes]
 
 
 # -------------------------------------------------------------------------------------------------------- graph
@@ -110,8 +103,9 @@ def remove_from_graph(groups: Groups, branches: Branches, model: nn.Module) -> P
     result, copies = twin_graph(groups, np.ones(groups.component.shape, dtype=bool), {})
     graph = result.graph
     idle = {n for n in graph.nodes if n.op == "get_attr" and not n.users}  # nobody's even before (batch counters)
+    standing: dict[Node, Node] = {}
     for branch in branches:
-        _bypass(result, copies[branch.add], branch.side)
+        _bypass(result, copies[branch.add], through(copies[branch.skip], standing), standing)
     live = live_nodes(list(graph.nodes))
     read = [n for n in graph.nodes if n.op == "get_attr" and n not in idle]
     homes = {_home(n) for n in read if n not in live} - {_home(n) for n in read if n in live}
@@ -129,10 +123,11 @@ def _home(node: Node) -> str:
     return str(node.target).rpartition(".")[0]
 
 
-def _bypass(module: GraphModule, add: Node, side: int) -> None:
-    """Hands the skip to everyone who used the sum; as a copy where one of them writes into it."""
-    skip = add.args[1 - side]
-    assert isinstance(skip, Node)
+def _bypass(module: GraphModule, add: Node, skip: Node, standing: dict[Node, Node]) -> None:
+    """Hands the skip to everyone who used the sum; as a copy where one of them writes into it.
+
+    What stands for an operator that is no longer there is noted in ``standing``.
+    """
     again = [user for user in add.users if _is_relu(user)] if _is_relu(skip) else []  # relu(relu(x)) = relu(x)
     if any(mutates(node) and node not in again for node in _views(add)):
         with module.graph.inserting_before(add):
@@ -142,6 +137,7 @@ def _bypass(module: GraphModule, add: Node, side: int) -> None:
     for node in (*again, add):
         node.replace_all_uses_with(skip)
     for node in (*again, add):
+        standing[node] = skip
         module.graph.erase_node(node)
 
 
@@ -211,11 +207,11 @@ def _replacement(
 
 def _left(rest: set[Node], source: Node, output: Node, removed: Mapping[Node, Node]) -> str | None:
     """What a module still does: nothing, one activation, or more (``None``)."""
-    source, output = _through(source, removed), _through(output, removed)
+    source, output = through(source, removed), through(output, removed)
     computing = {n for n in rest if _is_tensor(n)}
     if output is source and not computing:
         return "identity"
-    if computing != {output} or _through(output.args[0], removed) is not source:  # type: ignore[arg-type]
+    if computing != {output} or through(output.args[0], removed) is not source:  # type: ignore[arg-type]
         return None
     if _is_relu(output) and _is_relu(source):
         return "identity"

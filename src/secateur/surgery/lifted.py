@@ -23,6 +23,7 @@ from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
 from secateur.surgery.depthwise import depthwise, is_depthwise
 from secateur.surgery.grouped import grouped_product
+from secateur.surgery.imitated import fake_quantised
 
 __all__ = ["Draws", "Lifted", "Unlike", "Watched", "double"]
 
@@ -86,6 +87,7 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         again: Whether this is the pruned network.
         masks: Gives, for a shape, the kept entries of what the operator that runs now has to draw (dense network).
         seen: Called with every operator's name and result.
+        soft: Whether fake quantisation leaves out its rounding, so that nothing hides behind it.
     """
 
     def __init__(
@@ -95,10 +97,11 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         again: bool = False,
         masks: Callable[[torch.Size], Masks] = lambda shape: {},
         seen: Callable[[str, Any], None] | None = None,
+        soft: bool = False,
     ) -> None:
         """Nothing is run yet."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._draws, self._again, self._masks, self._seen = draws, again, masks, seen
+        self._draws, self._again, self._masks, self._seen, self._soft = draws, again, masks, seen, soft
         self._known: dict[Any, tuple[str, Kind | None, bool]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,6 +117,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = depthwise(func, args)
         elif kind is Kind.GROUPED and args[0].ndim == 2:
             result = grouped_product(func, args, kwargs)
+        elif kind is Kind.FAKE_QUANTISE:
+            result = fake_quantised(func, args, kwargs, soft=self._soft)
         else:
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and not _written(func):

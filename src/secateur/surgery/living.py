@@ -20,7 +20,8 @@ from secateur.core.plan import Place, Plan, Scaled
 from secateur.graph.batch import Unfollowed
 from secateur.graph.groups import Groups
 from secateur.surgery.attempt import Built, Rung
-from secateur.surgery.configured import configured, has_configuration
+from secateur.surgery.building import described, has_configuration
+from secateur.surgery.configured import configured
 from secateur.surgery.factors import folded, scale_entries
 from secateur.surgery.graph import new_indices
 from secateur.surgery.islands import with_islands
@@ -109,7 +110,7 @@ def configuring(
     model: nn.Module, groups: Groups, label_keep: Mask, keep: Keep, known: dict[str, Sizes]
 ) -> list[Rung]:  # fmt: skip
     """The way to a smaller network whose configuration is true, for one that carries such a thing."""
-    if not has_configuration(model):
+    if not has_configuration(model) and not described(model):
         return []
     return [Rung("module", lambda: living(model, groups, label_keep, keep, known, config=True), "configuration")]
 

@@ -10,6 +10,7 @@ from secateur.core.errors import PlanError
 from secateur.core.plan import Place
 from secateur.graph.copies import copy_network
 from secateur.graph.places import changed
+from secateur.surgery.adapted import ranks_made_true
 from secateur.surgery.graph import sliced_parameter
 from secateur.surgery.known import refresh_attention, resize
 from secateur.surgery.shorten import Shortened, drop_elements, number_anew
@@ -58,6 +59,7 @@ def prune_module(
     for module in pruned.modules():
         if isinstance(module, nn.MultiheadAttention):
             refresh_attention(module)
+    ranks_made_true(pruned)
     for path, instead in (replaced or {}).items():
         _replace(pruned, path, instead)
     for path, kept in (shortened or {}).items():

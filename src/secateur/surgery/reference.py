@@ -107,7 +107,8 @@ class MaskedInterpreter(Interpreter):
 
     Attributes:
         around: What every operator of the network runs inside (and nothing else: masks are set outside of it).
-        removed: Additions whose operand of that number (0 or 1) counts as zero: removed residual branches.
+        removed: Operators with what stands for them: sums with the skips of removed residual branches.
+        soft: Whether fake quantisation leaves out its rounding.
         shapes: Name of every operator that ran and the shape that its result has after the cut (``None`` for
             several results); only filled where ``watch`` is set.
     """
@@ -123,9 +124,9 @@ class MaskedInterpreter(Interpreter):
         super().__init__(graph)
         self._cut, self._weights, self._late = cut, weights or {}, late
         self.around: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        self.removed: Mapping[Node, int] = {}
+        self.removed: Mapping[Node, Node] = {}
         self.shapes: list[tuple[str, tuple[int, ...] | None]] = []
-        self.watch = False
+        self.watch = self.soft = False
         self.current: Node | None = None
         self._batch = next((view.batch for view in cut.groups.flow.views if view.module is graph), 1)
         self._shared = {t.untyped_storage().data_ptr() for t in (*graph.parameters(), *graph.buffers())}
@@ -161,12 +162,13 @@ class MaskedInterpreter(Interpreter):
         """Runs the graph; as PyTorch has it, without what it does around every node."""
         self.env = initial_env if initial_env is not None else {}
         self.args_iter = iter(self.graph.process_inputs(*args) if enable_io_processing else args)
-        last = self.user_to_last_uses if self.garbage_collect_values else {}
+        last, standing = self.user_to_last_uses if self.garbage_collect_values else {}, set(self.removed.values())
         for node in self.graph.nodes:
             if node not in self.env:
                 self.env[node] = self.run_node(node)
             for gone in last.get(node, ()):
-                del self.env[gone]
+                if gone not in standing:
+                    del self.env[gone]
             if node.op == "output":
                 found = self.env[node]
         return self.graph.process_outputs(found) if enable_io_processing else found
@@ -190,7 +192,7 @@ class MaskedInterpreter(Interpreter):
     def _called(self, n: Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n in self.removed:
-            return args[1 - self.removed[n]].clone()
+            return self.env[self.removed[n]].clone()
         if (rule := self._cut.own_meaning(n)) is not None:
             assert rule.reference is not None
             with self.around:

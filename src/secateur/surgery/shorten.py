@@ -7,7 +7,7 @@ layers, and what it lists for every layer, follow; so do the numbers by which la
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.copies import running_copy
 from secateur.graph.outside import undisturbed
 from secateur.graph.traced import Traced
+from secateur.surgery.adapted import number_adapters_anew
 from secateur.surgery.agreement import NEAR, apart
 from secateur.surgery.inputs import tensors
 
@@ -42,6 +43,12 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
     names, lists, branches = {b.name for b in gone}, _lists(model), _outer(branches)
     dropped: dict[str, set[int]] = {}
     for branch in gone:
+        if branch.element:  # it is an element of a list
+            path, _, number = branch.element.rpartition(".")
+            if path not in lists:
+                return {}
+            dropped.setdefault(path, set()).add(int(number))
+            continue
         homes = (h for h in _homes(branch, lists) if names >= {b.name for b in branches if _inside(b, *h)})
         home = next((h for h in homes if not _emptied(h[0], lists[h[0]], branches, names)), None)
         if home is None:
@@ -51,15 +58,27 @@ def lists_of(model: nn.Module, branches: Sequence[Branch], gone: Sequence[Branch
     return kept if all(kept.values()) else {}
 
 
-def elements_of(model: nn.Module, branches: Sequence[Branch]) -> dict[str, tuple[Branch, ...]]:
-    """Elements of lists and chains of modules that can go whole, by name, with their branches."""
+def elements_of(
+    model: nn.Module, branches: Sequence[Branch], layers: Collection[str] = ()
+) -> dict[str, tuple[Branch, ...]]:  # fmt: skip
+    """Elements of lists and chains of modules that can go whole, by name, with their branches.
+
+    Args:
+        model: The network.
+        branches: Its residual branches.
+        layers: Elements that are nothing but branches, in lists of such: then no element inside one of these lists is
+            another one. Of other lists and chains the innermost elements count.
+    """
     chains = [n for n, m in model.named_modules() if isinstance(m, (nn.ModuleList, nn.Sequential))]
     names = [f"{n}.{key}".lstrip(".") for n in chains for key in model.get_submodule(n)._modules]
     names.sort(key=lambda name: -name.count("."))
+    above = {name.rpartition(".")[0] for name in layers}
     found: dict[str, tuple[Branch, ...]] = {}
     for branch in _outer(branches):
-        home = next((n for n in names if _holds(n, branch)), None)
-        if home is not None:
+        around = [n for n in names if _holds(n, branch)]
+        within = [n for n in around if n.rpartition(".")[0] in above]
+        home = next(iter(within[-1:] or around[:1]), None)
+        if home is not None and (not within or home in layers):
             found[home] = (*found.get(home, ()), branch)
     return {name: several for name, several in found.items() if not any(b.reason for b in several)}
 
@@ -116,6 +135,7 @@ def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
             del held._modules[str(number)]
         _count_anew(held, kept)
         _shorten_configurations(pruned, length, kept)
+        number_adapters_anew(pruned, path, length, kept)
 
 
 def _shorten_configurations(pruned: nn.Module, length: int, kept: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from secateur.core.plan import Scaled
 from secateur.core.types import Verification
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng
 from secateur.graph.chance import seeded
-from secateur.graph.copies import copy_network, deep_copy, shallow_copy
+from secateur.graph.copies import copy_network, deep_copy, running_copy
 from secateur.graph.flow import module_of
 from secateur.graph.free import other_sizes
 from secateur.graph.groups import Groups
@@ -82,8 +82,8 @@ def verify(
         keep: Kept indices by tensor name and dimension.
         scaled: Entries of tensors that were multiplied, to make up for a factor that the pruned network computes from
             a size.
-        removed: Additions of the dense graph, each with the operand (0 or 1) that counts as zero: the residual
-            branches that were removed.
+        removed: Operators of the dense graph, each with the one that stands for it: sums, with the skips of residual
+            branches that were removed; results of elements of lists that were removed, with what these take.
         dense: The dense network itself, which the traced graph is compared with as well; a pruned *graph* is only
             right if the graph was.
         known: What earlier calls for the same cut have worked out; further calls find it there.
@@ -140,7 +140,7 @@ class _Trial:
         self.elsewhere = elsewhere or isinstance(pruned, GraphModule)
         self.pruned, self.side, self.keep, self.free, self.scaled = pruned, side, keep, free, scaled
         self.traced, self.groups, self.dense, self.own = side.traced, side.groups, side.graph, side.own
-        self.joined = False
+        self.joined = self.soft = False
         self.calls: list[Called] = []
 
     def decide(self) -> _Found:
@@ -246,6 +246,7 @@ class _Trial:
             return None
         self._check_finite(want, args, kwargs)
         calls: list[Called] = []
+        self.soft = sharp
         got = self._pruned(args, kwargs, sharpening, draws, None if sharp else calls)
         if draws.taken != len(draws.drawn):
             raise Unlike(f"it draws {draws.taken} random numbers, the dense network {len(draws.drawn)}")
@@ -312,7 +313,7 @@ class _Trial:
             try:
                 with context(), undisturbed(self.pruned if owner is None else owner):
                     twin = make()
-                    with Lifted(draws, again=True, seen=seen):
+                    with Lifted(draws, again=True, seen=seen, soft=self.soft):
                         return self._compared_ones(twin(*fresh(args), **fresh(kwargs)))
             except RuntimeError as error:
                 if context is torch.no_grad or "nference" not in str(error):
@@ -338,7 +339,7 @@ class _Trial:
 
     def check_native(self) -> None:
         """The pruned network takes the user's own batch, in its own precision."""
-        twin = (deep_copy if self.side.written else shallow_copy)(self.pruned).eval()
+        twin = (deep_copy if self.side.written else running_copy)(self.pruned).eval()
         got = self._natively(twin)
         for i, value in enumerate(got):
             if value.is_floating_point() and bool(value.isnan().any()):
@@ -400,7 +401,7 @@ class _Trial:
         leaves = pytree.tree_leaves(cloned((args, kwargs)))
         want = tensors(Interpreter(graph).run(*leaves, enable_io_processing=False))
         torch.manual_seed(0)
-        twin = (deep_copy if self.side.written else shallow_copy)(dense).eval()
+        twin = (deep_copy if self.side.written else running_copy)(dense).eval()
         with undisturbed(dense):
             got = tensors(plain_outputs(twin(*cloned(args), **cloned(kwargs))))
         return len(got) == len(want) and all(apart(g, w) <= NEAR for g, w in zip(got, want, strict=True))
@@ -449,7 +450,7 @@ class _Trial:
         }
         recorder = _GraphRun(self.pruned, lambda name, tensor: sliced.get(name, tensor), keep=True)
         try:
-            with torch.inference_mode(), Lifted(draws, again=True):
+            with torch.inference_mode(), Lifted(draws, again=True, soft=sharp):
                 recorder(*fresh(args), **fresh(kwargs))
         except Exception as error:
             return f", its graph fails with {type(error).__name__}: {first_line(error)}"

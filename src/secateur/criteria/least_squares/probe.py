@@ -15,6 +15,7 @@ from secateur.criteria.least_squares.gather import Curve
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values, Walker
 from secateur.graph.labels import Labels
+from secateur.graph.writes import written
 from secateur.surgery.reference import CutEntries, MaskedInterpreter
 
 __all__ = ["sensitivities"]
@@ -76,7 +77,8 @@ def _masked(
     pair: Twin, keep: NDArray[np.bool_], tensors: Mapping[str, Tensor], base: Values, start: int
 ) -> list[Tensor]:
     """The rest of the dense network with the group's units held at zero and the refitted weights."""
-    runner = MaskedInterpreter(pair.dense.module, CutEntries(pair.groups, keep), tensors)
+    own = written(pair.dense.module)  # a network that changes itself changes copies here
+    runner = MaskedInterpreter(pair.dense.module, CutEntries(pair.groups, keep), {**own, **tensors})
     runner.env = {n: v.clone() if isinstance(v, Tensor) else v for n, v in base.items()}
     nodes = pair.dense.nodes
     for node in nodes:

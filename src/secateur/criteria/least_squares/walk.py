@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from secateur.graph.writes import written
+
 __all__ = ["Store", "Values", "Walker"]
 
 Values = dict[Node, Any]
@@ -27,10 +29,12 @@ class Walker:
         self.module = module
         self.nodes: list[Node] = list(module.graph.nodes)
         self.place = {node: k for k, node in enumerate(self.nodes)}
+        self._own: dict[str, Tensor] = {}
         self._last = {n: max((self.place[u] for u in n.users), default=k) for k, n in enumerate(self.nodes)}
 
     def begin(self, batch: Any) -> Values:
         """Values of the inputs; they are copied, because a network may write into them."""
+        self._own = written(self.module)  # a network that changes itself changes copies here
         leaves = [v.clone() if isinstance(v, Tensor) else v for v in pytree.tree_leaves(batch)]
         places = [n for n in self.nodes if n.op == "placeholder"]
         return dict(zip(places, leaves, strict=True))
@@ -53,7 +57,10 @@ class Walker:
 
     def value(self, node: Node, values: Values) -> Any:
         """A weight of the network, or what an operator gave."""
-        return operator.attrgetter(str(node.target))(self.module) if node.op == "get_attr" else values[node]
+        if node.op != "get_attr":
+            return values[node]
+        name = str(node.target)
+        return self._own[name] if name in self._own else operator.attrgetter(name)(self.module)
 
     def output(self, values: Values) -> list[Tensor]:
         """The tensors that the network returns, once everything before has run."""

@@ -27,8 +27,8 @@ MORE = frozenset(
     """
     allclose as_strided as_strided_scatter atleast_1d atleast_2d atleast_3d bartlett_window binary_cross_entropy
     binary_cross_entropy_with_logits bincount blackman_window cartesian_prod cholesky_solve combinations conv_tbc
-    corrcoef cosine_embedding_loss cov cross_entropy_loss diagflat equal fake_quantize_per_channel_affine
-    fake_quantize_per_tensor_affine fft_fftfreq fft_rfftfreq frobenius_norm hamming_window hann_window
+    corrcoef cosine_embedding_loss cov cross_entropy_loss diagflat equal
+    fft_fftfreq fft_rfftfreq frobenius_norm hamming_window hann_window
     hinge_embedding_loss huber_loss is_complex is_floating_point isin kaiser_window kl_div l1_loss linalg_cond
     linalg_lstsq linalg_matmul linalg_matrix_norm linalg_norm linalg_solve linalg_solve_triangular linalg_vander
     logspace mH margin_ranking_loss meshgrid mse_loss multi_margin_loss multinomial native_group_norm
@@ -44,6 +44,8 @@ MORE = frozenset(
 UNCHECKED = frozenset(f"aten.{name}" for name in (
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_weight_norm_interface",
     "embedding_renorm", "index_reduce", "nonzero_numpy", "segment_reduce",
+    "_fake_quantize_learnable_per_channel_affine", "_fake_quantize_learnable_per_tensor_affine",
+    "fused_moving_avg_obs_fake_quant", "_fused_moving_avg_obs_fq_helper",
 ))  # fmt: skip
 """Operators that read beyond weights that are too short, and some of which nobody has tried whether they do."""
 

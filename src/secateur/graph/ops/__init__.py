@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # The files with the rules; they are read last because they use the decorator above.
-for _name in ("activations", "attention", "contract", "distance", "elementwise", "index", "movement", "normalise",
-              "pieces", "places", "random", "recurrent", "reduce", "reshape", "resize", "routing",
+for _name in ("activations", "attention", "contract", "distance", "elementwise", "imitate", "index", "movement",
+              "normalise", "pieces", "places", "random", "recurrent", "reduce", "reshape", "resize", "routing",
               "scatter", "spectral"):  # fmt: skip
     import_module(f"secateur.graph.ops.{_name}")
