@@ -333,3 +333,24 @@ def test_a_vision_transformer_with_fewer_layers_round_trips(tmp_path: Path) -> N
     again = transformers.ViTForImageClassification.from_pretrained(tmp_path).eval()
     assert again.config.num_hidden_layers == 3
     assert torch.allclose(again(images).logits, pruned.model(images).logits, atol=1e-6)
+
+
+def test_a_part_of_a_network_with_a_configuration_says_that_the_whole_knows_nothing_of_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    text = {**LLAMA, "hidden_size": 32}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                                                    num_attention_heads=4, image_size=16, patch_size=8),
+        text_config=transformers.LlamaConfig(**text), image_token_index=5, image_seq_length=4,
+        vision_feature_layer=-1)  # fmt: skip
+    net = transformers.LlavaForConditionalGeneration(config).eval()
+    tokens = torch.randint(6, 60, (1, 9))
+    tokens[0, 1:5] = 5
+    inputs = {"input_ids": tokens, "pixel_values": torch.randn(1, 3, 16, 16)}
+    pruned = secateur.prune(net, inputs, ratio=0.5, granularity="whole", part="model.language_model")
+    assert pruned.lost == ("configuration",)
+    assert any("the configuration of the whole" in note for note in pruned.notes)
+    pruned.save(tmp_path)
+    loaded = secateur.load(tmp_path, transformers.LlavaForConditionalGeneration(config).eval())
+    torch.testing.assert_close(loaded.model(**inputs).logits, pruned.model(**inputs).logits)
+    assert loaded.model.generate(**inputs, max_new_tokens=2, do_sample=False).shape == (1, 11)

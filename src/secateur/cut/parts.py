@@ -21,6 +21,7 @@ from secateur.cut.part_calls import as_inputs, inputs_of
 from secateur.cut.part_proof import Again, prove_in_place, prove_other_calls
 from secateur.cut.pruned import WEIGHTS_PRINT, Cut, Pruned, weights_print
 from secateur.graph.copies import deep_copy
+from secateur.surgery.building import has_configuration
 
 __all__ = ["check_alone", "cut_parts", "plan_inside"]
 
@@ -182,7 +183,15 @@ def _result(
     before, after = (_counts(network, {p: getattr(d, when) for p, d in done.items()})
                      for network, when in ((model, "before"), (small, "after")))  # fmt: skip
     proof = _together([p.verification for p in done.values()], left)
-    return Pruned(small, "module", proof, before, after, groups, pinned, tuple(notes), inputs, first, (), model)
+    lost = dict.fromkeys(
+        what for p in done.values() for what in p.lost if what != "class"
+    )  # an island keeps the whole's
+    if has_configuration(model) and "" not in done:
+        lost["configuration"] = None
+        notes.append("the configuration of the whole knows nothing of the cuts inside: small.save(folder) keeps them")
+    return Pruned(
+        small, "module", proof, before, after, groups, pinned, tuple(notes), inputs, first, tuple(lost), model
+    )
 
 
 def _named(path: str, one: Cut) -> Cut:
