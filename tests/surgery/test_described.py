@@ -80,3 +80,28 @@ def test_a_constructor_that_fails_or_is_another_changes_nothing() -> None:
     pruned = secateur.prune(model, torch.randn(4, 10), ratio=0.5)
     assert pruned.backend == "module"
     assert pruned.model[0].out_channels == 32
+
+
+class Reader(nn.Module):
+    """Reads its width where it is trained alone, and ends the program where it is made with too large a one."""
+
+    def __init__(self, width: int = 32, most: int = 32, ends: bool = False) -> None:
+        super().__init__()
+        if ends and width > most:
+            raise SystemExit("too wide")
+        self.width, self.most, self.ends = width, most, ends
+        self.a, self.b = nn.Linear(10, width), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x).relu()
+        return self.b(h / self.width if self.training else h)  # type: ignore[no-any-return]
+
+
+def test_what_is_read_in_train_mode_alone_stays() -> None:
+    small: Any = secateur.prune(settle(Reader()), torch.randn(4, 10), ratio=0.5).model
+    assert (small.a.out_features, small.width) == (16, 32)
+
+
+def test_a_constructor_that_ends_the_program_ends_no_cut() -> None:
+    small: Any = secateur.prune(settle(Reader(ends=True)), torch.randn(4, 10), ratio=0.5).model
+    assert (small.a.out_features, small.width) == (16, 32)

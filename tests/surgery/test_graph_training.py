@@ -401,3 +401,22 @@ def test_what_python_leaves_to_chance_is_not_the_same_in_every_step() -> None:
 
     pruned = secateur.prune(settle(Dropped()), torch.randn(4, 6), ratio=0.5, backend="graph")
     assert any("by chance" in note for note in pruned.notes)
+
+
+class FrozenAsItRuns(Auxiliary):
+    """A batch norm that its own code takes out of train mode as it runs, not in ``train()``."""
+
+    def forward(self, x: Tensor) -> Any:
+        self.norm.training = False
+        return self.head(self.norm(self.stem(x)).relu().mean((2, 3)))
+
+
+def test_a_layer_that_code_freezes_as_it_runs_is_frozen_in_a_graph_or_no_train_mode_is_claimed() -> None:
+    x = torch.randn(4, 3, 8, 8)
+    model = settle(FrozenAsItRuns(0.1))
+    small = secateur.prune(model, x, ratio=0.5, backend="graph")
+    own = secateur.prune(model, x, ratio=0.5, backend="module").model.train()
+    graph: Any = small.model.train()
+    told = any(EVAL_ALONE in note for note in small.notes)
+    assert told or torch.allclose(graph(x), own(x), atol=1e-6)
+    assert told or torch.equal(graph.norm.running_mean, own.norm.running_mean)

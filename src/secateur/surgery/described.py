@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from secateur.core.plan import Place
 from secateur.core.types import ExampleInputs
 from secateur.graph.calling import cloned, plain_outputs, preserved_rng, to_args
+from secateur.graph.chance import seeded
 from secateur.graph.copies import running_copy
 from secateur.graph.places import changed, number_at
 from secateur.surgery.attempt import Built
@@ -119,7 +120,7 @@ def _built_with(kind: type[nn.Module], given: Mapping[str, Any]) -> dict[str, tu
     try:
         with torch.device("meta"):
             return _shapes(kind(**given))
-    except Exception:  # the user's code raises what it likes
+    except (Exception, SystemExit):  # the user's code raises what it likes, and is given numbers that nobody gave it
         return None
 
 
@@ -131,11 +132,18 @@ def _doubling(old: Shapes, new: Shapes | None) -> set[tuple[str, int]]:
 
 
 def _outputs(small: nn.Module, inputs: ExampleInputs) -> list[Any] | None:
+    """What it gives in eval mode and, where it runs so, in train mode, in which code may read what it else does not."""
+    first = _run(small, inputs, training=False)
+    return None if first is None else [*first, *(_run(small, inputs, training=True) or ())]
+
+
+def _run(small: nn.Module, inputs: ExampleInputs, *, training: bool) -> list[Any] | None:
     args, kwargs = cloned(to_args(inputs))
     try:
         with torch.no_grad():
+            seeded()
             torch.manual_seed(0)
-            return pytree.tree_leaves(plain_outputs(running_copy(small).eval()(*args, **kwargs)))
+            return pytree.tree_leaves(plain_outputs(running_copy(small).train(training)(*args, **kwargs)))
     except Exception:  # the network raises what it likes
         return None
 

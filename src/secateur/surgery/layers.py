@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ from secateur.graph.rules import facts
 from secateur.graph.schema import bound
 from secateur.surgery.known import Kept, resize
 
-__all__ = ["LAYERS", "MODES", "Shapes", "by_mode", "counts_batches", "filled", "in_order", "is_layer", "made",
-           "module_at", "put_layers", "settings_of"]  # fmt: skip
+__all__ = ["LAYERS", "MODES", "Shapes", "by_mode", "counts_batches", "filled", "in_its_mode", "in_order", "is_layer",
+           "made", "module_at", "put_layers", "settings_of"]  # fmt: skip
 
 MODES = "_mode"
 """Where modules lie in a graph that the network did not have: what follows ``train()`` and is no layer of its own."""
@@ -48,7 +48,7 @@ Shapes = Callable[[Node], tuple[int, ...] | None]
 
 def put_layers(
     graph: GraphModule, model: nn.Module, shape: Shapes = shape_of, keep: Mapping[str, Kept] | None = None, *,
-    training: bool = False,
+    frozen: Collection[str] | None = None,
 ) -> tuple[str, ...]:  # fmt: skip
     """Puts layers in the place of operators, in place; parameters and buffers stay the same tensors.
 
@@ -57,7 +57,8 @@ def put_layers(
         model: The network that was traced, for the classes and settings of its layers.
         shape: Shape of what a node gives in ``graph``.
         keep: Kept indices by tensor name and dimension, where ``graph`` is smaller than ``model``.
-        training: Whether ``graph`` was traced in train mode: layers follow theirs, and count their batches.
+        frozen: Where ``graph`` was traced in train mode, layers that stay in eval mode there; the others follow theirs,
+            and count their batches. ``None`` in eval mode.
 
     Returns:
         Names of the layers.
@@ -72,7 +73,8 @@ def put_layers(
         if dense is None or not is_layer(dense):
             continue
         layer = _layer(graph, path, dense, nodes[0], shape, (keep or {}).get(f"{path}.weight", {}))
-        inputs = [_input(layer, node, tensors, shape, training) for node in nodes] if layer is not None else [None]
+        trains = None if frozen is None else path not in frozen
+        inputs = [_input(layer, node, tensors, shape, trains) for node in nodes] if layer is not None else [None]
         if layer is None or None in inputs:
             continue
         for name in names[id(dense)]:
@@ -153,6 +155,17 @@ def by_mode(node: Node) -> set[str]:
     return {known.writes_if, *known.draws_if} | ({"momentum"} if known.kind is Kind.BATCH_NORM else set()) - {""}
 
 
+def in_its_mode(evaluated: Any, got: Any, *, trains: bool) -> bool:
+    """Whether an argument that says the mode of a layer is what it is where the network is in train mode.
+
+    Args:
+        evaluated: What it is in eval mode.
+        got: What it was there.
+        trains: Whether the layer is in train mode there, too; code can say otherwise as it runs.
+    """
+    return bool(got) == (bool(evaluated) or trains)
+
+
 def _layer(
     graph: GraphModule, path: str, dense: nn.Module, node: Node, shape: Shapes, kept: Kept
 ) -> nn.Module | None:  # fmt: skip
@@ -186,9 +199,12 @@ def _sizes_of_call(settings: Mapping[str, Any], node: Node, shape: Shapes) -> di
 
 
 def _input(
-    layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Shapes, training: bool
+    layer: nn.Module, node: Node, tensors: Mapping[Node, Any], shape: Shapes, trains: bool | None
 ) -> Node | None:  # fmt: skip
-    """What the layer is called with where it stands for an operator; ``None`` where it does not."""
+    """What the layer is called with where it stands for an operator; ``None`` where it does not.
+
+    ``trains`` says whether its train mode is on where the operator was traced in train mode, else ``None``.
+    """
     own = dict(layer.named_parameters()) | dict(layer.named_buffers())
     given = [n for n in node.all_input_nodes if not any(tensors.get(n) is t for t in own.values())]
     sizes = shape(given[0]) if len(given) == 1 else None
@@ -202,7 +218,8 @@ def _input(
     theirs, ours = bound(*called), bound(node.target, node.args, node.kwargs)
     for name, want in theirs.items():
         got = ours[name]
-        if name in _HOW or (training and name in by_mode(node)):
+        if name in _HOW or (trains is not None and name in by_mode(node) and (
+                name == "momentum" or in_its_mode(want, got, trains=trains))):  # fmt: skip
             continue
         if isinstance(want, Tensor):
             right = got is given[0] if want is value else own.get(names.get(id(want), "")) is tensors.get(got, layer)

@@ -8,7 +8,8 @@ them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from secateur.graph.rules import facts
 from secateur.graph.schema import arguments
 from secateur.graph.traced import Traced
 from secateur.surgery.graph import Surgeon, shapes_after
-from secateur.surgery.layers import Shapes, by_mode, counts_batches, is_layer, put_layers
+from secateur.surgery.layers import Shapes, by_mode, counts_batches, in_its_mode, is_layer, put_layers
 from secateur.surgery.pruned_graph import PrunedGraph, train_by
 from secateur.surgery.reference import CutEntries
 
@@ -76,7 +77,8 @@ def only_layers_differ(model: nn.Module, evaluated: Traced, trained: Traced) -> 
     if len(first) != len(second) or _results(evaluated) != _results(trained):
         return False
     pairs: dict[Any, Any] = dict(zip(first, second, strict=True))
-    return all(_alike(model, evaluated, trained, one, other, pairs) for one, other in pairs.items())
+    follows = partial(_follows, model, frozenset(frozen_layers(model)))
+    return all(_alike(follows, evaluated, trained, one, other, pairs) for one, other in pairs.items())
 
 
 def trained_graph(
@@ -115,10 +117,11 @@ def add_train_mode(
     evaluated = small.graph
     _add_tensors(small, view, trained)
     small.graph = trained
-    put_layers(small, model, shape, kept, training=True)
+    frozen = frozen_layers(model)
+    put_layers(small, model, shape, kept, frozen=frozen)
     guarded(small, view.sizes, TRAIN_GUARD)
     small.graph = evaluated
-    train_by(small, trained, frozen_layers(model))
+    train_by(small, trained, frozen)
 
 
 def _add_tensors(small: PrunedGraph, view: Traced, graph: Graph) -> None:
@@ -162,7 +165,7 @@ def _results(traced: Traced) -> Any:
 
 
 def _alike(
-    model: nn.Module, evaluated: Traced, trained: Traced, one: Node, other: Node, pairs: Mapping[Any, Any]
+    follows: Callable[..., bool], evaluated: Traced, trained: Traced, one: Node, other: Node, pairs: Mapping[Any, Any]
 ) -> bool:  # fmt: skip
     """Whether an operator is the same in both recordings, but for what the mode of a layer says."""
     if one.op != other.op or (one.op == "call_function" and one.target != other.target):
@@ -182,15 +185,20 @@ def _alike(
     ours, theirs, flags = arguments(one), arguments(other), by_mode(one)
     if not all(same(ours[name], theirs[name]) for name in ours if name not in flags):
         return False
-    return _follows(model, one, {n: (ours[n], theirs[n]) for n in flags if n in ours})
+    return follows(one, {n: (ours[n], theirs[n]) for n in flags if n in ours})
 
 
-def _follows(model: nn.Module, node: Node, flags: Mapping[str, tuple[Any, Any]]) -> bool:
+def _follows(
+    model: nn.Module, frozen: Collection[str], node: Node, flags: Mapping[str, tuple[Any, Any]]
+) -> bool:  # fmt: skip
     """Whether what stands for an operator in a graph changes as these arguments do."""
-    if not flags or is_layer(model.get_submodule(module_of(node))):
+    if not flags:
         return True
+    modes = [pair for name, pair in flags.items() if name != "momentum"]
+    if is_layer(model.get_submodule(module_of(node))):
+        trains = module_of(node) not in frozen
+        return all(in_its_mode(*pair, trains=trains) for pair in modes)
     if facts(node).kind in (Kind.BATCH_NORM, Kind.DROPOUT):
-        modes = [pair for name, pair in flags.items() if name != "momentum"]
         return all(pair in ((False, True), (True, True)) for pair in modes)
     return all(a == b for a, b in flags.values())
 
