@@ -344,3 +344,32 @@ def test_what_an_operator_writes_into_is_read_off_its_schema() -> None:
         names = written_names(trace(net, images()).module)
     assert "wide.weight_fake_quant.scale" in names
     assert "wide.weight" not in names
+
+
+class Doubled(Stubbed):
+    """Multiplies by a number, which its own module for that does without observing anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torch.ao.nn.quantized import FloatFunctional
+
+        self.times = FloatFunctional()
+
+    def sum(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.times.mul_scalar(super().sum(a, b), 2.0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_quantisers_that_nothing_runs_through_have_seen_nothing_and_are_no_reason_to_refuse(version: int) -> None:
+    net = Doubled().train()
+    net.qconfig = quantization.get_default_qat_qconfig("fbgemm", version=version)
+    net = quantization.prepare_qat(net)
+    with pytest.raises(InputError, match=r"'\w+.*' imitates quantisation.*seen no numbers yet.*run the network"):
+        secateur.prune(net, images(), ratio=0.5)
+    trained(net)
+    assert net.times.activation_post_process.activation_post_process.min_val.isinf().any()
+    pruned = secateur.prune(net, images(), ratio=0.5)
+    assert pruned.verification is not None
+    assert pruned.verification.proven
+    assert pruned.backend == "module"
+    trained(pruned.model)

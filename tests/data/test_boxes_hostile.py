@@ -158,6 +158,12 @@ def first_image(**values: object) -> Callable[[Path], Path]:
     return coco_edit(lambda c: c["images"][0].update(values))
 
 
+def names_file(root: Path, names: str) -> Path:
+    """A data set whose classes lie in a list without YAML."""
+    (without(yolo(root), "data.yaml") / "classes.txt").write_text(names)
+    return root
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "entities": (with_xml(BOMB), r"a\.xml, line 1: a document type"),
     "a file as entity": (with_xml(FILE), "a document type"),
@@ -198,6 +204,16 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "yaml of anchors": (yaml_edit("path: ", "a: &a [x]\nb: [*a, *a]\npath: "), "anchors"),
     "no yaml": (yaml_edit("names:", "names: [:"), "cannot be read"),
     "damaged image": (lambda r: (yolo(r) / "images/train/a.png").write_bytes(b"x" * 99) and r, "damaged or no image"),
+    "coco long name": (first_image(file_name="a" * 300), r"images\[0\]: no file can have the name 'a+'….* 300 char"),
+    "coco long path": (first_image(file_name="a/" * 5000 + "b"), "no file can have the name"),
+    "coco wide": (first_image(width=10**4000), r"images\[0\]: its 'width' is '10+'"),
+    "voc long name": (listing("a" * 300 + "\n"), r"train\.txt, line 1: no file can have the name"),
+    "yaml long name": (yaml_edit("train: images/train", "train: " + "a" * 300), r"data\.yaml, .*no file can have"),
+    "yolo digits": (yolo_line("9" * 4000 + " 0.5 0.5 0.1 0.1"), "no class number 9{20};"),
+    "yaml names twice": (yaml_edit("1: dog", "1: cat"), "two classes with the name 'cat'"),
+    "an empty name": (lambda r: names_file(r, "cat\n\ndog\n"), r"classes\.txt, line 2: there is no name for the class"),
+    "names twice": (lambda r: names_file(r, "cat\ndog\ncat\n"), "two classes with the name 'cat'"),
+    "crowded XML": (with_xml("<annotation>" + "<a/>" * 100_001 + "</annotation>"), "more than 100,000 elements"),
     "nothing": (lambda r: r.mkdir() or r, "no images with boxes in a format that is known"),
     "no images": (listing(""), "0 images to train"),
 }  # fmt: skip
@@ -248,6 +264,11 @@ def test_a_missing_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="neither a folder nor an archive"):
         load_boxes(tmp_path / "file")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    assert len(load_boxes(yaml_edit("path: ../somewhere", "path: " + "b" * 300)(tmp_path / "yaml")).train)
+    assert load_boxes(names_file(tmp_path / "set", "cat\ndog\nowl\n\n")).classes == ("cat", "dog", "owl")
 
 
 def test_links_in_the_users_own_folder_are_followed(tmp_path: Path) -> None:

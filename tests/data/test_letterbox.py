@@ -9,7 +9,7 @@ import torch
 
 from box_files import SIZES, voc
 from secateur.core.errors import InputError
-from secateur.data.boxes import Boxes, BoxSplit, Letterboxed, collate, letterbox, load_boxes, placement
+from secateur.data.boxes import Boxes, BoxSplit, Image, Letterboxed, collate, letterbox, load_boxes, placement
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (32, 32), (1, 500), (77, 31), (16, 8)])
@@ -61,3 +61,19 @@ def test_wrong_arguments() -> None:
         placement((0, 4), 8)
     empty = Letterboxed(BoxSplit.of([torch.zeros(3, 4, 8, dtype=torch.uint8)], [Boxes.of([])]), 8)
     assert empty.boxes[0].corners.shape == (0, 4)
+
+
+def test_what_is_no_batch() -> None:
+    with pytest.raises(InputError, match="got none"):
+        collate([])
+    images = [Image(torch.zeros(3, side, 4, dtype=torch.uint8), Boxes.of([])) for side in (4, 5)]
+    with pytest.raises(InputError, match=r"\(3, 4, 4\), \(3, 5, 4\)"):
+        collate(images)
+
+
+@pytest.mark.parametrize("corner", [float("nan"), float("inf")])
+def test_boxes_are_finite_and_of_a_class(corner: float) -> None:
+    with pytest.raises(InputError, match="finite"):
+        Boxes.of([((0, 0, corner, 4), 0)])
+    with pytest.raises(InputError, match="from 0 on; got -1"):
+        Boxes.of([((0, 0, 4, 4), -1)])

@@ -276,3 +276,9 @@ def test_opencv_reads_a_pruned_network(tmp_path: Path, name: str, layers: int) -
         torch.testing.assert_close(found[:, 4], torch.sigmoid(raw[:, 4]).T.flatten(), rtol=1e-3, atol=1e-5)
         sizes = torch.exp(raw[:, 2:4]) * torch.tensor(scale.anchors)[:, :, None]
         torch.testing.assert_close(found[:, 2:4] * 96, sizes.permute(2, 0, 1).reshape(-1, 2), rtol=1e-3, atol=1e-3)
+
+
+def test_one_path_for_both_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the same file"):
+        write_darknet(create("yolov3_tiny", classes=1), tmp_path / "a", tmp_path / "a")
+    assert not list(tmp_path.iterdir())

@@ -53,6 +53,13 @@ class Same(nn.Module):
         return x
 
 
+class SameInTuple(Same):
+    """The same, for layers that give a tuple."""
+
+    def forward(self, x: Tensor, *more: Any, **others: Any) -> Any:
+        return (x,)
+
+
 class Encoder(nn.Module):
     def __init__(self, kind: Callable[[int], nn.Module] = After, count: int = 4) -> None:
         super().__init__()
@@ -70,11 +77,11 @@ class Encoder(nn.Module):
 INPUTS = (torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1)), torch.ones(2, 5, 12))
 
 
-def without(net: Any, path: str, gone: list[int]) -> Any:
+def without(net: Any, path: str, gone: list[int], same: type[Same] = Same) -> Any:
     """The dense network with the identity in the place of layers."""
     twin = deep_copy(net).eval()
     for number in gone:
-        twin.get_submodule(path)[number] = Same()
+        twin.get_submodule(path)[number] = same()
     return twin
 
 
@@ -188,13 +195,21 @@ def transformer(name: str) -> tuple[Any, str, dict[str, Tensor]]:
             library.OPTConfig(**same, ffn_dim=48, word_embed_proj_dim=32, do_layer_norm_before=False)),
         "T5": lambda: library.T5EncoderModel(
             library.T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=4, num_heads=4)),
+        "Electra": lambda: library.ElectraForSequenceClassification(
+            library.ElectraConfig(**same, intermediate_size=48, embedding_size=16)),
+        "MPNet": lambda: library.MPNetForMaskedLM(library.MPNetConfig(**same, intermediate_size=48)),
+        "Bart": lambda: library.BartModel(library.BartConfig(
+            vocab_size=60, d_model=32, encoder_layers=4, decoder_layers=3, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=32,
+            pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2)),
     }  # fmt: skip
     where = {"Bert": "bert.encoder.layer", "Roberta": "roberta.encoder.layer", "DistilBert": "transformer.layer",
-             "OPT": "model.decoder.layers", "T5": "encoder.block"}  # fmt: skip
-    return made[name]().eval(), where[name], {"input_ids": ids, "attention_mask": mask}
+             "OPT": "model.decoder.layers", "T5": "encoder.block",
+             "Electra": "electra.encoder.layer", "MPNet": "mpnet.encoder.layer"}  # fmt: skip
+    return made[name]().eval(), where.get(name, ""), {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert", "OPT", "T5"])
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert", "OPT", "T5", "Electra", "MPNet"])
 def test_encoders_of_transformers_become_shorter(name: str, tmp_path: Path) -> None:
     net, path, inputs = transformer(name)
     pruned = secateur.remove_layers(net, inputs, count=2, whole=True)
@@ -202,8 +217,21 @@ def test_encoders_of_transformers_become_shorter(name: str, tmp_path: Path) -> N
     kept = pruned.plan.shortened[path]
     assert len(kept) == len(pruned.model.get_submodule(path)) == 2
     if name != "T5":  # its layers give more than hidden states
-        want = without(net, path, [k for k in range(4) if k not in kept])
+        same = SameInTuple if name == "MPNet" else Same
+        want = without(net, path, [k for k in range(4) if k not in kept], same)
         assert torch.allclose(pruned.model(**inputs)[0], want(**inputs)[0], atol=1e-6)
+    pruned.model.save_pretrained(tmp_path)
+    again = type(net).from_pretrained(tmp_path).eval()
+    assert torch.allclose(again(**inputs)[0], pruned.model(**inputs)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("path", "gone"), [("encoder.layers", [1, 2]), ("decoder.layers", [0])])
+def test_either_side_of_bart_becomes_shorter(path: str, gone: list[int], tmp_path: Path) -> None:
+    net, _, inputs = transformer("Bart")
+    inputs["decoder_input_ids"] = inputs["input_ids"][:, :5].contiguous()
+    pruned = secateur.remove_layers(net, inputs, names=[f"{path}.{k}" for k in gone], whole=True)
+    assert not pruned.lost
+    assert torch.allclose(pruned.model(**inputs)[0], without(net, path, gone)(**inputs)[0], atol=1e-6)
     pruned.model.save_pretrained(tmp_path)
     again = type(net).from_pretrained(tmp_path).eval()
     assert torch.allclose(again(**inputs)[0], pruned.model(**inputs)[0], atol=1e-6)

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, SecateurError, WeightsError
-from secateur.core.quantisers import computes_in_float, holds_still, imitating, unseen
+from secateur.core.quantisers import computes_in_float, holds_still, imitating, observes, unseen
 from secateur.core.types import ExampleInputs, call
 
 __all__ = ["check_inputs", "check_kind", "check_network", "check_weights", "run"]
@@ -60,8 +60,10 @@ def check_kind(model: nn.Module) -> None:
 
 
 def _check_quantisers(model: nn.Module) -> None:
-    for name, module in imitating(model):
-        if unseen(module):
+    found = list(imitating(model))
+    ran = any(observes(module) and not unseen(module) for _, module in found)
+    for name, module in found:
+        if unseen(module) and not ran:  # where others have seen numbers, nothing runs through this one
             raise InputError(
                 f"The module {name!r} imitates quantisation ({type(module).__name__}) and has seen no numbers yet, so "
                 "its scale is not known: run the network on a batch first, or prune before prepare_qat."

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["computes_in_float", "hold_still", "holds_still", "imitating", "unseen"]
+__all__ = ["computes_in_float", "hold_still", "holds_still", "imitating", "observes", "unseen"]
 
 
 def imitating(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -22,6 +22,11 @@ def imitating(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules() if bases else ():
         if isinstance(module, bases):
             yield name, module
+
+
+def observes(module: Any) -> bool:
+    """Whether it keeps the least number that it has seen."""
+    return isinstance(getattr(getattr(module, "activation_post_process", None), "min_val", None), Tensor)
 
 
 def unseen(module: Any) -> bool:

@@ -46,6 +46,8 @@ def write_darknet(
         ExportError: The network is none of Darknet's, or was cut in a way that the format cannot say; names the layer.
         DataError: The disk is full.
     """
+    if weights is not None and Path(weights).absolute() == Path(cfg).absolute():
+        raise InputError(f"write_darknet: cfg and weights are the same file, {str(cfg)!r}")
     network = _network(model)
     sections = _sections(network)
     text = write_cfg(sections)

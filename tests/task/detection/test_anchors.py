@@ -58,3 +58,8 @@ def test_bccd(shared: Path, tmp_path: Path) -> None:
     coco = [(10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319)]
     assert anchor_overlap(boxes, found) > 0.84
     assert anchor_overlap(boxes, coco) < 0.75
+
+
+def test_anchors_are_pairs() -> None:
+    with pytest.raises(InputError, match="pairs of width and height"):
+        anchor_overlap([Boxes.of([((0, 0, 3, 4), 0)])], [(1, 2, 3)])  # type: ignore[list-item]

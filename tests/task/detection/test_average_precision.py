@@ -80,7 +80,7 @@ def test_wrong_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     metric = AveragePrecision(["cell"])
     with pytest.raises(InputError, match="got 1 and 2"):
         metric.update([found()], [Boxes.of([])] * 2)
-    with pytest.raises(InputError, match="names for 1 classes; got a label 1"):
+    with pytest.raises(InputError, match="names for 1 classes, from 0 on; got labels from 1 to 1"):
         metric.update([found((A, 0.9, 1))], [Boxes.of([])])
     monkeypatch.setattr(module, "_BACKENDS", ("no_such_backend",))
     with pytest.raises(InputError, match=r"faster-coco-eval or pycocotools: pip install \"secateur\[detection\]\""):
@@ -148,3 +148,20 @@ def test_coco128_as_cocos_own_code_counts(
             assert score.per_class50[name] == pytest.approx(kept[kept > -1].mean(), abs=1e-6)
         else:
             assert name not in score.per_class50
+
+
+def test_nothing_was_added() -> None:
+    metric = AveragePrecision(["cat"])
+    assert math.isnan(metric.compute().map)
+    metric.update([], [])
+    assert math.isnan(metric.compute().map50)
+    metric.update([Detections(torch.rand(0, 4), torch.rand(0), torch.zeros(0).long())], [Boxes.of([((0, 0, 4, 4), 0)])])
+    assert metric.compute().map == 0
+    metric.reset()
+    assert metric.compute().per_class == {}
+
+
+def test_labels_without_a_name_are_named() -> None:
+    found = Detections(torch.rand(2, 4), torch.rand(2), torch.tensor([-1, 0]))
+    with pytest.raises(InputError, match="1 classes, from 0 on; got labels from -1 to 0"):
+        AveragePrecision(["cat"]).update([found], [Boxes.of([])])

@@ -41,7 +41,7 @@ class Boxes:
     ignored: Tensor
 
     def __post_init__(self) -> None:
-        """Checks types and shapes."""
+        """Checks types, shapes and values: with a corner that is no number, a loss would be none either."""
         count = len(self.labels) if self.labels.ndim == 1 else -1
         wanted = (("corners", torch.float32, (count, 4)), ("labels", torch.int64, (count,)),
                   ("ignored", torch.bool, (count,)))  # fmt: skip
@@ -52,6 +52,10 @@ class Boxes:
                     f"Boxes({name}=…) wants {dtype} of shape {'(N, 4)' if name == 'corners' else '(N,)'}, one entry a "
                     f"box; got {value.dtype} {tuple(value.shape)}."
                 )
+        if count and not bool(self.corners.isfinite().all()):
+            raise InputError("Boxes(corners=…) wants finite numbers; got NaN or an infinite one.")
+        if count and int(self.labels.min()) < 0:
+            raise InputError(f"Boxes(labels=…) wants numbers of classes, from 0 on; got {int(self.labels.min())}.")
 
     @staticmethod
     def of(rows: Sequence[tuple[Sequence[float], int]], ignored: Sequence[bool] = ()) -> Boxes:

@@ -105,6 +105,14 @@ def _value(row: Mapping[str, Any], key: str, kind: type | tuple[type, ...], wher
     return value
 
 
+def _side(row: Mapping[str, Any], key: str, where: str) -> int:
+    """Pixels of an image's side."""
+    value: int = _value(row, key, int, where)
+    if not 0 <= value < 2**31:
+        raise DataError(f"{where}: its {key!r} is {str(value)[:60]!r}.")
+    return value
+
+
 def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     for number, row in enumerate(content["categories"]):
@@ -128,7 +136,7 @@ class _File:
         for number, row in enumerate(content["images"]):
             where = f"{self.path}, images[{number}]"
             key, name = _value(row, "id", int, where), _value(row, "file_name", str, where)
-            height, width = (_value(row, side, int, where) for side in ("height", "width"))
+            height, width = (_side(row, side, where) for side in ("height", "width"))
             if key in found:
                 raise DataError(f"{where}: the id {key} is given twice.")
             image = self.image(name, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from secateur.core.errors import DataError
 from secateur.data.boxes.annotated import Corners
 
-__all__ = ["HOW_TO_GO_ON", "Described", "Faults", "Found", "Labelled", "inside"]
+__all__ = ["HOW_TO_GO_ON", "Described", "Faults", "Found", "Labelled", "inside", "nameable"]
 
 HOW_TO_GO_ON = (
     'Correct the files, or load with faulty="mend": it clips boxes to their image, and leaves out what then has no '
@@ -132,10 +133,23 @@ def inside(root: Path, name: str, where: str) -> Path:
         where: The file and line, for messages.
 
     Raises:
-        DataError: It leads out of the folder.
+        DataError: It leads out of the folder, or is longer than names of files can be.
     """
     place = PurePosixPath(name.replace("\\", "/"))
     outside = place.is_absolute() or ".." in place.parts or ":" in name or "\0" in name or not name.strip()
     if outside:
         raise DataError(f"{where}: the file {name[:80]!r} does not lie in the data set's folder, and is not opened.")
+    if not nameable(root / place):
+        raise DataError(f"{where}: no file can have the name {name[:80]!r}…, which has {len(name):,} characters.")
     return root / place
+
+
+def nameable(path: Path) -> bool:
+    """Whether a file could have this name; asking for one that is too long is an error of the operating system."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    except ValueError:  # characters that no name has: there is no such file, and so say the questions after this one
+        return True
+    return True

@@ -146,5 +146,13 @@ class Letterboxed:
 
 
 def collate(images: Sequence[Image]) -> tuple[Tensor, list[Boxes]]:
-    """Images of one size as a batch: uint8 (B, 3, H, W), and the boxes of each; what a ``DataLoader`` wants."""
+    """Images of one size as a batch: uint8 (B, 3, H, W), and the boxes of each; what a ``DataLoader`` wants.
+
+    Raises:
+        InputError: No image, or images of several sizes.
+    """
+    sizes = sorted({tuple(image.pixels.shape) for image in images})
+    if len(sizes) != 1:
+        got = ", ".join(map(str, sizes[:5])) or "none"
+        raise InputError(f"collate wants images of one size (Letterboxed makes them so); got {got}.")
     return torch.stack([image.pixels for image in images]), [image.boxes for image in images]

@@ -96,6 +96,8 @@ def load_boxes(
     faults = Faults()
     found = _format(root, format).read(root, faults)
     names = tuple(classes) if classes is not None else found.classes or _names(found)
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise DataError(f"{name} has two classes with the name {twice[0][:80]!r}; a label could mean either.")
     splits = {part: _split(rows, names, faults) for part, rows in found.parts.items()}
     if faulty == "refuse":
         faults.refuse(name, root)

@@ -14,6 +14,7 @@ __all__ = ["Element", "read_xml"]
 
 _LARGEST = 16 * 2**20  # bytes; an image's annotations have some thousand
 _DEEPEST = 50
+_MOST = 100_000  # elements; each takes some hundred bytes, and four in the file
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Builder:
         self.path = path
         self.root: Element | None = None
         self.open: list[Element] = []
+        self.count = 0
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
@@ -82,6 +84,11 @@ class _Builder:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if len(self.open) >= _DEEPEST:
             raise DataError(f"{self.where()}: elements lie more than {_DEEPEST} deep in one another.")
+        self.count += 1
+        if self.count > _MOST:
+            raise DataError(
+                f"{self.where()}: there are more than {_MOST:,} elements; annotations of one image have fewer."
+            )
         element = Element(name, self.where())
         if self.open:
             self.open[-1].inner.append(element)
@@ -104,7 +111,7 @@ def read_xml(path: Path) -> Element:
     """Reads a file's one element.
 
     Raises:
-        DataError: Missing, too large, not well-formed, nested too deeply, or with a document type.
+        DataError: Missing, too large, not well-formed, too many elements or too deep ones, or with a document type.
     """
     content, builder = read_bytes(path, DataError, largest=_LARGEST), _Builder(path)
     try:

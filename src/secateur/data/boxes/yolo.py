@@ -14,7 +14,7 @@ from typing import Any
 from secateur.core.errors import DataError, InputError
 from secateur.core.reading import read_text
 from secateur.core.yamltree import parse
-from secateur.data.boxes.found import Described, Faults, Found, Labelled, inside
+from secateur.data.boxes.found import Described, Faults, Found, Labelled, inside, nameable
 from secateur.data.decode import SUFFIXES, size_of
 
 __all__ = ["is_yolo", "read_yolo"]
@@ -69,8 +69,7 @@ def _described(root: Path) -> tuple[dict[str, Places], tuple[str, ...]]:
     """What the images of each part are, and the classes."""
     yamls = _yamls(root)
     if not yamls:
-        names = read_text(root / "classes.txt", DataError, largest=_LARGEST).splitlines()
-        return {"train": [("", str(root / "classes.txt"))]}, tuple(name.strip() for name in names if name.strip())
+        return {"train": [("", str(root / "classes.txt"))]}, _lines(root / "classes.txt")
     if len(yamls) > 1:
         raise DataError(
             f"{root} has several YAML files with names ({', '.join(p.name for p in yamls)}): give one's path."
@@ -94,6 +93,14 @@ def _described(root: Path) -> tuple[dict[str, Places], tuple[str, ...]]:
     )
 
 
+def _lines(path: Path) -> tuple[str, ...]:
+    """Names of classes, one a line; an empty line between them would move the numbers of all behind it."""
+    names = [line.strip() for line in read_text(path, DataError, largest=_LARGEST).rstrip().splitlines()]
+    if "" in names:
+        raise DataError(f"{path}, line {names.index('') + 1}: there is no name for the class of this number.")
+    return tuple(names)
+
+
 def _paths(given: Any, where: str) -> list[str]:
     listed = given if isinstance(given, list) else [given]
     if not all(isinstance(path, str) for path in listed):
@@ -104,7 +111,8 @@ def _paths(given: Any, where: str) -> list[str]:
 def _based(folder: Path, base: str, path: str) -> str:
     """A path with the YAML's ``path`` before it, where that folder is here: it often says where the author had it."""
     joined = PurePosixPath(base) / path
-    here = base and not joined.is_absolute() and ".." not in joined.parts and (folder / joined).exists()
+    lies_here = not joined.is_absolute() and ".." not in joined.parts and nameable(folder / joined)
+    here = base and lies_here and (folder / joined).exists()
     return str(joined) if here else path
 
 
@@ -198,7 +206,7 @@ class _Reader:
         except ValueError as error:
             raise DataError(f"{where}: wanted a class's number and shares of the image; {str(error)[:80]}.") from error
         if not 0 <= label < len(self.classes):
-            self.faults.add(where, f"there is no class number {label}; known are 0 to {len(self.classes) - 1}")
+            self.faults.add(where, f"there is no class number {fields[0][:20]}; known are 0 to {len(self.classes) - 1}")
             return None
         if max(map(abs, numbers)) > 2:
             self.faults.add(where, f"{max(numbers):g} is no share of the image: x, y, width and height lie in 0…1")

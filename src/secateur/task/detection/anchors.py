@@ -42,7 +42,10 @@ def _sizes(boxes: Iterable[Boxes]) -> Tensor:
 def anchor_overlap(boxes: Iterable[Boxes], anchors: Iterable[tuple[int, int]]) -> float:
     """Mean IoU of every box's shape with that of its best anchor: how well anchors fit data, 1 at best."""
     sizes = _sizes(boxes)
-    wanted = torch.tensor(list(anchors), dtype=torch.float64).reshape(-1, 2)
+    pairs = [tuple(anchor) for anchor in anchors]
+    if any(len(pair) != 2 for pair in pairs):
+        raise InputError(f"anchor_overlap(anchors=…) wants pairs of width and height; got {str(pairs)[:80]}.")
+    wanted = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2)
     if not len(sizes) or not len(wanted):
         raise InputError(f"anchor_overlap wants boxes and anchors; got {len(sizes)} and {len(wanted)}.")
     return float(shape_overlap(sizes, wanted).max(1).values.mean())

@@ -64,7 +64,7 @@ class AveragePrecision:
             InputError: torchmetrics, torchvision or a COCO back end is not installed.
         """
         self.classes = tuple(classes)
-        self._metric = _made()
+        self._metric, self._images = _made(), 0
 
     def update(self, found: Sequence[Detections], boxes: Sequence[Boxes]) -> None:
         """Adds a batch.
@@ -81,12 +81,16 @@ class AveragePrecision:
         for labels in (*(one.labels for one in found), *(one.labels for one in boxes)):
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
                 raise InputError(
-                    f"AveragePrecision has names for {len(self.classes)} classes; got a label {int(labels.max())}."
+                    f"AveragePrecision has names for {len(self.classes)} classes, from 0 on; got labels from "
+                    f"{int(labels.min())} to {int(labels.max())}."
                 )
+        self._images += len(found)
         self._metric.update([_found(one) for one in found], [_there(one) for one in boxes])
 
     def compute(self) -> MeanPrecision:
-        """The precision of everything that was added."""
+        """The precision of everything that was added; NaN where that is nothing."""
+        if not self._images:
+            return MeanPrecision(float("nan"), float("nan"), {}, {})
         with contextlib.redirect_stdout(io.StringIO()):  # the back ends print tables
             values = self._metric.compute()
         labels = values["classes"].reshape(-1).tolist()
@@ -99,6 +103,7 @@ class AveragePrecision:
 
     def reset(self) -> None:
         """Forgets everything that was added."""
+        self._images = 0
         self._metric.reset()
 
 
