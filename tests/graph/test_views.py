@@ -225,6 +225,6 @@ def test_a_recording_knows_that_chance_decided() -> None:
 
     x = torch.randn(2, 6)
     for network in (Left(), Drawn()):
-        assert record(network, x, training=True).by_chance
-        assert not record(network.eval(), x).by_chance
-    assert not record(nn.Dropout(0.5).train(), x, training=True).by_chance
+        assert record(network, x, training=True).once
+        assert not record(network.eval(), x).once
+    assert not record(nn.Dropout(0.5).train(), x, training=True).once

@@ -420,3 +420,79 @@ def test_a_layer_that_code_freezes_as_it_runs_is_frozen_in_a_graph_or_no_train_m
     told = any(EVAL_ALONE in note for note in small.notes)
     assert told or torch.allclose(graph(x), own(x), atol=1e-6)
     assert told or torch.equal(graph.norm.running_mean, own.norm.running_mean)
+
+
+class Stateful(nn.Module):
+    """Two convolutions around a batch norm; what else train mode does is given."""
+
+    ema: Tensor
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.steps = way, 0
+        self.a, self.n, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 4, 1)
+        self.register_buffer("ema", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.way != "without gradients"):
+            h = self.n(self.a(x)).relu()
+        if self.training and self.way == "rebound":
+            self.ema = self.ema * 0.9 + h.detach().mean((0, 2, 3)) * 0.1
+        if self.training and self.way == "averaged without gradients":
+            with torch.no_grad():
+                self.ema.mul_(0.9).add_(h.mean((0, 2, 3)), alpha=0.1)
+        if self.training and self.way == "counted":
+            self.steps += 1
+        h = Straight.apply(h) if self.way == "own gradients" else h
+        return self.c(self.b(h).relu()) + self.ema.sum() + self.steps  # type: ignore[no-any-return]
+
+
+class Straight(torch.autograd.Function):
+    """Rounds, and hands gradients on as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
+@pytest.mark.parametrize(("way", "why"), [
+    ("without gradients", "switches gradients off"),
+    ("averaged without gradients", "switches gradients off"),
+    ("rebound", r"changes what it holds as it runs (ema)"),
+    ("counted", r"changes what it holds as it runs (steps)"),
+    ("own gradients", "gradients of its own"),
+    ("as it is", ""),
+])  # fmt: skip
+def test_what_a_graph_would_not_do_in_every_step_is_said(way: str, why: str) -> None:
+    x = torch.randn(2, 3, 6, 6)
+    apply = torch.autograd.Function.__dict__.get("apply"), torch.no_grad.__enter__
+    pruned = secateur.prune(settle(Stateful(way)), x, ratio=0.5, backend="graph")
+    said = [note for note in pruned.notes if EVAL_ALONE in note]
+    assert len(said) == bool(why)
+    assert why in "".join(said)
+    assert (torch.autograd.Function.__dict__.get("apply"), torch.no_grad.__enter__) == apply
+
+
+def test_tables_that_are_made_without_gradients_do_not_matter() -> None:
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 16), nn.Linear(16, 3)
+            self.aux = nn.Linear(16, 3)
+
+        @torch.no_grad()
+        def table(self, x: Tensor) -> Tensor:
+            return torch.arange(x.shape[1], dtype=x.dtype).cos()
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.a(x + self.table(x)).relu()
+            return (self.b(h), self.aux(h)) if self.training else self.b(h)
+
+    pruned = secateur.prune(settle(Rotated()), torch.randn(2, 6), ratio=0.5, backend="graph")
+    assert not [note for note in pruned.notes if EVAL_ALONE in note]
+    assert len(pruned.model.train()(torch.randn(2, 6))) == 2

@@ -131,13 +131,13 @@ def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) ->
 
 
 def _same_every_time(view: Traced) -> Traced:
-    """The view, unless what Python left to chance in it would be the same in every step of a training.
+    """The view, unless a graph of it would do something else in the steps of a training than the network does.
 
     Raises:
         Unfollowed: It would.
     """
-    if view.by_chance:
-        raise Unfollowed("in train mode its Python draws numbers, or decides by chance, which a graph would do once")
+    if view.once:
+        raise Unfollowed(f"in train mode {view.once}")
     return view
 
 
@@ -174,7 +174,7 @@ def own_train_mode(model: nn.Module, inputs: ExampleInputs, evaluated: Traced) -
         return True
     try:
         view = trace(model, inputs, training=True)
-        return not view.by_chance and (only_layers_differ(model, evaluated, view) or view)
+        return not view.once and (only_layers_differ(model, evaluated, view) or view)
     except (SecateurError, RuntimeError):
         return False
 

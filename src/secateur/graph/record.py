@@ -40,6 +40,7 @@ from secateur.graph.copies import copy_network, plain_network
 from secateur.graph.guard import Size, Sizes
 from secateur.graph.internals import LazyGraphModule, codegen, exporting, pytree
 from secateur.graph.numbers import Lost
+from secateur.graph.once import BY_CHANCE, Once
 from secateur.graph.outside import packages_of, undisturbed
 from secateur.graph.places import tagged
 from secateur.graph.signature import argument_names, in_order
@@ -239,11 +240,20 @@ class _Run:
         writer.until = _Run.__init__.__code__
         writer.training = training
         traced_draws(training)
-        before = states()
+        before, once = states(), Once(twin, writer)
         odd = training and batch.prime is not None
-        with torch.inference_mode(), _stack(twin, writer), Attributes(writer), writer, writer.patience.kept(odd):
+        watched = once.watched(training)
+        with (
+            torch.inference_mode(),
+            _stack(twin, writer),
+            watched,
+            Attributes(writer),
+            writer,
+            writer.patience.kept(odd),
+        ):
             self.outputs, self.out_spec = pytree.tree_flatten(twin(*odd_args, **odd_kwargs))
-        self.by_chance = drawn_since(before) or writer.decided_by_chance
+        chance = drawn_since(before) or writer.decided_by_chance
+        self.once = "" if not training else once.reason() or (BY_CHANCE if chance else "")
         inner = {id(tensor) for tensor in state}
         self.state = frozenset(k for k, value in enumerate(self.outputs) if id(value) in inner)
         self.writer = writer
@@ -259,7 +269,7 @@ class _Run:
         notes = tuple(dict.fromkeys(self.notes))
         free = bool(writer.followers)
         return Traced(module, *self.given, batch.size, free, inputs, sizes, self.method, self.training, (), batch,
-                      in_graph=notes, state=self.state, by_chance=self.by_chance)  # fmt: skip
+                      in_graph=notes, state=self.state, once=self.once)  # fmt: skip
 
 
 def _counting_apart(twin: nn.Module) -> nn.Module:

@@ -38,8 +38,8 @@ class Traced:
         freed: What was found out about sizes besides the batch, by ``graph.free``; ``None`` before that.
         in_graph: What is otherwise in a graph than in the network.
         state: Numbers of the outputs that the network hands to its own next call: keys and values in a cache.
-        by_chance: Whether Python decided by chance which way it went, or drew numbers that are constants in the graph:
-            another run would be another graph.
+        once: In train mode, why a graph of it would not do in every step what the network does (Python decides by
+            chance, changes what the network holds, switches gradients off); empty where nothing of the kind was seen.
     """
 
     module: GraphModule
@@ -56,7 +56,7 @@ class Traced:
     freed: object = None
     in_graph: tuple[str, ...] = ()
     state: frozenset[int] = frozenset()
-    by_chance: bool = False
+    once: str = ""
 
     def without_state(self) -> Traced:
         """The same way through the network, of which what it keeps for its own next call is no result."""
