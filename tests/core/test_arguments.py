@@ -93,6 +93,10 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "models.create": (models.create, {"name": lambda: "lenet5"}),
     "models.load_weights": (models.load_weights, {"model": net, "weights": lambda: net().state_dict()}),
     "models.normalisation": (models.normalisation, {"name": lambda: "resnet20"}),
+    "models.read_header": (models.read_header, {"path": lambda: "yolo.weights"}),
+    "models.write_darknet": (
+        models.write_darknet, {"model": lambda: models.create("yolov3_tiny"), "cfg": lambda: "a.cfg"}
+    ),
     "models.read_onnx": (models.read_onnx, {"path": lambda: file_of(Case("Relu", [(1, 4)]), Path())}),
     "models.read_weights": (models.read_weights, {"path": lambda: "artifact/model.safetensors"}),
     "models.replace_head": (models.replace_head, {"model": net, "classes": lambda: 3}),
@@ -124,7 +128,8 @@ SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.co
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
            "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse",
-           "AnySplit", "DataEntry", "DataSet", "StreamedSplit", "ModelEntry", "Energy", "Machine", "Measurement",
+           "AnySplit", "DataEntry", "DataSet", "DarknetHeader", "StreamedSplit", "ModelEntry", "Energy", "Machine",
+           "Measurement", "import_torchvision",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
            "machine", "operator"}  # fmt: skip
 """Errors, results and entries of registries: Secateur makes them, users read them (and a function of no
@@ -149,6 +154,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     PRUNED.save("artifact")
     secateur.compress(net(), "there.sdc")
+    Path("yolo.weights").write_bytes(models.DarknetHeader().bytes)
     (tmp_path / "artifact/model.pt2").touch()
     return tmp_path
 

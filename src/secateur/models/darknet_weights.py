@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur.core import arguments
 from secateur.core.errors import WeightsError
 from secateur.core.reading import opened
 from secateur.models.darknet import Convolution, Darknet
@@ -50,6 +51,7 @@ def _is_wide(major: int, minor: int) -> bool:
     return major * 10 + minor >= 2
 
 
+@arguments.checked
 def read_header(path: str | Path) -> DarknetHeader:
     """The header of a ``.weights`` file.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from secateur.core import arguments
 from secateur.core.errors import ExportError, InputError, SecateurError, first_line
 from secateur.core.files import disk_errors, whole
 from secateur.models.darknet import Convolution, Darknet, Residual
@@ -27,6 +28,7 @@ __all__ = ["write_darknet"]
 _NEAR = 1e-9  # of the largest output, in double precision: rounding is 1e-14, and a mistake 1e-6 or more
 
 
+@arguments.checked
 def write_darknet(
     model: object, cfg: str | Path, weights: str | Path | None = None, *, header: DarknetHeader | None = None
 ) -> None:
@@ -53,7 +55,9 @@ def write_darknet(
     text = write_cfg(sections)
     again = _read_again(network, text)
     _compare(network, again)
-    for path in (Path(p) for p in (cfg, weights) if p is not None):
+    for name, path in ((n, Path(p)) for n, p in (("cfg", cfg), ("weights", weights)) if p is not None):
+        if path.is_dir():
+            raise InputError(f"write_darknet({name}=…) is a file to write; got the folder {str(path)!r}.")
         if not path.parent.is_dir():
             raise InputError(f"write_darknet: there is no folder {str(path.parent)!r} to write {path.name!r} into.")
     if weights is not None:
