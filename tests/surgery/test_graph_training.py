@@ -496,3 +496,29 @@ def test_tables_that_are_made_without_gradients_do_not_matter() -> None:
     pruned = secateur.prune(settle(Rotated()), torch.randn(2, 6), ratio=0.5, backend="graph")
     assert not [note for note in pruned.notes if EVAL_ALONE in note]
     assert len(pruned.model.train()(torch.randn(2, 6))) == 2
+
+
+@pytest.mark.parametrize("way", ["rebound", "averaged without gradients", "counted", "own gradients"])
+def test_files_of_networks_that_are_modules_say_so_too(way: str, tmp_path: Path) -> None:
+    pruned = secateur.prune(settle(Stateful(way)), torch.randn(2, 3, 6, 6), ratio=0.5)
+    assert pruned.backend == "module"
+    pruned.save(tmp_path, graph=True)
+    assert any(EVAL_ALONE in note for note in secateur.load(tmp_path).notes)
+
+
+def test_graphs_without_some_layers_say_so_too() -> None:
+    class Residual(Stateful):
+        def __init__(self) -> None:
+            super().__init__("")
+            self.d = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            h = h + self.b(h).relu()
+            h = h + self.d(h).relu()
+            if self.training:
+                self.ema = h.detach().mean((0, 2, 3))
+            return self.c(h) + self.ema.sum()  # type: ignore[no-any-return]
+
+    pruned = secateur.remove_layers(settle(Residual()), torch.randn(2, 3, 6, 6), count=1, backend="graph")
+    assert any(EVAL_ALONE in note and "changes what it holds" in note for note in pruned.notes)

@@ -19,7 +19,7 @@ from secateur.graph.copies import plain_network
 from secateur.graph.flow import flow
 from secateur.graph.free import Freed, free_sizes
 from secateur.graph.groups import Groups
-from secateur.graph.record import record_call
+from secateur.graph.record import record, record_call
 from secateur.graph.trace import trace
 from secateur.graph.traced import Traced
 from secateur.graph.views import follows_mode
@@ -33,6 +33,7 @@ from secateur.surgery.training import (
     frozen_layers,
     more_than_layers,
     only_layers_differ,
+    same_every_time,
     trained_graph,
 )
 
@@ -118,27 +119,16 @@ def _training(model: nn.Module, groups: Groups, label_keep: Mask, plan: Plan) ->
     main = _fixed(groups.flow.traced)
     known = next((v for v in groups.flow.further if v.training and v.method == "forward"), None)
     if known is not None:
-        return _Way(_same_every_time(known), groups, label_keep)
+        return _Way(same_every_time(known), groups, label_keep)
     if not main.recorded and not follows_mode(model):
         return None
     if not main.recorded:
         raise Unfollowed("it was traced by torch.export")
-    view = _same_every_time(record_call(plain_network(model), *main.given, training=True))
+    view = same_every_time(record_call(plain_network(model), *main.given, training=True))
     if only_layers_differ(model, main, view):
         return None
     analysis, keep = fitting(flow(main, [*groups.flow.further, view]), plan)
     return _Way(view, analysis.groups, analysis.groups.label_keep(keep))
-
-
-def _same_every_time(view: Traced) -> Traced:
-    """The view, unless a graph of it would do something else in the steps of a training than the network does.
-
-    Raises:
-        Unfollowed: It would.
-    """
-    if view.once:
-        raise Unfollowed(f"in train mode {view.once}")
-    return view
 
 
 def _add(small: PrunedGraph, model: nn.Module, way: _Way, plan: Plan, *, check: bool) -> None:
@@ -168,14 +158,16 @@ def own_train_mode(model: nn.Module, inputs: ExampleInputs, evaluated: Traced) -
         evaluated: The network in eval mode.
 
     Returns:
-        Its recording; true where its layers follow their mode and that is all; false where it cannot be traced.
+        Its recording; true where its layers follow their mode and that is all; false where it cannot be traced, or a
+        graph of it would do something else in the next step.
     """
     if not follows_mode(model):
         return True
     try:
+        same_every_time(record(model, inputs, training=True))  # torch.export sees nothing of that
         view = trace(model, inputs, training=True)
-        return not view.once and (only_layers_differ(model, evaluated, view) or view)
-    except (SecateurError, RuntimeError):
+        return only_layers_differ(model, evaluated, view) or view
+    except (SecateurError, Unfollowed, RuntimeError):
         return False
 
 

@@ -34,7 +34,8 @@ from secateur.surgery.layers import Shapes, by_mode, counts_batches, in_its_mode
 from secateur.surgery.pruned_graph import PrunedGraph, train_by
 from secateur.surgery.reference import CutEntries
 
-__all__ = ["EVAL_ALONE", "add_train_mode", "frozen_layers", "more_than_layers", "only_layers_differ", "trained_graph"]
+__all__ = ["EVAL_ALONE", "add_train_mode", "frozen_layers", "more_than_layers", "only_layers_differ", "same_every_time",
+           "trained_graph"]  # fmt: skip
 
 Mask = NDArray[np.bool_]
 
@@ -59,10 +60,21 @@ def more_than_layers(model: nn.Module, evaluated: Traced) -> str:
     if not evaluated.recorded:
         return "it was traced by torch.export"
     try:
-        trained = record_call(model, *evaluated.given, training=True)
+        trained = same_every_time(record_call(model, *evaluated.given, training=True))
     except Unfollowed as reason:
         return first_line(reason)
     return "" if only_layers_differ(model, evaluated, trained) else "it calls other operators there"
+
+
+def same_every_time(trained: Traced) -> Traced:
+    """A recording of train mode, unless a graph of it would do something else in the next step than the network does.
+
+    Raises:
+        Unfollowed: It would; says why.
+    """
+    if trained.once:
+        raise Unfollowed(f"in train mode {trained.once}")
+    return trained
 
 
 def only_layers_differ(model: nn.Module, evaluated: Traced, trained: Traced) -> bool:
