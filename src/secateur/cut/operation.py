@@ -69,7 +69,7 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     done = attempt(model, backend, operation.rungs, prove)
     earlier, built = remembered(model), done.built
     provenance = {**operation.plan.provenance, WEIGHTS_PRINT: weights_print(model)}
-    numbers = {**built.numbers, **built.described}
+    numbers = {**built.numbers, **built.unread}
     plan = replace(operation.plan, provenance=provenance, numbers=numbers, scaled=built.scaled,
                    islands=built.islands, shortened=built.shortened)  # fmt: skip
     remember(built.model, plan if earlier is None else plan.after(earlier))

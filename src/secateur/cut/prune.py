@@ -47,11 +47,11 @@ from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.building import has_configuration
 from secateur.surgery.dense import Dense
-from secateur.surgery.described import with_descriptions
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.sizes import Sizes
+from secateur.surgery.unread_sizes import with_unread_sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
 
@@ -446,7 +446,7 @@ def _cut_once(
 
 
 def _built(model: nn.Module, way: Rung, inputs: ExampleInputs) -> Built:
-    return with_descriptions(model, with_alternatives(model, way.build(), inputs), inputs)
+    return with_unread_sizes(model, with_alternatives(model, way.build(), inputs), inputs)
 
 
 def _by_itself(model: nn.Module, backend: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class Built:
         islands: Submodules that became graphs.
         notes: What was changed, in words.
         shortened: Elements that stay of lists of modules.
-        described: What attributes have now that no code reads.
+        unread: What attributes have now that no code reads.
         finish: What is left to do to the network when it is proven (names); raises where it is another one then.
     """
 
@@ -39,7 +39,7 @@ class Built:
     islands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     shortened: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    described: Mapping[Place, float] = field(default_factory=dict)
+    unread: Mapping[Place, float] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None
 
 

@@ -25,12 +25,12 @@ from secateur.graph.places import changed, number_at
 from secateur.surgery.attempt import Built
 from secateur.surgery.living import numbers_in_words
 
-__all__ = ["with_descriptions"]
+__all__ = ["with_unread_sizes"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def with_descriptions(model: nn.Module, built: Built, inputs: ExampleInputs) -> Built:
+def with_unread_sizes(model: nn.Module, built: Built, inputs: ExampleInputs) -> Built:
     """The smaller network with attributes that say its sizes, where nothing it computes depends on them.
 
     Args:
@@ -42,13 +42,13 @@ def with_descriptions(model: nn.Module, built: Built, inputs: ExampleInputs) -> 
     numbers, before = dict[Place, int](), dict[Place, int]()
     with preserved_rng():
         for path, small in built.model.named_modules():
-            for name, number in _described(dense.get(path), small).items():
+            for name, number in _sizes_of(dense.get(path), small).items():
                 place = Place(path, (("attribute", name),))
                 numbers[place], before[place] = number, vars(small)[name]
         if not numbers or any(p.is_meta for p in built.model.parameters()):
             return built
         numbers = _unread(built.model, numbers, before, inputs)
-    return replace(built, described=numbers, notes=(*built.notes, *numbers_in_words(numbers, before)))
+    return replace(built, unread=numbers, notes=(*built.notes, *numbers_in_words(numbers, before)))
 
 
 def _unread(
@@ -68,7 +68,7 @@ def _unread(
     return {place: number for place, number in numbers.items() if number_at(small, place) == number}
 
 
-def _described(dense: nn.Module | None, small: nn.Module) -> dict[str, int]:
+def _sizes_of(dense: nn.Module | None, small: nn.Module) -> dict[str, int]:
     """New numbers of attributes that the constructor takes too."""
     if dense is None or type(dense) is not type(small) or type(small).__module__.partition(".")[0] == "torch":
         return {}
