@@ -28,7 +28,7 @@ class Shrink(Step[ShrinkSettings]):
         weights = {name: (1 - config.by) * w.detach() for name, w in model.named_parameters()}
         model.load_state_dict(weights, strict=False)
         save_weights(model, context.work / "model.safetensors")
-        quality = evaluate(model, context.data.test, data=context.data).to_dict()
+        quality = evaluate(model, context.task).to_dict()
         numbers = {f"test_{key}": value for key, value in quality.items()}
         return state, StepResult({"shrunk_by": config.by, **numbers}, evaluations={state.current: quality})
 

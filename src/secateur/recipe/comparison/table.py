@@ -170,7 +170,7 @@ def _times(networks: Mapping[str, nn.Module], image: Any, budget_s: float) -> tu
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
     inputs = run.data.sample(2, split="test")
     params, macs = nonzero_params(model), count(model, inputs).macs
-    now = evaluate(model, run.data.test, data=run.data)
+    now = evaluate(model, run.data, run.data.test)
     before, epochs, stored = (None, None, None) if name == DENSE else _story(run)
     ms = {t.direction: t.median_ms for t in timings if t.model == name}
     return Row(

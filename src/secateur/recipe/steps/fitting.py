@@ -75,7 +75,7 @@ def train(
         progress=context.progress,
     )
     save_weights(model, weights_file(context))
-    quality = evaluate(model, context.data.test, data=context.data).to_dict()
+    quality = evaluate(model, context.task).to_dict()
     return StepResult(
         summary={f"test_{key}": value for key, value in quality.items()},
         report=_report(context, history, role, label),
@@ -96,7 +96,7 @@ def early_weights(folder: Path, epoch: int) -> Path:
 
 def _extras(context: Context, model: nn.Module, config: TrainSettings, role: str) -> list[Extra]:
     """What takes part in training besides the loss: penalties, and the weights that a later step returns to."""
-    extras: list[Extra] = [penalty.make(model, context.images(2)) for penalty in config.penalty]
+    extras: list[Extra] = [penalty.make(model, context.inputs(2)) for penalty in config.penalty]
     early = {int(s.config.epoch) for s in context.recipe.steps if s.kind == "rewind"} - {0}  # type: ignore[attr-defined]
     if role != "dense" or not early:
         return extras

@@ -89,8 +89,8 @@ class Measure(Step[MeasureSettings]):
         return state, StepResult(summary=_summary(networks), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
-        inputs = context.images(1, split="test")
-        quality = context.evaluation(role) or evaluate(model, context.data.test, data=context.data).to_dict()
+        inputs = context.inputs(1, split="test")
+        quality = context.evaluation(role) or evaluate(model, context.task).to_dict()
         return measurement(model, inputs, count(model, inputs), **quality).to_json()
 
 
@@ -98,8 +98,8 @@ def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
 ) -> tuple[tuple[Timing, ...], tuple[EntrantResult, ...]]:
     """Times the networks in every runtime, and scores them there."""
-    images = context.images(max(config.batches), split="test")
-    calibration = context.images(config.calibration) if config.int8 else None
+    images = context.inputs(max(config.batches), split="test")
+    calibration = context.inputs(config.calibration) if config.int8 else None
     options: dict[str, Any] = {
         "batches": config.batches,
         "threads": config.threads,

@@ -216,7 +216,7 @@ class Prune(Step[PruneSettings]):
 
     @staticmethod
     def _inputs(context: Context) -> Tensor:
-        return context.images(2)
+        return context.inputs(2)
 
 
 def calibration(context: Context, images: int, mirror: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -242,7 +242,7 @@ def keep_cut(
     before = pruned.before if state.network is dense else count(dense, pruned.inputs)
     assert proof is not None  # it was not switched off
     write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
-    quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
+    quality = evaluate(pruned.model, context.task).to_dict()
     report = {
         "pruning": wording,
         "backend": pruned.backend,

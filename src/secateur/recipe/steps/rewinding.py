@@ -48,7 +48,7 @@ class Rewind(Step[RewindSettings]):
         early = _early(context, config.epoch)
         model.load_state_dict(rewind(model, early, state.cut.plan, masks=state.masks).state_dict())
         save_weights(model, weights_file(context))
-        quality = evaluate(model, context.data.test, data=context.data).to_dict()
+        quality = evaluate(model, context.task).to_dict()
         summary: dict[str, Any] = {"epoch_rewound_to": config.epoch} | {f"test_{k}": v for k, v in quality.items()}
         return state, StepResult(summary=summary, evaluations={"pruned": quality})
 
@@ -128,7 +128,7 @@ def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
     epochs = epochs or config.train_config(len(context.data.train)).epochs
     if config.budget == "epochs":
         return int(epochs)
-    inputs = context.images(2)
+    inputs = context.inputs(2)
     dense, pruned = (count(model, inputs).macs for model in (state.dense, state.cut.model))
     return round(epochs * dense / pruned)
 

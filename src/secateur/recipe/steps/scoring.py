@@ -34,8 +34,8 @@ class Score(Step[ScoreSettings]):
         model = state.network
         quality = context.evaluation(state.current)
         if quality is None:
-            quality = evaluate(model, context.data.test, data=context.data).to_dict()
-        counts, left = count(model, context.images(2)), nonzero_params(model)
+            quality = evaluate(model, context.task).to_dict()
+        counts, left = count(model, context.inputs(2)), nonzero_params(model)
         point = {
             "label": config.label or cut_so_far(context),
             "params": counts.params,

@@ -80,9 +80,9 @@ def _files(config: ExportSettings) -> list[tuple[str, bool]]:
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
-    images = context.images(config.images, split="test")
+    images = context.inputs(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"
-    calibration = context.images(config.calibration) if int8 else None
+    calibration = context.inputs(config.calibration) if int8 else None
     check = export(model, images[:1], file, to=to, calibration=calibration, check_inputs=images)
     return scored(check, context.data, images=config.scored)
 

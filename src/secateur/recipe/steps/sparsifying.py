@@ -92,7 +92,7 @@ class Sparsify(Step[SparsifySettings]):
         """Makes a sparse copy of the current network and scores it before any training."""
         options = config.model_dump()
         seed = derive_seed(context.recipe.seed, context.step)
-        found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.images(2),
+        found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.inputs(2),
                          **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
         state = state.with_pruned(found, found.masks)
@@ -106,13 +106,13 @@ class Sparsify(Step[SparsifySettings]):
 
 def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
     """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
-    found = sparse(model, masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
+    found = sparse(model, masks, before=state.pruned, inputs=context.inputs(2), dense=state.dense)
     return state.with_pruned(found, found.masks), found
 
 
 def _result(context: Context, found: Sparse, asked: str) -> StepResult:
     """Says what is left."""
-    quality = evaluate(found.model, context.data.test, data=context.data).to_dict()
+    quality = evaluate(found.model, context.task).to_dict()
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
     summary: dict[str, Any] = {
         "params": found.params,
@@ -214,7 +214,7 @@ class Compress(Step[CompressSettings]):
         with whole(context.folder / FILE) as draft:
             shutil.copyfile(small.path, draft)
         state = self.restore(context, state, config)
-        quality = evaluate(state.network, context.data.test, data=context.data).to_dict()
+        quality = evaluate(state.network, context.task).to_dict()
         summary = {
             "compressed_bytes": small.bytes,
             "dense_bytes": small.dense_bytes,
