@@ -79,6 +79,7 @@ class Task:
     name: str = "task"
     unit: str = "sample"
     metrics: tuple[Metric, ...] = ()
+    classes: tuple[str, ...] = ()
     mirrors: ClassVar[bool] = False
     """Whether a mirror image of the inputs is as good an input, with the same target."""
     running: ClassVar[Metric | None] = None
@@ -252,6 +253,10 @@ class Task:
     def __iter__(self) -> Iterator[tuple[ExampleInputs, Any]]:
         """Calibration data, so that a task can be given wherever ``data`` is asked for: 512 training samples."""
         return self.calibration(512)
+
+    def options(self, model: str) -> dict[str, Any]:
+        """What a network of that name is built with for this task: classes, anchors; a recipe's own options go first."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Plain data that has to be the same for a checkpoint to be continued."""

@@ -106,7 +106,8 @@ class Classification(Task):
     def hits(self, output: Any, target: Any) -> Tensor:
         """100 times the images whose label (or most probable class) has the highest score."""
         labels = target if target.ndim == 1 else target.argmax(1)
-        return 100 * (logits_of(output).argmax(1) == labels).sum()
+        hits: Tensor = (logits_of(output).argmax(1) == labels).sum()
+        return 100 * hits
 
     def sample(self, count: int, *, split: str = "train", seed: int = 0) -> Tensor:
         """``count`` normalised images drawn with ``seed``: float32, (count, C, H, W)."""

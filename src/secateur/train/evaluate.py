@@ -94,7 +94,7 @@ def add_up(task: Task, batches: Any, forward: Callable[[Batch], Any]) -> tuple[M
 
 
 def _not_empty(task: Task, split: str | AnySplit) -> None:
-    if isinstance(task, Classification) and not task.samples(split):  # type: ignore[arg-type]
+    if isinstance(task, Classification) and not task.samples(split):
         raise InputError(f"There are no images to evaluate on in this split of {task.data.name}.")
     if isinstance(split, str):
         task.source(split) if not isinstance(task, Classification) else None

@@ -13,7 +13,6 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, 
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.recovery import METHODS, purify, recover
-from secateur.train import evaluate
 
 __all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings"]
 
@@ -58,10 +57,10 @@ class Recover(Step[RecoverSettings]):
         fixed = recover(state.cut, data, dense=state.dense, method=config.method, ridge=config.ridge,
                         seed=seed)  # fmt: skip
         save_weights(fixed.model, self._file(context))
-        quality = evaluate(fixed.model, context.task).to_dict()
+        quality = context.judge(fixed.model)
         notes = [n for n in fixed.notes if n not in state.cut.notes]
         result = StepResult(
-            summary={f"test_{key}": value for key, value in quality.items()},
+            summary=context.told(quality),
             report={"notes": notes},
             evaluations={"pruned": quality},
         )

@@ -20,7 +20,6 @@ from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, shar
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.weights import sparse
-from secateur.train import evaluate
 
 __all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
 
@@ -112,14 +111,14 @@ def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> t
 
 def _result(context: Context, found: Sparse, asked: str) -> StepResult:
     """Says what is left."""
-    quality = evaluate(found.model, context.task).to_dict()
+    quality = context.judge(found.model)
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
     summary: dict[str, Any] = {
         "params": found.params,
         "params_left": found.params_left,
         "sparsity": found.sparsity,
         "layers": {layer.name: [layer.weights, layer.kept] for layer in found.layers},
-        **{f"test_{key}": value for key, value in quality.items()},
+        **context.told(quality),
     }
     said = [note for result in context.results.values() for note in result.report.get("notes", ())]
     notes = [f"{found.headline}.", *(note for note in found.notes if note not in said)]
@@ -214,12 +213,12 @@ class Compress(Step[CompressSettings]):
         with whole(context.folder / FILE) as draft:
             shutil.copyfile(small.path, draft)
         state = self.restore(context, state, config)
-        quality = evaluate(state.network, context.task).to_dict()
+        quality = context.judge(state.network)
         summary = {
             "compressed_bytes": small.bytes,
             "dense_bytes": small.dense_bytes,
             "compression": small.ratio,
-            **{f"test_{key}": value for key, value in quality.items()},
+            **context.told(quality),
         }
         note = f"{FILE}: {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than {small.dense_bytes:,}."
         report = {**trained.report, "notes": [note]}
