@@ -5,7 +5,22 @@ from __future__ import annotations
 from secateur.task.base import SPLITS, Epoch, Task
 from secateur.task.batch import Batch
 from secateur.task.classification import Classification, as_task
+from secateur.task.detection.task import Detection
 from secateur.task.meters import Meter
+from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.trial import try_task
 
-__all__ = ["SPLITS", "Batch", "Classification", "Epoch", "Meter", "Task", "as_task", "try_task"]
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Batch",
+    "Classification",
+    "Detection",
+    "Epoch",
+    "Meter",
+    "Request",
+    "Task",
+    "TaskKind",
+    "as_task",
+    "try_task",
+]

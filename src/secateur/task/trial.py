@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, first_line
-from secateur.task.base import Task
+from secateur.task.base import Epoch, Task
 from secateur.task.batch import Batch, form, shapes, wide
 from secateur.task.meters import Meter
 
 __all__ = ["try_task"]
 
 _LOOKED = 4  # batches that metrics are tried on
-_SIZE = 64
+_SIZE = 16
 
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, UserWarning)
 
@@ -65,10 +65,11 @@ def try_task(task: Task, model: nn.Module, *, train: bool = True, layout: torch.
 def _batches(task: Task, model: nn.Module, split: str, layout: torch.memory_format) -> Iterator[Batch]:
     tensor = next(model.parameters(), next(model.buffers(), None))
     device = torch.device("cpu") if tensor is None else tensor.device
-    source = task.source(split)
-    if split == "train":
-        source.length(_SIZE)  # a loader that may never end is named here
-    return task.ready(source.epoch(_SIZE, "trial"), split, device, layout)
+    task.source(split)
+    if split != "train":
+        return task.evaluation(split, batch_size=_SIZE, device=device, layout=layout)
+    task.steps(_SIZE)  # a loader that may never end is named here
+    return task.training(Epoch(("trial",), _SIZE, device=device, layout=layout))
 
 
 @contextmanager
