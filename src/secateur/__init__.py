@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur import criteria, data, models
+    from secateur.budget.sensitivity import Sensitivity
     from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
     from secateur.core.plan import Plan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from secateur.graph.rules import operator
     from secateur.recipe.steps import step
     from secateur.recovery import purify, recover
+    from secateur.recovery.sensitivity import sensitivity
     from secateur.runtimes import runtime
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
@@ -40,6 +42,7 @@ __all__ = [
     "PlanError",
     "Pruned",
     "SecateurError",
+    "Sensitivity",
     "Target",
     "TraceError",
     "Verification",
@@ -63,6 +66,7 @@ __all__ = [
     "removable",
     "remove_layers",
     "runtime",
+    "sensitivity",
     "sparsify",
     "step",
     "use",
@@ -78,6 +82,7 @@ _HOME = {
     "Counts": "secateur.core.types",
     "Plan": "secateur.core.plan",
     "Pruned": "secateur.cut.pruned",
+    "Sensitivity": "secateur.budget.sensitivity",
     "Target": "secateur.core.types",
     "Verification": "secateur.core.types",
     "analyse": "secateur.cut.analysis",
@@ -96,6 +101,7 @@ _HOME = {
     "removable": "secateur.cut.layers",
     "remove_layers": "secateur.cut.layers",
     "runtime": "secateur.runtimes",
+    "sensitivity": "secateur.recovery.sensitivity",
     "sparsify": "secateur.sparsity.weights",
     "step": "secateur.recipe.steps",
     "use": "secateur.core.plugins",

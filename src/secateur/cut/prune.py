@@ -28,7 +28,7 @@ from secateur.core.types import ExampleInputs, Target
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
-from secateur.cut.analysis import Analysis, analyse
+from secateur.cut.analysis import Analysis, analyse, nothing_free
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.over_processes import over_processes
@@ -36,7 +36,7 @@ from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.plans import fitting, plan_of
 from secateur.cut.pruned import Cut, Pruned, opened
-from secateur.cut.selection import Selection, names_in
+from secateur.cut.selection import Selection, groups_named, names_in
 from secateur.cut.training_mode import as_graph
 from secateur.graph.copies import plain_network
 from secateur.graph.groups import Groups
@@ -185,10 +185,10 @@ def prune(
         if units in tried:
             raise _TriedError
         tried.add(units)
-        scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss,
+        scores = score(analysis.groups, criterion, only=groups_named(analysis.groups, groups), data=data, loss=loss,
                        seed=seed, measure=aim.measure)  # fmt: skip
         if not scores.values:
-            raise BudgetError(_nothing_free(analysis))
+            raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
         def cut(keep: Mask, **more: Any) -> Pruned:
@@ -263,7 +263,8 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
             if best is None and first is None:
                 raise
             continue
-        if best is None or (_gone(found) < _gone(best) and found.after.params > _ENOUGH * best.after.params):
+        if best is None or (_cuts(found) and _gone(found) < _gone(best) and (
+            found.after.params > _ENOUGH * best.after.params)):  # fmt: skip
             best = found
         # What a configuration cannot say of positions within blocks, it can say of whole ones, or not at all.
         last = granularity == "whole" and (uniform is None or bool(other))
@@ -274,6 +275,11 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
         assert first is not None
         raise first
     return best
+
+
+def _cuts(pruned: Pruned) -> bool:
+    """Whether anything was cut: a ratio by layer may say nothing of other groups, and then nothing is lost either."""
+    return pruned.after != pruned.before
 
 
 def _gone(pruned: Pruned) -> tuple[int, bool]:
@@ -350,29 +356,6 @@ def _apply_parts(
         current, before = pruned.model, before or pruned.before
     assert before is not None
     return replace(pruned, before=before)
-
-
-def _nothing_free(analysis: Analysis) -> str:
-    pinned = list(dict.fromkeys(map(str, analysis.unsupported)))
-    why = (
-        f"These operators keep what they touch: {'; '.join(pinned[:5])}."
-        if pinned
-        else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
-    )
-    return f"Nothing can be pruned: the network has no free group. {why}"
-
-
-def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
-    """Names of the groups that may be pruned, ``None`` for all; checks that they exist."""
-    if names is None:
-        return None
-    known = {group.name for group in groups.items}
-    wanted = {names} if isinstance(names, str) else set(names)
-    for name in wanted - known:
-        raise UnknownNameError("group", name, known, argument="groups")
-    if not wanted:
-        raise BudgetError("groups is empty: name the groups that may be cut, or leave it out for all of them.")
-    return wanted
 
 
 def _cut(
