@@ -179,6 +179,8 @@ def test_damaged_files_are_named(change: Any, words: str, tmp_path: Path) -> Non
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.json"):
-        with pytest.raises(DataError, match="Cannot read"):
+    (tmp_path / "sensitivity.json").touch()
+    for path, words in ((tmp_path, "is a folder"), (tmp_path / "x.json", "There is no file .*x.json"),
+                        (tmp_path / "sensitvity.json", "Did you mean .*/sensitivity.json?")):  # fmt: skip
+        with pytest.raises(DataError, match=words):
             Sensitivity.read(path)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_networks import Tiny
 from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from tiny_networks import Tiny
 
 
 class Mixed(nn.Module):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import DataError, first_line
+from secateur.core.errors import DataError, first_line, nearest
 from secateur.core.reading import parse_json, read_text
 
 __all__ = ["FORMAT", "Curve", "read_fields"]
@@ -19,6 +22,9 @@ _DIRECTIONS = ("higher", "lower")
 
 _LARGEST = 16 * 2**20
 """Bytes of a file of curves: a network of a thousand groups has some hundred kilobytes."""
+
+_MOST_FILES = 1000
+"""Files of a folder that are looked at for a name like that of one that is not there."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ def read_fields(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: Names a file that is missing, no plain file, too large, damaged, or of something else.
     """
+    if not Path(path).exists():
+        raise DataError(_missing(Path(path)))
     data = parse_json(read_text(path, DataError, largest=_LARGEST), str(path), DataError, finite=True)
     if not isinstance(data, dict) or "curves" not in data:
         raise DataError(
@@ -74,6 +82,15 @@ def read_fields(path: str | PathLike[str]) -> dict[str, Any]:
         return _fields(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}.") from error
+
+
+def _missing(path: Path) -> str:
+    """Words for a file that is not there, with the nearest that are."""
+    with contextlib.suppress(OSError, ValueError):
+        others = [other.name for other in islice(path.absolute().parent.glob("*.json"), _MOST_FILES)]
+        if close := nearest(path.name, others):
+            return f"There is no file {path}. Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?"
+    return f"There is no file {path} (relative paths start from the working directory, {Path.cwd()})."
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:

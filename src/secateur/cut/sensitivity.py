@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.budget import choose
 from secateur.budget.curves import Curve
-from secateur.core.errors import BudgetError, InputError, first_line
+from secateur.core.errors import BudgetError, InputError, SecateurError, first_line
 from secateur.core.inputs import Batch
 from secateur.core.types import ExampleInputs
 from secateur.cut.analysis import Analysis
@@ -150,10 +150,7 @@ def measured(
     trials, notes = _trials(subject, shares)
     with preserved_rng(*pytree.tree_leaves(subject.inputs)), undisturbed(subject.model):
         own = groups.flow.traced.enter(running_copy(subject.model))
-        value = value or OutputError(own, batches)
-        dense = _number(value(own))
-        if not isfinite(dense):
-            raise InputError(f"score=… gives {dense} for the whole network: it has to be a finite number.")
+        value, dense = _of_whole(value, own, batches)
         why = None if repair else _unlike(value, dense, MaskedNetwork(groups, np.ones(groups.units, dtype=bool)))
         if why:
             notes.append(f"every cut was really made, not masked, which takes longer: {why}")
@@ -166,6 +163,29 @@ def measured(
 
         found = [(trial, _number(value(network(trial)))) for trial in trials]
     return Measured(dense, *_curves(groups.items, found, notes))
+
+
+def _of_whole(value: Score | None, own: nn.Module, batches: Sequence[Batch]) -> tuple[Score, float]:
+    """What measures networks, and what it says of the whole network.
+
+    Raises:
+        InputError: The network does not run on the data, or the score fails or gives no finite number for it.
+    """
+    try:
+        value = value or OutputError(own, batches)
+        dense = _number(value(own))
+    except SecateurError:
+        raise
+    except Exception as error:
+        what = "The network does not run on the data (example_inputs)" if value is None else (
+            "score=… failed on the network itself")  # fmt: skip
+        raise InputError(
+            f"{what}: {type(error).__name__}: {first_line(error)}. A score is a function that calls a network and "
+            "gives one number; it is called as the network is."
+        ) from error
+    if not isfinite(dense):
+        raise InputError(f"score=… gives {dense} for the whole network: it has to be a finite number.")
+    return value, dense
 
 
 def _trials(subject: Subject, shares: Sequence[float]) -> tuple[list[_Trial], list[str]]:
