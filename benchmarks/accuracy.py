@@ -160,7 +160,7 @@ class Bench:
         return torch.cat([x, x.flip(3)])
 
     def top1(self, model: nn.Module, split: str = "test") -> float:
-        return round(evaluate(model, getattr(self.small, split), data=self.small).top1, 2)
+        return round(evaluate(model, self.small, getattr(self.small, split)).top1, 2)
 
     def tuned(self, model: nn.Module, epochs: int, seed: int, name: str, *, teacher: bool = True) -> dict[str, Any]:
         """Fine-tunes in place; both tools and the control come through here."""

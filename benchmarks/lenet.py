@@ -63,7 +63,7 @@ class Bench:
 
     def error(self, model: nn.Module) -> float:
         """Test error in percent."""
-        return 100 - evaluate(model, self.data.test, data=self.data).top1
+        return 100 - evaluate(model, self.data, self.data.test).top1
 
     def dense(self) -> nn.Module:
         """The dense network, trained once."""

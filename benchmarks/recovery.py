@@ -70,7 +70,7 @@ def measured(job: dict[str, Any], model: nn.Module, data: DataSet) -> dict[str, 
     if job["method"] != "none":
         cut = secateur.recover(cut, x, dense=model, method=job["method"])
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    top1 = evaluate(cut.model, data.test, data=data, batch_size=100).top1
+    top1 = evaluate(cut.model, data, batch_size=100).top1
     return job | {"top1": round(top1, 2), "macs": cut.after.macs, "params": cut.after.params,
                   "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}  # fmt: skip
 
@@ -110,7 +110,7 @@ def main() -> None:
         networks["adapted"] = create("resnet56").eval()
         load_weights_into(networks["adapted"], arguments.adapted)
     rows = read(NAME)
-    dense = {n: round(evaluate(m, data.test, data=data, batch_size=100).top1, 2) for n, m in networks.items()}
+    dense = {n: round(evaluate(m, data, batch_size=100).top1, 2) for n, m in networks.items()}
     for job in jobs(list(networks)):
         if not any(all(r[k] == v for k, v in job.items()) for r in rows):
             rows.append(measured(job, networks[job["network"]], data))

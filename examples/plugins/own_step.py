@@ -4,7 +4,6 @@ from pydantic import Field
 
 from secateur.recipe.steps import Context, Settings, State, Step, StepResult, step
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.train import evaluate
 
 
 class ShrinkSettings(Settings):
@@ -28,7 +27,7 @@ class Shrink(Step[ShrinkSettings]):
         weights = {name: (1 - config.by) * w.detach() for name, w in model.named_parameters()}
         model.load_state_dict(weights, strict=False)
         save_weights(model, context.work / "model.safetensors")
-        quality = evaluate(model, context.data.test, data=context.data).to_dict()
+        quality = context.judge(model)
         numbers = {f"test_{key}": value for key, value in quality.items()}
         return state, StepResult({"shrunk_by": config.by, **numbers}, evaluations={state.current: quality})
 

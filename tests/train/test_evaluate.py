@@ -21,15 +21,15 @@ def data() -> DataSet:
 def test_figures_by_hand(data: DataSet) -> None:
     model = create("resnet_digits").eval()
     assert isinstance(data.test, Split)
-    found = evaluate(model, data.test, data=data, batch_size=33)
+    found = evaluate(model, data, batch_size=33)
     scores = model(data.normalise(data.test.images))
     order = scores.argsort(1, descending=True)
     hits = order == data.test.labels[:, None]
-    assert found.images == 200
+    assert found.samples == 200
     assert found.top1 == pytest.approx(100 * hits[:, 0].float().mean().item(), abs=1e-4)
     assert found.top5 == pytest.approx(100 * hits[:, :5].any(1).float().mean().item(), abs=1e-4)
     assert found.loss == pytest.approx(F.cross_entropy(scores, data.test.labels).item(), rel=1e-5)
-    assert found.seconds_per_image > 0
+    assert found.seconds_per_sample > 0
 
 
 def test_modes_weights_and_random_state_stay(data: DataSet) -> None:
@@ -37,7 +37,7 @@ def test_modes_weights_and_random_state_stay(data: DataSet) -> None:
     model.bn1.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    first, second = (evaluate(model, data.test, data=data) for _ in range(2))
+    first, second = (evaluate(model, data) for _ in range(2))
     assert first.loss == second.loss
     assert [m.training for m in (model, model.bn1, model.layer1)] == [True, False, True]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -48,16 +48,16 @@ def test_a_graph_module(data: DataSet) -> None:
     model = create("resnet_digits").eval()
     batch = torch.export.Dim("batch", min=2)
     program = torch.export.export(model, (data.sample(3),), dynamic_shapes=({0: batch},))
-    found = evaluate(program.module(), data.test, data=data)
-    assert found.loss == pytest.approx(evaluate(model, data.test, data=data).loss, rel=1e-5)
+    found = evaluate(program.module(), data)
+    assert found.loss == pytest.approx(evaluate(model, data).loss, rel=1e-5)
     with pytest.raises(InputError, match="no training mode"):
         fit(program.module(), data)
 
 
 def test_bf16_is_close(data: DataSet) -> None:
     model = create("resnet_digits").eval()
-    half = evaluate(model, data.test, data=data, precision="bf16")
-    full = evaluate(model, data.test, data=data)
+    half = evaluate(model, data, precision="bf16")
+    full = evaluate(model, data)
     assert half.loss != full.loss
     assert half.loss == pytest.approx(full.loss, rel=0.05)
 
@@ -66,19 +66,19 @@ def test_few_classes_have_a_full_top5() -> None:
     images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8)
     split = Split(images, torch.arange(20) % 3)
     few = DataSet("few", ("a", "b", "c"), (1, 4, 4), split, split, split, (0.5,), (0.5,))
-    found = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), split, data=few)
+    found = evaluate(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), few, split)
     assert found.top5 == 100
 
 
 def test_networks_and_splits_that_do_not_fit(data: DataSet) -> None:
     with pytest.raises(InputError, match=r"shape \(2, 7\).*classes=10"):
-        evaluate(create("resnet_digits", classes=7), data.test, data=data)
+        evaluate(create("resnet_digits", classes=7), data)
     with pytest.raises(InputError, match=r"\(1, 8, 8\)"):
-        evaluate(create("resnet20"), data.test, data=data)
+        evaluate(create("resnet20"), data)
     with pytest.raises(InputError, match="no images"):
-        evaluate(create("resnet_digits"), data.test.subset(torch.arange(0)), data=data)
+        evaluate(create("resnet_digits"), data, data.test.subset(torch.arange(0)))
     with pytest.raises(InputError, match="returns dict"):
-        evaluate(Odd(), data.test, data=data)
+        evaluate(Odd(), data)
 
 
 class Odd(nn.Module):

@@ -42,7 +42,7 @@ def figures(record: EpochRecord) -> tuple[object, ...]:
 def test_it_learns_the_digits() -> None:
     data, model = load("digits"), create("resnet_digits")
     history = fit(model, data, TrainConfig(epochs=4, batch_size=64, lr=0.1))
-    assert evaluate(model, data.test, data=data).top1 > 93
+    assert evaluate(model, data).top1 > 93
     assert history.epochs[-1].train_loss < history.epochs[0].train_loss / 3
     assert history.kept == 4
 
@@ -118,11 +118,11 @@ def test_the_record_of_an_epoch(data: DataSet) -> None:
     history = fit(model, data, TrainConfig(epochs=2, schedule="step", milestones=(0.5,)), on_epoch=seen.append)
     assert tuple(seen) == history.epochs
     last = history.epochs[-1]
-    found = evaluate(model, data.validation, data=data)
+    found = evaluate(model, data, data.validation)
     assert last.val_top1 == pytest.approx(found.top1)
     assert last.val_loss == pytest.approx(found.loss, rel=1e-5)
     assert [record.lr for record in history.epochs] == pytest.approx([0.05, 0.005])
-    assert last.images_per_second > 0
+    assert last.samples_per_second > 0
     assert last.seconds > 0
 
 
@@ -135,7 +135,7 @@ def test_without_validation_images() -> None:
 
 def rising_and_falling(monkeypatch: pytest.MonkeyPatch, tops: list[float]) -> None:
     left = iter(tops)
-    monkeypatch.setattr("secateur.train.run.Run._validate", lambda _: (1.0, next(left)))
+    monkeypatch.setattr("secateur.train.run.Run._validate", lambda _: {"loss": 1.0, "top1": next(left)})
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -251,4 +251,4 @@ def test_streamed_images_train_too(tmp_path_factory: pytest.TempPathFactory) -> 
         fit(model, data, TrainConfig(epochs=8, batch_size=8))
         found.append(weights(model))
     assert same(*found)
-    assert evaluate(model, split, data=data).top1 == 100
+    assert evaluate(model, data, split).top1 == 100

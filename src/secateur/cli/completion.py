@@ -11,7 +11,7 @@ from pathlib import Path
 
 from secateur.core.files import write_json
 
-__all__ = ["criteria", "datasets", "models", "recipes", "runtimes"]
+__all__ = ["criteria", "datasets", "models", "recipes", "runtimes", "tasks"]
 
 _HOMES = {
     "criterion": ("secateur.criteria", "CRITERIA"),
@@ -19,6 +19,7 @@ _HOMES = {
     "model": ("secateur.models", "MODELS"),
     "recipe": ("secateur.recipe.shelf", "RECIPES"),
     "runtime": ("secateur.runtimes", "RUNTIMES"),
+    "task": ("secateur.task.registry", "TASKS"),
 }
 
 
@@ -33,7 +34,9 @@ def _completing(kind: str) -> Callable[[str], list[str]]:
     return complete
 
 
-models, criteria, recipes, datasets, runtimes = map(_completing, ("model", "criterion", "recipe", "data", "runtime"))
+models, criteria, recipes, datasets, runtimes, tasks = map(
+    _completing, ("model", "criterion", "recipe", "data", "runtime", "task")
+)
 
 
 def _names(kind: str) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from secateur.cli.groups import OpenOptions, grouped
 from secateur.cli.lazy import Lazy
-from secateur.cli.options import Data, Pattern, Source, Use, examples
+from secateur.cli.options import Data, Pattern, Source, TaskName, Use, examples
 
 if TYPE_CHECKING:
     from secateur.cli.commands import exporting, listing
@@ -44,13 +44,15 @@ def export(
         str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
     ] = None,
     data: Data = None,
-    images: Annotated[int | None, typer.Option(min=0, help="Test images for the accuracy; by default all.")] = None,
+    task: TaskName = None,
+    images: Annotated[int | None, typer.Option(min=0, help="Test samples for the metrics; by default all.")] = None,
     dynamic: Annotated[
         str, typer.Option(help="What an ONNX file takes others of, where the network does: sizes, or batch alone.")
     ] = "sizes",
 ) -> None:
-    """Writes a network for another runtime, checked against PyTorch and scored where there are labelled images."""
-    exporting.export(opening.open(model), path, exporting.ExportRequest(to, int8, calibration, data, images, dynamic))
+    """Writes a network for another runtime, checked against PyTorch and scored where there are test samples."""
+    wanted = exporting.ExportRequest(to, int8, calibration, data, images, task, dynamic)
+    exporting.export(opening.open(model), path, wanted)
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

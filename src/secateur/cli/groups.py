@@ -33,6 +33,7 @@ from secateur.cli.options import (
     Sets,
     Shape,
     Size,
+    TaskName,
     Trust,
     Use,
     Weights,
@@ -136,6 +137,7 @@ class RunOptions:
     model: Model = None
     weights: Weights = None
     data: Data = None
+    task: TaskName = None
     epochs: Epochs = None
     seed: Seed = None
     set_: Sets = None
@@ -145,8 +147,8 @@ class RunOptions:
 
     def options(self) -> dict[str, Any]:
         """What takes the place of the recipe's own."""
-        return {"model": self.model, "weights": self.weights, "data": self.data, "epochs": self.epochs,
-                "seed": self.seed, "use": self.use or ()}  # fmt: skip
+        return {"model": self.model, "weights": self.weights, "data": self.data, "task": self.task,
+                "epochs": self.epochs, "seed": self.seed, "use": self.use or ()}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from secateur.cli import runs as cli_runs
 from secateur.cli import sparse as cli_sparse
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
-from secateur.cli.options import Ignore, Only, Source, examples
+from secateur.cli.options import Ignore, Only, Source, TaskName, examples
 from secateur.core.errors import SecateurError
 from secateur.core.plugins import PluginWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
@@ -91,12 +91,14 @@ def prune(
     cut: CutOptions,
     opening: OpenOptions,
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
-    images: Annotated[int, typer.Option(help="How many of its training images.")] = 256,
+    task: TaskName = None,
+    images: Annotated[int, typer.Option(help="How many of its training samples.")] = 256,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
     amount = aim.options()
     opened = opening.open(model)
-    pruning.prune(opened, out, data=pruning.calibration(opened, data, images), **amount, **cut.options(opened))
+    batches, loss = pruning.calibration(opened, data, images, task)
+    pruning.prune(opened, out, data=batches, loss=loss, **amount, **cut.options(opened))
 
 
 @app.command(
@@ -116,7 +118,8 @@ def recover(
     aim: AimOptions,
     opening: OpenOptions,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
-    images: Annotated[int, typer.Option(help="How many training images, without labels.")] = 512,
+    task: TaskName = None,
+    images: Annotated[int, typer.Option(help="How many training samples, without labels.")] = 512,
     criterion: Annotated[
         str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
     ] = "reconstruction",
@@ -126,8 +129,8 @@ def recover(
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
     amount = aim.options()
-    recovering.recover(opening.open(model), out, data=data, images=images, method=method, criterion=criterion,
-                       only=only, ignore=ignore or (), **amount)  # fmt: skip
+    recovering.recover(opening.open(model), out, data=data, task=task, images=images, method=method,
+                       criterion=criterion, only=only, ignore=ignore or (), **amount)  # fmt: skip
 
 
 cli_sparse.register(app)
@@ -180,16 +183,18 @@ def measure(
         list[str] | None,
         typer.Option(help="Where; repeatable. [default: every installed one but compiled]", metavar="NAME"),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data set: accuracy and loss in every runtime too.")] = None,
-    images: Annotated[int | None, typer.Option(help="Test images for that. [default: all]", min=1)] = None,
+    data: Annotated[str | None, typer.Option(help="Data set: metrics and loss in every runtime too.")] = None,
+    task: TaskName = None,
+    images: Annotated[int | None, typer.Option(help="Test samples for that. [default: all]", min=1)] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantised too, where a runtime has it.")] = False,
 ) -> None:
-    """Compares networks in every runtime: size, memory, accuracy, and time measured in turn."""
+    """Compares networks in every runtime: size, memory, metrics, and time measured in turn."""
     wanted = measuring.MeasureRequest(
         measuring.choose(runtimes or ()), tuple(clock.batch or (1, 32)), clock.threads, clock.rounds, clock.seconds,
         backward=clock.backward, processes=clock.processes, int8=int8, images=images,
     )  # fmt: skip
-    measuring.measure(networks, wanted, weights=opening.weights, shape=opening.shape(), data=data, trust=opening.trust)
+    measuring.measure(networks, wanted, weights=opening.weights, shape=opening.shape(), data=data, task_name=task,
+                      trust=opening.trust)  # fmt: skip
 
 
 cli_export.register(app)

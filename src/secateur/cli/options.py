@@ -59,6 +59,11 @@ Data = Annotated[
     str | None,
     typer.Option(help="Data set: name, name:path, or path.", metavar="DATA", autocompletion=completion.datasets),
 ]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="Kind of task: classification, detection …, or package.module:MyTask.",
+                 metavar="TASK", autocompletion=completion.tasks),
+]  # fmt: skip
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every step that trains.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Sets = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secateur.core.tables import Shown, Table
 from secateur.timing.records import Record
@@ -29,9 +29,8 @@ class ExportCheck(Shown, Record):
         calibration: Samples that the file was quantised with; 0 for a float32 file.
         snr_db: 10·log₁₀(Σ PyTorch² / Σ (exported − PyTorch)²) over all outputs and samples of an int8 file, in
             decibels; ``None`` for a float32 file.
-        top1: Accuracy of the file in its runtime on labelled images, in percent, where there were some.
-        loss: Mean cross-entropy on them.
-        scored: How many there were.
+        quality: The metrics of its task that the file reached in its runtime, by name, and the mean ``loss``.
+        scored: On how many samples.
         masked_difference: Of a file that was cut from an ONNX file: the largest difference from the dense file whose
             removed entries are zero, both in ONNX Runtime; ``None`` where no dense file says the same.
     """
@@ -48,8 +47,7 @@ class ExportCheck(Shown, Record):
     runtime: str
     calibration: int = 0
     snr_db: float | None = None
-    top1: float | None = None
-    loss: float | None = None
+    quality: dict[str, float | None] = field(default_factory=dict)
     scored: int = 0
     masked_difference: float | None = None
 
@@ -65,7 +63,8 @@ class ExportCheck(Shown, Record):
         if self.masked_difference is not None:
             rows.append(("from the masked dense file", f"{self.masked_difference:.1e}"))
         rows += [("signal to noise", f"{self.snr_db:.1f} dB")] if self.snr_db is not None else []
-        rows += [("top-1", f"{self.top1:.2f} % of {self.scored:,} images")] if self.top1 is not None else []
+        known = {name: value for name, value in self.quality.items() if value is not None}
+        rows += [(f"{name}, {self.scored:,} samples", f"{value:.4f}") for name, value in known.items()]
         precision = f"int8 (from {self.calibration} samples)" if self.int8 else "float32"
         return Table(f"{self.format}, {precision}, checked in {self.runtime}", ("", ""), rows, words=(0, 1))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.core.batches import resize
 from secateur.core.errors import ExportError, InputError
@@ -29,7 +29,7 @@ def entered(
     *,
     runtimes: Sequence[str],
     batches: Sequence[int] = (1,),
-    calibration: Tensor | None = None,
+    calibration: ExampleInputs | None = None,
 ) -> Iterator[Entrant]:
     """Writes every network for every runtime; one that cannot be written is an entrant with a problem.
 
@@ -64,7 +64,7 @@ class _Wanted:
 
 
 def _written(
-    wanted: _Wanted, inputs: ExampleInputs, batches: Sequence[int], calibration: Tensor | None
+    wanted: _Wanted, inputs: ExampleInputs, batches: Sequence[int], calibration: ExampleInputs | None
 ) -> list[Entrant]:
     """One entrant for any batch, or one per batch size; or the one that has a problem."""
     runtime, source = wanted.runtime, source_of(wanted.runtime)

@@ -17,7 +17,7 @@ from torch import nn
 from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
 from secateur.core.plugins import from_folder
 
-__all__ = ["building", "call", "user_factory"]
+__all__ = ["building", "call", "user_factory", "user_object"]
 
 
 @contextlib.contextmanager
@@ -78,6 +78,37 @@ def user_factory(module_name: str, attribute: str, classes: int | None, options:
         UnknownNameError: There is no such module, or no such factory in it.
         InputError: It cannot be imported, is Python's own, or fails.
     """
+    factory = _attribute(module_name, attribute)
+    if classes is not None:
+        options = {_classes_argument(factory, f"{module_name}:{attribute}"): classes, **options}
+    return call(factory, f"{module_name}:{attribute}", options)
+
+
+def user_object(module_name: str, attribute: str, options: dict[str, Any]) -> Any:
+    """Calls ``attribute`` of the user's module, which makes something else than a network (a task, for instance).
+
+    Raises:
+        UnknownNameError: There is no such module, or nothing of that name in it.
+        InputError: It cannot be imported, is Python's own, does not take the options, or fails.
+    """
+    name = f"{module_name}:{attribute}"
+    factory = _attribute(module_name, attribute)
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(factory).parameters)
+        raise InputError(f"{name} cannot be built: {error}. It takes: {takes or 'nothing'}.") from error
+    with building(name):
+        return factory(**options)
+
+
+def _refuse_standard(module_name: str, name: str) -> None:
+    """Python's own functions make no networks; a recipe that names one is up to something else."""
+    if module_name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+        raise InputError(f"{name} is part of Python's standard library and makes no network; it was not called.")
+
+
+def _attribute(module_name: str, attribute: str) -> Callable[..., Any]:
     _refuse_standard(module_name, f"{module_name}:{attribute}")
     module = _import(module_name)
     factory = getattr(module, attribute, None)
@@ -86,15 +117,8 @@ def user_factory(module_name: str, attribute: str, classes: int | None, options:
         raise UnknownNameError(f"factory in {module_name}", attribute, known)
     inner = factory.func if isinstance(factory, partial) else factory
     _refuse_standard(str(getattr(inner, "__module__", "")), f"{module_name}:{attribute}")
-    if classes is not None:
-        options = {_classes_argument(factory, f"{module_name}:{attribute}"): classes, **options}
-    return call(factory, f"{module_name}:{attribute}", options)
-
-
-def _refuse_standard(module_name: str, name: str) -> None:
-    """Python's own functions make no networks; a recipe that names one is up to something else."""
-    if module_name.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
-        raise InputError(f"{name} is part of Python's standard library and makes no network; it was not called.")
+    found: Callable[..., Any] = factory
+    return found
 
 
 def _classes_argument(factory: Callable[..., Any], name: str) -> str:

@@ -15,26 +15,38 @@ from typing import TYPE_CHECKING
 
 from secateur.core.errors import DataError, WeightsError
 from secateur.core.reading import file_digest, opened
+from secateur.recipe.prepare import NOTHING, Given
 from secateur.recipe.records import DataPrint, SplitPrint
 from secateur.recipe.schema import Recipe
+from secateur.recipe.steps.weights import contents
+from secateur.task import Classification
 
 if TYPE_CHECKING:
-    from secateur.data import DataSet
     from secateur.data.types import AnySplit
+    from secateur.task import Task
 
 __all__ = ["changes", "compare_data", "compare_inputs", "data_print", "input_digests", "step_files"]
 
 WHOLE_BYTES = 8 * 2**30
 _PIECE = 16 * 2**10
-_WORDS = {"train": "training images", "validation": "validation images", "test": "test images"}
+_WORDS = {"train": "training samples", "validation": "validation samples", "test": "test samples"}
 
 
-def data_print(data: DataSet) -> DataPrint:
-    """Digests of a data set: 0.2 s for 154 MB of images in memory, and a reading of the files for others.
+def data_print(task: Task) -> DataPrint:
+    """Digests of a task's data: 0.2 s for 154 MB of images in memory, and a reading of the files for others.
+
+    Of a loader of the user's own it is the first batch and the number of samples.
 
     Raises:
         DataError: A file cannot be read.
     """
+    if not isinstance(task, Classification):
+        found = {
+            name: SplitPrint(samples=task.samples(name) or 0, labels="0" * 64, content=task.fingerprint(name))
+            for name in _WORDS
+        }
+        return DataPrint(classes=list(task.classes), shape=[], splits=found)
+    data = task.data
     splits = {name: _split_print(getattr(data, name)) for name in _WORDS}
     return DataPrint(classes=list(data.classes), shape=list(data.shape), splits=splits)
 
@@ -43,7 +55,7 @@ def _split_print(split: AnySplit) -> SplitPrint:
     labels = hashlib.sha256(split.labels.contiguous().numpy().data)
     files = getattr(split, "files", None)
     content = _of_pixels(split) if files is None else _of_files(files)
-    return SplitPrint(images=len(split), labels=labels.hexdigest(), content=content)
+    return SplitPrint(samples=len(split), labels=labels.hexdigest(), content=content)
 
 
 def _of_pixels(split: AnySplit) -> str:
@@ -86,7 +98,7 @@ def _of_file(path: Path, *, whole: bool) -> str:
 def changes(then: DataPrint, now: DataPrint) -> list[str]:
     """What is other than it was, in words.
 
-    >>> one = SplitPrint(images=3, labels="0" * 64, content="0" * 64)
+    >>> one = SplitPrint(samples=3, labels="0" * 64, content="0" * 64)
     >>> then = DataPrint(classes=["cat", "dog"], shape=[3, 8, 8], splits={"train": one})
     >>> changes(then, DataPrint(classes=["cat", "fox"], shape=[3, 8, 8], splits={"train": one}))
     ["class 1 is called 'fox' and was called 'dog'"]
@@ -113,30 +125,31 @@ def _image_changes(then: DataPrint, now: DataPrint) -> Iterator[str]:
         a, b = then.splits.get(name), now.splits.get(name)
         if a is None or b is None or a == b:
             continue
-        if a.images != b.images:
-            yield f"there are {b.images:,} {words} and were {a.images:,}"
+        if a.samples != b.samples:
+            yield f"there are {b.samples:,} {words} and were {a.samples:,}"
         elif a.content != b.content:
             yield f"the {words} have changed"
         else:
             yield f"the labels of the {words} have changed"
 
 
-def compare_data(folder: Path, then: DataPrint | None, data: DataSet) -> None:
-    """Compares a data set with what a run noted when it began; an earlier version noted nothing.
+def compare_data(folder: Path, then: DataPrint | None, task: Task) -> None:
+    """Compares a task's data with what a run noted when it began; an earlier version noted nothing.
 
     Raises:
         DataError: Names what has changed.
     """
-    if then is not None and (found := changes(then, data_print(data))):
+    if then is not None and (found := changes(then, data_print(task))):
         raise DataError(
             f"The data of the run in {folder} have changed since it began: {'; '.join(found)}. Put them back as they "
             "were, or start a new run."
         )
 
 
-def input_digests(recipe: Recipe) -> dict[str, str]:
-    """Digests of the files that the network is made from, by their key in the recipe."""
-    return {key: file_digest(path, WeightsError) for key, path in _input_files(recipe).items()}
+def input_digests(recipe: Recipe, given: Given = NOTHING) -> dict[str, str]:
+    """Digests of the files that the network is made from, by their key in the recipe, and of one that was given."""
+    known = {} if given.model is None else {"model": contents(given.model)}
+    return {**known, **{key: file_digest(path, WeightsError) for key, path in _input_files(recipe).items()}}
 
 
 def _input_files(recipe: Recipe) -> dict[str, Path]:
@@ -153,7 +166,7 @@ def _is_file(name: str) -> bool:
         return False
 
 
-def compare_inputs(folder: Path, then: Mapping[str, str], recipe: Recipe) -> None:
+def compare_inputs(folder: Path, then: Mapping[str, str], recipe: Recipe, given: Given = NOTHING) -> None:
     """Compares the files that the network is made from with what a run noted when it began.
 
     Raises:
@@ -161,6 +174,13 @@ def compare_inputs(folder: Path, then: Mapping[str, str], recipe: Recipe) -> Non
     """
     files = _input_files(recipe)
     for key, digest in then.items():
+        if key == "model":
+            if given.model is not None and contents(given.model) != digest:
+                raise WeightsError(
+                    f"The network that was given has other weights than when the run in {folder} began. Give it as it "
+                    "was then, or start a new run."
+                )
+            continue
         path = files.get(key)
         if path is None or file_digest(path, WeightsError) != digest:
             what = f"{path} has changed" if path is not None else f"The file that {key} names is gone"

@@ -21,19 +21,18 @@ from secateur.recipe.fingerprint import (
     step_files,
 )
 from secateur.recipe.load import load_recipe
-from secateur.recipe.prepare import seeds
+from secateur.recipe.prepare import NOTHING, Given, seeds
 from secateur.recipe.records import REMEDY, Environment, RunState, read_record
-from secateur.recipe.results import describe
 from secateur.recipe.schema import Recipe
 from secateur.recipe.shelf import LARGEST
 from secateur.timing import machine
 
 if TYPE_CHECKING:
-    from secateur.data import DataSet
+    from secateur.task import Task
 
 __all__ = ["RunFolder", "read_state", "refuse_used", "step_names"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -56,22 +55,22 @@ class RunFolder:
     trusted: bool = False
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, data: DataSet, command: str | None) -> RunFolder:
+    def create(cls, path: Path, recipe: Recipe, task: Task, command: str | None, given: Given = NOTHING) -> RunFolder:
         """Makes the folder with everything that a resume needs.
 
         Raises:
             InputError: The folder holds something already, or cannot be made.
         """
         text = recipe.to_yaml()
-        about = _about(path, recipe, data, command)
+        about = _about(path, recipe, task, command)
         digest = hashlib.sha256(text.encode()).hexdigest()
         state = {
             "format": FORMAT,
             "recipe_sha256": digest,
             "home": str(Path.cwd()),
             "done": [],
-            "data": data_print(data).model_dump(),
-            "inputs": input_digests(recipe),
+            "data": data_print(task).model_dump(),
+            "inputs": input_digests(recipe, given),
             "files": {},
         }
         with new_folder(path) as new:
@@ -134,7 +133,7 @@ class RunFolder:
         files = {**state.get("files", {}), step: step_files(self.path / "steps" / step)}
         write_json(self.path / "state.json", {**state, "done": [*state["done"], step], "files": files})
 
-    def compare(self, recipe: Recipe, data: DataSet) -> None:
+    def compare(self, recipe: Recipe, task: Task, given: Given = NOTHING) -> None:
         """Compares what the run began with, and what its steps wrote, with what is there now.
 
         Raises:
@@ -142,8 +141,8 @@ class RunFolder:
             WeightsError: Weights have.
         """
         state = self.state()
-        compare_data(self.path, state.data, data)
-        compare_inputs(self.path, state.inputs, recipe)
+        compare_data(self.path, state.data, task)
+        compare_inputs(self.path, state.inputs, recipe, given)
         self.compare_files()
 
     def compare_files(self) -> None:
@@ -191,11 +190,13 @@ def refuse_used(path: Path) -> None:
         raise InputError(f"The folder {path} is not empty. {offer} another --out.")
 
 
-def _about(path: Path, recipe: Recipe, data: DataSet, command: str | None) -> dict[str, Any]:
+def _about(path: Path, recipe: Recipe, task: Task, command: str | None) -> dict[str, Any]:
     return {
         "command": command or f"secateur run {shlex.quote(str(path / 'recipe.yaml'))}",
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "data": describe(data),
+        "data": task.describe(),
+        "metrics": [metric.to_dict() for metric in task.metrics],
+        "unit": task.unit,
         "seeds": seeds(recipe),
         "machine": machine().to_json(),
     }

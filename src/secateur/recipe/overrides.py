@@ -12,6 +12,7 @@ from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.schema import ITERATE, as_list, split_step
 from secateur.recipe.steps import STEPS
+from secateur.task.registry import TASKS
 
 __all__ = ["aim", "override", "settings_of", "shortcuts"]
 
@@ -25,6 +26,7 @@ def shortcuts(
     model: str | None = None,
     weights: str | None = None,
     data: str | None = None,
+    task: str | None = None,
     ratio: float | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -36,10 +38,13 @@ def shortcuts(
 
     ``epochs`` speaks to every step that trains; ``ratio``, ``params`` and ``macs`` to the steps that remove, see
     :func:`aim`. A network that is exchanged loses the file's weights and factory options, which were meant for the
-    other one; likewise a data set its mean and standard deviation.
+    other one; likewise a data set its mean and standard deviation. A task that is exchanged brings its own network and
+    data set, where no others are named.
     """
     tree = YamlTree(copy.deepcopy(tree.data), tree.source, tree.lines)
     tree = _with_plugins(tree, use)
+    if task is not None:
+        tree = _with_task(tree, task, known_model=model is not None, known_data=data is not None)
     if model is not None:
         _forget(tree, "model", ("weights", "options", "adapted"))
         tree = _set(tree, "model.name", model, "--model")
@@ -56,6 +61,20 @@ def shortcuts(
     if epochs is not None:
         training = [kind for kind in STEPS if STEPS[kind].trains]
         tree = _set_kinds(tree, training, "epochs", epochs, "--epochs")
+    return tree
+
+
+def _with_task(tree: YamlTree, task: str, *, known_model: bool, known_data: bool) -> YamlTree:
+    before = tree.data.get("task", "classification")
+    if (before.get("name") if isinstance(before, dict) else before) == task:
+        return tree
+    tree = _set(tree, "task", {"name": task}, "--task")
+    _forget(tree, "data", ("mean", "std", "image_size", "name"))
+    if task in TASKS and not known_model:
+        _forget(tree, "model", ("weights", "options", "adapted", "head"))
+        tree = _set(tree, "model.name", TASKS[task].model, "--task")
+    if task in TASKS and not known_data:
+        tree = _set(tree, "data.name", TASKS[task].data, "--task")
     return tree
 
 

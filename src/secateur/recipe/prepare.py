@@ -1,56 +1,131 @@
-"""What a run starts with: the data set, and the network with a head that fits it."""
+"""What a run starts with: the task, and the network with a head that fits it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, SecateurError
-from secateur.data import load
+from secateur.graph.copies import deep_copy
 from secateur.models import create, normalisation, replace_head
-from secateur.recipe.schema import Recipe
-from secateur.recipe.steps.base import derive_seed
+from secateur.models.factories import user_object
+from secateur.recipe.schema import HeadConfig, Recipe
+from secateur.recipe.steps.base import STEPS, derive_seed
 from secateur.recipe.steps.weights import load_weights_into
+from secateur.task import Classification, Task, as_task, try_task
+from secateur.task.registry import TASKS, Request
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
 
-__all__ = ["load_data", "make_model"]
+__all__ = ["NOTHING", "Given", "make_model", "open_task", "seeds"]
 
 
-def load_data(recipe: Recipe) -> DataSet:
-    """Loads the recipe's data set, normalised as the recipe says or as the pretrained weights expect."""
-    config = recipe.data
-    data = load(
-        config.name,
-        validation=config.validation,
-        seed=recipe.seed,
-        limit=config.limit,
-        image_size=config.image_size,
+@dataclass(frozen=True)
+class Given:
+    """What was handed over from Python, in place of what a recipe names.
+
+    Attributes:
+        model: The network as the run begins; it stays as it is, the run works on a copy.
+        task: Data, loss and metrics.
+    """
+
+    model: nn.Module | None = None
+    task: Task | None = None
+
+
+NOTHING = Given()
+
+
+def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
+    """Opens the recipe's task with its data; images normalised as the recipe says or as pretrained weights expect.
+
+    Raises:
+        InputError: It was handed over from Python when the run began, and is not now; or it does not take its options.
+        SecateurError: What opening its data raises.
+    """
+    config = recipe.task
+    if given.task is not None:
+        return given.task
+    if config.given:
+        raise InputError(
+            f"The task {config.name} of this run was handed over from Python: go on there, with "
+            "secateur.resume(folder, task=…)."
+        )
+    if ":" in config.name:
+        return _users(config.name, config.options)
+    kind = TASKS[config.name]
+    request = Request(
+        recipe.data.name or kind.data, recipe.data.validation, recipe.data.limit, recipe.data.image_size, recipe.seed
     )
+    try:
+        task = kind.open(request, **config.options)
+    except TypeError as error:
+        raise InputError(f"The task {config.name} does not take its options: {error}.") from error
+    return _normalised(recipe, task) if isinstance(task, Classification) else task
+
+
+def _users(name: str, options: dict[str, Any]) -> Task:
+    module, _, attribute = name.partition(":")
+    task = user_object(module, attribute, options)
+    if not isinstance(task, Task):
+        raise InputError(f"{name} gives {type(task).__name__}, wanted a secateur.Task.")
+    return task
+
+
+def _normalised(recipe: Recipe, task: Classification) -> Classification:
+    config, data = recipe.data, task.data
     known = normalisation(recipe.model.name) if recipe.model.weights is not None else None
     mean, std = known if known is not None and len(known[0]) == data.shape[0] else (data.mean, data.std)
     mean, std = config.mean or mean, config.std or std
-    return data if (mean, std) == (data.mean, data.std) else data.with_normalisation(mean, std)
+    same = (mean, std) == (data.mean, data.std)
+    return task if same else Classification(data.with_normalisation(mean, std))
 
 
-def make_model(recipe: Recipe, data: DataSet) -> nn.Module:
-    """Builds the recipe's network with a head for the data set's classes.
+def make_model(recipe: Recipe, task: Task | DataSet, given: Given = NOTHING) -> nn.Module:
+    """Builds the recipe's network, with a head for the classes of a classification.
 
     Everything random in it comes from the recipe's seed.
 
     Raises:
-        InputError: The network does not take the images, or has no class scores to give.
+        InputError: The network does not take the inputs, or gives what loss or metrics do not take.
         SecateurError: What `secateur.models.create` raises.
     """
-    config, head = recipe.model, recipe.model.head
+    task = as_task(task)
+    model = _built(recipe, task, given)
+    if isinstance(task, Classification):
+        model = _headed(model, recipe, task.data)
+    elif recipe.model.head != HeadConfig():
+        raise InputError(f"model.head is for class scores; leave it out for the task {task.name}.")
+    if recipe.model.adapted is not None:
+        load_weights_into(model, Path(recipe.model.adapted))
+    if not isinstance(task, Classification):
+        task.source("test")
+        trains = any(step.kind not in STEPS or STEPS[step.kind].trains for step in recipe.steps)
+        try_task(task, model, train=trains)
+    return model
 
+
+def _built(recipe: Recipe, task: Task, given: Given) -> nn.Module:
+    config = recipe.model
+    if given.model is not None:
+        return deep_copy(given.model)
+    if config.given:
+        raise InputError(
+            f"The network {config.name} of this run was handed over from Python: go on there, with "
+            "secateur.resume(folder, model=…)."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(recipe.seed, "model"))
-        model = create(config.name, weights=config.weights, **config.options)
+        return create(config.name, weights=config.weights, **{**task.options(config.name), **config.options})
+
+
+def _headed(model: nn.Module, recipe: Recipe, data: DataSet) -> nn.Module:
+    config, head = recipe.model, recipe.model.head
     found = _classes(model, config.name, data)
     wanted = len(data.classes)
     extra = head.hidden is not None or head.pool
@@ -63,8 +138,6 @@ def make_model(recipe: Recipe, data: DataSet) -> nn.Module:
         head_seed = derive_seed(recipe.seed, "head")
         model = replace_head(model, wanted, hidden=head.hidden, pool=head.pool, seed=head_seed)
         _classes(model, config.name, data)
-    if config.adapted is not None:
-        load_weights_into(model, Path(config.adapted))
     return model
 
 

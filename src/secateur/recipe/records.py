@@ -47,12 +47,12 @@ class SplitPrint(_Record):
     """What one split of a data set was.
 
     Attributes:
-        images: How many.
+        samples: How many; 0 where a loader does not say.
         labels: SHA-256 of the labels in order.
         content: SHA-256 of the pixels in order, or of the files where they are decoded as they are asked for.
     """
 
-    images: int
+    samples: int
     labels: Sha256
     content: Sha256
 
@@ -101,6 +101,8 @@ class Environment(_Record):
     data: Short
     seeds: dict[str, int]
     machine: _Machine
+    metrics: list[dict[str, str | int | None]]
+    unit: Annotated[str, Field(max_length=100)]
 
 
 class _Epoch(_Record):
@@ -113,9 +115,7 @@ class _Epoch(_Record):
 class _Quality(_Record):
     model_config = ConfigDict(extra="allow")
 
-    top1: float
-    top5: float | None = None
-    loss: float | None = None
+    samples: int
 
 
 class _Result(_Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,10 +13,7 @@ from secateur.recipe.records import REMEDY, StepRecord, problem, read_record
 from secateur.recipe.schema import Recipe
 from secateur.report import Results
 
-if TYPE_CHECKING:
-    from secateur.data import DataSet
-
-__all__ = ["collect", "describe"]
+__all__ = ["collect"]
 
 _APPENDED = ("curves", "exports", "latency", "networks", "notes", "points", "scales")
 
@@ -43,7 +40,7 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
         "model": recipe.model.name,
         "duration_s": round(sum(float(file["seconds"]) for file in files), 3),
         "recipe_yaml": recipe.to_yaml(),
-        **{key: about[key] for key in ("data", "created", "seeds", "machine", "command")},
+        **{key: about[key] for key in ("data", "created", "seeds", "machine", "command", "metrics", "unit")},
     }
     for file in files:
         for key, value in file["result"]["report"].items():
@@ -66,15 +63,3 @@ def _shown(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         raise DataError(f"The results of the steps in {folder} are damaged: {problem(error)}. {REMEDY}") from error
     return results
-
-
-def describe(data: DataSet) -> str:
-    """One line about a data set.
-
-    >>> from secateur.data import load
-    >>> describe(load("digits"))  # doctest: +ELLIPSIS
-    'digits: ... training, ... validation, ... test images of 1×8×8, 10 classes'
-    """
-    channels, height, width = data.shape
-    counts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test images"
-    return f"{data.name}: {counts} of {channels}×{height}×{width}, {len(data.classes)} classes"

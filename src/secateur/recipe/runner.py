@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.metrics import Metrics
-from secateur.recipe.prepare import load_data, make_model
+from secateur.recipe.prepare import NOTHING, Given, make_model, open_task
 from secateur.recipe.records import StepRecord, read_record
 from secateur.recipe.results import collect
 from secateur.recipe.schema import Recipe
@@ -26,8 +27,7 @@ from secateur.recipe.unroll import unroll
 from secateur.timing.rounds import thread_count
 
 if TYPE_CHECKING:
-    from secateur.data import DataSet
-    from secateur.recipe.steps import State, StepResult
+    from secateur.task import Task
 
 __all__ = ["Event", "RunResult", "reopen", "resume", "run"]
 
@@ -62,14 +62,14 @@ class RunResult:
     Attributes:
         folder: Where everything lies.
         recipe: The recipe as it was run.
-        data: Its data set.
+        task: Its data, loss and metrics.
         state: The networks by role, in ``state.models``.
         results: Fields of `secateur.report.Results`: what the report shows.
     """
 
     folder: Path
     recipe: Recipe
-    data: DataSet
+    task: Task
     state: State
     results: Mapping[str, Any]
 
@@ -81,6 +81,7 @@ def run(
     recipe: Recipe,
     out: str | Path,
     *,
+    given: Given = NOTHING,
     command: str | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -93,6 +94,7 @@ def run(
     Args:
         recipe: From `secateur.recipe.load_recipe`.
         out: A folder that does not exist or is empty.
+        given: Network and task that were handed over, in place of those that the recipe names.
         command: What a reader can type to repeat the run, for the report.
         on_event: Called when a step begins and ends.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
@@ -109,17 +111,23 @@ def run(
     permit_recipe(recipe, trust=trust)
     refuse_used(out)
     _check(recipe)
-    data = load_data(recipe)
-    state = _begin(recipe, data)
-    recipe = unroll(recipe, state.dense, data.sample(2, seed=recipe.seed))
+    task = open_task(recipe, given)
+    state = _begin(recipe, task, given)
+    recipe = unroll(recipe, state.dense, task.sample(2, seed=recipe.seed))
     _check(recipe)
+    warn_if_inexact(task, recipe)
     with disk_errors(out):
-        folder = RunFolder.create(out, recipe, data, command)
-    return _Runner(folder, recipe, data, on_event, progress).go(state)
+        folder = RunFolder.create(out, recipe, task, command, given)
+    return _Runner(folder, recipe, task, given, on_event, progress).go(state)
 
 
 def resume(
-    folder: str | Path, *, on_event: OnEvent | None = None, progress: bool | None = None, trust: bool = False
+    folder: str | Path,
+    *,
+    given: Given = NOTHING,
+    on_event: OnEvent | None = None,
+    progress: bool | None = None,
+    trust: bool = False,
 ) -> RunResult:
     """Goes on with the run in ``folder``; of a finished run only the networks are loaded.
 
@@ -132,17 +140,29 @@ def resume(
         WeightsError: Weights that it began with, or that a step wrote, have changed.
         InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
-    with _opened(folder, trust) as (found, recipe, data), thread_count(int(found.about["machine"]["threads"])):
+    with _opened(folder, given, trust) as (found, recipe, task), thread_count(int(found.about["machine"]["threads"])):
         _check(recipe)
-        found.compare(recipe, data)
-        return _Runner(found, recipe, data, on_event, progress).go(_begin(recipe, data))
+        found.compare(recipe, task, given)
+        return _Runner(found, recipe, task, given, on_event, progress).go(_begin(recipe, task, given))
 
 
-def reopen(folder: str | Path, *, trust: bool = False) -> RunResult:
+def reopen(folder: str | Path, *, given: Given = NOTHING, trust: bool = False) -> RunResult:
     """Loads what the finished steps of a run made, and does nothing more; ``trust`` is that of :func:`resume`."""
-    with _opened(folder, trust) as (found, recipe, data):
+    with _opened(folder, given, trust) as (found, recipe, task):
         found.compare_files()
-        return _Runner(found, recipe, data, write=False).restore(_begin(recipe, data))
+        return _Runner(found, recipe, task, given, write=False).restore(_begin(recipe, task, given))
+
+
+def warn_if_inexact(task: Task, recipe: Recipe) -> None:
+    """Says that a resume cannot be exact, where the training batches are not the same for the same seeds."""
+    trains = any(step.kind in STEPS and STEPS[step.kind].trains for step in recipe.steps)
+    if trains and not task.exact:
+        warnings.warn(
+            f"The training loader of {task.name} gives other batches for the same seed (it draws from random numbers "
+            "that are not PyTorch's, NumPy's or Python's global ones, or remembers where it was). A run that is "
+            "stopped goes on from its last epoch, but will not end with exactly the same numbers.",
+            stacklevel=3,
+        )
 
 
 def _check(recipe: Recipe) -> None:
@@ -151,25 +171,26 @@ def _check(recipe: Recipe) -> None:
             STEPS[step.kind].check(step.config)
 
 
-def _begin(recipe: Recipe, data: DataSet) -> State:
-    return State(make_model(recipe, data))
+def _begin(recipe: Recipe, task: Task, given: Given) -> State:
+    return State(make_model(recipe, task, given))
 
 
 @contextlib.contextmanager
-def _opened(folder: str | Path, trust: bool) -> Iterator[tuple[RunFolder, Recipe, DataSet]]:
+def _opened(folder: str | Path, given: Given, trust: bool) -> Iterator[tuple[RunFolder, Recipe, Task]]:
     """Opens a run's folder, in the working directory that the paths of its recipe start from."""
     found = RunFolder.open(Path(folder).absolute(), trusted=trust)
     permit_folder(found.path, found.recipe(), found.home if found.own else None, trust=trust)
     with contextlib.chdir(found.home) if found.home.is_dir() else contextlib.nullcontext():
         recipe = found.recipe()
-        yield found, recipe, load_data(recipe)
+        yield found, recipe, open_task(recipe, given)
 
 
 @dataclass(frozen=True)
 class _Runner:
     folder: RunFolder
     recipe: Recipe
-    data: DataSet
+    task: Task
+    given: Given = NOTHING
     on_event: OnEvent | None = None
     progress: bool | None = None
     write: bool = True
@@ -202,7 +223,15 @@ class _Runner:
         kind, config = self.recipe.steps[position].kind, self.recipe.steps[position].config
         name = f"{position + 1:02d}-{kind}"
         context = Context(
-            self.recipe, name, self.path, self.data, metrics, dict(results), self.folder.about, self.progress
+            self.recipe,
+            name,
+            self.path,
+            self.task,
+            metrics,
+            dict(results),
+            self.folder.about,
+            partial(make_model, self.recipe, self.task, self.given),
+            self.progress,
         )
         event = partial(Event, step=name, kind=kind, index=position + 1, total=len(self.recipe.steps))
         file = self.path / "steps" / name / "result.json"
@@ -240,7 +269,7 @@ class _Runner:
         collected = collect(self.recipe, self.folder.about, self.path, results)
         if self.write:
             write_json(self.path / "results.json", collected)
-        return RunResult(self.path, self.recipe, self.data, state, collected)
+        return RunResult(self.path, self.recipe, self.task, state, collected)
 
     def _tell(self, event: Event) -> None:
         if self.on_event is not None:

@@ -100,6 +100,7 @@ class ModelConfig(Settings):
         adapted: A ``.safetensors`` file with all weights of the network, its head included, as an ``adapt`` step
             of an earlier run left them.
         head: How the classifier is adapted.
+        given: Whether the network was handed over from Python; ``name`` is then that of its class.
     """
 
     name: str
@@ -107,13 +108,37 @@ class ModelConfig(Settings):
     options: dict[str, Any] = {}
     adapted: str | None = None
     head: HeadConfig = HeadConfig()
+    given: bool = False
+
+
+class TaskConfig(Settings):
+    """The task: ``detection``, or a name with options, ``{name: my_package.tasks:Prices, split: spring}``.
+
+    Attributes:
+        name: Of :data:`secateur.task.registry.TASKS`, or ``package.module:MyTask`` for a class of the user's.
+        given: Whether the task was handed over from Python; ``name`` is then what it calls itself.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = "classification"
+    given: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its class is made with."""
+        return dict(self.model_extra or {})
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class DataConfig(Settings):
     """The data set: a name or path for `secateur.data.load`.
 
     Attributes:
-        name: Built-in name, ``name:path`` or a path.
+        name: Built-in name, ``name:path`` or a path; by default what is embedded for the task.
         validation: Share of the training images that is held out.
         limit: At most this many images of each split (for a trial).
         image_size: Side in pixels that images of a folder are resized to.
@@ -122,7 +147,7 @@ class DataConfig(Settings):
         std: Standard deviation per channel, likewise.
     """
 
-    name: str = "digits"
+    name: str | None = None
     validation: float = Field(default=0.05, ge=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
     image_size: int | None = Field(default=None, ge=1)
@@ -162,6 +187,7 @@ class RecipeHead(Settings):
     use: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_list)] = ()
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelConfig
+    task: Annotated[TaskConfig, BeforeValidator(_named)] = TaskConfig()
     data: DataConfig = DataConfig()
 
 
@@ -175,6 +201,7 @@ class Recipe:
         seed: Every random number of the run comes from it.
         model: The network.
         data: The data set.
+        task: What is done with it.
         steps: What is done, in order.
         use: The plug-ins that it wants.
         origin: The file that says which network it is; ``None`` where the user said so, or Secateur.
@@ -187,6 +214,7 @@ class Recipe:
     data: DataConfig
     steps: tuple[StepEntry, ...]
     use: tuple[str, ...] = ()
+    task: TaskConfig = field(default_factory=TaskConfig)
     origin: Path | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,6 +225,7 @@ class Recipe:
             **({"use": list(self.use)} if self.use else {}),
             "seed": self.seed,
             "model": self.model.model_dump(mode="json"),
+            **({} if self.task == TaskConfig() else {"task": self.task.model_dump(mode="json")}),
             "data": self.data.model_dump(mode="json"),
             "steps": [{step.kind: step.config.model_dump(mode="json")} for step in self.steps],
         }

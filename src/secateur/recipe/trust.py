@@ -46,12 +46,16 @@ _OPENING = ("cache", "checkpoint", "pretrained", "weights")
 def places_of_code(recipe: Recipe) -> tuple[Place, ...]:
     """Where a recipe names code of the user's or of others: mostly nowhere.
 
-    It may name plug-ins, a network of one's own, or options of a library's network that open files.
+    It may name plug-ins, a task or a network of one's own, or options of a library's network that open files.
     """
-    plugins = tuple(("use", place) for place, name in enumerate(recipe.use) if not _is_installed(name))
+    plugins: tuple[Place, ...] = tuple(
+        ("use", place) for place, name in enumerate(recipe.use) if not _is_installed(name)
+    )
+    if ":" in recipe.task.name and not recipe.task.given:
+        plugins = (*plugins, ("task", "name"))
     name = recipe.model.name
     library, colon, _ = name.partition(":")
-    if not colon or name.endswith(".cfg"):
+    if not colon or name.endswith(".cfg") or recipe.model.given:
         return plugins
     if library not in _LIBRARIES:
         return (*plugins, ("model", "name"))
@@ -72,6 +76,8 @@ def code_of(recipe: Recipe) -> str | None:
         return None
     if first[0] == "use":
         return f"use {recipe.use[int(first[1])]!r}"
+    if first[0] == "task":
+        return f"task {recipe.task.name!r}"
     name = recipe.model.name
     return f"model {name!r}" if first[-1] == "name" and len(first) == 2 else f"the option {first[-1]!r} of {name!r}"
 
@@ -147,7 +153,7 @@ def _of_project(origin: Path, recipe: Recipe) -> bool:
         if place[0] == "use":
             own = _is_plugin_of_project(origin, recipe.use[int(place[1])])
         else:
-            module, _, factory = recipe.model.name.partition(":")
+            module, _, factory = (recipe.task if place[0] == "task" else recipe.model).name.partition(":")
             own = in_project(module, factory, here)
         if not own:
             return False

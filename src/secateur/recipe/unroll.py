@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.budget import by_group, choose, step_of
 from secateur.core.errors import BudgetError, InputError
+from secateur.core.types import ExampleInputs
 from secateur.cost.energy import energy
 from secateur.cut.analysis import analyse
 from secateur.recipe.iterate import IterateSettings, in_round, inner_steps
@@ -39,7 +40,7 @@ class _Part:
     ratio: float
 
 
-def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
+def unroll(recipe: Recipe, model: nn.Module, inputs: ExampleInputs) -> Recipe:
     """Writes out every ``iterate`` over layers or blocks as steps; any other recipe comes back as it is.
 
     The widths that the last round reaches are planned on the dense network: the same share of every group, or
@@ -48,7 +49,7 @@ def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
     Args:
         recipe: A validated recipe.
         model: The dense network.
-        images: A batch that it is called with.
+        inputs: A batch that it is called with.
 
     Raises:
         InputError: An ``iterate`` over layers without a step that prunes.
@@ -56,15 +57,15 @@ def unroll(recipe: Recipe, model: nn.Module, images: Tensor) -> Recipe:
     """
     steps: list[StepEntry] = []
     for entry in recipe.steps:
-        steps += _rounds(entry, model, images) if isinstance(entry.config, IterateSettings) else [entry]
+        steps += _rounds(entry, model, inputs) if isinstance(entry.config, IterateSettings) else [entry]
     return recipe if len(steps) == len(recipe.steps) else replace(recipe, steps=tuple(steps))
 
 
-def _rounds(entry: StepEntry, model: nn.Module, images: Tensor) -> list[StepEntry]:
+def _rounds(entry: StepEntry, model: nn.Module, inputs: ExampleInputs) -> list[StepEntry]:
     config = entry.config
     assert isinstance(config, IterateSettings)
     inner = list(inner_steps(config))
-    parts = _parts(config, _first_prune(config), model, images)
+    parts = _parts(config, _first_prune(config), model, inputs)
     steps = []
     for number, part in enumerate(parts, start=1):
         for kind, settings in inner:
@@ -88,21 +89,21 @@ def _first_prune(config: IterateSettings) -> PruneSettings:
     return PruneSettings.model_validate(in_round(PruneSettings, settings, config, 1, 1))
 
 
-def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, images: Tensor) -> list[_Part]:
+def _parts(config: IterateSettings, prune: PruneSettings, model: nn.Module, inputs: ExampleInputs) -> list[_Part]:
     """The rounds' parts in their order."""
-    analysis = analyse(model, images, only=prune.only, ignore=prune.ignore, granularity=prune.granularity)
+    analysis = analyse(model, inputs, only=prune.only, ignore=prune.ignore, granularity=prune.granularity)
     parts = _planned(analysis, prune, by_block=config.over == "blocks")
     if not parts:
         raise BudgetError(f"iterate over: {config.over} finds nothing to remove: no group can lose a unit.")
     if config.order == "energy":
-        return _by_energy(parts, model, images)
+        return _by_energy(parts, model, inputs)
     return parts[::-1] if config.order == "reverse" else parts
 
 
-def _by_energy(parts: list[_Part], model: nn.Module, images: Tensor) -> list[_Part]:
+def _by_energy(parts: list[_Part], model: nn.Module, inputs: ExampleInputs) -> list[_Part]:
     """The parts whose layers take the most energy first (Yang et al. 2017, arXiv:1611.05128, §4)."""
     takes: dict[str, float] = {}
-    for layer in energy(model, images).layers:
+    for layer in energy(model, inputs).layers:
         takes[layer.name] = takes.get(layer.name, 0.0) + layer.total
 
     def total(part: _Part) -> float:

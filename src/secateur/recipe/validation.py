@@ -9,6 +9,7 @@ from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.iterate import check_iterate
 from secateur.recipe.problems import check
 from secateur.recipe.schema import ITERATE, Recipe, RecipeHead, Settings, StepEntry, split_step
+from secateur.task.registry import TASKS
 
 __all__ = ["validate"]
 
@@ -29,7 +30,10 @@ def validate(tree: YamlTree, kinds: Mapping[str, type[Settings]]) -> Recipe:
     steps = _check_steps(tree, kinds, problems)
     if problems or head is None:
         raise InputError("\n".join(problems))
-    return Recipe(head.name, head.description, head.seed, head.model, head.data, tuple(steps), head.use)
+    data = head.data
+    if data.name is None and head.task.name in TASKS:
+        data = data.model_copy(update={"name": TASKS[head.task.name].data})
+    return Recipe(head.name, head.description, head.seed, head.model, data, tuple(steps), head.use, head.task)
 
 
 def _check_steps(tree: YamlTree, kinds: Mapping[str, type[Settings]], problems: list[str]) -> list[StepEntry]:

@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from secateur.core.metric import LOSS
 from secateur.report.schema import Curve, Results
 from secateur.runtimes import title_of
 
-__all__ = ["Figure", "base_layout", "curves", "layers", "plain", "times"]
+__all__ = ["Figure", "axis_title", "base_layout", "curves", "layers", "plain", "times"]
 
 Figure = dict[str, Any]
 
@@ -22,16 +23,16 @@ _ROLES = ("dense", "pruned", "control")
 
 
 def curves(results: Results, measure: str) -> Figure | None:
-    """Returns training (thin, dotted) and validation (bold) curves of ``top1`` or ``loss``."""
+    """Returns training (thin, dotted) and validation (bold) curves of the loss or a metric, by name."""
     traces: list[Figure] = []
     for curve in results.curves:
-        for part, dash, width in (("val", "solid", 3.0), ("train", "dot", 1.5)):
-            trace = _line(curve, f"{part}_{measure}")
+        for part, dash, width in (("validation", "solid", 3.0), ("train", "dot", 1.5)):
+            trace = _line(curve, part, measure)
             if trace is None:
                 continue
             # One entry per network in the legend: with two, it is taller than the chart on a phone.
             first = all(other["legendgroup"] != curve.label for other in traces)
-            long = f"{curve.label}, {'training' if part == 'train' else 'validation'}"
+            long = f"{curve.label}, {'training' if part == 'train' else part}"
             traces.append(
                 {
                     **trace,
@@ -44,7 +45,7 @@ def curves(results: Results, measure: str) -> Figure | None:
             )
     if not traces:
         return None
-    title = "accuracy, %" if measure == "top1" else "loss"
+    title = axis_title(results, measure)
     layout = base_layout()
     layout["xaxis"].update(_whole_ticks(traces))
     layout["xaxis"]["title"]["text"] = "epoch"
@@ -125,8 +126,15 @@ def times(results: Results) -> Figure | None:
     return {"data": traces, "layout": layout}
 
 
-def _line(curve: Curve, field: str) -> Figure | None:
-    points = [(point.epoch, getattr(point, field)) for point in curve.points]
+def axis_title(results: Results, measure: str) -> str:
+    """What an axis says of a metric."""
+    metric = next((m for m in results.metrics if m.name == measure), LOSS)
+    label = metric.label[:1].lower() + metric.label[1:]
+    return f"{label}, %" if metric.format == "percent" else label
+
+
+def _line(curve: Curve, part: str, measure: str) -> Figure | None:
+    points = [(point.epoch, getattr(point, part).get(measure)) for point in curve.points]
     points = [(epoch, y) for epoch, y in points if y is not None and math.isfinite(y)]
     if not points:
         return None

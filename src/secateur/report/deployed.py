@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from secateur.core.metric import LOSS, Metric
 from secateur.report import words
 from secateur.report.schema import Results
 from secateur.report.view import Table
@@ -21,9 +24,10 @@ def deployed_table(results: Results) -> Table | None:
     lines = sorted(results.deployed, key=lambda line: order.index(line.runtime))
     if not lines:
         return None
-    rows = [(_label(line), *(cell(line) for _, cell in _COLUMNS)) for line in lines]
+    columns = _columns(results)
+    rows = [(_label(line), *(cell(line) for _, cell in columns)) for line in lines]
     full = [i for i in range(1, len(rows[0])) if any(row[i] != words.NOTHING for row in rows)]
-    headers = ("", *(title for title, _ in _COLUMNS))
+    headers = ("", *(title for title, _ in columns))
     keep = [0, *full]
     return Table(tuple(headers[i] for i in keep), tuple(tuple(row[i] for i in keep) for row in rows))
 
@@ -32,14 +36,6 @@ def _label(line: EntrantResult) -> str:
     """For instance ``Pruned, LiteRT int8``."""
     precision = "float" if line.precision == "float32" else line.precision
     return f"{line.network[:1].upper()}{line.network[1:]}, {title_of(line.runtime)} {precision}"
-
-
-def _accuracy(line: EntrantResult) -> str:
-    return words.NOTHING if line.top1 is None else f"{line.top1:.2f} %"
-
-
-def _loss(line: EntrantResult) -> str:
-    return words.NOTHING if line.loss is None else f"{line.loss:.4f}"
 
 
 def _time(line: EntrantResult) -> str:
@@ -57,11 +53,17 @@ def _size(line: EntrantResult) -> str:
     return words.NOTHING if line.bytes is None else f"{line.bytes / 1e6:.3f} MB"
 
 
-_COLUMNS = (
-    ("Accuracy", _accuracy),
-    ("Loss", _loss),
-    ("Time per image", _time),
-    ("Speed-up", _speedup),
-    ("Parameters", lambda line: words.exact(line.params)),
-    ("Size", _size),
-)
+def _columns(results: Results) -> list[tuple[str, Callable[[EntrantResult], str]]]:
+    """The leading metric and the loss, then what a network costs."""
+
+    def quality(metric: Metric) -> Callable[[EntrantResult], str]:
+        return lambda line: metric.words(line.quality.get(metric.name))
+
+    metrics = list(dict.fromkeys((results.leading, LOSS)))
+    return [
+        *((metric.label, quality(metric)) for metric in metrics),
+        (f"Time per {results.unit}", _time),
+        ("Speed-up", _speedup),
+        ("Parameters", lambda line: words.exact(line.params)),
+        ("Size", _size),
+    ]

@@ -102,10 +102,10 @@ def _bars(results: Results) -> list[_Bar]:
         if a and b:
             bars.append(_Bar(title, a, b, words.count(a), words.count(b), f"{words.times(a / b)} {better}"))
     bars += _time_bar(results)
-    if before.top1 is not None and after.top1 is not None:
-        change = f"{words.points(after.top1 - before.top1)} points"
-        texts = (f"{before.top1:.2f} %", f"{after.top1:.2f} %")
-        bars.append(_Bar("Top-1 accuracy", before.top1, after.top1, *texts, change))
+    metric = results.leading
+    one, two = before.quality.get(metric.name), after.quality.get(metric.name)
+    if one is not None and two is not None and min(one, two) >= 0:  # a bar has no length below zero
+        bars.append(_Bar(metric.label, one, two, metric.words(one), metric.words(two), metric.change(one, two)))
     return bars
 
 

@@ -102,10 +102,10 @@ def render(template: str, figures: Mapping[str, charts.Figure], **parts: Any) ->
 
 def _figures(results: Results) -> dict[str, charts.Figure]:
     found = {
-        "accuracy": charts.curves(results, "top1"),
+        "metric": charts.curves(results, results.leading.name) if results.metrics else None,
         "loss": charts.curves(results, "loss"),
         "netscore": progress.points_chart(results, "netscore"),
-        "top1": progress.points_chart(results, "top1"),
+        "points": progress.points_chart(results, "value"),
         "layers": charts.layers(results),
         "times": charts.times(results),
     }

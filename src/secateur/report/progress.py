@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from secateur.cost import compression_ratio
 from secateur.report import words
-from secateur.report.charts import Figure, base_layout
+from secateur.report.charts import Figure, axis_title, base_layout
 from secateur.report.schema import Results, ScaleRow, Scales
 from secateur.report.view import Table
 
@@ -110,18 +110,18 @@ def points_table(results: Results) -> Table | None:
             words.exact(point.nonzero_params),
             words.times(compression_ratio(first.nonzero_params, point.nonzero_params)),
             words.exact(point.macs),
-            f"{point.top1:.2f} %",
-            f"{point.netscore:.2f}",
+            results.leading.words(point.value),
+            words.NOTHING if point.netscore is None else f"{point.netscore:.2f}",
         )
         for point in results.points
     ]
-    headers = ("", "Parameters", "Not zero", "Compression", "MACs", "Top-1 accuracy", "NetScore")
+    headers = ("", "Parameters", "Not zero", "Compression", "MACs", results.leading.label, "NetScore")
     return Table(headers, tuple(rows))
 
 
 def points_chart(results: Results, measure: str) -> Figure | None:
-    """Returns ``netscore`` or ``top1`` of the scored networks over their compression, on a logarithmic axis."""
-    points = results.points
+    """Returns ``netscore`` or ``value`` (the leading metric) of the scored networks over their compression."""
+    points = [point for point in results.points if getattr(point, measure) is not None]
     if len(points) < 2:
         return None
     x = [compression_ratio(points[0].nonzero_params, point.nonzero_params) for point in points]
@@ -140,7 +140,9 @@ def points_chart(results: Results, measure: str) -> Figure | None:
     layout = base_layout()
     layout["xaxis"].update(type="log", **_ticks(x))
     layout["xaxis"]["title"]["text"] = "compression: dense / non-zero parameters"
-    layout["yaxis"]["title"]["text"] = "NetScore" if measure == "netscore" else "top-1 accuracy, %"
+    layout["yaxis"]["title"]["text"] = (
+        "NetScore" if measure == "netscore" else axis_title(results, results.leading.name)
+    )
     return {"data": [trace], "layout": layout}
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from secateur.core.metric import LOSS, TOP1, TOP5, Metric
 from secateur.core.types import Unsupported, Verification
 from secateur.exports.checks import ExportCheck
 from secateur.timing.machine import Machine
@@ -55,13 +56,11 @@ class LayerRow(_Part):
 
 
 class CurvePoint(_Part):
-    """One epoch of one training; accuracies in percent. Numbers that are missing are left out."""
+    """One epoch of one training: loss and metrics by name. Numbers that are missing are left out."""
 
     epoch: float
-    train_top1: float | None = None
-    val_top1: float | None = None
-    train_loss: float | None = None
-    val_loss: float | None = None
+    train: dict[str, float | None] = Field(default_factory=dict)
+    validation: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Curve(_Part):
@@ -115,16 +114,16 @@ class Point(_Part):
         params: Parameters.
         nonzero_params: Those that are not zero.
         macs: Multiply-accumulates of one sample, zeros counted like other weights.
-        top1: Top-1 accuracy in percent.
-        netscore: Of accuracy, non-zero parameters and MACs.
+        value: Of the leading metric.
+        netscore: Of it, non-zero parameters and MACs; ``None`` where the metric is no share of anything.
     """
 
     label: str
     params: int = Field(gt=0)
     nonzero_params: int = Field(gt=0)
     macs: int = Field(gt=0)
-    top1: float
-    netscore: float
+    value: float
+    netscore: float | None = None
 
 
 class Pinned(_Part):
@@ -145,6 +144,8 @@ class Results(_Part):
         pruning: What was asked for, for instance ``10 % of the channels of every block by L2 norm``.
         created: Date and time, best in ISO form.
         duration_s: Seconds of the whole run.
+        metrics: Of the task, the one that leads first.
+        unit: What one sample is called.
         networks: Columns of the headline table; the first ``dense`` and ``pruned`` ones make the headline.
         verification: Proof of the cut.
         backend: Surgery back end, ``module`` or ``graph``.
@@ -173,6 +174,8 @@ class Results(_Part):
     pruning: str = ""
     created: str = ""
     duration_s: float | None = None
+    metrics: tuple[Metric, ...] = (TOP1, TOP5)
+    unit: str = "image"
     networks: tuple[Network, ...] = ()
     verification: Verification | None = None
     backend: str = ""
@@ -196,6 +199,11 @@ class Results(_Part):
     def title(self) -> str:
         """Network and data set, without the details of the latter."""
         return " on ".join(part for part in (self.model, self.data.partition(": ")[0]) if part)
+
+    @property
+    def leading(self) -> Metric:
+        """The metric that comes first; the loss where the task has none."""
+        return self.metrics[0] if self.metrics else LOSS
 
     def network(self, role: Role) -> Network | None:
         """Returns the first network of that role."""

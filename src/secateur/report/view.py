@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from secateur.core.metric import LOSS, Metric
 from secateur.cost import compression_ratio, mac_reduction
 from secateur.exports.checks import ExportCheck
 from secateur.report import words
@@ -57,7 +58,7 @@ def cards(results: Results) -> tuple[Card, ...]:
     """Returns the headline figures that the results hold."""
     dense, pruned = (_measurement(results.network(role)) for role in ("dense", "pruned"))
     found = [
-        _accuracy_card(dense, pruned),
+        _metric_card(results.leading, dense, pruned),
         _ratio_card("Parameters", dense.params, pruned.params, compression_ratio, "compression ratio"),
         _ratio_card("MACs per sample", dense.macs, pruned.macs, mac_reduction, "MAC reduction"),
         _speed_card(results),
@@ -74,7 +75,7 @@ def comparison(results: Results) -> Table | None:
     dense = _measurement(results.network("dense"))
     rows = [
         (title, *(text(m, dense) for m in measured))
-        for title, has, text in _COMPARISON
+        for title, has, text in (*_qualities(results), *_COMPARISON)
         if any(has(m, dense) for m in measured)
     ]
     if not rows:
@@ -119,7 +120,9 @@ def exports(results: Results) -> Table | None:
     """Returns one row per exported and checked file."""
     if not results.exports:
         return None
-    headers = ("File", "Size", "Largest difference", "Same labels", "Images", "Top-1 there", "Batch", "Run by")
+    metric = results.leading
+    headers = ("File", "Size", "Largest difference", "Same labels", "Samples", f"{metric.label} there", "Batch",
+               "Run by")  # fmt: skip
     rows = [
         (
             check.path,
@@ -127,7 +130,7 @@ def exports(results: Results) -> Table | None:
             _agreement(check),
             f"{100 * check.same_labels:.4g} %",
             words.exact(check.images),
-            words.NOTHING if check.top1 is None else f"{check.top1:.2f} %",
+            metric.words(check.quality.get(metric.name)),
             "any" if check.dynamic_batch else f"{check.batches[0]} only" if check.batches else words.NOTHING,
             check.runtime,
         )
@@ -182,13 +185,13 @@ def _ratio_card(
     return Card(title, words.count(pruned), words.count(dense), f"{detail} {words.times(ratio(dense, pruned))}")
 
 
-def _accuracy_card(dense: Measurement, pruned: Measurement) -> Card | None:
-    if pruned.top1 is None:
+def _metric_card(metric: Metric, dense: Measurement, pruned: Measurement) -> Card | None:
+    before, after = dense.quality.get(metric.name), pruned.quality.get(metric.name)
+    if after is None:
         return None
-    if dense.top1 is None:
-        return Card("Top-1 accuracy", f"{pruned.top1:.2f} %")
-    change = f"{words.points(pruned.top1 - dense.top1)} points"
-    return Card("Top-1 accuracy", f"{pruned.top1:.2f} %", f"{dense.top1:.2f} %", change)
+    if before is None:
+        return Card(metric.label, metric.words(after))
+    return Card(metric.label, metric.words(after), metric.words(before), metric.change(before, after))
 
 
 def _speed_card(results: Results) -> Card | None:
@@ -265,15 +268,24 @@ def _fixed(digits: int, unit: str = "") -> Callable[[float | None], str]:
     return lambda value: words.NOTHING if value is None else f"{value:.{digits}f}{unit}"
 
 
-def _per_image(seconds: float | None) -> str:
+def _per_sample(seconds: float | None) -> str:
     return words.NOTHING if seconds is None else words.milliseconds(1e3 * seconds)
 
 
+def _qualities(results: Results) -> list[tuple[str, _Has, _Text]]:
+    """Rows of the metrics and the loss, and of how many samples they are."""
+
+    def row(metric: Metric) -> tuple[str, _Has, _Text]:
+        title = "Test loss" if metric is LOSS else metric.label
+        has = lambda m, _: m.quality.get(metric.name) is not None  # noqa: E731
+        return title, has, lambda m, _: metric.words(m.quality.get(metric.name))
+
+    rows = [row(metric) for metric in (*results.metrics, LOSS)]
+    rows.append((f"Test {results.unit}s", *_plain("samples", words.exact)))
+    return [*rows, (f"Evaluation time per {results.unit}", *_plain("seconds_per_sample", _per_sample))]
+
+
 _COMPARISON: Sequence[tuple[str, _Has, _Text]] = (
-    ("Top-1 accuracy", *_plain("top1", _fixed(2, " %"))),
-    ("Top-5 accuracy", *_plain("top5", _fixed(2, " %"))),
-    ("Test loss", *_plain("loss", _fixed(4))),
-    ("Test images", *_plain("images", words.exact)),
     ("Parameters", *_plain("params", words.exact)),
     ("Parameters that are not zero", lambda m, _: bool(m.sparse), lambda m, _: words.exact(m.nonzero_params)),
     ("Compression ratio (dense / this)", *_ratio("params", compression_ratio)),
@@ -282,5 +294,4 @@ _COMPARISON: Sequence[tuple[str, _Has, _Text]] = (
     ("NetScore", *_plain("netscore", _fixed(2))),
     ("Weights on disk", *_plain("weight_bytes", words.size)),
     ("Peak memory of one forward pass", *_plain("peak_memory_bytes", words.size)),
-    ("Evaluation time per image", *_plain("seconds_per_image", _per_image)),
 )

@@ -1,1 +1,26 @@
-"""What is to be learned: so far the parts of detection."""
+"""What a task is: data, loss and metrics; classification, detection and others."""
+
+from __future__ import annotations
+
+from secateur.task.base import SPLITS, Epoch, Task
+from secateur.task.batch import Batch
+from secateur.task.classification import Classification, as_task
+from secateur.task.detection.task import Detection
+from secateur.task.meters import Meter
+from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.trial import try_task
+
+__all__ = [
+    "SPLITS",
+    "TASKS",
+    "Batch",
+    "Classification",
+    "Detection",
+    "Epoch",
+    "Meter",
+    "Request",
+    "Task",
+    "TaskKind",
+    "as_task",
+    "try_task",
+]

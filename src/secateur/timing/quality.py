@@ -1,87 +1,137 @@
-"""Accuracy and loss of a network in the runtime that it runs in."""
+"""How well a network does in the runtime that it runs in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from secateur.core.batches import resize
 from secateur.core.modes import evaluating
+from secateur.core.types import call
+from secateur.data.types import AnySplit, DataSet
 from secateur.runtimes import RUNTIMES
+from secateur.task import Batch, Task, as_task
 from secateur.timing.entrants import Entrant
 from secateur.train import Evaluation
-from secateur.train.evaluate import totals
+from secateur.train.evaluate import add_up, evaluation_of
 
 if TYPE_CHECKING:
-    from secateur.data import AnySplit, DataSet
-    from secateur.train import Evaluation
+    from secateur.runtimes import Program
 
 __all__ = ["quality", "scores"]
 
 _BATCH = 32
 
+Form = Any
+"""How an output is built of tensors, as PyTorch's ``pytree`` says it."""
 
-def quality(entrant: Entrant, data: DataSet, split: AnySplit, *, threads: int = 1) -> Evaluation:
-    """Runs labelled images through a network in its own runtime.
+
+def quality(
+    entrant: Entrant,
+    task: Task | DataSet,
+    split: str | AnySplit = "test",
+    *,
+    samples: int | None = None,
+    threads: int = 1,
+    like: nn.Module | None = None,
+) -> Evaluation:
+    """Runs the samples of a split through a network in its own runtime.
 
     Args:
         entrant: What to run.
-        data: Says how to normalise.
-        split: The images, usually (some of) ``data.test``.
+        task: Data, loss and metrics; a data set of images stands for its classification.
+        split: Of the task.
+        samples: How many at most; all by default.
         threads: Threads inside an operator.
+        like: A network whose output is built as that of the file was, which knows a list of tensors alone.
 
     Returns:
-        Top-1 and top-5 in percent, mean cross-entropy, images, and seconds per image of the passes.
+        The metrics, the mean loss, the samples, and seconds per sample of the passes.
 
     Raises:
-        InputError: The runtime refuses the file or the images.
+        InputError: The runtime refuses the file or the inputs.
     """
-    size, seconds = entrant.batch or _BATCH, 0.0
+    task = as_task(task)
+    size = entrant.batch or _BATCH
     program = RUNTIMES[entrant.runtime].open(entrant.network, threads, trust=entrant.trust)
+    form: list[Form] = []
 
-    def forward(images: Tensor) -> Tensor:
-        nonlocal seconds
-        # A file of a fixed batch size gets its last, smaller batch filled up.
-        prepared = program.prepare(resize(images, size))
-        start = perf_counter()
-        found = program.run(prepared)
-        seconds += perf_counter() - start
-        return program.outputs(found)[0][: len(images)]
+    def forward(batch: Batch) -> Any:
+        parts = [
+            _run(program, replace(batch, inputs=_part(batch, start, size), size=min(size, batch.size - start)), size)
+            for start in range(0, batch.size, size)
+        ]
+        if not form:
+            form.append(_form(like if like is not None else entrant.network, batch, len(parts[0])))
+        leaves = [torch.cat(group) if group[0].ndim else group[0] for group in zip(*parts, strict=True)]
+        return pytree.tree_unflatten(leaves, form[0])
 
     with _settled(entrant.network):
-        sums = totals(forward, split.batches(size), data=data, device=torch.device("cpu"))
-    loss, top1, top5, count = sums.tolist()
-    return Evaluation(100 * top1 / count, 100 * top5 / count, loss / count, int(count), seconds / count)
+        batches = task.evaluation(split, batch_size=size, limit=samples)  # type: ignore[arg-type]
+        return evaluation_of(*add_up(task, batches, forward))
+
+
+def _run(program: Program, batch: Batch, size: int) -> list[Tensor]:
+    # A file of a fixed batch size gets its last, smaller batch filled up.
+    found = program.outputs(program.run(program.prepare(resize(batch.inputs, size))))
+    return [tensor[: batch.size] if tensor.ndim else tensor for tensor in found]
+
+
+def _part(batch: Batch, start: int, size: int) -> Any:
+    if batch.size <= size:
+        return batch.inputs
+
+    def one(leaf: Any) -> Any:
+        follows = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == batch.size
+        return leaf[start : start + size] if follows else leaf
+
+    return pytree.tree_map(one, batch.inputs)
+
+
+def _form(network: nn.Module | Path, batch: Batch, count: int) -> Form:
+    """How the network builds its output; of a file alone a tensor, or a tuple of as many as it has."""
+    if isinstance(network, nn.Module):
+        with torch.no_grad(), evaluating(network):
+            leaves, form = pytree.tree_flatten(call(network, resize(batch.inputs, 2)))
+        if len(leaves) == count and all(isinstance(leaf, Tensor) for leaf in leaves):
+            return form
+    return pytree.tree_structure(tuple([0] * count) if count > 1 else 0)
 
 
 def scores(
-    entrants: Iterable[Entrant], data: DataSet, *, images: int | None = None, threads: int = 1
+    entrants: Iterable[Entrant],
+    task: Task | DataSet,
+    *,
+    samples: int | None = None,
+    threads: int = 1,
+    like: nn.Module | None = None,
 ) -> dict[tuple[str, str], Evaluation]:
-    """Scores every network that runs, on the same test images; of fixed batch sizes in the largest.
+    """Scores every network that runs, on the same test samples; of fixed batch sizes in the largest.
 
     Args:
         entrants: What to score.
-        data: The test images, and how to normalise them.
-        images: How many of them, drawn once; ``None`` for all, 0 for no scores.
+        task: Whose test samples and metrics.
+        samples: How many of them; ``None`` for all, 0 for no scores.
         threads: Threads inside an operator.
+        like: See :func:`quality`.
 
     Returns:
         By the entrant's label and runtime.
     """
-    if images == 0:
+    if samples == 0:
         return {}
-    split = data.test
-    if images is not None and images < len(split):
-        split = split.subset(torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:images])
     ready = sorted((e for e in entrants if not e.problem), key=lambda e: e.batch or _BATCH)
     largest = {(e.label, e.runtime): e for e in ready}
-    return {key: quality(entrant, data, split, threads=threads) for key, entrant in largest.items()}
+    return {
+        key: quality(entrant, task, samples=samples, threads=threads, like=like) for key, entrant in largest.items()
+    }
 
 
 def _settled(network: nn.Module | Path) -> AbstractContextManager[object]:

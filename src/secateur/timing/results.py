@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from secateur.timing.entrants import Entrant, labelled
 from secateur.timing.records import Record
 from secateur.timing.timings import Spread, Timing, speedups
+from secateur.train.history import plain
 
 if TYPE_CHECKING:
     from secateur.train import Evaluation
@@ -29,9 +30,8 @@ class EntrantResult(Record):
         difference: Largest difference to PyTorch that the export's check found, relative to the largest output.
         ms: Milliseconds for one image (batch 1), forward.
         speedup: Times as fast as the reference in the same runtime at float32, from the same rounds.
-        top1: Top-1 accuracy in this runtime, in percent.
-        loss: Mean test loss in this runtime.
-        images: Number of test images behind both.
+        quality: The metrics of the task in this runtime, by name, and the mean test loss.
+        samples: Number of test samples behind them.
         problem: Why it does not run there, in the converter's words.
     """
 
@@ -43,9 +43,8 @@ class EntrantResult(Record):
     difference: float | None = None
     ms: Spread | None = None
     speedup: Spread | None = None
-    top1: float | None = None
-    loss: float | None = None
-    images: int | None = None
+    quality: dict[str, float | None] = field(default_factory=dict)
+    samples: int | None = None
     problem: str = ""
 
     @property
@@ -87,9 +86,8 @@ def results(
             difference=max((e.difference for e in sizes if e.difference is not None), default=None),
             ms=times.get(key),
             speedup=ratios.get(key),
-            top1=quality.top1 if quality else None,
-            loss=quality.loss if quality else None,
-            images=quality.images if quality else None,
+            quality=plain(quality.metrics) if quality else {},
+            samples=quality.samples if quality else None,
             problem=first.problem,
         )
 

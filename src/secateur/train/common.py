@@ -1,4 +1,4 @@
-"""What training and evaluation share: modes, layouts, logits and the first look at a network."""
+"""What training and evaluation share: modes, layouts and the first look at a network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.core.errors import InputError, first_line
 from secateur.data.types import DataSet
+from secateur.task import Classification, Task, try_task
+from secateur.task.classification import logits_of
 
-__all__ = ["choose_layout", "device_of", "first_look", "in_mode", "logits_of"]
+__all__ = ["choose_layout", "device_of", "first_look", "in_mode"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -49,47 +51,48 @@ def _set_mode(model: nn.Module, training: bool) -> bool:
     return True
 
 
-def logits_of(output: object) -> Tensor:
-    """The class scores among what a network returns (GoogLeNet adds side heads while it trains)."""
-    if isinstance(output, Tensor):
-        return output
-    scores = getattr(output, "logits", None)
-    if scores is None and isinstance(output, tuple | list) and output:
-        scores = output[0]
-    if scores is None and isinstance(output, dict):
-        scores = output.get("logits", output.get("out"))
-    if not isinstance(scores, Tensor):
-        raise InputError(f"The network returns {type(output).__name__}; wanted class scores (B, classes).")
-    return scores
-
-
-def choose_layout(model: nn.Module, data: DataSet, *, channels_last: bool) -> torch.memory_format:
+def choose_layout(model: nn.Module, task: Task, *, channels_last: bool) -> torch.memory_format:
     """Puts the weights into the wanted layout if the network can work in it, and returns the one to use.
 
     Networks that reshape with ``view`` refuse channels-last images; they get the contiguous layout.
 
     Raises:
-        InputError: The network does not fit the data (see :func:`first_look`).
+        InputError: The network does not fit the task (see :func:`first_look`).
     """
-    if channels_last:
+    if channels_last and _has_images(model):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
-            first_look(model, data, layout=torch.channels_last)
+            first_look(model, task, layout=torch.channels_last, train=True)
             return torch.channels_last
         except InputError as error:
             if "view size" not in str(error):
                 raise
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    first_look(model, data)
+    first_look(model, task, train=True)
     return torch.contiguous_format
 
 
-def first_look(model: nn.Module, data: DataSet, *, layout: torch.memory_format = torch.contiguous_format) -> None:
-    """Runs two images, so that a misfit is told before anything else.
+def _has_images(model: nn.Module) -> bool:
+    """Whether some weight is that of a convolution of images: the layout is about nothing else."""
+    return any(p.ndim == 4 for p in model.parameters())
+
+
+def first_look(
+    model: nn.Module, task: Task, *, layout: torch.memory_format = torch.contiguous_format, train: bool = False
+) -> None:
+    """Runs a few samples, so that a misfit is told before anything else.
 
     Raises:
-        InputError: The network does not take the data set's images, or has another number of classes.
+        InputError: The network does not take the task's inputs, or gives what its loss or metrics do not take.
     """
+    if isinstance(task, Classification):
+        _look_at_images(model, task.data, layout)
+    elif train:
+        try_task(task, model, layout=layout)
+
+
+def _look_at_images(model: nn.Module, data: DataSet, layout: torch.memory_format) -> None:
+    """Runs two black images."""
     images = torch.zeros(2, *data.shape, dtype=torch.uint8, device=device_of(model))
     inputs = data.normalise(images).contiguous(memory_format=layout)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), in_mode(model, training=False):

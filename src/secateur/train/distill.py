@@ -1,4 +1,4 @@
-"""Distillation: the pruned network learns from the dense one's scores and feature maps."""
+"""Distillation: the pruned network learns from the dense one's output and feature maps."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.core.errors import InputError, UnknownNameError
-from secateur.train.common import device_of, in_mode, logits_of
+from secateur.core.types import ExampleInputs, call
+from secateur.task import Batch, Task
+from secateur.task.batch import moved, samples_in, wide
+from secateur.task.classification import logits_of, soft_cross_entropy
+from secateur.train.common import device_of, in_mode
 from secateur.train.extras import Extra
 
 __all__ = ["Distill", "stages"]
 
 
 class Distill(Extra):
-    """Replaces part of the loss on the labels by one on a teacher's scores, and may add one on feature maps.
+    """Replaces part of the loss on the targets by one on a teacher's output, and may add one on feature maps.
 
-    Formula: (1 − w)·CE(z, y) + w·T²·KL(softmax(t/T) ‖ softmax(z/T)) + f·Σ_l ‖Q(Aᶻ_l) − Q(Aᵗ_l)‖², where z and t
-    are the scores of student and teacher, A_l their feature maps at layer l, and Q(A) is the map of
-    mean squares over the channels, flattened and scaled to length 1, so that the widths need not agree.
+    Formula: (1 − w)·L(z, y) + w·D(z, t, T) + f·Σ_l ‖Q(Aᶻ_l) − Q(Aᵗ_l)‖², where z and t are the outputs of student and
+    teacher, L is the loss of the task and D its distillation (of classification: L = CE, D = T²·KL(softmax(t/T) ‖
+    softmax(z/T))), A_l their feature maps at layer l, and Q(A) is the map of mean squares over the channels, flattened
+    and scaled to length 1, so that the widths need not agree.
     Sources: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531, §2; Zagoruyko and
     Komodakis 2017, Paying More Attention to Attention, arXiv:1612.03928, eq. 2.
 
@@ -29,11 +34,12 @@ class Distill(Extra):
     Args:
         teacher: The dense network; it stays as it is.
         weight: w, in [0, 1].
-        temperature: T.
+        temperature: T; tasks whose outputs are no scores take no notice of it.
         features: f; 0 leaves the feature maps alone.
         layers: Modules whose outputs are compared.
-        inputs: Images (B, C, H, W) to choose the layers with where none are named: the last module of every
-            resolution (see :func:`stages`) that the student has too.
+        inputs: Inputs to choose the layers with where none are named: the last module of every resolution (see
+            :func:`stages`) that the student has too.
+        task: Whose loss and distillation are taken; by default those of classification.
 
     Raises:
         InputError: A weight outside [0, 1], a temperature or feature weight below 0, feature maps without layers
@@ -49,7 +55,8 @@ class Distill(Extra):
         temperature: float = 4.0,
         features: float = 0.0,
         layers: tuple[str, ...] | None = None,
-        inputs: Tensor | None = None,
+        inputs: ExampleInputs | None = None,
+        task: Task | None = None,
     ) -> None:
         """Nothing is computed yet."""
         if not 0 <= weight <= 1 or not temperature > 0 or features < 0:
@@ -61,6 +68,9 @@ class Distill(Extra):
         if features and layers is None and inputs is None:
             raise InputError("To compare feature maps, name layers, or give inputs (two images) to choose them with.")
         self.features, self.layers, self.inputs = features, layers, inputs
+        self._hard = task.loss if task is not None else _cross_entropy
+        self._soft = task.distillation if task is not None else soft_scores
+        self._forward = task.forward if task is not None else _called
         self._maps: dict[str, dict[str, Tensor]] = {"teacher": {}, "student": {}}
         self._hooks: list[Any] = []
 
@@ -85,7 +95,7 @@ class Distill(Extra):
     def _chosen(self, model: nn.Module) -> tuple[str, ...]:
         assert self.inputs is not None  # checked when it was made
         known = dict(model.named_modules())
-        return tuple(n for n in stages(self.teacher, self.inputs.to(device_of(model))) if n in known)
+        return tuple(n for n in stages(self.teacher, moved(self.inputs, device_of(model))) if n in known)
 
     def _watch(self, role: str, name: str, module: nn.Module) -> None:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -93,23 +103,23 @@ class Distill(Extra):
 
         self._hooks.append(module.register_forward_hook(keep))
 
-    def loss(self, model: nn.Module, inputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """What is added to CE(z, y)."""
+    def loss(self, model: nn.Module, inputs: ExampleInputs, output: Any, target: Any) -> Tensor:
+        """What is added to L(z, y)."""
+        batch = Batch(inputs, target, samples_in(inputs))
         with torch.no_grad(), in_mode(self.teacher, training=False):
-            wanted = logits_of(self.teacher(inputs)).float()
-        t = self.temperature
-        soft = F.kl_div(
-            F.log_softmax(scores / t, 1), F.log_softmax(wanted / t, 1), reduction="batchmean", log_target=True
-        )
-        term = self.weight * (t * t * soft - F.cross_entropy(scores, labels))
+            wanted = wide(self._forward(self.teacher, batch))
+        hard = self._hard(output, target)
+        if hard is None:
+            raise InputError("Distillation replaces part of the loss, and the task gives none for this output.")
+        term = self.weight * (self._soft(output, wanted, self.temperature) - hard)
         if self.features and not self._maps["student"]:
             raise InputError(
                 "The student calls none of the teacher's modules (a traced graph calls no modules), so their feature "
                 "maps cannot be compared. Set features to 0."
             )
         maps = [F.mse_loss(attention(self._maps["student"][n]), attention(self._maps["teacher"][n]), reduction="sum")
-                / len(inputs) for n in self._maps["student"]]  # fmt: skip
-        return term + self.features * sum(maps, scores.new_zeros(()))
+                / batch.size for n in self._maps["student"]]  # fmt: skip
+        return term + self.features * sum(maps, term.new_zeros(()))
 
     def finish(self, model: nn.Module) -> None:
         """Takes the hooks off both networks."""
@@ -119,12 +129,25 @@ class Distill(Extra):
         self._maps = {"teacher": {}, "student": {}}
 
 
+def _called(model: nn.Module, batch: Batch) -> Any:
+    return call(model, batch.inputs)
+
+
+def _cross_entropy(output: Any, target: Any) -> Tensor:
+    return F.cross_entropy(logits_of(output), target)
+
+
+def soft_scores(output: Any, wanted: Any, temperature: float) -> Tensor:
+    """D of classification: see :class:`Distill`."""
+    return soft_cross_entropy(logits_of(output), logits_of(wanted), temperature)
+
+
 def attention(maps: Tensor) -> Tensor:
     """Q(A): mean of squares over dimension 1, flattened to (B, positions) and scaled to length 1."""
     return F.normalize(maps.float().square().mean(1).flatten(1), dim=1)
 
 
-def stages(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+def stages(model: nn.Module, inputs: ExampleInputs) -> tuple[str, ...]:
     """Names of the modules that give the last feature map (B, C, H, W) of every resolution, largest first."""
     last: dict[tuple[int, ...], str] = {}
     hooks = []
@@ -133,7 +156,7 @@ def stages(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
             hooks.append(module.register_forward_hook(_noting(last, name)))
     try:
         with torch.no_grad(), in_mode(model, training=False):
-            model(inputs)
+            call(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()

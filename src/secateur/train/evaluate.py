@@ -1,29 +1,31 @@
-"""Accuracy and loss of a network on a split."""
+"""How well a network does on a split, by the loss and the metrics of its task."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.data.types import AnySplit, DataSet
-from secateur.train.common import device_of, first_look, in_mode, logits_of
+from secateur.task import Batch, Classification, Meter, Task, as_task
+from secateur.task.batch import wide
+from secateur.train.common import device_of, first_look, in_mode
 from secateur.train.history import Evaluation
 
-__all__ = ["evaluate", "totals"]
+__all__ = ["add_up", "evaluate", "evaluation_of"]
 
 
 def evaluate(
     model: nn.Module,
-    split: AnySplit,
+    task: Task | DataSet,
+    split: str | AnySplit = "test",
     *,
-    data: DataSet,
+    limit: int | None = None,
     batch_size: int = 500,
     precision: Literal["32", "bf16"] = "32",
     device: str | torch.device | None = None,
@@ -31,68 +33,78 @@ def evaluate(
     """Evaluates ``model``, which is left as it was found (mode, device, weights).
 
     Args:
-        model: Any module from images (B, C, H, W) to class scores (B, classes); a graph module too.
-        split: Usually ``data.test``.
-        data: Says how to normalise.
-        batch_size: Images per forward pass.
+        model: The network, or a graph or pruned network of it.
+        task: Data, loss and metrics; a data set of images stands for its classification.
+        split: ``train``, ``validation`` or ``test``; of a data set of images also some of its images.
+        limit: Samples at most; all by default.
+        batch_size: Samples per forward pass, where the task makes the batches.
         precision: ``bf16`` runs under automatic mixed precision.
         device: Where to run; by default where the network is.
 
     Returns:
-        Top-1 and top-5 in percent, mean cross-entropy, seconds per image of the forward passes.
+        The task's metrics (of classification top-1 and top-5 in percent), the mean loss, seconds per sample of the
+        forward passes.
 
     Raises:
-        InputError: The network does not fit the data, or the split is empty.
+        InputError: The network does not fit the data, the split is empty or there is none.
+
+    >>> x = torch.randn(6, 4)
+    >>> task = Task(test=(x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss)
+    >>> evaluate(nn.Linear(4, 1), task).samples
+    6
     """
-    if not len(split):
-        raise InputError(f"There are no images to evaluate on in this split of {data.name}.")
-    home = device_of(model)
+    task = as_task(task)
+    network = model if isinstance(model, nn.Module) else getattr(model, "model", model)
+    if limit is not None and limit < 1:
+        raise InputError(f"evaluate(limit=…) is a number of samples, at least 1; got {limit}.")
+    _not_empty(task, split)
+    home = device_of(network)
     target = home if device is None else torch.device(device)
     try:
-        model.to(target)
-        first_look(model, data)
-        seconds = [0.0]
-        with in_mode(model, training=False), _autocast(target, precision):
-            forward = _timed(model, target, seconds)
-            found = totals(forward, split.batches(batch_size), data=data, device=target).tolist()
+        network.to(target)
+        first_look(network, task)
+        with in_mode(network, training=False), _autocast(target, precision):
+            asked: dict[str, Any] = {"batch_size": batch_size, "limit": limit, "device": target}
+            batches = task.evaluation(split, **asked)  # type: ignore[arg-type]
+            meter, count, seconds = add_up(task, batches, lambda batch: task.forward(network, batch))
     finally:
-        model.to(home)
-    loss, top1, top5, count = found
-    return Evaluation(100 * top1 / count, 100 * top5 / count, loss / count, int(count), seconds[0] / count)
+        network.to(home)
+    return evaluation_of(meter, count, seconds)
 
 
-def totals(
-    forward: Callable[[Tensor], object],
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    data: DataSet,
-    device: torch.device,
-    layout: torch.memory_format = torch.contiguous_format,
-) -> Tensor:
-    """Sums over a split: cross-entropy, top-1 hits, top-5 hits, images; float64, (4,), on the CPU."""
-    sums = torch.zeros(4, dtype=torch.float64)
+def evaluation_of(meter: Meter, count: int, seconds: float) -> Evaluation:
+    """What a meter has added up, per sample."""
+    if not count:
+        raise InputError("There was no sample to evaluate on: the loader ended at once.")
+    return Evaluation(meter.compute(), count, seconds / count)
+
+
+def add_up(task: Task, batches: Any, forward: Callable[[Batch], Any]) -> tuple[Meter, int, float]:
+    """Runs batches and adds up their metrics; returns the meter, the samples and the seconds of the forward passes."""
+    meter, count, seconds = task.meter(), 0, 0.0
     with torch.no_grad():
-        for images, labels in batches:
-            inputs = data.normalise(images.to(device)).contiguous(memory_format=layout)
-            scores = logits_of(forward(inputs)).float().cpu()
-            best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
-            loss = F.cross_entropy(scores, labels, reduction="sum")
-            sums += torch.stack([loss, best[:, 0].sum(), best.sum(), torch.tensor(len(labels))]).double()
-    return sums
+        for batch in batches:
+            start = time.perf_counter()
+            output = forward(batch)
+            _wait(output)
+            seconds += time.perf_counter() - start
+            meter.update(wide(output), batch.target, batch.size)
+            count += batch.size
+    return meter, count, seconds
 
 
-def _timed(model: nn.Module, device: torch.device, seconds: list[float]) -> Callable[[Tensor], object]:
-    """Adds the time of each forward pass to ``seconds``."""
+def _not_empty(task: Task, split: str | AnySplit) -> None:
+    if isinstance(task, Classification) and not task.samples(split):
+        raise InputError(f"There are no images to evaluate on in this split of {task.data.name}.")
+    if isinstance(split, str):
+        task.source(split) if not isinstance(task, Classification) else None
+    elif not isinstance(task, Classification):
+        raise InputError("Only a data set of images can be evaluated on a split of one's own; name one of the task's.")
 
-    def forward(images: Tensor) -> object:
-        start = time.perf_counter()
-        output = model(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds[0] += time.perf_counter() - start
-        return output
 
-    return forward
+def _wait(output: object) -> None:
+    if isinstance(output, torch.Tensor) and output.is_cuda:
+        torch.cuda.synchronize(output.device)
 
 
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -13,7 +13,7 @@ __all__ = ["Extra"]
 class Extra:
     """Base of everything that :func:`secateur.train.fit` calls while it trains; every method may be left out.
 
-    The order within a step: :meth:`batch`, the network's scores, :meth:`loss`, backward, :meth:`gradients`
+    The order within a step: :meth:`batch`, the network's output, :meth:`loss`, backward, :meth:`gradients`
     (then clipping), the optimiser, :meth:`weights`. An extra that remembers something between epochs gives it in
     :meth:`state_dict`, so that a run that was killed ends as if it had not been.
     """
@@ -25,18 +25,18 @@ class Extra:
     def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
         """Before the first epoch, with the network on its device and (resumed) weights in place."""
 
-    def batch(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Before the forward pass: images (B, C, H, W) and labels (B,) or class probabilities (B, classes)."""
-        return inputs, labels
+    def batch(self, inputs: Any, target: Any) -> tuple[Any, Any]:
+        """Before the forward pass: the inputs as the network takes them (of images (B, C, H, W)), and their target."""
+        return inputs, target
 
-    def loss(self, model: nn.Module, inputs: Tensor, scores: Tensor, labels: Tensor) -> Tensor | None:
-        """A term to add to the cross-entropy; runs in the precision of the forward pass.
+    def loss(self, model: nn.Module, inputs: Any, output: Any, target: Any) -> Tensor | None:
+        """A term to add to the task's loss; runs in the precision of the forward pass.
 
         Args:
             model: The network, in training mode; its forward pass is over.
-            inputs: Normalised images as it saw them (B, C, H, W).
-            scores: What it gave, float32 (B, classes).
-            labels: (B,), or class probabilities (B, classes) where an extra blended them.
+            inputs: As it saw them; normalised images are (B, C, H, W).
+            output: What it gave, in float32; the scores of classes are (B, classes).
+            target: Of classification the labels (B,), or class probabilities (B, classes) where an extra blended them.
         """
         return None
 

@@ -16,7 +16,9 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.data.types import DataSet
+from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
+from secateur.task import Classification, Task, as_task
 from secateur.train.averaging import Average
 from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
@@ -33,7 +35,7 @@ __all__ = ["fit"]
 
 def fit(
     model: nn.Module,
-    data: DataSet,
+    task: Task | DataSet,
     config: TrainConfig | None = None,
     *,
     folder: str | Path | None = None,
@@ -49,11 +51,12 @@ def fit(
     weights to ``folder/best.pt``), atomically. Called again with the same folder and settings, the
     training goes on from there and ends with bit for bit the weights and the history (apart from the
     seconds) of a run that was never interrupted, on the same machine with as many threads.
-    PyTorch's global random state is left as it was.
+    The global random states of PyTorch, NumPy and Python are left as they were. A loader of one's own has to give the
+    same batches for the same seed for that; one that does not is named in a warning.
 
     Args:
-        model: From images (B, C, H, W) to class scores (B, classes); its device and modes are restored.
-        data: What to train and validate on.
+        model: The network; its device and modes are restored.
+        task: What to train and validate on, with which loss; a data set of images stands for its classification.
         config: Settings; by default those of :class:`TrainConfig`.
         folder: For checkpoints; ``None`` keeps everything in memory.
         seed: Of order, augmentation and dropout, together with ``name`` and the epoch.
@@ -65,7 +68,7 @@ def fit(
         progress: Whether to draw a progress bar; by default if stderr is a terminal.
 
     Raises:
-        InputError: The network does not fit the data, or the folder holds a run with other settings.
+        InputError: The network does not fit the task, or the folder holds a run with other settings.
         TrainingError: The loss became NaN.
 
     >>> from secateur.data import load
@@ -74,8 +77,9 @@ def fit(
     1
     """
     config = config or TrainConfig()
-    extras = _with_built_in(extras, config, len(data.classes))
-    job = TrainJob(model, data, config, None if folder is None else Path(folder), seed, name, extras)
+    task = as_task(task)
+    extras = _with_built_in(extras, config, task)
+    job = TrainJob(model, task, config, None if folder is None else Path(folder), seed, name, extras)
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
         return _spawn(job, on_epoch, progress)
     fabric = _fabric(job.config, "auto")
@@ -83,9 +87,11 @@ def fit(
     return _train(fabric, job, on_epoch, progress)
 
 
-def _with_built_in(extras: Sequence[Extra], config: TrainConfig, classes: int) -> tuple[Extra, ...]:
+def _with_built_in(extras: Sequence[Extra], config: TrainConfig, task: Task) -> tuple[Extra, ...]:
     """Adds what the settings ask for: blending first, averaging last (it sees weights with their masks)."""
-    blend = (Mixup(config.mixup, classes),) if config.mixup else ()
+    if config.mixup and not isinstance(task, Classification):
+        raise InputError(f"mixup blends class labels; the task {task.name} has none. Set it to 0.")
+    blend = (Mixup(config.mixup, len(task.data.classes)),) if isinstance(task, Classification) and config.mixup else ()
     average = (Average(config.average),) if config.average else ()
     return (*blend, *extras, *average)
 
@@ -138,13 +144,15 @@ def _worker(fabric: Fabric, *, job: TrainJob, progress: bool | None, result: Pat
 
 def _train(fabric: Fabric, job: TrainJob, on_epoch: OnEpoch | None, progress: bool | None) -> History:
     """Trains on this process and leaves the network as it was found, but for its weights."""
-    if not len(job.data.train):
-        raise InputError(f"{job.data.name} has no images to train on.")
+    task = job.task
+    if not task.has("train"):
+        name = task.data.name if isinstance(task, Classification) else f"The task {task.name}"
+        raise InputError(f"{name} has no {task.unit}s to train on.")
     model, home = job.model, device_of(job.model)
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
+    devices = [torch.zeros((), device=fabric.device)] if fabric.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), in_mode(model, training=True):
-            layout = choose_layout(model, job.data, channels_last=job.config.channels_last)
+        with preserved_rng(*devices), in_mode(model, training=True):
+            layout = choose_layout(model, task, channels_last=job.config.channels_last)
             run = Run(fabric, job, layout)
             run.restore()
             run.epochs(on_epoch, progress)

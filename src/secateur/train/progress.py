@@ -44,8 +44,8 @@ class TrainProgress:
         if self._bar is not None:
             self._bar.update(self._task, description=text)
 
-    def step(self, count: int, loss: float, top1: float, speed: float) -> None:
-        """Moves ahead by ``count`` steps; ``top1`` in percent, ``speed`` in images per second."""
+    def step(self, count: int, loss: float, metric: str, speed: str) -> None:
+        """Moves ahead by ``count`` steps; ``metric`` and ``speed`` are words, the first may be empty."""
         if self._bar is not None:
-            figures = f"loss {loss:.3f} · {top1:.1f} % · {speed:,.0f} images/s"
+            figures = " · ".join(filter(None, (f"loss {loss:.3f}", metric, speed)))
             self._bar.update(self._task, advance=count, figures=figures)

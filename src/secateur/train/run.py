@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, WeightsError
-from secateur.data.types import DataSet
+from secateur.task import Task
 from secateur.train import checkpoint
 from secateur.train.common import in_mode
 from secateur.train.config import TrainConfig
-from secateur.train.evaluate import totals
+from secateur.train.evaluate import add_up
 from secateur.train.extras import Extra
 from secateur.train.history import EpochRecord, History
-from secateur.train.loop import Loop, plan_epoch, train_epoch
+from secateur.train.loop import Loop, Sums, train_epoch
 from secateur.train.progress import TrainProgress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TrainJob:
     """What :func:`secateur.train.fit` was asked to do."""
 
     model: nn.Module
-    data: DataSet
+    task: Task
     config: TrainConfig
     folder: Path | None
     seed: int
@@ -46,9 +46,8 @@ class TrainJob:
     def settings(self) -> dict[str, Any]:
         """What has to be the same for a checkpoint to be continued."""
         config = self.config.model_dump(mode="json")
-        images = {"train_images": len(self.data.train), "validation_images": len(self.data.validation)}
         extras = {"extras": [extra.settings() for extra in self.extras]} if self.extras else {}
-        return {**config, **images, "seed": self.seed, "name": self.name, **extras}
+        return {**config, **self.task.settings(), "seed": self.seed, "name": self.name, **extras}
 
 
 class Run:
@@ -60,14 +59,18 @@ class Run:
         self.optimizer = _optimizer(job.model, job.config)
         wrapped = torch.compile(job.model) if job.config.compile else job.model
         model, optimizer = fabric.setup(wrapped, self.optimizer)  # type: ignore[arg-type]
-        self.loop = Loop(fabric, model, optimizer, job.data, job.config, layout, job.extras)
+        loss = job.task.training_loss(job.config.label_smoothing)
+        self.loop = Loop(fabric, model, optimizer, job.task, job.config, layout, loss, job.extras)
         self.records: list[EpochRecord] = []
         self.best: dict[str, Tensor] | None = None  # only without a folder
 
     @property
     def history(self) -> History:
         """The epochs so far."""
-        return History(tuple(self.records), len(self.records))
+        return self._history(len(self.records))
+
+    def _history(self, kept: int) -> History:
+        return History(tuple(self.records), kept, self.job.task.leading)
 
     def restore(self) -> None:
         """Continues from ``last.pt`` if it is there."""
@@ -80,7 +83,7 @@ class Run:
         self.optimizer.load_state_dict(found["optimizer"])
         for extra, state in zip(self.job.extras, found.get("extras", ()), strict=False):
             extra.load_state_dict(state)
-        self.records = [EpochRecord(**record) for record in found["records"]]
+        self.records = [EpochRecord.from_dict(record) for record in found["records"]]
 
     def epochs(self, on_epoch: OnEpoch | None, progress: bool | None) -> None:
         """Trains the epochs that are still to do."""
@@ -101,25 +104,20 @@ class Run:
                     self._save()
 
     def _epoch(self, epoch: int, bar: TrainProgress) -> EpochRecord:
-        job, fabric = self.job, self.fabric
+        job = self.job
         start = time.perf_counter()
-        seeds = (job.seed, job.name, epoch)
-        rank, processes = fabric.global_rank, fabric.world_size
-        plan = plan_epoch(job.data, job.config, seeds, rank=rank, processes=processes)
-        sums = train_epoch(self.loop, plan, epoch=epoch, progress=bar)
+        sums = train_epoch(self.loop, (job.seed, job.name, epoch), epoch=epoch, progress=bar)
         noted = {key: value for extra in job.extras for key, value in extra.epoch(job.model, epoch).items()}
         self._swap()
-        val_loss, val_top1 = self._validate()
+        validation = self._validate()
         self._swap()
         return EpochRecord(
             epoch=epoch,
-            train_loss=sums.loss / sums.images,
-            train_top1=100 * sums.hits / sums.images,
-            val_loss=val_loss,
-            val_top1=val_top1,
+            train=self._means(sums),
+            validation=validation,
             lr=sums.lr,
             seconds=time.perf_counter() - start,
-            images_per_second=sums.images / sums.seconds,
+            samples_per_second=sums.samples / sums.seconds,
             extra=noted,
         )
 
@@ -127,18 +125,22 @@ class Run:
         for extra in self.job.extras:
             extra.swap(self.job.model)
 
-    def _validate(self) -> tuple[float | None, float | None]:
-        """(loss, top-1 in percent) on the validation images, each process taking its share."""
-        job, fabric = self.job, self.fabric
-        count = len(job.data.validation)
-        if not count:
-            return None, None
-        mine = torch.arange(fabric.global_rank, count, fabric.world_size)
-        batches = job.data.validation.batches(500, order=mine)
+    def _means(self, sums: Sums) -> dict[str, float]:
+        means, running = {"loss": sums.loss / sums.samples}, self.job.task.running
+        return means if running is None else {**means, running.name: sums.running / sums.samples}
+
+    def _validate(self) -> dict[str, float]:
+        """Loss and metrics on the validation samples; where they are sums, each process takes its share."""
+        job, fabric, task = self.job, self.fabric, self.job.task
+        if not task.has("validation"):
+            return {}
+        share = (0, 1) if task.meter().sums is None else (fabric.global_rank, fabric.world_size)
+        batches = task.evaluation("validation", share=share, device=fabric.device, layout=self.loop.layout)
         with in_mode(job.model, training=False), fabric.autocast():
-            sums = totals(job.model, batches, data=job.data, device=fabric.device, layout=self.loop.layout)
-        loss, top1, _, images = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").tolist()  # type: ignore[union-attr]
-        return loss / images, 100 * top1 / images
+            meter, _, _ = add_up(task, batches, lambda batch: task.forward(job.model, batch))
+        if meter.sums is not None:
+            meter.sums = fabric.all_reduce(meter.sums.to(fabric.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+        return meter.compute()
 
     def _stalled(self) -> bool:
         """Whether early stopping ends the run here."""
@@ -187,7 +189,7 @@ class Run:
             weights = found["model"]
         if weights is not None:
             job.model.load_state_dict(weights)
-        return History(tuple(self.records), best.epoch)
+        return self._history(best.epoch)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from secateur.cli.commands.running import free, interruptible, words_of
 from secateur.cli.commands.show import console, error, say, table
 from secateur.core.errors import InputError
 from secateur.recipe.comparison import at_budget, at_ratios, compare_recipes, resume_comparison
-from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns
+from secateur.recipe.comparison.page import COST, SIZE, columns, quality
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -157,7 +157,7 @@ class _Progress:
 def _show(result: Comparison) -> None:
     out, rows = console(), [row for row in result.rows if not row.failed]
     if rows:
-        for wanted in (ACCURACY, SIZE, COST):
+        for wanted in (quality(result.metrics), SIZE, COST):
             found = columns(rows, wanted)
             out.print()
             out.print(table([_two_lines(header) for header in found.headers], found.rows))

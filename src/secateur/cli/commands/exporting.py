@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, say, tell
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, write_json
+from secateur.core.metric import LOSS
+from secateur.core.types import ExampleInputs
 from secateur.exports import export as write
 from secateur.exports.scored import scored
 from secateur.recipe.folder import RunFolder
@@ -34,7 +34,8 @@ class ExportRequest:
         int8: Whether to quantise.
         calibration: Data set with whose training images to quantise; ``None`` for ``data``.
         data: Data set on whose test images to check and score; ``None`` for ``calibration``, or the run's.
-        images: Test images for the accuracy; ``None`` for all.
+        images: Test samples for the metrics; ``None`` for all.
+        task: The kind of task that ``data`` is for; ``None`` for the run's, or classification.
         dynamic: What the file takes others of.
     """
 
@@ -43,6 +44,7 @@ class ExportRequest:
     calibration: str | None = None
     data: str | None = None
     images: int | None = None
+    task: str | None = None
     dynamic: str = "sizes"
 
 
@@ -54,7 +56,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
         SecateurError: What exporting raises.
     """
     to = writer_for(path, wanted.to).format
-    data = labelled([opened], wanted.data or wanted.calibration, opened.inputs)
+    data = labelled([opened], wanted.data or wanted.calibration, opened.inputs, task=wanted.task)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
         check = write(
@@ -68,17 +70,19 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
         )
     tell(check, "random inputs" if images is None else "test images")
     if data is not None and wanted.images != 0:
-        check = scored(check, data, images=wanted.images)
-        say(f"In {check.runtime}: {check.top1:.2f} % of {check.scored:,} test images right, loss {check.loss:.4f}.")
+        check = scored(check, data, samples=wanted.images, like=opened.model)
+        shown = [m for m in dict.fromkeys((data.leading, LOSS)) if check.quality.get(m.name) is not None]
+        found = ", ".join(f"{m.label} {m.words(check.quality[m.name])}" for m in shown)
+        say(f"In {check.runtime} on {check.scored:,} test {data.unit}s: {found}.")
 
 
-def _calibration(opened: Opened, wanted: ExportRequest) -> Tensor:
-    data = labelled([opened], wanted.calibration or wanted.data, opened.inputs)
+def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
+    data = labelled([opened], wanted.calibration or wanted.data, opened.inputs, task=wanted.task)
     if data is None:
         raise InputError(
             "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
         )
-    return data.sample(min(_CALIBRATION, len(data.train)), split="train")
+    return data.sample(_CALIBRATION, split="train")
 
 
 def report(folder: Path, picture: Path | None, *, trust: bool = False) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.cli.commands.show import console, error, integer, ratio, say, share, size, table
+from secateur.cli.commands.show import console, error, integer, ratio, say, size, table
+from secateur.core.metric import LOSS, Metric
 from secateur.runtimes import RUNTIMES
 from secateur.timing import Measurement, Timing, machine, speedups
 from secateur.timing.results import EntrantResult
@@ -23,18 +24,20 @@ def sizes(networks: Mapping[str, Measurement], files: Mapping[str, int]) -> Any:
     return table(["Network", "Parameters", "MACs per sample", "On disk", "Peak memory"], rows)
 
 
-def runs(lines: Sequence[EntrantResult]) -> Any:
-    """What each runtime loads, and how well it does there."""
+def runs(lines: Sequence[EntrantResult], metrics: Sequence[Metric] = (), unit: str = "sample") -> Any:
+    """What each runtime loads, and how well it does there by the metrics of the task (the one that leads first)."""
     columns = ["Runtime", "Network", "On disk", "Differs by"]
-    scored = any(line.top1 is not None for line in lines)
+    scored = any(line.quality for line in lines)
+    shown = list(dict.fromkeys([*metrics[:1], LOSS]))
     rows = []
     for line in sorted(lines, key=lambda line: [one.runtime for one in lines].index(line.runtime)):
         differs = "–" if line.difference is None else f"{line.difference:.1e}"
         row = [line.runtime, line.label, "failed" if line.problem else size(line.bytes), differs]
         if scored:
-            row += [share(line.top1), "–" if line.loss is None else f"{line.loss:.4f}", integer(line.images)]
+            row += [*(metric.words(line.quality.get(metric.name)) for metric in shown), integer(line.samples)]
         rows.append(row)
-    return table([*columns, *(["Accuracy", "Loss", "Images"] if scored else [])], rows, words=(0, 1))
+    more = [*(m.label for m in shown), f"{unit.capitalize()}s"] if scored else []
+    return table([*columns, *more], rows, words=(0, 1))
 
 
 def times(timings: Sequence[Timing], reference: str) -> Any:

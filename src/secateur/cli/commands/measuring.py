@@ -25,7 +25,7 @@ from secateur.timing.quality import scores
 from secateur.timing.results import results
 
 if TYPE_CHECKING:
-    from secateur.data import DataSet
+    from secateur.task import Task
     from secateur.train import Evaluation
 
 __all__ = ["MeasureRequest", "choose", "measure"]
@@ -46,7 +46,7 @@ class MeasureRequest:
         backward: Whether to time the backward pass in PyTorch.
         processes: Fresh processes per network and setting; 0 for this one.
         int8: Whether to write int8 files too.
-        images: Test images for the accuracy; ``None`` for all.
+        images: Test samples for the metrics; ``None`` for all.
     """
 
     runtimes: tuple[str, ...]
@@ -81,6 +81,7 @@ def measure(
     weights: str | None = None,
     shape: tuple[int, ...] | None = None,
     data: str | None = None,
+    task_name: str | None = None,
     trust: bool = False,
 ) -> None:
     """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
@@ -88,8 +89,8 @@ def measure(
     networks = _open(sources, weights, shape, trust)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
-    images = labelled(networks, data, inputs)
-    if plan.int8 and images is None:
+    task = labelled(networks, data, inputs, task=task_name)
+    if plan.int8 and task is None:
         raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
     show, reference = console(), _reference(sources, networks)
     numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
@@ -97,14 +98,16 @@ def measure(
     show.print()
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder, busy("Writing networks …") as now:
         found = []
-        for one in _ready(networks, files, inputs, plan, Path(folder), images, trust):
+        for one in _ready(networks, files, inputs, plan, Path(folder), task, trust):
             found.append(one)
             now(f"Writing networks: {one.label} for {one.runtime} is done …")
         now(f"Timing {len({(one.label, one.runtime) for one in found})} networks in shuffled rounds …")
         timings = _timings(found, inputs, plan)
         now("Scoring networks …")
-        scored = scores(found, images, images=plan.images, threads=plan.threads) if images is not None else {}
-    _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored)
+        like = networks[0].model if networks else None
+        wanted: dict[str, Any] = {"samples": plan.images, "threads": plan.threads, "like": like}
+        scored = scores(found, task, **wanted) if task is not None else {}
+    _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored, task=task)
 
 
 def _tell(
@@ -115,12 +118,13 @@ def _tell(
     reference: str,
     numbers: Mapping[str, Measurement],
     scored: Mapping[tuple[str, str], Evaluation],
+    task: Task | None,
 ) -> None:
     params = {name: m.params for name, m in numbers.items() if m.params is not None}
     lines = results(found, timings, reference=reference, params=params, evaluations=scored)
     show = console()
-    if any(line.difference is not None or line.top1 is not None or line.problem for line in lines):
-        show.print(measured.runs(lines))
+    if any(line.difference is not None or line.quality or line.problem for line in lines):
+        show.print(measured.runs(lines, *((task.metrics, task.unit) if task is not None else ())))
         show.print()
     if timings:
         show.print(measured.times(timings, reference))
@@ -171,12 +175,12 @@ def _ready(
     inputs: Tensor,
     plan: MeasureRequest,
     folder: Path,
-    images: DataSet | None,
+    task: Task | None,
     trust: bool,
 ) -> Iterator[Entrant]:
     """Writes the networks for every runtime, and asks the files which batch sizes they take."""
-    calibration = images.sample(_CALIBRATION) if plan.int8 and images is not None else None
-    checked = inputs if images is None else images.sample(32, split="test")
+    calibration = task.sample(_CALIBRATION) if plan.int8 and task is not None else None
+    checked = inputs if task is None else task.sample(32, split="test")
     models = {network.name: network.model for network in networks}
     made = entered(models, checked, folder, runtimes=plan.runtimes, batches=plan.batches, calibration=calibration)
     for one in made:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
-from secateur.data import load
 from secateur.models import MODELS, create, normalisation, read_onnx
 from secateur.models.create import is_onnx_name
 from secateur.models.darknet import Darknet
 from secateur.recipe.runner import reopen
+from secateur.task import Classification
+from secateur.task.registry import TASKS, Request
 
 if TYPE_CHECKING:
-    from secateur.data import DataSet
+    from secateur.task import Task
 
 __all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
 
@@ -36,9 +37,9 @@ class Opened:
     Attributes:
         name: What the user called it.
         model: The network.
-        inputs: Two samples: images of the run's data set, or normal random numbers.
-        images: Real images to check an export on, if there are some.
-        data: The run's data set, if the network comes from a run.
+        inputs: Two samples: of the run's task, or normal random numbers.
+        images: Real samples to check an export on, if there are some.
+        task: The run's, if the network comes from a run.
         more: Further inputs, of a network that takes several.
     """
 
@@ -46,7 +47,7 @@ class Opened:
     model: nn.Module
     inputs: Tensor
     images: Tensor | None = None
-    data: DataSet | None = None
+    task: Task | None = None
     more: tuple[Tensor, ...] = ()
 
     @property
@@ -108,25 +109,36 @@ def open_network(
 def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
     """Opens the dense network of a run and, if it has got so far, the pruned one (with that order)."""
     run = reopen(folder, trust=trust)
-    images = run.data.sample(64, split="test")
+    images = run.task.sample(64, split="test")
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"The network of the run in {folder} takes several inputs; open it in Python, with "
+            "secateur.recipe.reopen(folder), and measure or export it there."
+        )
     roles = [role for role in ("dense", "pruned") if role in run.state.models]
-    return [Opened(role, run.state.models[role].eval(), images[:2], images, run.data) for role in roles]
+    return [Opened(role, run.state.models[role].eval(), images[:2], images, run.task) for role in roles]
 
 
-def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor) -> DataSet | None:
-    """Opens the data set called ``data``, normalised as the first network wants it that is known to want something.
+def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor, *, task: str | None = None) -> Task | None:
+    """Opens the data called ``data`` as those of a task.
+
+    Images of a classification are normalised as the first network wants them that is known to want something.
 
     Args:
         networks: What will run on it.
         data: Its name; ``None`` for that of a run that a network comes from.
         inputs: Example inputs; images get their size.
+        task: The kind of task; classification by default.
     """
-    if data is None:
-        return next((network.data for network in networks if network.data is not None), None)
-
-    found = load(data, image_size=inputs.shape[-1] if inputs.ndim == 4 else None)
+    if data is None and task is None:
+        return next((network.task for network in networks if network.task is not None), None)
+    kind, size = TASKS[task or "classification"], inputs.shape[-1] if inputs.ndim == 4 else None
+    opened = kind.open(Request(data or kind.data, image_size=size))
+    if not isinstance(opened, Classification):
+        return opened
+    found = opened.data
     known = next((k for n in networks if (k := normalisation(n.name)) and len(k[0]) == found.shape[0]), None)
-    return found.with_normalisation(*known) if known else found
+    return Classification(found.with_normalisation(*known)) if known else opened
 
 
 def _from_artifact(folder: Path, shape: tuple[int, ...] | None, seed: int, trust: bool) -> Opened:

@@ -7,19 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors
-from secateur.core.types import Counts, Target, Unsupported
+from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
 from secateur.cut.analysis import analyse
 from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
-from secateur.data import load
 from secateur.exports import ExportCheck, export
-from secateur.models import normalisation
 from secateur.recipe.folder import refuse_used
 from secateur.recipe.steps.pruning import pinned_layers
 from secateur.runtimes.formats import writers
@@ -150,23 +146,26 @@ def parse_step(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.strip().isdecimal() else text
 
 
-def calibration(opened: Opened, data: str | None, images: int) -> Iterator[tuple[Tensor, Tensor]] | None:
-    """Batches of labelled images, scaled and normalised as the network expects; ``None`` without a data set.
+def calibration(
+    opened: Opened, data: str | None, images: int, task: str | None = None
+) -> tuple[Iterator[tuple[ExampleInputs, Any]] | None, Any]:
+    """Batches of training samples with their targets, as the network expects them, and the loss of their task.
 
     Args:
-        opened: The network; one of a run brings its data set with it.
-        data: A data set as `secateur.data.load` takes it.
-        images: How many of the training images.
+        opened: The network; one of a run brings its task with it.
+        data: A data set as the task takes it.
+        images: How many of the training samples.
+        task: The kind of task; classification by default.
+
+    Returns:
+        Both ``None`` without a data set.
     """
     if images < 1:
         raise InputError(f"--images is at least 1; got {images}.")
-    if data is None:
-        return None if opened.data is None else opened.data.labelled(images)
-
-    side = opened.inputs.shape[-1] if opened.inputs.ndim == 4 else None
-    found, known = load(data, image_size=side), normalisation(opened.name)
-    fits = known is not None and len(known[0]) == found.shape[0]
-    return (found.with_normalisation(*known) if known and fits else found).labelled(images)
+    found = labelled([opened], data, opened.inputs, task=task)
+    if found is None:
+        return None, None
+    return found.calibration(images), found.loss if found.has_loss else None
 
 
 def prune(opened: Opened, out: Path, **options: Any) -> None:

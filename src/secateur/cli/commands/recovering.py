@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.cli.commands.show import busy
 from secateur.core.errors import InputError, UnknownNameError
@@ -24,6 +22,7 @@ def recover(
     out: Path,
     *,
     data: str | None,
+    task: str | None = None,
     images: int,
     method: str,
     criterion: str,
@@ -41,15 +40,15 @@ def recover(
     refuse_taken(out)
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
-    batches = calibration(opened, data, images)
-    if batches is None:
+    found = labelled([opened], data, opened.inputs, task=task)
+    if found is None:
         raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
-    x = torch.cat([part for part, _ in batches])
-    model, inputs = opened.model, x[:2]
+    x = found.sample(images)
+    model, inputs = opened.model, found.sample(2)
     with busy("Choosing and cutting …") as now:
-        labelled = calibration(opened, data, images)
+        batches, loss = calibration(opened, data, images, task)
         pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
-                       data=labelled)  # fmt: skip
+                       data=batches, loss=loss)  # fmt: skip
         now("Repairing …")
         fixed = repair(pruned, x, dense=model, method=method)
     keep(opened, fixed, out)

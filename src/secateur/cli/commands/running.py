@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.cli.commands.show import change, console, error, integer, ratio, say, share, size, table
+from secateur.cli.commands.show import change, console, error, integer, ratio, say, size, table
+from secateur.core.metric import LOSS
 from secateur.core.processes import TERMINATED, Terminated
 from secateur.recipe import load_recipe, override, resume, run, shortcuts
 from secateur.recipe.comparison import is_comparison
@@ -103,19 +104,19 @@ def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
     own = STEPS[kind].words(summary) if kind in STEPS else ""
     if own:
         return own
-    if {"params_before", "macs_before", "test_top1"} <= summary.keys():
+    if {"params_before", "macs_before", "test"} <= summary.keys():
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "
             f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
-            f"{_proof_words(summary)}, test {share(summary['test_top1'])}"
+            f"{_proof_words(summary)}, test {summary['test']}"
         )
     if "params_left" in summary:
         left = f"{integer(summary['params'])} → {integer(summary['params_left'])} parameters that are not zero"
-        return f"{left}, test {share(summary['test_top1'])}"
+        return f"{left}, test {summary['test']}"
     if "compressed_bytes" in summary:
-        return f"{size(summary['compressed_bytes'])} on disk, test {share(summary['test_top1'])}"
-    if "test_top1" in summary:
-        return f"test {share(summary['test_top1'])}, loss {summary['test_loss']:.4f}"
+        return f"{size(summary['compressed_bytes'])} on disk, test {summary['test']}"
+    if "test" in summary:
+        return f"test {summary['test']}"
     formats = [key.removesuffix("_same_labels") for key in summary if key.endswith("_same_labels")]
     if formats:
         return ", ".join(
@@ -158,12 +159,17 @@ def _headline(results: Any) -> Any:
     dense, pruned = results.network("dense"), results.network("pruned")
     networks = list(results.networks)
     rows = []
+    metrics = [results.leading, *([] if results.leading is LOSS else [LOSS])]
+    for metric in metrics:
+        found = [network.measurement.quality.get(metric.name) for network in networks]
+        row = [f"Test {metric.label[:1].lower()}{metric.label[1:]}", *map(metric.words, found)]
+        if dense and pruned:
+            row.append(metric.change(*(n.measurement.quality.get(metric.name) for n in (dense, pruned))))
+        rows.append(row)
     shown: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("Test top-1", "top1", share),
-        ("Test loss", "loss", lambda v: "–" if v is None else f"{v:.4f}"),
         ("Parameters", "params", integer),
         ("  not zero", "nonzero_params", integer),
-        ("MACs per image", "macs", integer),
+        (f"MACs per {results.unit}", "macs", integer),
         ("Weights on disk", "weight_bytes", size),
         ("NetScore", "netscore", lambda v: "–" if v is None else f"{v:.2f}"),
     ]
@@ -186,8 +192,7 @@ def _difference(key: str, before: float | None, after: float | None) -> str:
         return "–"
     if key in ("params", "nonzero_params", "macs", "weight_bytes"):
         return f"{change(before, after)} ({ratio(before / after)})"
-    unit = " points" if key == "top1" else ""
-    return f"{after - before:+.{4 if key == 'loss' else 2}f}{unit}".replace("-", "−")
+    return f"{after - before:+.2f}".replace("-", "−")
 
 
 def _speedups(results: Any) -> list[list[str]]:

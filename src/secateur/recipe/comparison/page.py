@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateur.core.files import write_bytes
+from secateur.core.metric import LOSS, Metric
 from secateur.report import words
 from secateur.report.charts import Figure, base_layout, plain
 from secateur.report.page import machine_rows, render
@@ -18,27 +19,26 @@ from secateur.timing.pareto import front
 if TYPE_CHECKING:
     from secateur.recipe.comparison.table import Comparison, Row
 
-__all__ = ["ACCURACY", "COST", "SIZE", "columns", "pareto", "write_comparison"]
+__all__ = ["COST", "SIZE", "columns", "pareto", "quality", "write_comparison"]
 
 Column = tuple[str, Callable[["Row"], str]]
-
-
-def _percent(value: float | None) -> str:
-    return words.NOTHING if value is None else f"{value:.2f} %"
 
 
 def _number(value: float | None) -> str:
     return words.NOTHING if value is None else f"{value:.2f}"
 
 
-ACCURACY: tuple[Column, ...] = (
-    ("Top-1 before", lambda r: _percent(r.top1_before)),
-    ("Top-5 before", lambda r: _percent(r.top5_before)),
-    ("Top-1 after", lambda r: _percent(r.top1)),
-    ("Top-5 after", lambda r: _percent(r.top5)),
-    ("NetScore", lambda r: _number(r.netscore)),
-)
-"""Quality before and after fine-tuning."""
+def quality(metrics: Sequence[Metric]) -> tuple[Column, ...]:
+    """Columns of the metrics before and after fine-tuning, and NetScore."""
+
+    def column(metric: Metric, when: str) -> Column:
+        label = metric.label if when == "after" else f"{metric.label} before"
+        return label, lambda r: metric.words((r.now if when == "after" else r.before).get(metric.name))
+
+    shown = metrics or (LOSS,)
+    found = [column(metric, when) for when in ("before", "after") for metric in shown]
+    return (*found, ("NetScore", lambda r: _number(r.netscore)))
+
 
 SIZE: tuple[Column, ...] = (
     ("Params", lambda r: words.count(r.params)),
@@ -71,8 +71,8 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
     figures = {
         name: figure
         for name, figure in (
-            ("macs", pareto(rows, "macs", "MACs per image")),
-            ("params", pareto(rows, "params", "parameters that are not zero")),
+            ("macs", pareto(comparison, "macs", f"MACs per {comparison.unit}")),
+            ("params", pareto(comparison, "params", "parameters that are not zero")),
         )
         if figure
     }
@@ -82,8 +82,10 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
         figures,
         title=_title(comparison),
         facts=facts,
-        cards=_cards(rows),
-        accuracy=columns(rows, ACCURACY),
+        cards=_cards(rows, comparison.leading),
+        metric=comparison.leading,
+        unit=comparison.unit,
+        accuracy=columns(rows, quality(comparison.metrics)),
         size=columns(rows, SIZE),
         cost=columns(rows, COST),
         failed=comparison.failed,
@@ -99,18 +101,24 @@ def columns(rows: Sequence[Row], wanted: Sequence[Column]) -> Table:
     return Table(("", *(title for title, _ in used)), tuple(body))
 
 
-def pareto(rows: Sequence[Row], key: str, title: str) -> Figure | None:
-    """Returns accuracy over ``macs`` or ``params``: numbered points, and a line along the Pareto front."""
-    points = [(n, row, getattr(row, key)) for n, row in enumerate(rows) if row.top1 is not None and getattr(row, key)]
+def pareto(comparison: Comparison, key: str, title: str) -> Figure | None:
+    """Returns the leading metric over ``macs`` or ``params``: numbered points, and a line along the Pareto front."""
+    metric, rows = comparison.leading, [row for row in comparison.rows if not row.failed]
+    points = [
+        (n, row, getattr(row, key), value)
+        for n, row in enumerate(rows)
+        if (value := row.now.get(metric.name)) is not None and getattr(row, key)
+    ]
     if len(points) < 2:
         return None
-    best = [points[i] for i in front([(cost, row.top1 or 0.0) for _, row, cost in points])]
+    sign = -1 if metric.better == "lower" else 1
+    best = [points[i] for i in front([(cost, sign * value) for *_, cost, value in points])]
     line = {
         "type": "scatter",
         "mode": "lines",
         "name": "Pareto front",
-        "x": [cost for *_, cost in best],
-        "y": [row.top1 for _, row, _ in best],
+        "x": [cost for *_, cost, _ in best],
+        "y": [value for *_, value in best],
         "line": {"color": "$pruned", "width": 2, "dash": "dot"},
         "hoverinfo": "skip",
     }
@@ -120,22 +128,22 @@ def pareto(rows: Sequence[Row], key: str, title: str) -> Figure | None:
     layout = base_layout(hovermode="closest")
     layout["xaxis"].update(rangemode="tozero")
     layout["xaxis"]["title"]["text"] = title
-    layout["yaxis"]["title"]["text"] = "test top-1, %"
+    layout["yaxis"]["title"]["text"] = f"test {metric.label}{', %' if metric.format == 'percent' else ''}"
     return {"data": [line, *(trace for trace in (*dots, dense) if trace["x"])], "layout": layout}
 
 
-def _dots(name: str, colour: str, points: Sequence[tuple[int, Row, float]]) -> Figure:
+def _dots(name: str, colour: str, points: Sequence[tuple[int, Row, float, float]]) -> Figure:
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": name,
-        "x": [cost for *_, cost in points],
-        "y": [row.top1 for _, row, _ in points],
+        "x": [cost for *_, cost, _ in points],
+        "y": [value for *_, value in points],
         "text": [str(number) if number else "" for number, *_ in points],
         "textfont": {"color": "$card", "size": 11},
         "marker": {"color": colour, "size": 19, "line": {"color": "$card", "width": 1}},
-        "customdata": [plain(_label(number, row)) for number, row, _ in points],
-        "hovertemplate": "%{customdata}<br>%{x:,} · %{y:.2f} %<extra></extra>",
+        "customdata": [plain(_label(number, row)) for number, row, *_ in points],
+        "hovertemplate": "%{customdata}<br>%{x:,} · %{y:.4g}<extra></extra>",
     }
 
 
@@ -148,22 +156,28 @@ def _title(comparison: Comparison) -> str:
     return f"{count} way{'s' if count != 1 else ''} to prune {comparison.facts.get('model', 'a network')}"
 
 
-def _cards(rows: Sequence[Row]) -> tuple[Card, ...]:
+def _cards(rows: Sequence[Row], metric: Metric) -> tuple[Card, ...]:
     """The dense network, and who came out best in what."""
     if len(rows) < 2:
         return ()
     dense, others = rows[0], rows[1:]
-    found = [Card("Dense, top-1", _percent(dense.top1), detail=f"{words.count(dense.params)} parameters")]
-    wanted: tuple[tuple[str, str, Callable[[Row], str], int], ...] = (
-        ("Most accurate", "top1", lambda r: _percent(r.top1), 1),
-        ("Best NetScore", "netscore", lambda r: _number(r.netscore), 1),
-        ("Fastest forward pass", "forward_ms", lambda r: words.milliseconds(r.forward_ms), -1),
+
+    def value(row: Row) -> float | None:
+        return row.now.get(metric.name)
+
+    size = f"{words.count(dense.params)} parameters"
+    found = [Card(f"Dense, {metric.label}", metric.words(value(dense)), detail=size)]
+    sign = -1 if metric.better == "lower" else 1
+    wanted: tuple[tuple[str, Callable[[Row], float | None], Callable[[float], str], int], ...] = (
+        (f"Best {metric.label}", value, metric.words, sign),
+        ("Best NetScore", lambda r: r.netscore, _number, 1),
+        ("Fastest forward pass", lambda r: r.forward_ms, words.milliseconds, -1),
     )
-    for title, key, text, sign in wanted:
-        known = [row for row in others if getattr(row, key) is not None]
+    for title, ask, text, direction in wanted:
+        known = [(direction * found_value, row) for row in others if (found_value := ask(row)) is not None]
         if known:
-            best = max(known, key=lambda row: sign * getattr(row, key))
-            found.append(Card(title, text(best), detail=best.name))
+            best, row = max(known, key=lambda pair: pair[0])
+            found.append(Card(title, text(direction * best), detail=row.name))
     return tuple(found)
 
 

@@ -20,9 +20,8 @@ from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
 from secateur.recipe.fingerprint import compare_data, data_print
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe
-from secateur.recipe.prepare import load_data, make_model
+from secateur.recipe.prepare import make_model, open_task
 from secateur.recipe.records import LARGEST, ComparisonPlan, read_record
-from secateur.recipe.results import describe
 from secateur.recipe.schema import Recipe
 from secateur.recipe.trust import digest_of, home_of, permit_folder, permit_recipe, record
 from secateur.timing import machine
@@ -76,16 +75,16 @@ def compare_recipes(
     refuse_used(out)
     check_alike(recipes)
     first = next(iter(recipes.values()))
-    data = load_data(first)
-    make_model(first, data)  # a wrong network or weights file is to be told before anything is written
+    task = open_task(first)
+    make_model(first, task)  # a wrong network or weights file is to be told before anything is written
     facts = {
         "model": first.model.name,
-        "data": describe(data),
+        "data": task.describe(),
         "budget": budget,
         "command": command or f"secateur compare {shlex.join(recipes)}",
     }
     with disk_errors(out):
-        _create(out, recipes, {"facts": facts, "data": data_print(data).model_dump()}, jobs)
+        _create(out, recipes, {"facts": facts, "data": data_print(task).model_dump()}, jobs)
     record(out, _content(out))
     return _go_on(_Folder.open(out.absolute(), trust=trust), on_event)
 
@@ -155,7 +154,7 @@ class _Folder:
                 RunFolder.open(job.folder, trusted=self.trust).compare_files()
         with contextlib.chdir(self.home):
             recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml", trust=True)
-            compare_data(self.path, self.plan.data, load_data(recipe))
+            compare_data(self.path, self.plan.data, open_task(recipe))
 
 
 def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from secateur.core.errors import DataError
 from secateur.core.files import read_json
-from secateur.cost import netscore, nonzero_params, size_on_disk
+from secateur.core.metric import LOSS, TOP1, TOP5, Metric
+from secateur.core.types import ExampleInputs
+from secateur.cost import nonzero_params, size_on_disk
 from secateur.cost.counts import count
 from secateur.cost.energy import energy
 from secateur.recipe.comparison.plan import DENSE
-from secateur.recipe.prepare import make_model
+from secateur.recipe.prepare import NOTHING, Given, make_model
 from secateur.recipe.records import StepRecord, problem, read_record
 from secateur.recipe.runner import reopen
 from secateur.recipe.steps import STEPS
 from secateur.timing import latency
+from secateur.timing.measurement import scored
 from secateur.train import evaluate
+from secateur.train.history import plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,18 +46,16 @@ class Row:
     Attributes:
         name: The recipe (and point of a sweep); ``dense`` for the network that all start from.
         failed: Why its job failed; nothing else is known then.
-        top1_before: Test top-1 in percent when the last fine-tuning began.
-        top5_before: Test top-5 likewise.
-        top1: Test top-1 in percent at the end.
-        top5: Test top-5 likewise.
+        before: The metrics on the test samples when the last fine-tuning began, by name.
+        now: The same at the end.
         params: Parameters that are not zero.
-        macs: Multiply-accumulates of one image (zeros inside a layer are multiplied like any other weight).
+        macs: Multiply-accumulates of one sample (zeros inside a layer are multiplied like any other weight).
         flops: Twice that.
         compression: Parameters of the dense network / parameters.
-        forward_ms: Median time of a forward pass of one image.
+        forward_ms: Median time of a forward pass of one sample.
         backward_ms: Median time of the backward pass alone.
-        energy_mj: Energy of one image in millijoules, by the model of `secateur.cost.energy`: an estimate.
-        netscore: NetScore of accuracy, parameters and MACs.
+        energy_mj: Energy of one sample in millijoules, by the model of `secateur.cost.energy`: an estimate.
+        netscore: NetScore of the leading metric, parameters and MACs.
         weight_bytes: Bytes of the weights on disk, in the smallest form that the run wrote.
         epochs: Epochs of training after the dense network.
         seconds: Duration of the run.
@@ -61,10 +63,8 @@ class Row:
 
     name: str
     failed: str = ""
-    top1_before: float | None = None
-    top5_before: float | None = None
-    top1: float | None = None
-    top5: float | None = None
+    before: dict[str, float | None] = field(default_factory=dict)
+    now: dict[str, float | None] = field(default_factory=dict)
     params: int | None = None
     macs: int | None = None
     flops: int | None = None
@@ -86,11 +86,20 @@ class Comparison:
         folder: Where everything lies.
         rows: The dense network, then the recipes in the order in which they were named.
         facts: Network, data, budget, machine and command, for the page.
+        metrics: Of the task, the one that leads first.
+        unit: What one sample is called.
     """
 
     folder: Path
     rows: tuple[Row, ...]
     facts: Mapping[str, Any]
+    metrics: tuple[Metric, ...] = (TOP1, TOP5)
+    unit: str = "image"
+
+    @property
+    def leading(self) -> Metric:
+        """The metric that comes first; the loss where the task has none."""
+        return self.metrics[0] if self.metrics else LOSS
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -99,14 +108,21 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in ``results.json``."""
-        return {**self.facts, "rows": [asdict(row) for row in self.rows]}
+        told = {"metrics": [metric.to_dict() for metric in self.metrics], "unit": self.unit}
+        return {**self.facts, **told, "rows": [asdict(row) for row in self.rows]}
 
     def to_csv(self) -> str:
-        """The table with a column per attribute of :class:`Row`; what is not known is empty."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+        """The table with a column per attribute of :class:`Row` and per metric; what is not known is empty."""
+        text, names = io.StringIO(), [metric.name for metric in (*self.metrics, LOSS)]
+        others = [f.name for f in fields(Row) if f.name not in ("before", "now", "name", "failed")]
+        columns = ["name", "failed", *(f"{name}_before" for name in names), *names, *others]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
+        for row in self.rows:
+            plain = {f.name: getattr(row, f.name) for f in fields(Row)}
+            before, now = plain.pop("before"), plain.pop("now")
+            quality = {**{f"{n}_before": before.get(n) for n in names}, **{n: now.get(n) for n in names}}
+            writer.writerow({**plain, **quality})
         return text.getvalue()
 
     @classmethod
@@ -119,31 +135,38 @@ class Comparison:
         data = read_json(folder / RESULTS)
         try:
             rows = TypeAdapter(tuple[Row, ...]).validate_python(data.pop("rows", None))
+            metrics = TypeAdapter(tuple[Metric, ...]).validate_python(data.pop("metrics", ()))
+            unit = TypeAdapter(str).validate_python(data.pop("unit", "image"))
         except ValidationError as error:
             raise DataError(
                 f"{folder / RESULTS} is damaged: {problem(error)}. Delete it and resume: the table is measured again."
             ) from error
-        return cls(folder, rows, data)
+        return cls(folder, rows, data, metrics, unit)
 
 
 def measure_runs(
-    runs: Mapping[str, Path], failed: Mapping[str, str], *, budget_s: float = 20.0, trust: bool = False
+    runs: Mapping[str, Path],
+    failed: Mapping[str, str],
+    *,
+    given: Given = NOTHING,
+    budget_s: float = 20.0,
+    trust: bool = False,
 ) -> tuple[Row, ...]:
     """Measures the finished runs and the dense network that they started from.
 
     Args:
         runs: Folder of every run by name, failed ones included.
         failed: Why the failed ones did.
+        given: Network and task that were handed over from Python.
         budget_s: Seconds for all timing together.
         trust: Whether the runs may name code that was not started here.
     """
-    finished = {name: reopen(folder, trust=trust) for name, folder in runs.items() if name not in failed}
+    finished = {name: reopen(folder, given=given, trust=trust) for name, folder in runs.items() if name not in failed}
     if not finished:
         return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE)
     first = next(iter(finished.values()))
-    networks = {DENSE: _dense(first), **{name: _final(run) for name, run in finished.items() if name != DENSE}}
-    images = first.data.sample(2, split="test")
-    timings = _times(networks, images[:1], budget_s)
+    networks = {DENSE: _dense(first, given), **{name: _final(run) for name, run in finished.items() if name != DENSE}}
+    timings = _times(networks, first.task.sample(1, split="test"), budget_s)
     rows = {DENSE: _row(DENSE, networks[DENSE], first, timings, None)}
     for name in networks:
         if name != DENSE:
@@ -152,33 +175,31 @@ def measure_runs(
     return tuple(rows.get(name) or Row(name, failed=failed[name]) for name in names)
 
 
-def _dense(run: RunResult) -> nn.Module:
+def _dense(run: RunResult, given: Given) -> nn.Module:
     """The network that the run started from, as it was before sparsity training or anything else of the recipe."""
     if run.recipe.name == DENSE:
         return run.state.models[DENSE]
-    return make_model(run.recipe, run.data)
+    return make_model(run.recipe, run.task, given)
 
 
 def _final(run: RunResult) -> nn.Module:
     return run.state.models[run.state.current]
 
 
-def _times(networks: Mapping[str, nn.Module], image: Any, budget_s: float) -> tuple[Timing, ...]:
-    return latency(networks, image, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
+def _times(networks: Mapping[str, nn.Module], sample: ExampleInputs, budget_s: float) -> tuple[Timing, ...]:
+    return latency(networks, sample, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
 
 
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
-    inputs = run.data.sample(2, split="test")
+    inputs, leading = run.task.sample(2, split="test"), run.task.leading
     params, macs = nonzero_params(model), count(model, inputs).macs
-    now = evaluate(model, run.data.test, data=run.data)
+    now = plain(evaluate(model, run.task).metrics)
     before, epochs, stored = (None, None, None) if name == DENSE else _story(run)
     ms = {t.direction: t.median_ms for t in timings if t.model == name}
     return Row(
         name,
-        top1_before=before["top1"] if before else None,
-        top5_before=before["top5"] if before else None,
-        top1=now.top1,
-        top5=now.top5,
+        before={key: before.get(key) for key in now} if before else {},
+        now=now,
         params=params,
         macs=macs,
         flops=2 * macs,
@@ -186,7 +207,7 @@ def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing],
         forward_ms=ms.get("forward"),
         backward_ms=ms.get("backward"),
         energy_mj=energy(model, inputs).estimated_mj,
-        netscore=netscore(now.top1, params, macs) if now.top1 and params and macs else None,
+        netscore=scored(leading.percent(now.get(leading.name)), params, macs),
         weight_bytes=min(filter(None, (size_on_disk(model), stored))),
         epochs=epochs,
         seconds=run.results["duration_s"],

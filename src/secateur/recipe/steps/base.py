@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
+from secateur.core.metric import LOSS
 from secateur.core.registry import Registry
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.schema import Recipe, Settings
+from secateur.train import evaluate
 
 if TYPE_CHECKING:
+    from secateur.core.types import ExampleInputs
     from secateur.cut.pruned import Pruned
-    from secateur.data import DataSet
+    from secateur.task import Task
 
 __all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed",
            "step", "title_of"]  # fmt: skip
@@ -120,20 +123,22 @@ class Context:
         recipe: The whole recipe.
         step: The step's name in this run, for instance ``03-prune``.
         folder: Folder of the run.
-        data: The data set.
+        task: Data, loss and metrics.
         metrics: The run's metrics.
         results: Results of the earlier steps by name.
         about: What the runner knows for the report: command, machine, seeds, creation time.
+        begin: Makes the network that the run began with, as it was then.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
     """
 
     recipe: Recipe
     step: str
     folder: Path
-    data: DataSet
+    task: Task
     metrics: Metrics
     results: Mapping[str, StepResult]
     about: Mapping[str, Any]
+    begin: Callable[[], nn.Module]
     progress: bool | None = None
 
     @property
@@ -143,13 +148,24 @@ class Context:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def images(self, count: int, *, split: str = "train") -> Tensor:
-        """``count`` normalised images, always the same ones of a recipe: float32, (count, C, H, W)."""
-        return self.data.sample(count, split=split, seed=derive_seed(self.recipe.seed, "images"))
+    def inputs(self, count: int, *, split: str = "train") -> ExampleInputs:
+        """Inputs of ``count`` samples, always the same ones of a recipe; of images normalised, (count, C, H, W)."""
+        return self.task.sample(count, split=split, seed=derive_seed(self.recipe.seed, "images"))
 
-    def calibration(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of ``count`` normalised training images with labels, always the same ones of a recipe."""
-        return self.data.labelled(count, seed=derive_seed(self.recipe.seed, "images"))
+    def calibration(self, count: int) -> Iterator[tuple[ExampleInputs, Any]]:
+        """Batches of ``count`` training samples with their targets, always the same ones of a recipe."""
+        return self.task.calibration(count, seed=derive_seed(self.recipe.seed, "images"))
+
+    def judge(self, model: nn.Module) -> Mapping[str, Any]:
+        """How well a network does on the test samples, as `secateur.train.Evaluation` gives it."""
+        return evaluate(model, self.task).to_dict()
+
+    def told(self, quality: Mapping[str, Any]) -> dict[str, Any]:
+        """The same numbers for a step's summary, and in words for the line that closes it."""
+        shown = [self.task.leading, *([] if self.task.leading is LOSS else [LOSS])]
+        said = [f"{m.label} {m.words(quality[m.name])}" for m in shown if quality.get(m.name) is not None]
+        words = ", ".join(text[:1].lower() + text[1:] for text in said)
+        return {**{f"test_{key}": value for key, value in quality.items()}, "test": words}
 
     def evaluation(self, role: str) -> Mapping[str, Any] | None:
         """The latest known quality of the network in ``role``."""

@@ -17,7 +17,8 @@ from secateur.recipe.steps.penalties import PenaltySettings
 from secateur.recipe.steps.weights import save_weights
 from secateur.sparsity.masks import HoldMasks
 from secateur.sparsity.rewinding import Snapshot
-from secateur.train import Extra, History, TrainConfig, evaluate, fit
+from secateur.train import Extra, History, TrainConfig, fit
+from secateur.train.history import plain
 
 __all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "train", "weights_file"]
 
@@ -30,8 +31,8 @@ class TrainSettings(Settings, TrainConfig):
     """Settings of a step that trains: those of `secateur.train.TrainConfig`, and what suits the data set.
 
     Attributes:
-        epochs: A number, or ``auto``: 3 from 20,000 training images on, else 12.
-        precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training images on.
+        epochs: A number, or ``auto``: 3 from 20,000 training samples on, else 12.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training samples on.
         penalty: What pushes weights to zero, one or several: ``{name: bn_l1, weight: 1e-4}``.
     """
 
@@ -39,9 +40,9 @@ class TrainSettings(Settings, TrainConfig):
     precision: Literal["auto", "32", "bf16"] = "auto"  # type: ignore[assignment]
     penalty: Annotated[tuple[PenaltySettings, ...], BeforeValidator(as_list)] = ()
 
-    def train_config(self, images: int) -> TrainConfig:
-        """The settings as `secateur.train.fit` takes them, for so many training images."""
-        many = images >= MANY_IMAGES
+    def train_config(self, samples: int | None) -> TrainConfig:
+        """The settings as `secateur.train.fit` takes them, for so many training samples (``None``: nobody knows)."""
+        many = samples is not None and samples >= MANY_IMAGES
         settings = self.model_dump(include=set(TrainConfig.model_fields))
         if self.epochs == "auto":
             settings["epochs"] = 3 if many else 12
@@ -65,8 +66,8 @@ def train(
 
     history = fit(
         model,
-        context.data,
-        config.train_config(len(context.data.train)),
+        context.task,
+        config.train_config(context.task.samples("train")),
         folder=context.work,
         seed=context.recipe.seed,
         name=context.step,
@@ -75,9 +76,9 @@ def train(
         progress=context.progress,
     )
     save_weights(model, weights_file(context))
-    quality = evaluate(model, context.data.test, data=context.data).to_dict()
+    quality = context.judge(model)
     return StepResult(
-        summary={f"test_{key}": value for key, value in quality.items()},
+        summary=context.told(quality),
         report=_report(context, history, role, label),
         epochs=tuple({"step": context.step, **record.to_dict()} for record in history.epochs),
         evaluations={role: quality},
@@ -96,11 +97,11 @@ def early_weights(folder: Path, epoch: int) -> Path:
 
 def _extras(context: Context, model: nn.Module, config: TrainSettings, role: str) -> list[Extra]:
     """What takes part in training besides the loss: penalties, and the weights that a later step returns to."""
-    extras: list[Extra] = [penalty.make(model, context.images(2)) for penalty in config.penalty]
+    extras: list[Extra] = [penalty.make(model, context.inputs(2)) for penalty in config.penalty]
     early = {int(s.config.epoch) for s in context.recipe.steps if s.kind == "rewind"} - {0}  # type: ignore[attr-defined]
     if role != "dense" or not early:
         return extras
-    epochs = config.train_config(len(context.data.train)).epochs
+    epochs = config.train_config(context.task.samples("train")).epochs
     if max(early) > epochs:
         raise InputError(
             f"The recipe rewinds to the weights after epoch {max(early)}, and {context.step} trains for {epochs}. Give "
@@ -135,8 +136,8 @@ def _scales(history: History, name: str, step: str, before: int) -> dict[str, An
 
 
 def _curve(history: History, role: str, label: str, before: int) -> dict[str, Any]:
-    keys = ("train_top1", "val_top1", "train_loss", "val_loss")
     points = [
-        {"epoch": before + record.epoch, **{key: getattr(record, key) for key in keys}} for record in history.epochs
+        {"epoch": before + record.epoch, "train": plain(record.train), "validation": plain(record.validation)}
+        for record in history.epochs
     ]
     return {"label": label, "role": role, "points": points}

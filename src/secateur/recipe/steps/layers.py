@@ -71,7 +71,7 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
-        model, inputs = state.network, context.images(2)
+        model, inputs = state.network, context.inputs(2)
         seed = derive_seed(context.recipe.seed, context.step)
         pruned = remove_layers(model, inputs, seed=seed, **config.model_dump())
         held = [b for b in removable(model, inputs, criterion="l1") if b.reason]
@@ -83,7 +83,7 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     def restore(self, context: Context, state: State, config: RemoveLayersSettings) -> State:
         """Removes the same branches again."""
-        return cut_again(context, state, context.images(2))
+        return cut_again(context, state, context.inputs(2))
 
 
 STEPS.add("remove_layers", RemoveLayers())

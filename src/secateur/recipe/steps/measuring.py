@@ -13,13 +13,12 @@ from torch import nn
 from secateur.cost.counts import count
 from secateur.exports.entered import entered
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, title_of
+from secateur.recipe.steps.base import DENSE, STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
 from secateur.timing import latency, measurement, speedups
 from secateur.timing.quality import scores
 from secateur.timing.results import EntrantResult, results
 from secateur.timing.timings import Timing
-from secateur.train import evaluate
 
 __all__ = ["Measure", "MeasureSettings"]
 
@@ -33,7 +32,7 @@ class MeasureSettings(Settings):
         runtimes: Where the forward pass is timed, names in `secateur.runtimes.RUNTIMES`; empty for no timing.
         int8: Whether to measure quantised files too, in the runtimes that have them.
         calibration: Training images to quantise with.
-        images: Test images for accuracy and loss in each runtime; 0 for none. The headline takes all of them.
+        images: Test samples for metrics and loss in each runtime; 0 for none. The headline takes all of them.
         batches: Images per call: one for latency, more for throughput.
         backward: Time the backward pass too (PyTorch).
         threads: Threads inside an operator.
@@ -86,20 +85,20 @@ class Measure(Step[MeasureSettings]):
         report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
         report["deployed"] = [line.to_json() for line in deployed]
         report["notes"] = [*_slower(timings), *_failed(deployed)]
-        return state, StepResult(summary=_summary(networks), report=report)
+        return state, StepResult(summary=_summary(networks, context.task.leading.name), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
-        inputs = context.images(1, split="test")
-        quality = context.evaluation(role) or evaluate(model, context.data.test, data=context.data).to_dict()
-        return measurement(model, inputs, count(model, inputs), **quality).to_json()
+        inputs = context.inputs(1, split="test")
+        quality = context.evaluation(role) or context.judge(model)
+        return measurement(model, inputs, count(model, inputs), quality=quality, leading=context.task.leading).to_json()
 
 
 def _time(
     context: Context, models: Mapping[str, nn.Module], config: MeasureSettings, params: Mapping[str, int]
 ) -> tuple[tuple[Timing, ...], tuple[EntrantResult, ...]]:
     """Times the networks in every runtime, and scores them there."""
-    images = context.images(max(config.batches), split="test")
-    calibration = context.images(config.calibration) if config.int8 else None
+    images = context.inputs(max(config.batches), split="test")
+    calibration = context.inputs(config.calibration) if config.int8 else None
     options: dict[str, Any] = {
         "batches": config.batches,
         "threads": config.threads,
@@ -115,7 +114,7 @@ def _time(
         found = list(entered(models, images, Path(folder), **wanted))
         entrants = [entrant for entrant in found if not entrant.problem]
         timings = latency(entrants, images, **options) if entrants else ()
-        evaluations = scores(found, context.data, images=config.images, threads=config.threads)
+        evaluations = scores(found, context.task, samples=config.images, threads=config.threads, like=models[DENSE])
     lines = results(found, timings, reference="dense", params=params, evaluations=evaluations)
     return timings, lines
 
@@ -141,9 +140,10 @@ def _slower(timings: tuple[Timing, ...]) -> list[str]:
     ]
 
 
-def _summary(networks: list[dict[str, Any]]) -> dict[str, Any]:
-    keys = ("params", "macs", "weight_bytes", "top1")
-    return {f"{n['role']}_{key}": n["measurement"][key] for n in networks for key in keys}
+def _summary(networks: list[dict[str, Any]], leading: str) -> dict[str, Any]:
+    keys = ("params", "macs", "weight_bytes")
+    sizes = {f"{n['role']}_{key}": n["measurement"][key] for n in networks for key in keys}
+    return {**sizes, **{f"{n['role']}_{leading}": n["measurement"]["quality"].get(leading) for n in networks}}
 
 
 STEPS.add("measure", Measure())

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.core.errors import InputError, nearest
+from secateur.core.types import ExampleInputs
 from secateur.recipe.schema import Settings
 from secateur.sparsity import PENALTIES, Penalty
 
@@ -51,13 +52,13 @@ class PenaltySettings(Settings):
             raise InputError(f"{data['name']} cannot use {given!r:.80}: {error}") from error
         return {"name": data["name"], **known, **given}
 
-    def make(self, model: nn.Module, images: Tensor) -> Penalty:
+    def make(self, model: nn.Module, inputs: ExampleInputs) -> Penalty:
         """The penalty, bound to the network.
 
         Raises:
             InputError: It meets no parameter of the network.
         """
-        return PENALTIES[self.name](**(self.model_extra or {})).bind(model, images)
+        return PENALTIES[self.name](**(self.model_extra or {})).bind(model, inputs)
 
 
 def _number(text: str) -> float:

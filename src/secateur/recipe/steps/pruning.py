@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
 
 from secateur.budget import Aim
 from secateur.budget.sensitivity import read_ratios
@@ -15,7 +14,7 @@ from secateur.core.errors import InputError
 from secateur.core.files import write_json
 from secateur.core.plan import Plan, remember
 from secateur.core.reading import LARGEST_JSON
-from secateur.core.types import Counts, Target
+from secateur.core.types import Counts, ExampleInputs, Target
 from secateur.cost.counts import MEASURES, count
 from secateur.criteria import CRITERIA
 from secateur.criteria.base import of_kind
@@ -26,7 +25,6 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, 
 from secateur.report import block_rows, layer_rows
 from secateur.runtimes import RUNTIMES
 from secateur.sparsity.masks import follow
-from secateur.train import evaluate
 
 if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
@@ -239,7 +237,8 @@ class Prune(Step[PruneSettings]):
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration", "mirror"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
         data = calibration(context, config.calibration, config.mirror)
-        pruned = prune(state.network, self._inputs(context), seed=seed, data=data, **options)
+        loss: Any = context.task.loss if context.task.has_loss else None
+        pruned = prune(state.network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         return keep_cut(context, state, pruned, str(config), pinned)
 
@@ -248,15 +247,21 @@ class Prune(Step[PruneSettings]):
         return cut_again(context, state, self._inputs(context))
 
     @staticmethod
-    def _inputs(context: Context) -> Tensor:
-        return context.images(2)
+    def _inputs(context: Context) -> ExampleInputs:
+        return context.inputs(2)
 
 
-def calibration(context: Context, images: int, mirror: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of training images with their labels; all of them once more as in a mirror, if ``mirror``."""
-    yield from context.calibration(images)
+def calibration(context: Context, samples: int, mirror: bool) -> Iterator[tuple[ExampleInputs, Any]]:
+    """Batches of training samples with their targets; all of them once more as in a mirror, if ``mirror``.
+
+    Raises:
+        InputError: There are to be mirror images, and the task's samples have none with the same target.
+    """
+    if mirror and not context.task.mirrors:
+        raise InputError(f"{context.step}: mirror is for images with labels; set it to false for {context.task.name}.")
+    yield from context.calibration(samples)
     if mirror:
-        yield from ((x.flip(-1), labels) for x, labels in context.calibration(images))
+        yield from ((x.flip(-1), labels) for x, labels in context.calibration(samples))  # type: ignore[union-attr]
 
 
 def keep_cut(
@@ -275,7 +280,7 @@ def keep_cut(
     before = pruned.before if state.network is dense else count(dense, pruned.inputs)
     assert proof is not None  # it was not switched off
     write_json(context.work / "cut.json", {"backend": pruned.backend, "plan": pruned.plan.to_dict()})
-    quality = evaluate(pruned.model, context.data.test, data=context.data).to_dict()
+    quality = context.judge(pruned.model)
     report = {
         "pruning": wording,
         "backend": pruned.backend,
@@ -294,12 +299,12 @@ def keep_cut(
         "backend": pruned.backend,
         "max_relative_error": proof.max_relative_error,
         "proven": proof.proven,
-        **{f"test_{key}": value for key, value in quality.items()},
+        **context.told(quality),
     }
     return after_cut(state, pruned), StepResult(summary=summary, report=report, evaluations={"pruned": quality})
 
 
-def cut_again(context: Context, state: State, inputs: Tensor) -> State:
+def cut_again(context: Context, state: State, inputs: ExampleInputs) -> State:
     """The state after a cut that was kept: the same network is cut by the last part of the plan."""
     cut, _ = read_record(context.work / "cut.json", CutRecord, largest=LARGEST_JSON)
     plan = Plan.from_dict(cut.plan)

@@ -13,7 +13,6 @@ from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, 
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.recovery import METHODS, purify, recover
-from secateur.train import evaluate
 
 __all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings"]
 
@@ -58,10 +57,10 @@ class Recover(Step[RecoverSettings]):
         fixed = recover(state.cut, data, dense=state.dense, method=config.method, ridge=config.ridge,
                         seed=seed)  # fmt: skip
         save_weights(fixed.model, self._file(context))
-        quality = evaluate(fixed.model, context.data.test, data=context.data).to_dict()
+        quality = context.judge(fixed.model)
         notes = [n for n in fixed.notes if n not in state.cut.notes]
         result = StepResult(
-            summary={f"test_{key}": value for key, value in quality.items()},
+            summary=context.told(quality),
             report={"notes": notes},
             evaluations={"pruned": quality},
         )
@@ -90,7 +89,7 @@ class Purify(Step[PurifySettings]):
 
     def run(self, context: Context, state: State, config: PurifySettings) -> tuple[State, StepResult]:
         """Deletes from the current network; the function stays the same, and that is checked."""
-        pruned = purify(state.network, context.images(2))
+        pruned = purify(state.network, context.inputs(2))
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         new, result = keep_cut(context, state, pruned, "channels without use", pinned)
         save_weights(pruned.model, context.work / "model.safetensors")
@@ -98,7 +97,7 @@ class Purify(Step[PurifySettings]):
 
     def restore(self, context: Context, state: State, config: PurifySettings) -> State:
         """Cuts again by the plan that was kept, and takes the biases that constants were folded into."""
-        state = cut_again(context, state, context.images(2))
+        state = cut_again(context, state, context.inputs(2))
         load_weights_into(state.cut.model, context.work / "model.safetensors")
         return state
 

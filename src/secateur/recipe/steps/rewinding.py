@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from secateur.core.errors import InputError
 from secateur.cost.counts import count
 from secateur.graph.copies import deep_copy
-from secateur.recipe.prepare import make_model
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into, read_weights, save_weights
 from secateur.sparsity.masks import apply_masks
 from secateur.sparsity.rewinding import fresh, rewind
-from secateur.train import evaluate
 
 __all__ = ["Rewind", "RewindSettings", "Scratch", "ScratchSettings"]
 
@@ -48,8 +46,8 @@ class Rewind(Step[RewindSettings]):
         early = _early(context, config.epoch)
         model.load_state_dict(rewind(model, early, state.cut.plan, masks=state.masks).state_dict())
         save_weights(model, weights_file(context))
-        quality = evaluate(model, context.data.test, data=context.data).to_dict()
-        summary: dict[str, Any] = {"epoch_rewound_to": config.epoch} | {f"test_{k}": v for k, v in quality.items()}
+        quality = context.judge(model)
+        summary: dict[str, Any] = {"epoch_rewound_to": config.epoch} | context.told(quality)
         return state, StepResult(summary=summary, evaluations={"pruned": quality})
 
     def restore(self, context: Context, state: State, config: RewindSettings) -> State:
@@ -65,7 +63,7 @@ def _early(context: Context, epoch: int) -> dict[str, Tensor]:
         InputError: No step of the run kept them.
     """
     if epoch == 0:
-        return dict(make_model(context.recipe, context.data).state_dict())
+        return dict(context.begin().state_dict())
     steps = context.folder / "steps"
     found = [early_weights(steps / name, epoch) for name in context.results if name.endswith("-adapt")]
     file = next((path for path in found if path.is_file()), None)
@@ -125,10 +123,10 @@ class Scratch(Step[ScratchSettings]):
 def _epochs(context: Context, state: State, config: ScratchSettings) -> int:
     """How long to train, for the budget that is to be equal."""
     epochs = config.epochs if config.epochs != "auto" else epochs_before(context, "pruned")
-    epochs = epochs or config.train_config(len(context.data.train)).epochs
+    epochs = epochs or config.train_config(context.task.samples("train")).epochs
     if config.budget == "epochs":
         return int(epochs)
-    inputs = context.images(2)
+    inputs = context.inputs(2)
     dense, pruned = (count(model, inputs).macs for model in (state.dense, state.cut.model))
     return round(epochs * dense / pruned)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from secateur.cost import netscore, nonzero_params
+from secateur.cost import nonzero_params
 from secateur.cost.counts import count
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
-from secateur.train import evaluate
+from secateur.timing.measurement import scored
 
 __all__ = ["Score", "ScoreSettings"]
 
@@ -24,28 +24,28 @@ class ScoreSettings(Settings):
 
 
 class Score(Step[ScoreSettings]):
-    """Notes the size, the accuracy and the NetScore of the network as it is now."""
+    """Notes the size, the leading metric and the NetScore of the network as it is now."""
 
-    summary = "note size, accuracy and NetScore as they are now"
+    summary = "note size, metric and NetScore as they are now"
     config = ScoreSettings
 
     def run(self, context: Context, state: State, config: ScoreSettings) -> tuple[State, StepResult]:
         """Scores the pruned network (the dense one where nothing was pruned so far)."""
-        model = state.network
+        model, leading = state.network, context.task.leading
         quality = context.evaluation(state.current)
         if quality is None:
-            quality = evaluate(model, context.data.test, data=context.data).to_dict()
-        counts, left = count(model, context.images(2)), nonzero_params(model)
+            quality = context.judge(model)
+        counts, left = count(model, context.inputs(2)), nonzero_params(model)
         point = {
             "label": config.label or cut_so_far(context),
             "params": counts.params,
             "nonzero_params": left,
             "macs": counts.macs,
-            "top1": quality["top1"],
-            "netscore": netscore(quality["top1"], left, counts.macs),
+            "value": quality[leading.name],
+            "netscore": scored(leading.percent(quality[leading.name]), left, counts.macs),
         }
-        result = StepResult(summary=point, report={"points": [point]}, evaluations={state.current: quality})
-        return state, result
+        summary = {**point, **context.told(quality)}
+        return state, StepResult(summary, {"points": [point]}, evaluations={state.current: quality})
 
 
 def cut_so_far(context: Context) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 from torch import nn
 
+from secateur.core.batches import resize
 from secateur.core.errors import InputError
 from secateur.exports import ExportCheck, export
 from secateur.exports.scored import scored
@@ -28,8 +29,8 @@ class ExportSettings(Settings):
             ``executorch`` (``model.pte``) and ``pt2`` (``model.pt2``).
         int8: Whether to write quantised files too (``model-int8.onnx``), in the formats that have them.
         calibration: Training images to quantise with.
-        images: Test images on which each file is compared with PyTorch.
-        scored: Test images for the accuracy of each file in its runtime; 0 for none.
+        images: Test samples on which each file is compared with PyTorch.
+        scored: Test samples for the metrics of each file in its runtime; 0 for none.
     """
 
     to: tuple[str, ...] = Field(default=("onnx",), min_length=1)
@@ -68,9 +69,10 @@ class Export(Step[ExportSettings]):
         for to, int8 in _files(config):
             check = _exported(context, model, config, to, int8)
             checks.append({**check.to_json(), "path": Path(check.path).name})
-            kept = ("bytes", "max_difference", "same_labels", "snr_db", "top1")
+            kept = ("bytes", "max_difference", "same_labels", "snr_db")
             name = f"{to}_int8" if int8 else to
-            summary |= {f"{name}_{key}": value for key in kept if (value := getattr(check, key)) is not None}
+            found = {**{key: getattr(check, key) for key in kept}, **check.quality}
+            summary |= {f"{name}_{key}": value for key, value in found.items() if value is not None}
         return state, StepResult(summary=summary, report={"exports": checks})
 
 
@@ -80,11 +82,11 @@ def _files(config: ExportSettings) -> list[tuple[str, bool]]:
 
 
 def _exported(context: Context, model: nn.Module, config: ExportSettings, to: str, int8: bool) -> ExportCheck:
-    images = context.images(config.images, split="test")
+    inputs = context.inputs(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"
-    calibration = context.images(config.calibration) if int8 else None
-    check = export(model, images[:1], file, to=to, calibration=calibration, check_inputs=images)
-    return scored(check, context.data, images=config.scored)
+    calibration = context.inputs(config.calibration) if int8 else None
+    check = export(model, resize(inputs, 1), file, to=to, calibration=calibration, check_inputs=inputs)
+    return scored(check, context.task, samples=config.scored, like=model)
 
 
 class ReportSettings(Settings):

@@ -20,7 +20,6 @@ from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, shar
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.weights import sparse
-from secateur.train import evaluate
 
 __all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
 
@@ -92,7 +91,7 @@ class Sparsify(Step[SparsifySettings]):
         """Makes a sparse copy of the current network and scores it before any training."""
         options = config.model_dump()
         seed = derive_seed(context.recipe.seed, context.step)
-        found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.images(2),
+        found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.inputs(2),
                          **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
         state = state.with_pruned(found, found.masks)
@@ -106,20 +105,20 @@ class Sparsify(Step[SparsifySettings]):
 
 def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
     """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
-    found = sparse(model, masks, before=state.pruned, inputs=context.images(2), dense=state.dense)
+    found = sparse(model, masks, before=state.pruned, inputs=context.inputs(2), dense=state.dense)
     return state.with_pruned(found, found.masks), found
 
 
 def _result(context: Context, found: Sparse, asked: str) -> StepResult:
     """Says what is left."""
-    quality = evaluate(found.model, context.data.test, data=context.data).to_dict()
+    quality = context.judge(found.model)
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
     summary: dict[str, Any] = {
         "params": found.params,
         "params_left": found.params_left,
         "sparsity": found.sparsity,
         "layers": {layer.name: [layer.weights, layer.kept] for layer in found.layers},
-        **{f"test_{key}": value for key, value in quality.items()},
+        **context.told(quality),
     }
     said = [note for result in context.results.values() for note in result.report.get("notes", ())]
     notes = [f"{found.headline}.", *(note for note in found.notes if note not in said)]
@@ -214,12 +213,12 @@ class Compress(Step[CompressSettings]):
         with whole(context.folder / FILE) as draft:
             shutil.copyfile(small.path, draft)
         state = self.restore(context, state, config)
-        quality = evaluate(state.network, context.data.test, data=context.data).to_dict()
+        quality = context.judge(state.network)
         summary = {
             "compressed_bytes": small.bytes,
             "dense_bytes": small.dense_bytes,
             "compression": small.ratio,
-            **{f"test_{key}": value for key, value in quality.items()},
+            **context.told(quality),
         }
         note = f"{FILE}: {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than {small.dense_bytes:,}."
         report = {**trained.report, "notes": [note]}

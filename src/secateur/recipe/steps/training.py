@@ -46,7 +46,7 @@ class DistillSettings(Settings):
                 "Put a control step before it, or distil from dense."
             )
         options = self.model_dump(exclude={"teacher"})
-        return Distill(state.models[self.teacher], inputs=context.images(2), **options)
+        return Distill(state.models[self.teacher], inputs=context.inputs(2), task=context.task, **options)
 
 
 class FinetuneSettings(TrainSettings):

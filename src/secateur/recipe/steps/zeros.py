@@ -35,12 +35,12 @@ class RemoveZeros(Step[RemoveZerosSettings]):
 
     def run(self, context: Context, state: State, config: RemoveZerosSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is."""
-        pruned = remove_zeros(state.network, context.images(2), below=config.below)
+        pruned = remove_zeros(state.network, context.inputs(2), below=config.below)
         return keep_cut(context, state, pruned, str(config), [])
 
     def restore(self, context: Context, state: State, config: RemoveZerosSettings) -> State:
         """Removes the same again: it follows from the weights alone."""
-        pruned = remove_zeros(state.network, context.images(2), below=config.below)
+        pruned = remove_zeros(state.network, context.inputs(2), below=config.below)
         return after_cut(state, pruned)
 
 

@@ -9,9 +9,10 @@ from secateur.task.detection.decoding import Detections, decode, detections
 from secateur.task.detection.deployed import DecodedDetector
 from secateur.task.detection.overlap import ciou, iou
 from secateur.task.detection.suppression import nms, nms_per_class
+from secateur.task.detection.task import Detection
 from secateur.task.detection.yolo_loss import YoloLoss, YoloParts, assign
 
 __all__ = [
-    "AveragePrecision", "BoxAugment", "DecodedDetector", "Detections", "MeanPrecision", "YoloLoss", "YoloParts",
+    "AveragePrecision", "BoxAugment", "DecodedDetector", "Detection", "Detections", "MeanPrecision", "YoloLoss", "YoloParts",
     "anchor_overlap", "assign", "ciou", "decode", "detections", "find_anchors", "iou", "nms", "nms_per_class",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from secateur.train.augment import crop_and_flip, draw
+from secateur.task.augment import crop_and_flip, draw
 
 
 def test_every_image_is_its_own_crop_and_mirror() -> None:

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from secateur.core.seeds import derive
 from secateur.data import DataSet, Split
-from secateur.train import TrainConfig
-from secateur.train.loop import EpochPlan, plan_epoch, steps_per_epoch
-from secateur.train.seeds import derive
+from secateur.task import Epoch
+from secateur.task.plan import EpochPlan, plan_epoch, steps_per_epoch
 
 
 def data_of(images: int) -> DataSet:
@@ -19,8 +19,7 @@ def data_of(images: int) -> DataSet:
 
 
 def plan(images: int, batch_size: int, rank: int = 0, processes: int = 1, epoch: int = 1) -> EpochPlan:
-    config = TrainConfig(batch_size=batch_size)
-    return plan_epoch(data_of(images), config, (0, "t", epoch), rank=rank, processes=processes)
+    return plan_epoch(data_of(images), Epoch((0, "t", epoch), batch_size, rank=rank, processes=processes))
 
 
 @pytest.mark.parametrize("images", [1, 2, 7, 64, 127, 128, 129, 130, 1000])
@@ -57,19 +56,17 @@ def test_epochs_differ_and_the_global_generator_has_no_say() -> None:
     again, other = plan(50, 10), plan(50, 10, epoch=2)
     assert torch.equal(first.order, again.order)
     assert not torch.equal(first.order, other.order)
-    assert first.layer_seed == again.layer_seed != other.layer_seed
     assert first.draws is not None
     assert again.draws is not None
     assert torch.equal(first.draws.flip, again.draws.flip)
 
 
 def test_without_augmentation_nothing_is_drawn() -> None:
-    config = TrainConfig(augment=False)
-    found = plan_epoch(data_of(10), config, (0, "t", 1))
+    found = plan_epoch(data_of(10), Epoch((0, "t", 1), 128, augment=False))
     assert found.draws is None
     assert found.crop_seed is None
     still = dataclasses.replace(data_of(10), pad=0, flip=False)
-    assert plan_epoch(still, TrainConfig(), (0, "t", 1)).draws is None
+    assert plan_epoch(still, Epoch((0, "t", 1), 128)).draws is None
 
 
 def test_seeds_keep_their_parts_apart() -> None:

@@ -1,0 +1,322 @@
+"""Detection: images with boxes, the loss of YOLOv3, mean average precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateur.core.errors import InputError
+from secateur.core.metric import Metric
+from secateur.core.seeds import generator
+from secateur.core.types import call
+from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
+from secateur.models.darknet import Detection as Scale
+from secateur.task.base import Epoch, Task
+from secateur.task.batch import Batch
+from secateur.task.detection.anchors import find_anchors
+from secateur.task.detection.average_precision import AveragePrecision
+from secateur.task.detection.box_augment import BoxAugment
+from secateur.task.detection.decoding import Detections, decode, detections
+from secateur.task.detection.yolo_loss import YoloLoss
+from secateur.task.plan import drawn_order, steps_per_epoch
+from secateur.task.registry import TASKS, Request, TaskKind
+
+__all__ = ["MAP", "MAP50", "Detection"]
+
+MAP50 = Metric(better="higher", format="percent", title="mAP@.5", name="map50")
+MAP = Metric(better="higher", format="percent", title="mAP@.5:.95", name="map")
+
+_LEAST = 0.001
+"""Score from which on a box counts for average precision."""
+
+_MEMORY = 2 * 2**30
+"""Bytes of decoded images that are kept in memory; larger splits are decoded as they are asked for."""
+
+_ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "mini_yolov3": 9}
+"""How many anchors the built-in networks have."""
+
+
+class Detection(Task):
+    """Objects in images: boxes with classes, found by a network of the YOLOv3 family.
+
+    The network gives a map for every scale; what the maps mean, its ``detections`` say. They are read off the network
+    when it is first called, so a graph that was cut out of it needs no ``detections`` of its own; otherwise give
+    ``scales``.
+
+    Args:
+        data: Images with boxes.
+        size: Pixels of a side of the square that every image is put into.
+        scales: What the network's maps mean; by default what the network says.
+        several: See :class:`~secateur.task.detection.YoloLoss`.
+        flip: Share of training images that are mirrored.
+        scale: Training images are scaled by a factor within 1 ± this.
+        shift: … and moved by up to this share of their sides.
+        colour: … and brightened, saturated and the like by a factor within 1 ± this.
+        mosaic: Share of training images that are put together from parts of four.
+
+    Attributes:
+        data: The same.
+        size: The same.
+
+    Raises:
+        InputError: A size that is no multiple of 32.
+    """
+
+    name = "detection"
+    unit = "image"
+    metrics = (MAP50, MAP)
+    exact = True  # orders and augmentation are drawn here, from the seeds
+
+    def __init__(
+        self,
+        data: BoxSet,
+        *,
+        size: int = 416,
+        scales: Sequence[Scale] | None = None,
+        several: float = 1.0,
+        flip: float = 0.5,
+        scale: float = 0.3,
+        shift: float = 0.1,
+        colour: float = 0.1,
+        mosaic: float = 0.3,
+    ) -> None:
+        """Images are decoded when they are first asked for."""
+        super().__init__()
+        if size < 32 or size % 32:
+            raise InputError(f"Detection(size=…) is a multiple of 32, which the network divides it by; got {size}.")
+        self.data, self.size, self.classes, self.several = data, size, data.classes, several
+        self._augment = BoxAugment(flip=flip, scale=scale, shift=shift, colour=colour, mosaic=mosaic)
+        self._scales = None if scales is None else tuple(scales)
+        self._kept: dict[str, BoxSplit | Letterboxed] = {}
+
+    # ------------------------------------------------------------------------------------------------ loss and boxes
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """What the network's maps mean.
+
+        Raises:
+            InputError: No network was called so far that says it.
+        """
+        if self._scales is None:
+            raise InputError(
+                "The network does not say what its maps mean (it has no detections): give the task those of the dense "
+                "network, Detection(data, scales=dense.detections)."
+            )
+        return self._scales
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """The maps of the network, (B, A · (5 + C), H, W) each."""
+        if self._scales is None:
+            found = getattr(getattr(model, "module", model), "detections", None)
+            self._scales = tuple(found) if found else None
+        output = call(model, batch.inputs)
+        return (output,) if isinstance(output, Tensor) else tuple(output)
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """See :class:`~secateur.task.detection.YoloLoss`."""
+        output = (output,) if isinstance(output, Tensor) else output
+        return YoloLoss(self.scales, several=self.several)(output, target, self._square).total
+
+    def predictions(self, output: Any) -> list[Detections]:
+        """The boxes of every image, in pixels of the square, with all scores that average precision looks at."""
+        output = (output,) if isinstance(output, Tensor) else output
+        return detections(*decode([o.float() for o in output], self.scales, self._square), threshold=_LEAST)
+
+    def distillation(self, output: Any, wanted: Any, temperature: float) -> Tensor:
+        """The teacher's objectness everywhere, and its boxes and classes as far as it sees an object there.
+
+        Formula: Σ (BCE(oᶻ, σ(oᵗ)) + σ(oᵗ) · (BCE(cᶻ, σ(cᵗ)) + ‖bᶻ − bᵗ‖²)) / max(1, Σ σ(oᵗ)), over all anchors of all
+        cells, with objectness o, classes c and the four numbers b of a box, as the maps hold them. Source: Mehta and
+        Ozturk 2018, Object detection at 200 Frames Per Second, arXiv:1805.06361, §3.2. The temperature has no say.
+        """
+        total, objects = output[0].new_zeros((), dtype=torch.float32), output[0].new_zeros((), dtype=torch.float32)
+        for student, teacher, scale in zip(output, wanted, self.scales, strict=True):
+            mine, other = (_by_anchor(t.float(), scale) for t in (student, teacher))
+            sure = other[:, :, 4].sigmoid()
+            told = F.binary_cross_entropy_with_logits(mine[:, :, 4], sure, reduction="sum")
+            classes = F.binary_cross_entropy_with_logits(mine[:, :, 5:], other[:, :, 5:].sigmoid(), reduction="none")
+            boxes = (mine[:, :, :4] - other[:, :, :4]).square()
+            total = total + told + (sure * (classes.sum(2) + boxes.sum(2))).sum()
+            objects = objects + sure.sum()
+        return total / objects.clamp(min=1.0)
+
+    def meter(self) -> _Precision:
+        """Something new that adds up the loss and collects boxes."""
+        return _Precision(self)
+
+    # -------------------------------------------------------------------------------------------------------- batches
+
+    def has(self, split: str) -> bool:
+        """Whether the split has images."""
+        return self.samples(split) > 0
+
+    def samples(self, split: str) -> int:
+        """Images of a split."""
+        return len(self._boxes(split))
+
+    def source(self, split: str) -> Any:
+        """Refuses a split without images."""
+        if not self.has(split):
+            raise InputError(f"{self.data.name} has no {split} images.")
+        return self
+
+    def steps(self, batch_size: int, processes: int = 1) -> int:
+        """Optimiser steps per epoch: equal ones instead of a tiny last one."""
+        return steps_per_epoch(self.samples("train"), batch_size, processes)
+
+    def training(self, epoch: Epoch) -> Iterator[Batch]:
+        """The images of an epoch, augmented; each draws from a generator of its own."""
+        order, size = drawn_order(self.samples("train"), epoch)
+        images = self._images("train")
+        for step in torch.split(order, size * epoch.processes):
+            mine = step[epoch.rank :: epoch.processes].tolist()
+            made = [self._changed(images, i, epoch) for i in mine] if epoch.augment else [images[i] for i in mine]
+            yield self._batch(made, epoch.device, epoch.layout)
+
+    def evaluation(
+        self,
+        split: str,
+        *,
+        batch_size: int = 500,
+        limit: int | None = None,
+        share: tuple[int, int] = (0, 1),
+        device: torch.device | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> Iterator[Batch]:
+        """The images of a split in their order; with a ``limit``, the first of them."""
+        images, size = self._images(split), min(batch_size, 16)  # more pixels than where 500 make a batch
+        count = min(len(images), limit or len(images))
+        for start in range(0, count, size):
+            made = [images[i] for i in range(start, min(start + size, count))]
+            yield self._batch(made, device or torch.device("cpu"), layout)
+
+    def sample(self, count: int, *, split: str = "train", seed: int = 0) -> Tensor:
+        """``count`` images drawn with ``seed``: float32 in 0…1, (count, 3, size, size)."""
+        return torch.cat([images for images, _ in self.calibration(count, split=split, seed=seed)])
+
+    def calibration(self, count: int, *, split: str = "train", seed: int = 0) -> Iterator[tuple[Tensor, list[Boxes]]]:
+        """The same images in batches, with their boxes."""
+        images = self._images(split)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
+        for part in torch.split(order, 16):
+            batch = self._batch([images[i] for i in part.tolist()])
+            yield batch.inputs, batch.target  # type: ignore[misc]
+
+    # ------------------------------------------------------------------------------------------------------ for a run
+
+    def options(self, model: str) -> dict[str, Any]:
+        """Classes and anchors of the built-in networks: k-means over the training boxes, with a fixed seed."""
+        if model not in _ANCHORS:
+            return {}
+        return {"classes": len(self.classes), "anchors": find_anchors(self._squares("train").boxes, _ANCHORS[model])}
+
+    def settings(self) -> dict[str, Any]:
+        """How many images of which size, and how they are changed."""
+        counts = {f"{split}_images": self.samples(split) for split in ("train", "validation")}
+        return {"task": self.name, "size": self.size, "augment": repr(self._augment), **counts}
+
+    def describe(self) -> str:
+        """One line about the data set."""
+        train, validation, test = (self.samples(split) for split in ("train", "validation", "test"))
+        counts = f"{train:,} training, {validation:,} validation, {test:,} test images"
+        return f"{self.data.name}: {counts} with boxes of {len(self.classes)} classes, {self.size}×{self.size}"
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of the boxes, and of the images' sizes and (of files) names and bytes."""
+        found, digest = self._boxes(split), hashlib.sha256()
+        for image, boxes, size in zip(found.images, found.boxes, found.sizes, strict=True):
+            digest.update(repr((size, boxes.corners.tolist(), boxes.labels.tolist(), boxes.ignored.tolist())).encode())
+            if isinstance(image, Tensor):
+                digest.update(image.contiguous().numpy().data)
+            else:
+                digest.update(image.name.encode() + hashlib.sha256(image.read_bytes()).digest())
+        return digest.hexdigest()
+
+    # --------------------------------------------------------------------------------------------------------- inside
+
+    @property
+    def _square(self) -> tuple[int, int]:
+        return self.size, self.size
+
+    def _boxes(self, split: str) -> BoxSplit:
+        if split not in ("train", "validation", "test"):
+            raise InputError(f"A split is one of train, validation, test; got {split!r}.")
+        found: BoxSplit = getattr(self.data, split)
+        return found
+
+    def _squares(self, split: str) -> Letterboxed:
+        return Letterboxed(self._boxes(split), self.size)
+
+    def _images(self, split: str) -> BoxSplit | Letterboxed:
+        if split not in self._kept:
+            squares = self._squares(split)
+            small = len(squares) * 3 * self.size**2 <= _MEMORY
+            self._kept[split] = squares.in_memory() if small else squares
+        return self._kept[split]
+
+    def _changed(self, images: BoxSplit | Letterboxed, index: int, epoch: Epoch) -> Image:
+        """An image as this epoch sees it, whatever process and step it is in."""
+        drawn = generator(*epoch.seeds, "augment", index)
+        others = torch.randint(len(images), (3,), generator=drawn).tolist() if self._augment.mosaic else []
+        return self._augment(images[index], drawn, [images[i] for i in others])
+
+    def _batch(
+        self,
+        images: Sequence[Image],
+        device: torch.device | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> Batch:
+        pixels, boxes = collate(images)
+        inputs = (pixels.to(device or torch.device("cpu")).float() / 255).contiguous(memory_format=layout)
+        return Batch(inputs, boxes, len(boxes))
+
+
+class _Precision:
+    """Adds up the loss, and collects the boxes of every image for average precision."""
+
+    sums: Tensor | None = None
+
+    def __init__(self, task: Detection) -> None:
+        self._task, self._precision = task, AveragePrecision(task.classes)
+        self._losses, self._images = 0.0, 0
+
+    def update(self, output: Any, target: Any, size: int) -> None:
+        """Adds a batch of maps and boxes."""
+        self._losses += float(self._task.loss(output, target)) * size
+        self._images += size
+        self._precision.update(self._task.predictions(output), target)
+
+    def compute(self) -> dict[str, float]:
+        """Both mean average precisions in percent, and the mean loss."""
+        found = self._precision.compute()
+        return {"map50": 100 * found.map50, "map": 100 * found.map, "loss": self._losses / max(1, self._images)}
+
+
+def _by_anchor(maps: Tensor, scale: Scale) -> Tensor:
+    """(B, A · (5 + C), H, W) → (B, A, 5 + C, H, W)."""
+    batch, _, height, width = maps.shape
+    return maps.view(batch, len(scale.anchors), 5 + scale.classes, height, width)
+
+
+def _open(request: Request, **options: Any) -> Detection:
+    if request.image_size is not None:
+        options.setdefault("size", request.image_size)
+    faulty = options.pop("faulty", "refuse")
+    if request.name == "digits":
+        limit = request.limit
+        data = digits_on_canvas(**({} if limit is None else {"train": limit, "validation": limit, "test": limit}))
+        # A mirrored digit is none; the canvases are small.
+        return Detection(data, **{"size": 64, "flip": 0.0, "mosaic": 0.0, **options})
+    data = load_boxes(
+        request.name, validation=request.validation, seed=request.seed, limit=request.limit, faulty=faulty
+    )
+    return Detection(data, **options)
+
+
+TASKS.add("detection", TaskKind(_open, "objects in images: boxes, mAP@.5 and @.5:.95", "digits", "yolov3_tiny"))
