@@ -17,6 +17,7 @@ from secateur.budget.curves import Curve
 from secateur.budget.level import envelope, share_at
 from secateur.budget.sensitivity import read_ratios
 from secateur.core.errors import BudgetError, DataError, InputError
+from secateur.core.metric import TOP1, Metric
 
 
 def net() -> nn.Sequential:
@@ -72,7 +73,7 @@ def test_a_cut_by_the_ratios_has_exactly_these_widths() -> None:
 
 def test_on_a_plateau_the_same_part_of_every_share_goes() -> None:
     """An accuracy that does not fall at all: with nothing to tell groups apart, both lose the same."""
-    flat = known((90.0, 90.0, 91.0), (90.0, 90.0, 90.0), better="higher", dense=90.0)
+    flat = known((90.0, 90.0, 91.0), (90.0, 90.0, 90.0), metric=TOP1, dense=90.0)
     ratios = flat.ratios(macs=0.5)
     assert 0 < ratios["0"] < 0.75
     assert ratios["0"] == pytest.approx(ratios["2"], abs=1 / 8)
@@ -83,8 +84,10 @@ def test_on_a_plateau_the_same_part_of_every_share_goes() -> None:
 
 
 def test_the_direction_of_a_score_decides() -> None:
-    worse = known((80.0, 70.0, 60.0), (89.0, 88.0, 87.0), better="higher", dense=90.0).ratios(macs=0.6)
-    other = known((80.0, 70.0, 60.0), (89.0, 88.0, 87.0), better="lower", dense=60.0).ratios(macs=0.6)
+    worse = known((80.0, 70.0, 60.0), (89.0, 88.0, 87.0), metric=TOP1, dense=90.0).ratios(macs=0.6)
+    other = known(
+        (80.0, 70.0, 60.0), (89.0, 88.0, 87.0), metric=Metric(better="lower", name="error"), dense=60.0
+    ).ratios(macs=0.6)
     assert worse["0"] < worse["2"]
     assert other["0"] > other["2"]
 
@@ -156,10 +159,13 @@ def test_a_file_without_ratios_says_how_to_have_them(tmp_path: Path) -> None:
         read_ratios(path)
 
 
+BEST = {"name": "a", "title": "", "better": "best", "format": "number"}
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ("not json", "is not JSON"), ("[1]", "holds no sensitivity"), ('{"ratios": {"0": 0.5}}', "holds no sensitivity"),
     ({"format": 2}, "newer ones need"), ({"ratios": {"0": 1.0}}, "not in"), ({"ratios": {"0": "much"}}, "no number"),
-    ({"ratios": [0.5]}, "damaged"), ({"better": "best"}, "higher or lower"), ({"curves": {}}, "no list"),
+    ({"ratios": [0.5]}, "damaged"), ({"metric": BEST}, "higher"), ({"curves": {}}, "no list"),
     ({"curves": [{"name": "0"}]}, "damaged"), ({"notes": [1]}, "no text"), ({"samples": -1}, "no count"),
     ({"units": 4}, "removes 6 of 4"), ({"removed": [4, 2, 6]}, "do not belong"), ({"values": [1.0]}, "do not belong"),
     ({"dense": True}, "no number"),

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.metric import Metric
+from secateur.data import load
+from secateur.models import create
+from secateur.task import Task
+from secateur.train import evaluate
 from tiny_networks import Tiny
 
 
@@ -77,11 +82,39 @@ def test_a_score_gets_networks_and_the_values_are_its_own() -> None:
             return 100 * float((network(x).argmax(1) == labels).float().mean())
 
     found = secateur.sensitivity(model, x[:2], score=accuracy, ratios=(0.5,))
-    assert (found.dense, found.measure, found.better) == (100.0, "accuracy", "higher")
+    assert (found.dense, found.metric.name, found.metric.better) == (100.0, "accuracy", "higher")
     for curve in found.curves:
         small = secateur.prune(model, x[:2], ratio=0.5, groups=[curve.name])
         assert curve.values[0] == pytest.approx(accuracy(small.model), abs=100 / 64)
     assert not any("really" in note for note in found.notes)
+
+
+def test_a_task_is_measured_by_its_leading_metric() -> None:
+    """On validation samples, and a data set stands for its classification."""
+    data = load("digits")
+    model = create("resnet_digits").eval()
+    found = secateur.sensitivity(model, data.sample(2), data=data, ratios=(0.5,), criterion="taylor", groups=["conv1"])
+    assert found.metric.name == "top1"
+    assert found.samples == min(512, len(data.validation))
+    assert found.dense == evaluate(model, data, "validation", limit=512).metrics["top1"]
+    labelled = list(data.labelled(512))
+    small = secateur.prune(model, data.sample(2), ratio=0.5, groups=["conv1"], criterion="taylor", data=labelled)
+    assert found.curves[0].values[0] == pytest.approx(
+        evaluate(small.model, data, "validation").metrics["top1"], abs=0.5
+    )
+
+
+def test_a_task_of_ones_own_says_which_way_is_better() -> None:
+    x = torch.randn(96, 6)
+    y = x[:, :1] - x[:, 1:2]
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    mae = Metric(lambda output, target: (output - target).abs().mean(), better="lower")
+    task = Task(train=(x, y), loss=F.mse_loss, metrics={"mae": mae})
+    found = secateur.sensitivity(model, x[:2], data=task, ratios=(0.5,), repair=True)
+    assert (found.metric.name, found.samples) == ("mae", 96), "the training split, as there is no other"
+    with torch.no_grad():
+        assert found.dense == pytest.approx(float((model(x) - y).abs().mean()), rel=1e-5)
+    assert "mae" in str(found)
 
 
 def test_a_score_that_asks_for_the_class_gets_real_cuts() -> None:
@@ -89,7 +122,7 @@ def test_a_score_that_asks_for_the_class_gets_real_cuts() -> None:
     model = settled(Tiny(), x)
     found = secateur.sensitivity(model, x[:2], score=lambda n: n.linear.in_features, better="lower", ratios=(0.5,))
     assert found.dense == 12
-    assert found.measure == "score"
+    assert found.metric.name == "score"
     assert {curve.name: curve.values for curve in found.curves}["wide"] == (6.0,)
     assert any("really made" in note for note in found.notes)
 
@@ -163,7 +196,7 @@ X = torch.randn(4, 1, 8, 8)
 @pytest.mark.parametrize(("options", "kind", "words"), [
     ({"ratios": ()}, InputError, "got none"), ({"ratios": (0.5, 1.0)}, InputError, "got 1.0"),
     ({"ratios": (0.0,)}, InputError, "got 0.0"), ({"ratios": 0.5}, InputError, "ratios"),
-    ({"better": "highr"}, UnknownNameError, "'higher'"), ({"groups": ["wyde"]}, UnknownNameError, "'wide'"),
+    ({"better": "highr"}, InputError, "higher"), ({"groups": ["wyde"]}, UnknownNameError, "'wide'"),
     ({"groups": []}, BudgetError, "groups is empty"), ({"criterion": "l22"}, UnknownNameError, "l2"),
     ({"only": "wyde"}, UnknownNameError, "wide"), ({"repair": True}, InputError, "needs|give data"),
     ({"data": torch.randn(4, 3, 8, 8)}, InputError, "shape"), ({"data": []}, InputError, "no batch"),

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError, first_line, nearest
+from secateur.core.metric import Metric
 from secateur.core.reading import parse_json, read_text
 
 __all__ = ["FORMAT", "Curve", "read_fields"]
 
 FORMAT = 1
-
-_DIRECTIONS = ("higher", "lower")
 
 _LARGEST = 16 * 2**20
 """Bytes of a file of curves: a network of a thousand groups has some hundred kilobytes."""
@@ -94,12 +93,10 @@ def _missing(path: Path) -> str:
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    if data["better"] not in _DIRECTIONS:
-        raise ValueError(f"better is {' or '.join(_DIRECTIONS)}, not {data['better']!r:.40}")
+    metric = Metric.from_dict({key: _text(data["metric"][key]) for key in ("name", "title", "better", "format")})
     return {
         "curves": tuple(map(_curve, _list(data["curves"]))),
-        "measure": _text(data["measure"]),
-        "better": data["better"],
+        "metric": metric,
         "dense": _number(data["dense"]),
         "criterion": _text(data["criterion"]),
         "samples": _count(data["samples"]),

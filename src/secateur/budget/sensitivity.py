@@ -21,6 +21,7 @@ from secateur.budget.curves import FORMAT, Curve, read_fields
 from secateur.budget.level import Removals, at_level, envelope
 from secateur.core import arguments, files
 from secateur.core.errors import DataError, InputError, first_line
+from secateur.core.metric import Metric
 from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
@@ -29,7 +30,7 @@ from secateur.graph.views import labelled
 
 __all__ = ["ERROR", "Curve", "Sensitivity", "read_ratios"]
 
-ERROR = "output error"
+ERROR = Metric(better="lower", title="Output error", name="output_error")
 """What is measured where nobody scores the network: ‖y − y_dense‖² / ‖y_dense‖²."""
 
 
@@ -39,11 +40,10 @@ class Sensitivity(Shown):
 
     Attributes:
         curves: One for each group, in the order of execution.
-        measure: What the values are: ``output error``, or the name of a score.
-        better: Which values are better, ``higher`` or ``lower``.
+        metric: What the values are, and which are better: the output error, a task's leading metric, or a score.
         dense: The value of the whole network.
         criterion: What decided which units of a group go first.
-        samples: Samples that the output error is of; 0 for a score, which looks at what it likes.
+        samples: Samples that the values are of; 0 for a score, which looks at what it likes.
         repaired: Whether every cut was repaired (:func:`secateur.recover`) before it was measured.
         notes: What the user should know.
         target: What :attr:`chosen` was made for, as ``{"macs": 0.5}``; empty where nothing was chosen.
@@ -52,8 +52,7 @@ class Sensitivity(Shown):
     """
 
     curves: tuple[Curve, ...]
-    measure: str = ERROR
-    better: str = "lower"
+    metric: Metric = ERROR
     dense: float = 0.0
     criterion: str = "l2"
     samples: int = 0
@@ -65,7 +64,7 @@ class Sensitivity(Shown):
 
     def losses(self, curve: Curve) -> tuple[float, ...]:
         """By how much the values of a curve are worse than that of the whole network."""
-        sign = 1 if self.better == "lower" else -1
+        sign = 1 if self.metric.better == "lower" else -1
         return tuple(sign * (value - self.dense) for value in curve.values)
 
     @arguments.checked
@@ -157,7 +156,8 @@ class Sensitivity(Shown):
     def to_json(self) -> str:
         """JSON text; ``ratios`` is what a recipe takes."""
         head: dict[str, Any] = {"format": FORMAT, "ratios": dict(self.chosen), "target": dict(self.target)}
-        kept = ("measure", "better", "dense", "criterion", "samples", "repaired")
+        head["metric"] = self.metric.to_dict()
+        kept = ("dense", "criterion", "samples", "repaired")
         head |= {name: getattr(self, name) for name in kept} | {"notes": list(self.notes)}
         curves = [curve.to_dict() for curve in self.curves]
         return json.dumps(head | {"curves": curves}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -206,10 +206,11 @@ class Sensitivity(Shown):
     def headline(self) -> str:
         """One line: what was measured, of how many groups."""
         many = f"{len(self.curves)} group{'s' * (len(self.curves) != 1)}"
-        whole = "" if self.measure == ERROR else f", {shown(self.dense)} with all units"
+        whole = "" if self.metric == ERROR else f", {self.metric.words(self.dense)} with all units"
         of = f" on {self.samples:,} samples" if self.samples else ""
         how = ", each cut repaired" if self.repaired else ""
-        return f"{self.measure} of {many}, one cut at a time{of}{whole}{how}"
+        unit = " (%)" if self.metric.percent(self.dense) is not None else ""
+        return f"{self.metric.label}{unit} without units of one group, {many}{of}{whole}{how}"
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headings and cells: a column for every share that was asked for, as nearly as the groups' units allow."""
@@ -218,28 +219,25 @@ class Sensitivity(Shown):
         chosen = bool(self.chosen)
         body = []
         for curve in self.curves:
-            cells = _nearest(curve, () if longest is None else longest.ratios)
+            cells = self._nearest(curve, () if longest is None else longest.ratios)
             last = [f"{self.chosen.get(curve.name, 0.0):.0%}"] if chosen else []
             body.append([curve.name, f"{curve.units:,}", *cells, *last])
         return ["Group", "Units", *heads, *(["Ratio"] if chosen else [])], body
 
+    def _nearest(self, curve: Curve, shares: Sequence[float]) -> list[str]:
+        """A curve's values in the columns of the shares nearest to its own; a dash where a small group has none."""
+        cells = ["–"] * len(shares)
+        for ratio, value in zip(curve.ratios, curve.values, strict=True):
+            place = min(range(len(shares)), key=lambda k: abs(shares[k] - ratio))
+            cells[place] = self.shown(value)
+        return cells
 
-def shown(value: float) -> str:
-    """A value with as many digits as mean something.
-
-    >>> shown(0.012345), shown(91.2), shown(0.0)
-    ('0.0123', '91.2', '0')
-    """
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _nearest(curve: Curve, shares: Sequence[float]) -> list[str]:
-    """A curve's values in the columns of the shares nearest to its own; a dash where a small group has none."""
-    cells = ["–"] * len(shares)
-    for ratio, value in zip(curve.ratios, curve.values, strict=True):
-        place = min(range(len(shares)), key=lambda k: abs(shares[k] - ratio))
-        cells[place] = shown(value)
-    return cells
+    def shown(self, value: float) -> str:
+        """A value in as many digits as mean something: percentages to a tenth, other numbers to three digits."""
+        percent = self.metric.percent(value)
+        if percent is not None:
+            return f"{percent:.1f}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def read_ratios(path: str | PathLike[str]) -> dict[str, float]:

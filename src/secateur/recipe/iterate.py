@@ -130,7 +130,7 @@ def _of_round(choices: list[dict[str, Any]], number: int) -> Any:
 def _resolved(entry: dict[str, Any] | str, kinds: Mapping[str, type[Settings]]) -> dict[str, Any] | str:
     """A step inside with what is in files; what cannot be read is left, and told where its settings are checked."""
     kind, settings = split_step(entry)
-    if kind not in kinds or not isinstance(settings, dict) or isinstance(entry, str):
+    if kind is None or kind not in kinds or not isinstance(settings, dict) or isinstance(entry, str):
         return entry
     with contextlib.suppress(SecateurError):
         return {kind: kinds[kind].resolved(settings)}

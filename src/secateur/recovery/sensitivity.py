@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from secateur.budget.level import Removals
 from secateur.budget.sensitivity import ERROR, Sensitivity
 from secateur.core import arguments
-from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.errors import BudgetError, InputError
 from secateur.core.inputs import PIECE, Batch, Data, calls
+from secateur.core.metric import Better, Metric
 from secateur.core.types import ExampleInputs
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import Scores, chosen, score
@@ -19,12 +20,18 @@ from secateur.cut.analysis import Analysis, analyse, nothing_free
 from secateur.cut.pruned import Pruned, opened
 from secateur.cut.selection import Selection, groups_named
 from secateur.cut.sensitivity import Subject, measured
+from secateur.data import DataSet
 from secateur.graph.copies import plain_network
 from secateur.recovery.api import recover
+from secateur.task import Task, as_task
+from secateur.train import evaluate
 
 __all__ = ["sensitivity"]
 
 Scoring = Callable[[Any], float]
+
+_SAMPLES = 512
+"""Samples of a task that are looked at."""
 
 
 @arguments.checked
@@ -32,9 +39,9 @@ def sensitivity(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,
     *,
-    data: Data | None = None,
+    data: Task | DataSet | Data | None = None,
     score: Scoring | None = None,
-    better: str = "higher",
+    better: Better = "higher",
     ratios: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.9),
     criterion: str | Callable[[GroupView], Tensor] = "l2",
     groups: Iterable[str] | None = None,
@@ -54,12 +61,14 @@ def sensitivity(
     Args:
         model: The trained network, or the result of an earlier cut. It is left untouched and looked at in eval mode.
         example_inputs: What it is called with; the result of an earlier cut knows it.
-        data: Inputs in any form of :mod:`secateur.core.inputs`, normalised as in training; a few hundred samples
-            suffice, and all of them are kept in memory. By default the example inputs. Without ``score`` the values are
-            of them: the relative squared error of the outputs, ‖y − y_dense‖² / ‖y_dense‖² over all outputs and
-            samples (0: as before; 1: as far off as zeros). Criteria and repair that look at data get them too.
-        score: A function of a network that says how well it does with one number (an accuracy on images that training
-            has not seen, say). What it gets can be called as the network is, and is no network of its class.
+        data: A task (or a data set of images): the values are those of its leading metric, on up to 512 samples of its
+            validation split, or of the training split where there is none; never on test samples. Or inputs in any form
+            of :mod:`secateur.core.inputs`, normalised as in training (by default the example inputs): the values are
+            the relative squared error of the outputs, ‖y − y_dense‖² / ‖y_dense‖² over all outputs and samples (0: as
+            before; 1: as far off as zeros). A few hundred samples suffice, and they are kept in memory. Criteria and
+            repair that look at data get them too (of a task, 512 training samples).
+        score: A function of a network that says how well it does with one number, instead of the task's metric or the
+            output error. What it gets can be called as the network is, and is no network of its class.
         better: Which numbers of ``score`` are better: ``higher`` or ``lower``.
         ratios: Shares of a group's units that go, each in (0, 1); rounded to the nearest width the group can have.
         criterion: What decides which of a group's units go first, as for :func:`secateur.prune`.
@@ -91,8 +100,6 @@ def sensitivity(
     (130, 91)
     """
     shares = _shares(ratios)
-    if better not in ("higher", "lower"):
-        raise UnknownNameError("direction", better, ("higher", "lower"), argument="better")
     if repair and data is None:
         raise InputError("repair=True fits layers on data: give data=…, 128 samples or more, without labels.")
     network, _, example_inputs = opened(model, example_inputs)
@@ -105,14 +112,31 @@ def sensitivity(
     def repaired(cut: Pruned) -> Pruned:
         return recover(cut, _inputs(batches), dense=bare, seed=seed)
 
-    found = measured(subject, shares, score, batches, repaired if repair else None)
-    name = ERROR if score is None else getattr(score, "__name__", type(score).__name__).replace("<lambda>", "score")
-    samples = 0 if score is not None else sum(batch.size for batch in batches)
+    metric, value, samples = _measure(data, score, better, batches)
+    found = measured(subject, shares, value, batches, repaired if repair else None)
     return Sensitivity(
-        found.curves, name, "lower" if score is None else better, found.dense, chosen(criterion).name,
-        samples, repair, (*analysis.notes, *scores.notes, *found.notes),
-        removals=Removals(analysis.costs, subject.scores),
+        found.curves, metric, found.dense, chosen(criterion).name, samples, repair,
+        (*analysis.notes, *scores.notes, *found.notes), removals=Removals(analysis.costs, subject.scores),
     )  # fmt: skip
+
+
+def _measure(
+    data: Task | DataSet | Data | None, score: Scoring | None, better: Better, batches: Sequence[Batch]
+) -> tuple[Metric, Scoring | None, int]:
+    """What the values are, what gives them (``None`` for the output error), and of how many samples."""
+    if score is not None:
+        name = getattr(score, "__name__", type(score).__name__).replace("<lambda>", "score")
+        return Metric(better=better, title=name, name=name), score, 0
+    if not isinstance(data, (Task, DataSet)):
+        return ERROR, None, sum(batch.size for batch in batches)
+    task = as_task(data)
+    split = "validation" if task.has("validation") else "train"
+    metric, known = task.leading, task.samples(split)
+
+    def leading(network: Any) -> float:
+        return evaluate(network, task, split, limit=_SAMPLES).metrics[metric.name]
+
+    return metric, leading, _SAMPLES if known is None else min(known, _SAMPLES)
 
 
 def _shares(ratios: Sequence[float]) -> tuple[float, ...]:
@@ -123,11 +147,11 @@ def _shares(ratios: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({*ratios}))
 
 
-def _batches(analysis: Analysis, data: Data | None) -> list[Batch]:
+def _batches(analysis: Analysis, data: Task | DataSet | Data | None) -> list[Batch]:
     """The data, all of them in memory, for they are gone through again and again."""
     traced = analysis.groups.flow.traced
     if data is not None:
-        return list(calls(data, traced, PIECE))
+        return list(calls(as_task(data) if isinstance(data, DataSet) else data, traced, PIECE))
     args, kwargs = traced.given if traced.dynamic else (traced.args, traced.kwargs)
     return [Batch(args, kwargs, None, traced.given_batch or traced.batch, 1)]
 
