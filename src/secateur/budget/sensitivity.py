@@ -212,6 +212,14 @@ class Sensitivity(Shown):
         unit = " (%)" if self.metric.percent(self.dense) is not None else ""
         return f"{self.metric.label}{unit} without units of one group, {many}{of}{whole}{how}"
 
+    @property
+    def aim(self) -> str:
+        """What the chosen ratios are for, in words: ``50% of the MACs``; empty where nothing was chosen."""
+        for name, value in self.target.items():
+            words = {"macs": "MACs", "params": "parameters", "size": "bytes of the weights"}.get(name, name)
+            return f"{value:.0%} of the {words}" if value <= 1 else f"{value:,.0f} {words.partition(' of ')[0]}"
+        return ""
+
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Headings and cells: a column for every share that was asked for, as nearly as the groups' units allow."""
         longest = max(self.curves, key=lambda c: len(c.removed), default=None)

@@ -26,12 +26,34 @@ from secateur.recovery.api import recover
 from secateur.task import Task, as_task
 from secateur.train import evaluate
 
-__all__ = ["sensitivity"]
+__all__ = ["LeadingMetric", "sensitivity"]
 
 Scoring = Callable[[Any], float]
 
-_SAMPLES = 512
-"""Samples of a task that are looked at."""
+
+class LeadingMetric:
+    """A score: the leading metric of a task, on samples that it may be chosen by.
+
+    Attributes:
+        metric: What the numbers are.
+        samples: How many samples they are of.
+    """
+
+    def __init__(self, task: Task, limit: int = 512) -> None:
+        """Takes the validation split, or the training split where there is none.
+
+        Args:
+            task: Data and metrics.
+            limit: Samples at most.
+        """
+        self._task, self._limit = task, limit
+        self._split = "validation" if task.has("validation") else "train"
+        self.metric, known = task.leading, task.samples(self._split)
+        self.samples = limit if known is None else min(known, limit)
+
+    def __call__(self, network: Any) -> float:
+        """The value of a network."""
+        return evaluate(network, self._task, self._split, limit=self._limit).metrics[self.metric.name]
 
 
 @arguments.checked
@@ -124,19 +146,14 @@ def _measure(
     data: Task | DataSet | Data | None, score: Scoring | None, better: Better, batches: Sequence[Batch]
 ) -> tuple[Metric, Scoring | None, int]:
     """What the values are, what gives them (``None`` for the output error), and of how many samples."""
-    if score is not None:
-        name = getattr(score, "__name__", type(score).__name__).replace("<lambda>", "score")
-        return Metric(better=better, title=name, name=name), score, 0
-    if not isinstance(data, (Task, DataSet)):
+    if score is None and isinstance(data, (Task, DataSet)):
+        score = LeadingMetric(as_task(data))
+    if score is None:
         return ERROR, None, sum(batch.size for batch in batches)
-    task = as_task(data)
-    split = "validation" if task.has("validation") else "train"
-    metric, known = task.leading, task.samples(split)
-
-    def leading(network: Any) -> float:
-        return evaluate(network, task, split, limit=_SAMPLES).metrics[metric.name]
-
-    return metric, leading, _SAMPLES if known is None else min(known, _SAMPLES)
+    if isinstance(score, LeadingMetric):
+        return score.metric, score, score.samples
+    name = getattr(score, "__name__", type(score).__name__).replace("<lambda>", "score")
+    return Metric(better=better, title=name, name=name), score, 0
 
 
 def _shares(ratios: Sequence[float]) -> tuple[float, ...]:
