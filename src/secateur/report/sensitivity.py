@@ -19,8 +19,8 @@ __all__ = ["curves_chart", "write_sensitivity"]
 MOST_NAMED = 14
 """Groups that a legend names; of more, the legend would be taller than the chart."""
 
-FIRST, LAST = 215, 25
-"""Hues of the first and of the last group: blue for what comes first in the network, orange for what comes last."""
+FIRST, LAST = 215, 395
+"""Hues of the first and of the last group: from blue over red to orange; greens look too much alike."""
 
 
 def write_sensitivity(sensitivity: Sensitivity, path: str | PathLike[str], name: str) -> Path:
@@ -56,7 +56,7 @@ def curves_chart(sensitivity: Sensitivity) -> Figure:
     for trace in traces:
         trace["showlegend"] = many <= MOST_NAMED
     layout = base_layout(height=460 if many > MOST_NAMED else 520, hovermode="closest")
-    layout["xaxis"].update(range=[0, 100])
+    layout["xaxis"].update(range=[-2, 100])
     layout["xaxis"]["title"]["text"] = "units of the group removed, %"
     layout["yaxis"]["title"]["text"] = plain(_label(sensitivity))
     if sensitivity.metric.better == "lower":
@@ -100,14 +100,19 @@ def _shown(sensitivity: Sensitivity, values: tuple[float, ...] | list[float]) ->
     return [percent if (percent := sensitivity.metric.percent(value)) is not None else value for value in values]
 
 
+def _words(sensitivity: Sensitivity, value: float) -> str:
+    """A value with its unit."""
+    return sensitivity.shown(value) + " %" * (sensitivity.metric.percent(value) is not None)
+
+
 def _label(sensitivity: Sensitivity) -> str:
     unit = ", %" if sensitivity.metric.percent(sensitivity.dense) is not None else ""
     return f"{sensitivity.metric.label.lower()}{unit}"
 
 
 def _colour(place: int, many: int) -> str:
-    """A hue between blue and orange, the long way over green where it tells more groups apart."""
-    hue = FIRST + (LAST - FIRST) * place / max(many - 1, 1)
+    """The hue of a group by its place in the network."""
+    hue = (FIRST + (LAST - FIRST) * place / max(many - 1, 1)) % 360
     return f"hsl({hue:.0f}, 62%, 48%)"
 
 
@@ -118,12 +123,14 @@ def _cards(sensitivity: Sensitivity) -> tuple[Card, ...]:
     half = {curve.name: _at_half(sensitivity, curve) for curve in sensitivity.curves}
     order = sorted(half, key=lambda name: half[name][0])
     found = [
-        Card(title, sensitivity.shown(half[name][1]), detail=f"{name}, half of its units gone")
-        for title, name in (("Least sensitive", order[0]), ("Most sensitive", order[-1]))
+        Card(title, _words(sensitivity, half[name][1]), detail=f"{name}, half of its units gone", worse=worse)
+        for title, name, worse in (("Least sensitive", order[0], False), ("Most sensitive", order[-1], True))
     ]
     if sensitivity.chosen:
         least, most = min(sensitivity.chosen.values()), max(sensitivity.chosen.values())
-        found.append(Card(f"Ratios for {sensitivity.aim}", f"{least:.0%} – {most:.0%}", detail="least and most"))
+        found.append(
+            Card(f"Ratios for {sensitivity.aim}", f"{100 * least:.0f}–{most:.0%}", detail="of the units of a group go")
+        )
     return tuple(found)
 
 

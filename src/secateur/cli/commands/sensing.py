@@ -19,6 +19,10 @@ from secateur.report.sensitivity import write_sensitivity
 __all__ = ["Request", "parse_shares", "parse_target", "sensitivity"]
 
 
+_NAME = 26
+"""Characters of a group's name, at least, before it goes on in the next line."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is measured, and how.
@@ -130,14 +134,30 @@ def _measured(opened: Opened, wanted: Request) -> Sensitivity:
     )  # fmt: skip
 
 
+def fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns that fit on a terminal: where it is narrow, the smallest shares are left out.
+
+    >>> fitting([["Group", "Units", "−25%", "−50%", "Ratio"], ["conv1", "16", "0.0303", "0.0531", "40%"]], 32)
+    [0, 1, 3, 4]
+    """
+    widths = [max(map(len, cells)) + 2 for cells in zip(*lines, strict=True)]
+    widths[0] = min(widths[0], _NAME)
+    left = list(range(len(widths)))
+    while sum(widths[k] for k in left) - 2 > width and len(left) > 4:
+        left.pop(2)
+    return left
+
+
 def _show(found: Sensitivity, out: Path | None) -> None:
     show = console()
     columns, rows = found.rows()
-    show.print(table(columns, rows, fold=(0,)))
+    left = fitting([columns, *rows], show.width)
+    show.print(table([columns[k] for k in left], [[row[k] for k in left] for row in rows], fold=(0,)))
     show.print()
     say(f"{found.headline}.")
     if found.chosen:
-        use = f" Use it: secateur prune … --ratio {out}" if out is not None else ""
+        how = "" if found.criterion == "l2" else f"--criterion {found.criterion} "
+        use = f" Use it: secateur prune … {how}--ratio {out}" if out is not None else ""
         say(f"Ratio: the share to remove of each group for {found.aim}, at one level of loss for all.{use}")
     for note in found.notes:
         say(f"Note: {note}")
