@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +189,18 @@ def test_half_of_the_work_is_kept_where_it_hurts() -> None:
     ratios = secateur.sensitivity(model, x[:2], data=x).ratios(macs=0.5)
     assert ratios["0"] > 0.4
     assert ratios["2"] < 0.1
+
+
+def test_the_code_of_its_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/sensitivity.md").read_text()
+    names: dict[str, Any] = {}
+    for block in page.split("```python\n")[1:]:
+        exec(compile(block.partition("```")[0], "docs/sensitivity.md", "exec"), names)
+    assert names["small"].after.macs <= 0.505 * names["small"].before.macs
+    read = secateur.Sensitivity.read("sensitivity.json")
+    assert read.ratios() == names["found"].ratios(macs=0.5)
+    assert read.on(names["model"], names["x"]).ratios(params=0.3)
 
 
 X = torch.randn(4, 1, 8, 8)
