@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,39 +33,56 @@ def register(app: typer.Typer) -> None:
     )(sensitivity)
 
 
+@dataclass(frozen=True)
+class LookOptions:
+    """What is measured, and on what."""
+
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA", autocompletion=completion.datasets),
+    ] = None
+    task: TaskName = None
+    images: Annotated[int, typer.Option(help="How many of its samples; none of the test split.")] = 512
+    error: Annotated[
+        bool, typer.Option("--error", help="The error of the network's output, without labels, not the metric.")
+    ] = False
+    ratios: Annotated[
+        str, typer.Option(help="Shares of a group's units that go, one after the other.", metavar="SHARES")
+    ] = "0.1,0.25,0.5,0.75,0.9"
+    criterion: Annotated[
+        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
+    ] = "l2"
+    repair: Annotated[bool, typer.Option("--repair", help="Really cut and repair (`recover`) each time.")] = False
+    only: Only = None
+    ignore: Ignore = None
+
+    def request(self) -> sensing.Request:
+        """The same, read and checked."""
+        return sensing.Request(self.data, self.task, self.images, self.error, sensing.parse_shares(self.ratios),
+                               self.criterion, self.repair, self.only, self.ignore or ())  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """What ratios are worked out for."""
+
+    macs: Macs = None
+    params: Params = None
+    energy: Energy = None
+    size: Size = None
+
+
 @grouped
 def sensitivity(
     model: Source,
     opening: OpenOptions,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA", autocompletion=completion.datasets),
-    ] = None,
-    task: TaskName = None,
-    images: Annotated[int, typer.Option(help="How many of its samples; none of the test split.")] = 512,
-    error: Annotated[
-        bool, typer.Option("--error", help="The error of the network's output, without labels, not the metric.")
-    ] = False,
-    ratios: Annotated[
-        str, typer.Option(help="Shares of a group's units that go, one after the other.", metavar="SHARES")
-    ] = "0.1,0.25,0.5,0.75,0.9",
-    criterion: Annotated[
-        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
-    ] = "l2",
-    repair: Annotated[bool, typer.Option("--repair", help="Really cut and repair (`recover`) each time.")] = False,
-    macs: Macs = None,
-    params: Params = None,
-    energy: Energy = None,
-    size: Size = None,
-    only: Only = None,
-    ignore: Ignore = None,
+    look: LookOptions,
+    target: TargetOptions,
     out: Annotated[
         Path | None, typer.Option(help="New file for curves and ratios, for recipes.", metavar="FILE.json")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="New file for a page with the curves.", metavar="FILE.html")] = None,
 ) -> None:
     """Shows what the network loses where units of one group go, and ratios by layer for a target."""
-    wanted = sensing.Request(data, task, images, error, sensing.parse_shares(ratios), criterion, repair, only,
-                             ignore or ())  # fmt: skip
-    target = sensing.parse_target(macs=macs, params=params, energy=energy, size=size)
-    sensing.sensitivity(lambda: opening.open(model), wanted, target, out=out, page=page)
+    wanted, aim = look.request(), sensing.parse_target(**asdict(target))
+    sensing.sensitivity(lambda: opening.open(model), wanted, aim, out=out, page=page)
