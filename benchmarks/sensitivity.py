@@ -28,8 +28,8 @@ from secateur.train import evaluate
 NAME = "sensitivity"
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "sensitivity.md"
 IMAGES, MACS = 500, 0.5
-WAYS = {"uniform": "the same ratio", "error": "output error", "top1": "top-1", "repaired": "output error, repaired"}
-SEEDS = {"uniform": 1, "error": 3, "top1": 3, "repaired": 1}
+WAYS = {"uniform": "the same ratio", "error": "output error", "top1": "top-1"}
+SEEDS = {"uniform": 1, "error": 3, "top1": 3}
 
 
 def kept(model: nn.Module, groups: str) -> list[str]:
@@ -49,10 +49,8 @@ def ratios(job: dict[str, Any], model: nn.Module, x: Tensor, labels: Tensor) -> 
             )
         return 100 * hits / len(x)
 
-    found = secateur.sensitivity(
-        model, x[:2], data=x, score=top1 if job["way"] == "top1" else None, repair=job["way"] == "repaired",
-        ignore=kept(model, job["groups"]),
-    )  # fmt: skip
+    score = top1 if job["way"] == "top1" else None
+    found = secateur.sensitivity(model, x[:2], data=x, score=score, ignore=kept(model, job["groups"]))
     return found.ratios(macs=MACS)
 
 

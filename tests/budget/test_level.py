@@ -103,6 +103,8 @@ def test_what_is_out_of_reach_says_how_far_one_can_go() -> None:
             found.ratios(**wrong)
     with pytest.raises(InputError, match="round_to"):
         found.ratios(macs=0.5, round_to=0)
+    with pytest.raises(BudgetError, match="no curve"):
+        Sensitivity(()).on(net(), torch.zeros(2, 6)).ratios(macs=0.5)
 
 
 def test_another_network_is_refused() -> None:

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
-from secateur.core.metric import Metric
 from secateur.data import load
 from secateur.models import create
-from secateur.task import Task
 from secateur.train import evaluate
 from tiny_networks import Tiny
 
@@ -109,8 +107,8 @@ def test_a_task_of_ones_own_says_which_way_is_better() -> None:
     x = torch.randn(96, 6)
     y = x[:, :1] - x[:, 1:2]
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
-    mae = Metric(lambda output, target: (output - target).abs().mean(), better="lower")
-    task = Task(train=(x, y), loss=F.mse_loss, metrics={"mae": mae})
+    mae = secateur.Metric(lambda output, target: (output - target).abs().mean(), better="lower")
+    task = secateur.Task(train=(x, y), loss=F.mse_loss, metrics={"mae": mae})
     found = secateur.sensitivity(model, x[:2], data=task, ratios=(0.5,), repair=True)
     assert (found.metric.name, found.samples) == ("mae", 96), "the training split, as there is no other"
     with torch.no_grad():

@@ -20,7 +20,7 @@ from secateur.budget.aim import fits
 from secateur.budget.curves import FORMAT, Curve, read_fields
 from secateur.budget.level import Removals, at_level, envelope
 from secateur.core import arguments, files
-from secateur.core.errors import DataError, InputError, first_line
+from secateur.core.errors import BudgetError, DataError, InputError, first_line
 from secateur.core.metric import Metric
 from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs, Target
@@ -116,6 +116,10 @@ class Sensitivity(Shown):
                 "The network behind these curves is not known: a file does not hold it. Call "
                 "sensitivity.on(model, example_inputs).ratios(…), or save the ratios with the curves: "
                 "save(path, macs=0.5)."
+            )
+        if not self.curves:
+            raise BudgetError(
+                "There is no curve to work ratios out from: nothing was measured, or nothing gave a number."
             )
         points = {curve.name: envelope(curve.ratios, self.losses(curve)) for curve in self.curves}
         goal = Target(params=params, macs=macs, energy=energy, size=size)
