@@ -274,7 +274,11 @@ def _general_first(ratios: Mapping[str, float], costs: Costs) -> dict[str, float
     stay whole.
     """
     groups = {group.name: group for group in costs.groups.items}
-    reach = {name: {other for other, group in groups.items() if fits(group, name)} for name in ratios}
-    whole = {name: 0.0 for several in reach.values() for name in groups if name in several - ratios.keys()}
-    order = sorted(ratios, key=lambda name: -len(reach[name]))
-    return {**{name: round(ratios[name], 6) for name in order}, **whole}
+
+    def reach(name: str) -> set[str]:
+        return {other for other, group in groups.items() if fits(group, name)}
+
+    fitted = {other for name in ratios for other in reach(name)}
+    every = {**dict.fromkeys((name for name in groups if name in fitted), 0.0), **ratios}
+    order = sorted(every, key=lambda name: -len(reach(name)))
+    return {name: round(every[name], 6) for name in order}
