@@ -98,8 +98,9 @@ def prune(
             earlier cut knows it, and so does a network from an ONNX file.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
-            names and patterns as ``only`` takes them: the last that fits a layer counts (put the general ones first),
-            and layers that none fits stay whole. Exactly one of ``ratio`` and what follows is given.
+            names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
+            general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
+            Exactly one of ``ratio`` and what follows is given.
         macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; reached within 1 %.
         params: Parameters to keep, the same.
         energy: Energy (by a model, in multiply-accumulates) to keep, the same.
