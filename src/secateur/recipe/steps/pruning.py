@@ -318,7 +318,7 @@ def after_cut(state: State, pruned: Pruned) -> State:
     """The state with the smaller network; masks of single weights are cut with it."""
     plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     masks = follow(state.masks, plan, pruned.model)
-    return state.with_pruned(replace(pruned, dense=state.dense), masks)
+    return replace(state, before=state.network).with_pruned(replace(pruned, dense=state.dense), masks)
 
 
 STEPS.add("prune", Prune())
