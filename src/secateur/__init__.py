@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from secateur import criteria, data, models
     from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
+    from secateur.core.metric import Metric
     from secateur.core.plan import Plan
     from secateur.core.plugins import use
     from secateur.core.types import Counts, Target, Verification
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
     from secateur.exports import export
     from secateur.graph.rules import operator
+    from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
     from secateur.recovery import purify, recover
     from secateur.runtimes import runtime
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
+    from secateur.task import Task
+    from secateur.train import evaluate, fit
 
 from secateur.core.moved import MOVED, watch
 
@@ -36,24 +40,29 @@ watch()
 __all__ = [
     "BudgetError",
     "Counts",
+    "Metric",
     "Plan",
     "PlanError",
     "Pruned",
     "SecateurError",
     "Target",
+    "Task",
     "TraceError",
     "Verification",
     "VerificationError",
     "analyse",
     "apply",
     "check",
+    "compare",
     "compress",
     "count",
     "criteria",
     "criterion",
     "data",
     "decompress",
+    "evaluate",
     "export",
+    "fit",
     "load",
     "models",
     "operator",
@@ -62,9 +71,12 @@ __all__ = [
     "recover",
     "removable",
     "remove_layers",
+    "resume",
+    "run",
     "runtime",
     "sparsify",
     "step",
+    "sweep",
     "use",
 ]
 
@@ -76,6 +88,14 @@ _HOME = {
     "TraceError": "secateur.core.errors",
     "VerificationError": "secateur.core.errors",
     "Counts": "secateur.core.types",
+    "Metric": "secateur.core.metric",
+    "Task": "secateur.task",
+    "compare": "secateur.recipe.python",
+    "evaluate": "secateur.train",
+    "fit": "secateur.train",
+    "resume": "secateur.recipe.python",
+    "run": "secateur.recipe.python",
+    "sweep": "secateur.recipe.python",
     "Plan": "secateur.core.plan",
     "Pruned": "secateur.cut.pruned",
     "Target": "secateur.core.types",

@@ -47,7 +47,7 @@ def test_counts_and_plans() -> None:
 
 def test_an_export_check() -> None:
     check = ExportCheck("onnx", "small.onnx", 2_000_000, 1e-7, 1e-4, 1.0, 32, (1, 2), True, "onnxruntime 1.22",
-                        top1=97.5, scored=360)  # fmt: skip
+                        quality={"top1": 97.5}, scored=360)  # fmt: skip
     assert repr(check) == "ExportCheck(onnx, float32, checked in onnxruntime 1.22)"
     assert "same labels         100.0% of 32 samples" in str(check)
     assert "97.50 % of 360 images" in check._repr_html_()

@@ -168,8 +168,8 @@ def test_accuracy_is_that_of_the_file(tmp_path: Path) -> None:
         net[1].bias.copy_(torch.eye(10)[3])
     check = scored(export(net, data.sample(2), tmp_path / "net.onnx"), data)
     threes = float((data.test.labels == 3).float().mean())
-    assert check.top1 == pytest.approx(100 * threes)
+    assert check.quality["top1"] == pytest.approx(100 * threes)
     # Cross-entropy of scores that are 1 for the class three and 0 for nine others.
     assert check.loss == pytest.approx(math.log(math.e + 9) - threes, rel=1e-5)
     assert check.scored == len(data.test)
-    assert scored(check, data, images=0) == check
+    assert scored(check, data, samples=0) == check

@@ -255,7 +255,7 @@ def purify(run: Run) -> None:
     sparse.load_state_dict(load_file(sorted(run.folder.glob("steps/*-finetune/model.safetensors"))[-1]))
     weights = [p for n, p in sparse.named_parameters() if p.ndim > 1]
     assert sum(int((p == 0).sum()) for p in weights) == pytest.approx(0.97 * sum(p.numel() for p in weights), abs=1)
-    images = run.result.data.sample(32, split="test")
+    images = run.result.task.sample(32, split="test")
     with torch.no_grad():
         expected, found = sparse.eval()(images), run.pruned.eval()(images)
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))

@@ -21,6 +21,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.core.metric import TOP1, TOP5
 from secateur.recipe import Recipe, reopen
 from secateur.recipe.comparison import (
     Comparison,
@@ -31,7 +32,7 @@ from secateur.recipe.comparison import (
     is_comparison,
     resume_comparison,
 )
-from secateur.recipe.comparison.page import ACCURACY, COST, SIZE, columns, pareto, write_comparison
+from secateur.recipe.comparison.page import COST, SIZE, columns, pareto, quality, write_comparison
 from secateur.timing.pareto import front
 
 ONE = """\
@@ -119,11 +120,11 @@ def test_the_row_tells_what_the_run_told(finished: Comparison) -> None:
         json.loads((results / name / "result.json").read_text())["result"]["evaluations"]["pruned"]
         for name in ("03-prune", "04-finetune")
     )
-    assert (row.top1_before, row.top5_before) == (before["top1"], before["top5"])
-    assert row.top1 == pytest.approx(after["top1"])
+    assert (row.before["top1"], row.before["top5"]) == (before["top1"], before["top5"])
+    assert row.now["top1"] == pytest.approx(after["top1"])
     assert row.top5 == pytest.approx(after["top5"])
     assert row.flops == 2 * (row.macs or 0) > 0
-    assert finished.rows[3].top1_before is None, "nothing was fine-tuned after the weights went"
+    assert not finished.rows[3].before, "nothing was fine-tuned after the weights went"
     assert finished.rows[3].macs == finished.rows[0].macs, "zeros are multiplied like any other weight"
     for row in finished.rows:
         assert min(row.forward_ms or 0, row.backward_ms or 0, row.energy_mj or 0, row.weight_bytes or 0) > 0
@@ -133,7 +134,7 @@ def test_files_hold_the_same_table(finished: Comparison) -> None:
     assert Comparison.read(finished.folder) == finished
     rows = list(csv.DictReader((finished.folder / "comparison.csv").open()))
     assert [row["name"] for row in rows] == [row.name for row in finished.rows]
-    assert [float(row["top1"]) for row in rows] == [row.top1 for row in finished.rows]
+    assert [float(row["top1"]) for row in rows] == [row.now["top1"] for row in finished.rows]
     assert rows[0]["top1_before"] == ""
     page = (finished.folder / "comparison.html").read_text()
     assert "50% of the dense parameters" in page
@@ -152,8 +153,8 @@ def test_a_table_that_was_lost_is_measured_again(finished: Comparison, tmp_path:
     events: list[JobEvent] = []
     again = resume_comparison(folder, on_event=events.append)
     assert [(event.what, event.kind) for event in events] == [("done", "")] * 4 + [("begin", "measure")]
-    assert [(row.name, row.top1, row.params) for row in again.rows] == [
-        (row.name, row.top1, row.params) for row in finished.rows
+    assert [(row.name, row.now["top1"], row.params) for row in again.rows] == [
+        (row.name, row.now["top1"], row.params) for row in finished.rows
     ]
 
 
@@ -167,10 +168,10 @@ def test_a_job_that_fails_does_not_stop_the_others(folder: Path, tmp_path: Path)
     result = compare_recipes({"good": good, "bad": bad}, tmp_path / "out", jobs=2, on_event=events.append)
     dense, done, failed = result.rows
     assert (dense.failed, done.failed) == ("", "")
-    assert done.top1 is not None
+    assert done.now["top1"] is not None
     assert dense.params is not None, "without an adapt step, all start from the network as it is"
     assert "round_to=1000" in failed.failed
-    assert failed.top1 is None
+    assert not failed.now
     assert [event.job for event in events if event.what == "failed"] == ["bad"]
     assert "round_to=1000" in (tmp_path / "out" / "comparison.html").read_text()
     assert is_comparison(tmp_path / "out")
@@ -230,7 +231,8 @@ def test_kills_of_a_job_and_of_the_whole_leave_the_same_numbers(
         assert b"its process was killed (SIGKILL)" in said
     result = resume_comparison(out)
     assert not result.failed
-    assert [(r.name, r.top1, r.params) for r in result.rows] == [(r.name, r.top1, r.params) for r in finished.rows]
+    then, now = ([(r.name, r.now["top1"], r.params) for r in rows] for rows in (finished.rows, result.rows))
+    assert now == then
 
 
 # ------------------------------------------------------------------------------------------------------ bad input
@@ -305,26 +307,35 @@ def test_the_front_against_the_definition(seed: int) -> None:
 
 
 ROWS = (
-    Row("dense", top1=90.0, top5=99.0, params=1000, macs=5000, flops=10000, compression=1.0, seconds=3.0),
-    Row("<b>evil</b>", top1=80.0, top1_before=10.0, params=500, macs=2500, flops=5000, compression=2.0, epochs=3),
-    Row("beaten", top1=70.0, params=600, macs=2500, flops=5000, compression=1.6667),
+    Row("dense", now={"top1": 90.0, "top5": 99.0}, params=1000, macs=5000, flops=10000, compression=1.0, seconds=3.0),
+    Row(
+        "<b>evil</b>",
+        before={"top1": 10.0},
+        now={"top1": 80.0},
+        params=500,
+        macs=2500,
+        flops=5000,
+        compression=2.0,
+        epochs=3,
+    ),
+    Row("beaten", now={"top1": 70.0}, params=600, macs=2500, flops=5000, compression=1.6667),
     Row("broken", failed="<script>alert(1)</script>"),
 )
 
 
 def test_the_chart_has_the_front_and_numbers_of_the_table() -> None:
-    figure = pareto(ROWS[:3], "params", "parameters")
+    figure = pareto(Comparison(Path(), ROWS[:3], {}), "params", "parameters")
     assert figure is not None
     line, best, beaten, dense = figure["data"]
     assert (line["x"], line["y"]) == ([500, 1000], [80.0, 90.0])
     assert (best["text"], beaten["text"], dense["x"]) == (["1"], ["2"], [1000])
     assert best["customdata"] == ["1 · &lt;b&gt;evil&lt;/b&gt;"]
-    assert pareto(ROWS[:1], "params", "parameters") is None
+    assert pareto(Comparison(Path(), ROWS[:1], {}), "params", "parameters") is None
 
 
 def test_columns_that_nobody_has_are_left_out() -> None:
-    table = columns(ROWS[:3], ACCURACY)
-    assert table.headers == ("", "Top-1 before", "Top-1 after", "Top-5 after")
+    table = columns(ROWS[:3], quality((TOP1, TOP5)))
+    assert table.headers == ("", "Top-1 accuracy before", "Top-1 accuracy", "Top-5 accuracy")
     assert table.rows[1] == ("1 · <b>evil</b>", "10.00 %", "80.00 %", "–")
     assert columns(ROWS[:3], SIZE).rows[1] == ("1 · <b>evil</b>", "500", "2.00×", "2.50 k", "5.00 k")
     assert columns(ROWS[:3], COST).headers == ("", "Epochs", "Time taken")

@@ -187,7 +187,7 @@ RESULTS: dict[str, Callable[[dict], object]] = {
     "epochs without a step": lambda r: r["result"].update(epochs=[{"epoch": 1}]),
     "an epoch that is a list": lambda r: r["result"]["epochs"][0].update(epoch=[1]),
     "evaluations of text": lambda r: r["result"].update(evaluations={"dense": "good"}),
-    "evaluations without top1": lambda r: r["result"].update(evaluations={"dense": {}}),
+    "evaluations without samples": lambda r: r["result"].update(evaluations={"dense": {}}),
     "a report of another kind": lambda r: r["result"].update(report={"blocks": 3}),
     "a report of an unknown part": lambda r: r["result"].update(report={"bloks": []}),
     "curves that are a number": lambda r: r["result"].update(report={"curves": 3}),
@@ -262,8 +262,8 @@ def repaint(folder: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "pixels": (repaint, "images have changed"),
-    "missing": (lambda folder: (folder / "cat" / "03.png").unlink(), r"images and were \d+"),
+    "pixels": (repaint, "samples have changed"),
+    "missing": (lambda folder: (folder / "cat" / "03.png").unlink(), r"samples and were \d+"),
     "renamed": (lambda folder: (folder / "dog").rename(folder / "fox"), "class 1 is called 'fox' and was called 'dog'"),
     "swapped": (
         lambda folder: [(folder / a).rename(folder / b) for a, b in (("cat", "x"), ("dog", "cat"), ("x", "dog"))],
@@ -370,7 +370,7 @@ def test_a_comparison_notices_weights_and_data_that_changed(copied: Path, monkey
     plan = json.loads((copied / "comparison.json").read_text())
     plan["data"]["splits"]["train"]["content"] = "0" * 64
     (copied / "comparison.json").write_text(json.dumps(plan))
-    with pytest.raises(DataError, match="training images have changed"):
+    with pytest.raises(DataError, match="training samples have changed"):
         resume_comparison(copied)
     file = copied / "runs/dense/steps/01-adapt/model.safetensors"
     content = bytearray(file.read_bytes())

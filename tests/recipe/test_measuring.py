@@ -76,7 +76,7 @@ def test_every_network_is_measured_and_scored_where_it_runs(tmp_path: Path) -> N
         assert line["params"] == params
         assert line["images"] == 20
         assert line["ms"]["median"] > 0
-    assert lines[0]["top1"] == lines[1]["top1"]
+    assert lines[0]["quality"]["top1"] == lines[1]["quality"]["top1"]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert {(t["runtime"], t["batch"]) for t in done.results["latency"]} >= {("onnxruntime", 1), ("onnxruntime", 2)}
     work = tmp_path / "run" / "steps" / "01-measure"

@@ -101,12 +101,12 @@ def test_rewinding_returns_to_the_beginning_or_to_an_epoch(tmp_path: Path) -> No
     start = run(made, tmp_path / "start")
     plan = start.state.pruned.plan
     for model in (start.state.models["pruned"], reopen(tmp_path / "start").state.models["pruned"]):
-        wanted = sliced(make_model(made, start.data).state_dict(), plan, model)
+        wanted = sliced(make_model(made, start.task).state_dict(), plan, model)
         assert all(torch.equal(t, wanted[n]) for n, t in model.state_dict().items())
     # the same training by hand, looked at after its first epoch
     seen: dict[str, Tensor] = {}
     look = Snapshot({1: lambda model: seen.update({n: t.clone() for n, t in model.state_dict().items()})})
-    fit(make_model(made, start.data), start.data, TrainConfig(epochs=2), seed=0, name="01-adapt", extras=[look])
+    fit(make_model(made, start.task), start.task, TrainConfig(epochs=2), seed=0, name="01-adapt", extras=[look])
     one = run(recipe(tmp_path, "adapt: {epochs: 2}", CUT, "rewind: {epoch: 1}"), tmp_path / "one").state
     wanted = sliced(seen, one.pruned.plan, one.models["pruned"])
     assert all(torch.equal(t, wanted[n]) for n, t in one.models["pruned"].state_dict().items())
@@ -132,7 +132,7 @@ def test_scratch_takes_the_same_epochs_or_the_same_work(tmp_path: Path) -> None:
     assert epochs["04-scratch"] == 3
     assert epochs["05-scratch"] == round(3 * measured["dense"]["macs"] / measured["pruned"]["macs"]) > 3
     assert measured["scratch"]["macs"] == measured["pruned"]["macs"]
-    assert measured["scratch"]["top1"] != measured["pruned"]["top1"]
+    assert measured["scratch"]["quality"]["top1"] != measured["pruned"]["quality"]["top1"]
     again = reopen(tmp_path / "run").state.models["scratch"]
     assert torch.equal(again.stem.weight, done.state.models["scratch"].stem.weight)
 
@@ -153,7 +153,7 @@ def test_every_point_is_scored(tmp_path: Path) -> None:
     model = done.state.models["pruned"]
     assert points[3]["nonzero_params"] == sum(int((p != 0).sum()) for p in model.parameters())
     for point in points:
-        wanted = netscore(point["top1"], point["nonzero_params"], point["macs"])
+        wanted = netscore(point["value"], point["nonzero_params"], point["macs"])
         assert point["netscore"] == wanted
     assert "Step by step" in (done.folder / "report.html").read_text()
 
@@ -162,7 +162,7 @@ def test_what_a_group_lasso_pushed_to_zero_goes_and_nothing_changes(tmp_path: Pa
     penalty = "{name: group_lasso, over: [filters, channels], weight: 0.3}"
     adapt = f"adapt: {{epochs: 8, batch_size: 16, lr: 0.05, penalty: {penalty}}}"
     done = run(recipe(tmp_path, adapt, "remove_zeros"), tmp_path / "run")
-    small, images = done.state.pruned, done.data.sample(8, split="test")
+    small, images = done.state.pruned, done.task.sample(8, split="test")
     assert small.after.params < small.before.params
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     accuracies = [line["test_top1"] for line in lines if "test_top1" in line]

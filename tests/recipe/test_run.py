@@ -102,7 +102,7 @@ def test_metrics_have_a_line_per_epoch_and_per_step(finished: Path) -> None:
 
 def test_the_artifact_holds_the_fine_tuned_network(finished: Path) -> None:
     again = reopen(finished)
-    images = again.data.sample(8, split="test")
+    images = again.task.sample(8, split="test")
     loaded = secateur.load(finished / "artifact", model=again.state.models["dense"]).model
     with torch.no_grad():
         expected = again.state.models["pruned"].eval()(images)
@@ -113,7 +113,7 @@ def test_the_artifact_holds_the_fine_tuned_network(finished: Path) -> None:
 def test_the_onnx_file_gives_the_labels_of_the_network(finished: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     again = reopen(finished)
-    images = again.data.sample(16, split="test")
+    images = again.task.sample(16, split="test")
     session = runtime.InferenceSession(str(finished / "model.onnx"))
     (output,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     with torch.no_grad():

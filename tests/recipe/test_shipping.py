@@ -33,7 +33,7 @@ def test_every_format_and_its_int8_file_is_written_checked_and_scored(tmp_path: 
     assert list(files) == ["model.onnx", "model-int8.onnx", "model.pt2"]
     assert all((tmp_path / "out" / name).is_file() for name in files)
     assert {name: check["scored"] for name, check in files.items()} == dict.fromkeys(files, 40)
-    assert files["model.onnx"]["top1"] == files["model.pt2"]["top1"]
+    assert files["model.onnx"]["quality"] == files["model.pt2"]["quality"]
     assert files["model-int8.onnx"]["calibration"] == 32
     assert files["model-int8.onnx"]["snr_db"] > 10
     assert files["model-int8.onnx"]["bytes"] < files["model.onnx"]["bytes"]

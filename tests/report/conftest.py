@@ -6,6 +6,7 @@ from secateur.core.types import Unsupported, Verification
 from secateur.exports import ExportCheck
 from secateur.report import BlockRow, Curve, CurvePoint, LayerRow, Network, Pinned, Results
 from secateur.timing import Machine, Measurement, Timing
+from secateur.timing.measurement import scored
 
 
 def timing(model: str, runtime: str, direction: str, batch: int, *samples: float) -> Timing:
@@ -16,12 +17,24 @@ def timing(model: str, runtime: str, direction: str, batch: int, *samples: float
 def results() -> Results:
     """A whole run, small enough to check by hand."""
     dense = Measurement(
-        params=1_000_000, macs=100_000_000, weight_bytes=4_000_000, top1=90.0, top5=99.5, loss=0.3, images=1000
+        params=1_000_000,
+        macs=100_000_000,
+        weight_bytes=4_000_000,
+        quality={"top1": 90.0, "top5": 99.5, "loss": 0.3},
+        samples=1000,
+        netscore=scored(90.0, 1_000_000, 100_000_000),
     )
     pruned = Measurement(
-        params=500_000, macs=40_000_000, weight_bytes=2_000_000, top1=89.5, top5=99.4, loss=0.32, images=1000
+        params=500_000,
+        macs=40_000_000,
+        weight_bytes=2_000_000,
+        quality={"top1": 89.5, "top5": 99.4, "loss": 0.32},
+        samples=1000,
+        netscore=scored(89.5, 500_000, 40_000_000),
     )
-    points = tuple(CurvePoint(epoch=e, train_top1=80.0 + e, val_top1=79.0 + e, train_loss=1 / e) for e in (1, 2, 3))
+    points = tuple(
+        CurvePoint(epoch=e, train={"top1": 80.0 + e, "loss": 1 / e}, validation={"top1": 79.0 + e}) for e in (1, 2, 3)
+    )
     return Results(
         recipe="transfer-channel",
         description="Adapts, prunes, fine-tunes.",

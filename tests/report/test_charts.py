@@ -22,10 +22,10 @@ def test_curves_of_both_networks(results: Results) -> None:
 
 def test_missing_and_infinite_points_are_left_out() -> None:
     points = (
-        CurvePoint(epoch=1, val_loss=2.0),
+        CurvePoint(epoch=1, validation={"loss": 2.0}),
         CurvePoint(epoch=2),
-        CurvePoint(epoch=3, val_loss=float("inf")),
-        CurvePoint(epoch=4, val_loss=1.0),
+        CurvePoint(epoch=3, validation={"loss": float("inf")}),
+        CurvePoint(epoch=4, validation={"loss": 1.0}),
     )
     results = Results(curves=(Curve(label="a", points=points),))
     figure = charts.curves(results, "loss")
@@ -54,7 +54,7 @@ def test_times_have_their_spread(results: Results) -> None:
 
 def test_names_are_not_read_as_markup() -> None:
     evil = "<b>&</b>"
-    results = Results(curves=(Curve(label=evil, points=(CurvePoint(epoch=1, val_top1=1.0),)),))
+    results = Results(curves=(Curve(label=evil, points=(CurvePoint(epoch=1, validation={"top1": 1.0}),)),))
     figure = charts.curves(results, "top1")
     assert figure is not None
     assert figure["data"][0]["name"] == "&lt;b&gt;&amp;&lt;/b&gt;"

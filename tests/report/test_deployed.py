@@ -11,10 +11,13 @@ def at(median: float) -> Spread:
     return Spread(median, median, median, median, median, 9)
 
 
-DENSE = EntrantResult("dense", "litert", params=853_018, bytes=3_450_000, ms=at(8.0), top1=90.0, loss=0.31, images=500)
-PRUNED = EntrantResult(
-    "pruned", "litert", "int8", 400_000, 456_700, 0.02, at(2.0), at(4.0), top1=89.25, loss=0.3456, images=500
+DENSE = EntrantResult(
+    "dense", "litert", params=853_018, bytes=3_450_000, ms=at(8.0), quality={"top1": 90.0, "loss": 0.31}, samples=500
 )
+PRUNED = EntrantResult(
+    "pruned", "litert", "int8", 400_000, 456_700, 0.02, at(2.0), at(4.0),
+    quality={"top1": 89.25, "loss": 0.3456}, samples=500,
+)  # fmt: skip
 FAILED = EntrantResult("pruned", "executorch", params=400_000, problem="the operator <b>aten.odd</b> has no rule")
 
 

@@ -20,8 +20,8 @@ def row(epoch: int, high: float, *counts: int) -> ScaleRow:
 def moved() -> Results:
     rows = (row(0, 2.0, 0, 0, 0, 4), row(1, 1.0, 2, 0, 0, 2), row(2, 0.0, 4, 0, 0, 0))
     points = (
-        Point(label="dense", params=1000, nonzero_params=1000, macs=5000, top1=90.0, netscore=80.0),
-        Point(label="<cut>", params=500, nonzero_params=250, macs=2000, top1=89.0, netscore=95.5),
+        Point(label="dense", params=1000, nonzero_params=1000, macs=5000, value=90.0, netscore=80.0),
+        Point(label="<cut>", params=500, nonzero_params=250, macs=2000, value=89.0, netscore=95.5),
     )
     return Results(model="m", data="d", scales=(Scales(label="bn_l1", step="01-adapt", rows=rows),), points=points)
 
@@ -76,7 +76,7 @@ def test_points_in_a_table_and_over_their_compression(moved: Results) -> None:
 
 
 def test_one_point_alone_is_no_chart_and_none_no_table(moved: Results) -> None:
-    assert progress.points_chart(Results(points=moved.points[:1]), "top1") is None
+    assert progress.points_chart(Results(points=moved.points[:1]), "value") is None
     assert progress.points_table(Results()) is None
 
 

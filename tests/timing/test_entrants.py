@@ -121,7 +121,7 @@ def test_scores_are_those_of_a_plain_loop(batch: int | None) -> None:
     with torch.no_grad():
         logits = net(images)
     found = quality(Entrant("a", net.train(), "pytorch", batch), data, data.test)
-    assert found.images == len(labels)
+    assert found.samples == len(labels)
     assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == labels).double().mean()))
     assert found.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
     assert net.training
@@ -131,11 +131,11 @@ def test_the_same_images_score_everybody() -> None:
     data, net = load("digits", limit=300), network()
     found = [Entrant(n, net, "pytorch") for n in "ab"]
     failed = Entrant("c", net, "onnxruntime", problem="no")
-    some = scores([*found, failed], data, images=20)
+    some = scores([*found, failed], data, samples=20)
     assert set(some) == {("a", "pytorch"), ("b", "pytorch")}
-    assert {e.images for e in some.values()} == {20}
+    assert {e.samples for e in some.values()} == {20}
     assert len({(e.top1, e.loss) for e in some.values()}) == 1
-    assert scores(found, data, images=0) == {}
+    assert scores(found, data, samples=0) == {}
 
 
 def test_lines_join_what_was_measured() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from secateur.core.errors import InputError
 from secateur.timing import Machine, Measurement, Timing, machine
+from secateur.timing.measurement import scored
 from secateur.timing.records import Record
 
 
@@ -23,7 +24,7 @@ def timing(**changes: object) -> Timing:
     return Timing(**{**values, **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("record", [timing(), Measurement(params=3, top1=50.0), machine()])
+@pytest.mark.parametrize("record", [timing(), Measurement(params=3, quality={"top1": 50.0}), machine()])
 def test_records_come_back_from_json(record: Record) -> None:
     assert type(record).from_json(json.loads(json.dumps(record.to_json()))) == record
 
@@ -46,4 +47,5 @@ def test_machine_names_what_matters() -> None:
 
 def test_measurement_netscore_needs_all_parts() -> None:
     assert Measurement(params=10, macs=10).netscore is None
-    assert Measurement(params=1_000_000, macs=1_000_000_000, top1=10.0).netscore == pytest.approx(40)
+    assert scored(10.0, 1_000_000, 1_000_000_000) == pytest.approx(40)
+    assert scored(None, 1, 1) is scored(0.0, 1, 1) is scored(10.0, None, 1) is None

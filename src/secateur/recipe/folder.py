@@ -30,7 +30,7 @@ from secateur.timing import machine
 if TYPE_CHECKING:
     from secateur.task import Task
 
-__all__ = ["RunFolder", "read_state", "refuse_used", "step_names"]
+__all__ = ["RunFolder", "free", "read_state", "refuse_used", "step_names"]
 
 FORMAT = 2
 
@@ -200,3 +200,9 @@ def _about(path: Path, recipe: Recipe, task: Task, command: str | None) -> dict[
         "seeds": seeds(recipe),
         "machine": machine().to_json(),
     }
+
+
+def free(path: Path) -> Path:
+    """The first of ``path``, ``path-2``, … that is not there."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())

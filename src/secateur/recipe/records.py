@@ -147,6 +147,8 @@ class ComparisonPlan(_Record):
     parallel: Annotated[int, Field(ge=1, le=4096)]
     home: Annotated[str, Field(max_length=4096)]
     facts: dict[str, Short]
+    metrics: list[dict[str, str | int | None]]
+    unit: Annotated[str, Field(max_length=100)]
     data: DataPrint | None = None
 
     @model_validator(mode="after")

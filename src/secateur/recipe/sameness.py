@@ -18,14 +18,14 @@ _CLOCK = frozenset(
         "command",
         "created",
         "duration_s",
-        "images_per_second",
+        "samples_per_second",
         "latency",
         "ms",
         "notes",
         "seconds",
-        "seconds_per_image",
+        "seconds_per_sample",
         "speedup",
-        "test_seconds_per_image",
+        "test_seconds_per_sample",
     }
 )
 

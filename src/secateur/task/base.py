@@ -255,7 +255,7 @@ class Task:
         return self.calibration(512)
 
     def options(self, model: str) -> dict[str, Any]:
-        """What a network of that name is built with for this task: classes, anchors; a recipe's own options go first."""
+        """What a network of that name is built with for this task: classes, anchors; those of a recipe go first."""
         return {}
 
     def settings(self) -> dict[str, Any]:

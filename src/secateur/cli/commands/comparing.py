@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli.commands.pruning import parse_amount
-from secateur.cli.commands.running import free, interruptible, words_of
+from secateur.cli.commands.running import interruptible, words_of
 from secateur.cli.commands.show import console, error, say, table
 from secateur.core.errors import InputError
 from secateur.recipe.comparison import at_budget, at_ratios, compare_recipes, resume_comparison
 from secateur.recipe.comparison.page import COST, SIZE, columns, quality
+from secateur.recipe.folder import free
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -38,7 +39,7 @@ def compare(
     trust: bool = False,
 ) -> None:
     """Runs several recipes and shows their table."""
-    shares = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
+    shares: dict[str, Any] = {key: parse_amount(f"--{key}", text) for key, text in budget.items()}
     recipes = at_budget(sources, sets=sets, trust=trust, **shares, **options)
     words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
     _run(

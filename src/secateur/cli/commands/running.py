@@ -14,6 +14,7 @@ from secateur.core.metric import LOSS
 from secateur.core.processes import TERMINATED, Terminated
 from secateur.recipe import load_recipe, override, resume, run, shortcuts
 from secateur.recipe.comparison import is_comparison
+from secateur.recipe.folder import free
 from secateur.recipe.steps import STEPS
 from secateur.report import Results
 from secateur.runtimes import title_of
@@ -22,7 +23,7 @@ from secateur.timing import speedups
 if TYPE_CHECKING:
     from secateur.recipe import Event, RunResult
 
-__all__ = ["free", "interruptible", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
+__all__ = ["interruptible", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
 
 INTERRUPTED = 130
 
@@ -53,12 +54,6 @@ def resume_run(folder: Path, *, quiet: bool, trust: bool = False) -> None:
         return comparing.resume(folder, quiet=quiet, trust=trust)
     with interruptible(folder):
         show_result(resume(folder, on_event=show_event, progress=False if quiet else None, trust=trust))
-
-
-def free(path: Path) -> Path:
-    """The first of ``path``, ``path-2``, … that is not there."""
-    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
-    return next(name for name in names if not name.exists())
 
 
 @contextlib.contextmanager

@@ -21,6 +21,10 @@ DENSE = "dense"
 """Name of the job that adapts the network that all others start from."""
 
 
+def _as_it_is(tree: YamlTree) -> YamlTree:
+    return tree
+
+
 def at_budget(
     sources: Sequence[str | Path],
     *,
@@ -28,6 +32,7 @@ def at_budget(
     macs: float | None = None,
     sets: Sequence[str] = (),
     trust: bool = False,
+    edit: Callable[[YamlTree], YamlTree] = _as_it_is,
     **options: Any,
 ) -> dict[str, Recipe]:
     """Loads recipes to be compared at equal parameters or equal MACs.
@@ -38,6 +43,7 @@ def at_budget(
         macs: The same for MACs; at most one of the two. Without either, each recipe removes what it says.
         sets: ``key=value`` settings for every recipe that has the step they speak to.
         trust: Whether the recipes may name any plug-in, see `load_recipe`.
+        edit: Changes every recipe before it is checked.
         options: Those of `secateur.recipe.shortcuts`, likewise: ``model``, ``weights``, ``data``, ``epochs``, ``seed``,
             ``use``.
 
@@ -58,7 +64,8 @@ def at_budget(
     lenient = _Lenient({key: value for key, value in options.items() if value is not None}, sets)
     recipes: dict[str, Recipe] = {}
     for source in sources:
-        recipe = load_recipe(source, edit=lambda tree: lenient(shortcuts(tree, params=params, macs=macs)), trust=trust)
+        asked = partial(_asked, params=params, macs=macs, lenient=lenient, edit=edit)
+        recipe = load_recipe(source, edit=asked, trust=trust)
         if recipe.name in recipes:
             raise InputError(f"There are two recipes named {recipe.name!r}; give one of the files another name.")
         recipes[recipe.name] = recipe
@@ -73,6 +80,7 @@ def at_ratios(
     key: str = "ratio",
     sets: Sequence[str] = (),
     trust: bool = False,
+    edit: Callable[[YamlTree], YamlTree] = _as_it_is,
     **options: Any,
 ) -> dict[str, Recipe]:
     """Loads one recipe at several ratios, or several shares of parameters or MACs.
@@ -83,6 +91,7 @@ def at_ratios(
         key: ``ratio`` (share of units or weights removed), ``params`` or ``macs`` (share kept).
         sets: ``key=value`` settings.
         trust: Whether the recipe may name any plug-in, see `load_recipe`.
+        edit: Changes the recipe before it is checked.
         options: Those of `secateur.recipe.shortcuts`.
 
     Returns:
@@ -98,7 +107,8 @@ def at_ratios(
         if not (0 <= value < 1 if key == "ratio" else 0 < value <= 1):
             what = "removed, in [0, 1)" if key == "ratio" else "kept, in (0, 1]"
             raise InputError(f"A point of the sweep is the share {what}; got {value!r}.")
-        recipe = load_recipe(source, edit=partial(_at, key=key, value=value, sets=sets, options=options), trust=trust)
+        asked = partial(_at, key=key, value=value, sets=sets, options=options, edit=edit)
+        recipe = load_recipe(source, edit=asked, trust=trust)
         name = f"{recipe.name}-{key}-{value:g}"
         if name in recipes:
             raise InputError(f"The point {value:g} is given twice.")
@@ -106,8 +116,25 @@ def at_ratios(
     return recipes
 
 
-def _at(tree: YamlTree, key: str, value: float, sets: Sequence[str], options: Mapping[str, Any]) -> YamlTree:
-    return override(aim(shortcuts(tree, **options), key, value), sets)
+def _at(
+    tree: YamlTree,
+    key: str,
+    value: float,
+    sets: Sequence[str],
+    options: Mapping[str, Any],
+    edit: Callable[[YamlTree], YamlTree],
+) -> YamlTree:
+    return override(edit(aim(shortcuts(tree, **options), key, value)), sets)
+
+
+def _asked(
+    tree: YamlTree,
+    params: float | None,
+    macs: float | None,
+    lenient: Callable[[YamlTree], YamlTree],
+    edit: Callable[[YamlTree], YamlTree],
+) -> YamlTree:
+    return lenient(edit(shortcuts(tree, params=params, macs=macs)))
 
 
 class _Lenient:
@@ -143,7 +170,8 @@ def check_alike(recipes: Mapping[str, Recipe]) -> None:
     Raises:
         InputError: Names what differs and how to make it the same.
     """
-    for key, option in (("model", "--model NAME"), ("data", "--data DATA"), ("seed", "--seed NUMBER")):
+    options = (("model", "--model NAME"), ("task", "--task TASK"), ("data", "--data DATA"), ("seed", "--seed NUMBER"))
+    for key, option in options:
         found = {name: getattr(recipe, key) for name, recipe in recipes.items()}
         first = next(iter(found.values()))
         if other := next((name for name, value in found.items() if value != first), None):

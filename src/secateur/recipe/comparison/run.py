@@ -6,13 +6,16 @@ import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import DataError, InputError
 from secateur.core.files import clear_hidden, disk_errors, lock, new_folder, refuse_links, write_json, write_text
+from secateur.core.metric import Metric
 from secateur.core.processes import scratch
 from secateur.core.reading import read_bytes
+from secateur.recipe.comparison.here import run_here
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.page import write_comparison
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
@@ -20,7 +23,7 @@ from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
 from secateur.recipe.fingerprint import compare_data, data_print
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.load import load_recipe
-from secateur.recipe.prepare import make_model, open_task
+from secateur.recipe.prepare import NOTHING, Given, make_model, open_task
 from secateur.recipe.records import LARGEST, ComparisonPlan, read_record
 from secateur.recipe.schema import Recipe
 from secateur.recipe.trust import digest_of, home_of, permit_folder, permit_recipe, record
@@ -28,7 +31,7 @@ from secateur.timing import machine
 
 __all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
 
-FORMAT = 1
+FORMAT = 2
 PLAN = "comparison.json"
 
 
@@ -36,6 +39,7 @@ def compare_recipes(
     recipes: Mapping[str, Recipe],
     out: str | Path,
     *,
+    given: Given = NOTHING,
     jobs: int | None = None,
     command: str | None = None,
     on_event: Callable[[JobEvent], None] | None = None,
@@ -52,6 +56,7 @@ def compare_recipes(
     Args:
         recipes: Recipes by name, see `at_budget` and `at_ratios`; of one network, data set and seed.
         out: A folder that does not exist or is empty.
+        given: Network and task that were handed over from Python: the recipes are then run in this process, in turn.
         jobs: Processes at a time; by default as many as there are cores.
         command: What a reader can type to repeat it, for the page.
         on_event: Called with every event of every job.
@@ -69,24 +74,31 @@ def compare_recipes(
         raise InputError("There is nothing to compare: give at least one recipe.")
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is the number of processes, at least 1; got {jobs}.")
+    if given != NOTHING and (jobs or 1) > 1:
+        raise InputError(
+            f"A network or task that is handed over stays in this process, so recipes run one after the other; got "
+            f"jobs={jobs}. Name them (package.module:factory) to use several processes."
+        )
     out = Path(out)
     for recipe in recipes.values():
         permit_recipe(recipe, trust=trust)
     refuse_used(out)
     check_alike(recipes)
     first = next(iter(recipes.values()))
-    task = open_task(first)
-    make_model(first, task)  # a wrong network or weights file is to be told before anything is written
+    task = open_task(first, given)
+    make_model(first, task, given)  # a wrong network or weights file is to be told before anything is written
     facts = {
         "model": first.model.name,
         "data": task.describe(),
         "budget": budget,
         "command": command or f"secateur compare {shlex.join(recipes)}",
     }
+    metrics = [metric.to_dict() for metric in task.metrics]
+    known = {"facts": facts, "data": data_print(task).model_dump(), "unit": task.unit, "metrics": metrics}
     with disk_errors(out):
-        _create(out, recipes, {"facts": facts, "data": data_print(task).model_dump()}, jobs)
+        _create(out, recipes, known, jobs)
     record(out, _content(out))
-    return _go_on(_Folder.open(out.absolute(), trust=trust), on_event)
+    return _go_on(_Folder.open(out.absolute(), given, trust=trust), on_event)
 
 
 def is_comparison(folder: str | Path) -> bool:
@@ -95,7 +107,11 @@ def is_comparison(folder: str | Path) -> bool:
 
 
 def resume_comparison(
-    folder: str | Path, *, on_event: Callable[[JobEvent], None] | None = None, trust: bool = False
+    folder: str | Path,
+    *,
+    given: Given = NOTHING,
+    on_event: Callable[[JobEvent], None] | None = None,
+    trust: bool = False,
 ) -> Comparison:
     """Goes on with a comparison: what is finished is kept, what failed is tried again.
 
@@ -105,7 +121,7 @@ def resume_comparison(
         DataError: Its files are damaged, or the data set has changed since it began.
         WeightsError: Weights that a step wrote have changed.
     """
-    found = _Folder.open(Path(folder).absolute(), trust=trust)
+    found = _Folder.open(Path(folder).absolute(), given, trust=trust)
     found.compare()
     return _go_on(found, on_event)
 
@@ -117,10 +133,11 @@ class _Folder:
     path: Path
     plan: ComparisonPlan
     home: Path
+    given: Given
     trust: bool
 
     @classmethod
-    def open(cls, path: Path, *, trust: bool) -> _Folder:
+    def open(cls, path: Path, given: Given, *, trust: bool) -> _Folder:
         refuse_links(path)
         plan, _ = read_record(path / PLAN, ComparisonPlan)
         if plan.format != FORMAT:
@@ -134,7 +151,7 @@ class _Folder:
         for file in _recipes(path):
             recipe = load_recipe(file, home=home, trust=trust or known is not None, project=False)
             permit_folder(path, recipe, known, trust=trust)
-        return cls(path, plan, home, trust)
+        return cls(path, plan, home, given, trust)
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -154,7 +171,7 @@ class _Folder:
                 RunFolder.open(job.folder, trusted=self.trust).compare_files()
         with contextlib.chdir(self.home):
             recipe = load_recipe(self.path / "recipes" / f"{self.plan.jobs[0]}.yaml", trust=True)
-            compare_data(self.path, self.plan.data, open_task(recipe))
+            compare_data(self.path, self.plan.data, open_task(recipe, self.given))
 
 
 def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:
@@ -165,9 +182,9 @@ def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Compa
             known = Comparison.read(folder)
             if not known.failed:  # else it was written before the job that failed was done after all
                 return known
-        failed = _run_all(jobs, found.plan.parallel, found.home, tell, trust=found.trust)
+        failed = _run_all(found, tell)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
-        return _result(folder, jobs, failed, found.plan.facts, trust=found.trust)
+        return _result(found, failed)
 
 
 def _recipes(folder: Path) -> list[Path]:
@@ -203,23 +220,26 @@ def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], 
         write_json(new / PLAN, plan)
 
 
-def _run_all(
-    jobs: Mapping[str, Job], parallel: int, home: Path, tell: Callable[[JobEvent], None], *, trust: bool
-) -> dict[str, str]:
+def _run_all(found: _Folder, tell: Callable[[JobEvent], None]) -> dict[str, str]:
     """The dense network first, then all recipes; returns why those that failed did."""
+    jobs, trust = found.jobs, found.trust
     start: Sequence[Job] = [jobs[DENSE]] if DENSE in jobs else []
-    failed = run_jobs(start, parallel=1, home=home, on_event=tell, trust=trust) if start else {}
+    if found.given != NOTHING:
+        here = partial(run_here, given=found.given, home=found.home, on_event=tell, trust=trust)
+    else:
+        here = partial(run_jobs, parallel=found.plan.parallel, home=found.home, on_event=tell, trust=trust)
+    failed = here(start) if start else {}
     if failed:
         return dict.fromkeys(jobs, f"the dense network could not be adapted: {failed[DENSE]}")
-    rest = [job for name, job in jobs.items() if name != DENSE]
-    return run_jobs(rest, parallel=parallel, home=home, on_event=tell, trust=trust)
+    return here([job for name, job in jobs.items() if name != DENSE])
 
 
-def _result(
-    folder: Path, jobs: Mapping[str, Job], failed: Mapping[str, str], facts: Mapping[str, Any], *, trust: bool
-) -> Comparison:
-    rows = measure_runs({name: job.folder for name, job in jobs.items()}, failed, trust=trust)
-    result = Comparison(folder, rows, {**facts, "machine": machine().to_json()})
+def _result(found: _Folder, failed: Mapping[str, str]) -> Comparison:
+    folder, plan = found.path, found.plan
+    folders = {name: job.folder for name, job in found.jobs.items()}
+    rows = measure_runs(folders, failed, given=found.given, trust=found.trust)
+    metrics = tuple(map(Metric.from_dict, plan.metrics))
+    result = Comparison(folder, rows, {**plan.facts, "machine": machine().to_json()}, metrics, plan.unit)
     write_text(folder / "comparison.csv", result.to_csv())
     write_comparison(result, folder / "comparison.html")
     write_json(folder / RESULTS, result.to_json())

@@ -13,6 +13,7 @@ from secateur.task.detection.task import Detection
 from secateur.task.detection.yolo_loss import YoloLoss, YoloParts, assign
 
 __all__ = [
-    "AveragePrecision", "BoxAugment", "DecodedDetector", "Detection", "Detections", "MeanPrecision", "YoloLoss", "YoloParts",
+    "AveragePrecision", "BoxAugment", "DecodedDetector", "Detection", "Detections", "MeanPrecision", "YoloLoss",
+    "YoloParts",
     "anchor_overlap", "assign", "ciou", "decode", "detections", "find_anchors", "iou", "nms", "nms_per_class",
 ]  # fmt: skip

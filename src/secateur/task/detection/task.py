@@ -144,7 +144,8 @@ class Detection(Task):
             boxes = (mine[:, :, :4] - other[:, :, :4]).square()
             total = total + told + (sure * (classes.sum(2) + boxes.sum(2))).sum()
             objects = objects + sure.sum()
-        return total / objects.clamp(min=1.0)
+        loss: Tensor = total / objects.clamp(min=1.0)
+        return loss
 
     def meter(self) -> _Precision:
         """Something new that adds up the loss and collects boxes."""
