@@ -195,22 +195,21 @@ class CocoTask(secateur.Task):
 
 def jobs() -> list[dict[str, Any]]:
     """All rows that there should be, the most telling ones first."""
-    ours = {"tool": "Secateur", "blocks": "cut", "seed": 0}
-    theirs = {"tool": "Torch-Pruning", "blocks": "whole", "seed": 0}
-    plain = [
-        ours | {"criterion": "l2", "scope": "local", "repair": "least_squares"},
-        theirs | {"criterion": "group L2", "scope": "local", "repair": "batch_norm"},
-        ours | {"criterion": "l2", "scope": "local", "repair": "batch_norm"},
-        ours | {"criterion": "reconstruction", "scope": "global", "repair": "least_squares"},
-        ours | {"criterion": "l2", "scope": "local", "repair": "least_squares", "blocks": "whole"},
-        ours | {"criterion": "l2", "scope": "local", "repair": "none"},
-        theirs | {"criterion": "group L2", "scope": "global", "repair": "batch_norm"},
-        theirs | {"criterion": "BN scale", "scope": "local", "repair": "batch_norm"},
-        ours | {"criterion": "l2", "scope": "global", "repair": "least_squares"},
-        ours | {"criterion": "bn_scale", "scope": "global", "repair": "least_squares"},
-    ]
-    again = [plain[0] | {"seed": 1}, plain[0] | {"seed": 2}, plain[3] | {"seed": 1}, plain[3] | {"seed": 2}]
-    return [job | {"target": target} for job in [*plain, *again] for target in TARGETS]
+    refit, again = {"repair": "least_squares"}, {"repair": "batch_norm"}
+    ours = {"tool": "Secateur", "blocks": "cut", "criterion": "l2", "scope": "local"}
+    theirs = {"tool": "Torch-Pruning", "blocks": "whole", "criterion": "group L2", "scope": "local"} | again
+    foreseen = ours | refit | {"criterion": "reconstruction", "scope": "global"}
+    plan: list[tuple[dict[str, str], Sequence[int], Sequence[float]]] = [
+        (ours | refit, [0], TARGETS), (theirs, [0], TARGETS), (ours | again, [0], TARGETS),
+        (ours | {"repair": "none"}, [0], TARGETS), (ours | refit, [1, 2], TARGETS[:1]),
+        (theirs | {"scope": "global"}, [0], TARGETS[:1]), (theirs | {"criterion": "BN scale"}, [0], TARGETS[:1]),
+        (foreseen, [0], TARGETS), (ours | refit | {"blocks": "whole"}, [0], TARGETS[:1]),
+        (ours | refit, [1, 2], TARGETS[1:]), (foreseen, [1, 2], TARGETS),
+        (ours | refit | {"scope": "global"}, [0], TARGETS),
+        (ours | refit | {"criterion": "bn_scale", "scope": "global"}, [0], TARGETS),
+    ]  # fmt: skip
+    return [way | {"seed": seed, "target": target} for way, seeds, targets in plan for target in targets
+            for seed in seeds]  # fmt: skip
 
 
 def measured(job: dict[str, Any], dense: nn.Module, task: CocoTask) -> dict[str, Any]:
