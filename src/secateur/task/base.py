@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+from secateur.core import arguments
 from secateur.core.errors import InputError, first_line
 from secateur.core.metric import LOSS, Metric
 from secateur.core.types import ExampleInputs, call
 from secateur.task.batch import Batch, form, inputs_and_target, joined, layout_of, moved, samples_in, shapes
 from secateur.task.meters import Meter, MetricMeter, named_metrics
+from secateur.task.shown import Shown
 from secateur.task.sources import Source, digest_of, repeats
 
 __all__ = ["SPLITS", "Epoch", "Task"]
@@ -48,6 +50,7 @@ class Epoch:
     layout: torch.memory_format = torch.contiguous_format
 
 
+@arguments.checked
 class Task:
     """The user's data, loss and metrics; what Secateur trains, evaluates, repairs and reports with.
 
@@ -253,6 +256,10 @@ class Task:
     def __iter__(self) -> Iterator[tuple[ExampleInputs, Any]]:
         """Calibration data, so that a task can be given wherever ``data`` is asked for: 512 training samples."""
         return self.calibration(512)
+
+    def show(self, models: Mapping[str, nn.Module]) -> Shown:
+        """What the report shows of networks by role: test samples side by side, curves; nothing by default."""
+        return Shown()
 
     def options(self, model: str) -> dict[str, Any]:
         """What a network of that name is built with for this task: classes, anchors; those of a recipe go first."""

@@ -105,6 +105,18 @@ class AveragePrecision:
         half = {name: at_half[name] for name in known}
         return MeanPrecision(_average(half), _average(known), half, known)
 
+    def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Precision over recall at an IoU of 0.5: the 101 recalls, and the mean over the classes that have objects."""
+        if not self._images:
+            return (), ()
+        with contextlib.redirect_stdout(io.StringIO()):
+            values = self._metric.compute()
+        precision = values["precision"][0, :, :, 0, -1]
+        kept = precision[:, (precision > -1).all(0)].double()
+        if not kept.shape[1]:
+            return (), ()
+        return tuple(_RECALLS), tuple(round(value, 5) for value in kept.mean(1).tolist())
+
     def reset(self) -> None:
         """Forgets everything that was added."""
         self._images = 0
