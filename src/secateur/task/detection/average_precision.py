@@ -55,7 +55,11 @@ class AveragePrecision:
     >>> score = metric.compute()
     >>> round(score.map50, 3), round(score.map, 3), list(score.per_class)
     (0.505, 0.454, ['dog'])
+
+    As a metric of a task, ``metrics={"map50": AveragePrecision(classes)}``, it gives what it is named after.
     """
+
+    higher_is_better = True  # as torchmetrics's own say it
 
     def __init__(self, classes: Sequence[str]) -> None:
         """``classes`` are the names of the labels.
