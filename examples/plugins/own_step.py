@@ -28,8 +28,8 @@ class Shrink(Step[ShrinkSettings]):
         model.load_state_dict(weights, strict=False)
         save_weights(model, context.work / "model.safetensors")
         quality = context.judge(model)
-        numbers = {f"test_{key}": value for key, value in quality.items()}
-        return state, StepResult({"shrunk_by": config.by, **numbers}, evaluations={state.current: quality})
+        numbers = {"shrunk_by": config.by, **context.told(quality)}
+        return state, StepResult(numbers, evaluations={state.current: quality})
 
     def restore(self, context: Context, state: State, config: ShrinkSettings) -> State:
         load_weights_into(state.models[state.current], context.work / "model.safetensors")
