@@ -25,6 +25,7 @@ from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.onnx_file import read_onnx
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
+from secateur.models.unet import UNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
 
@@ -88,6 +89,7 @@ _add("darknet53", "Darknet-53, ImageNet form", darknet53, 1000, 3, 256, 256)
 _add("yolov3", "YOLOv3 with Darknet-53: three maps of raw detections", yolov3, 80, 3, 416, 416)
 _add("yolov3_tiny", "YOLOv3-tiny: two maps of raw detections", yolov3_tiny, 80, 3, 416, 416)
 _add("mini_yolov3", "after Mini-YOLOv3, depthwise: three maps of raw detections", mini_yolov3, 80, 3, 416, 416)
+_add("unet", "U-Net with batch norm: class scores for every pixel", UNet, 21, 3, 64, 64)
 _add("vgg_digits", "VGG-7 for 8×8 digits", partial(VGG, 7, cifar=True, in_channels=1), 10, 1, 8, 8)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):

@@ -7,7 +7,9 @@ from secateur.task.batch import Batch
 from secateur.task.classification import Classification, as_task
 from secateur.task.detection.task import Detection
 from secateur.task.meters import Meter
+from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.segmentation.task import Segmentation
 from secateur.task.trial import try_task
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "Detection",
     "Epoch",
     "Meter",
+    "NumberedTask",
     "Request",
+    "Segmentation",
     "Task",
     "TaskKind",
     "as_task",
