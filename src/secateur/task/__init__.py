@@ -9,6 +9,7 @@ from secateur.task.detection.task import Detection
 from secateur.task.meters import Meter
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.regression import Regression, Series
 from secateur.task.segmentation.task import Segmentation
 from secateur.task.trial import try_task
 
@@ -21,8 +22,10 @@ __all__ = [
     "Epoch",
     "Meter",
     "NumberedTask",
+    "Regression",
     "Request",
     "Segmentation",
+    "Series",
     "Task",
     "TaskKind",
     "as_task",
