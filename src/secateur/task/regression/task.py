@@ -10,6 +10,7 @@ from secateur.core.errors import DataError
 from secateur.data.rows import RowSet, RowSplit, diabetes, load_rows
 from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.regression.errors import Numbers, standard
+from secateur.task.sources import digest_of
 
 __all__ = ["Regression"]
 
@@ -68,6 +69,11 @@ class Regression(Numbers):
             f"{self.data.name}: {counts} rows of {len(self.data.columns)} columns; predicts "
             f"{', '.join(self.data.targets)}"
         )
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of a split's rows as they were given."""
+        rows = self._split(split)
+        return digest_of((rows.inputs, rows.targets))
 
     def _split(self, split: str) -> RowSplit:
         found: RowSplit = getattr(self.data, split)
