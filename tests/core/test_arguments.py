@@ -20,6 +20,7 @@ from onnx_cases import Case, file_of
 from secateur import cost, criteria, data, models, recovery, sparsity, timing
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
+from secateur.train import TrainConfig
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
 
@@ -73,6 +74,10 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "Plan.from_dict": (secateur.Plan.from_dict, {"data": lambda: PLAN.to_dict()}),
     "Plan.from_json": (secateur.Plan.from_json, {"text": lambda: PLAN.to_json()}),
     "Target": (secateur.Target, {"macs": lambda: 0.5}),
+    "evaluate": (secateur.evaluate, {"model": net, "task": lambda: TASK}),
+    "fit": (secateur.fit, {"model": net, "task": lambda: TASK, "config": lambda: TrainConfig(epochs=0)}),
+    "Metric": (secateur.Metric, {"better": lambda: "lower"}),
+    "Task": (secateur.Task, {"train": lambda: [(X, X)]}),
     "sparsify": (sparsity.sparsify, {"model": net, "ratio": lambda: 0.5}),
     "sparsity.convert_sparse": (sparsity.convert_sparse, NETWORK | {"budget_s": lambda: 1e-3}),
     "sparsity.load_converted": (sparsity.load_converted, {"path": lambda: "nope.safetensors", "model": net}),
@@ -131,7 +136,8 @@ RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "Verificat
            "AnySplit", "DataEntry", "DataSet", "DarknetHeader", "StreamedSplit", "ModelEntry", "Energy", "Machine",
            "Measurement", "import_torchvision",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
-           "machine", "operator"}  # fmt: skip
+           "machine", "operator",
+           "run", "resume", "compare", "sweep"}  # fmt: skip
 """Errors, results and entries of registries: Secateur makes them, users read them (and a function of no
 argument, and a decorator whose names the registry checks)."""
 
@@ -143,6 +149,7 @@ WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact",
          "plugin": "plug-in", "what": "plug-in"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
+TASK = secateur.Task(train=[(X, X)], test=[(X, X)], loss=lambda output, _: output.mean())
 PRUNED = secateur.prune(net(), X, ratio=0.5)
 PLAN = PRUNED.plan
 SPLIT = data.Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))

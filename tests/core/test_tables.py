@@ -50,7 +50,7 @@ def test_an_export_check() -> None:
                         quality={"top1": 97.5}, scored=360)  # fmt: skip
     assert repr(check) == "ExportCheck(onnx, float32, checked in onnxruntime 1.22)"
     assert "same labels         100.0% of 32 samples" in str(check)
-    assert "97.50 % of 360 images" in check._repr_html_()
+    assert "97.5 on 360 samples" in check._repr_html_()
     assert "int8 (from 64 samples)" in str(replace(check, calibration=64, snr_db=31.0))
 
 

@@ -170,6 +170,6 @@ def test_accuracy_is_that_of_the_file(tmp_path: Path) -> None:
     threes = float((data.test.labels == 3).float().mean())
     assert check.quality["top1"] == pytest.approx(100 * threes)
     # Cross-entropy of scores that are 1 for the class three and 0 for nine others.
-    assert check.loss == pytest.approx(math.log(math.e + 9) - threes, rel=1e-5)
+    assert check.quality["loss"] == pytest.approx(math.log(math.e + 9) - threes, rel=1e-5)
     assert check.scored == len(data.test)
     assert scored(check, data, samples=0) == check

@@ -74,10 +74,10 @@ def test_every_network_is_measured_and_scored_where_it_runs(tmp_path: Path) -> N
     params = sum(p.numel() for p in model.parameters())
     for line in lines:
         assert line["params"] == params
-        assert line["images"] == 20
+        assert line["samples"] == 20
         assert line["ms"]["median"] > 0
     assert lines[0]["quality"]["top1"] == lines[1]["quality"]["top1"]
-    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
+    assert lines[0]["quality"]["loss"] == pytest.approx(lines[1]["quality"]["loss"], rel=1e-4)
     assert {(t["runtime"], t["batch"]) for t in done.results["latency"]} >= {("onnxruntime", 1), ("onnxruntime", 2)}
     work = tmp_path / "run" / "steps" / "01-measure"
     assert [file.name for file in work.iterdir()] == ["result.json"]  # the timed files are gone

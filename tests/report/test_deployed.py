@@ -24,7 +24,7 @@ FAILED = EntrantResult("pruned", "executorch", params=400_000, problem="the oper
 def test_one_row_per_network_runtime_and_precision() -> None:
     table = deployed_table(Results(deployed=(DENSE, PRUNED, FAILED)))
     assert table is not None
-    assert table.headers == ("", "Accuracy", "Loss", "Time per image", "Speed-up", "Parameters", "Size")
+    assert table.headers == ("", "Top-1 accuracy", "Loss", "Time per image", "Speed-up", "Parameters", "Size")
     assert table.rows == (
         ("Dense, LiteRT float", "90.00 %", "0.3100", "8.00 ms", "–", "853,018", "3.450 MB"),
         ("Pruned, LiteRT int8", "89.25 %", "0.3456", "2.00 ms", "4.00×", "400,000", "0.457 MB"),

@@ -73,7 +73,7 @@ def test_whole_report(results: Results, tmp_path: Path) -> None:
     assert "secateur run transfer-channel --out runs/first" in page.text
     figures = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
     assert figures is not None
-    assert set(json.loads(figures[1])) == {"accuracy", "loss", "layers", "times"}
+    assert set(json.loads(figures[1])) == {"metric", "loss", "layers", "times"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -114,7 +114,7 @@ def test_everything_is_escaped(results: Results, tmp_path: Path) -> None:
             return {name: poison(entry, name) for name, entry in value.items()}
         if isinstance(value, list):
             return [poison(entry, key) for entry in value]
-        keep = {"role", "direction", "runtime", "model"} if key != "" else set()
+        keep = {"role", "direction", "runtime", "model", "better", "format"} if key != "" else set()
         return evil if isinstance(value, str) and key not in keep else value
 
     poisoned = poison(data)

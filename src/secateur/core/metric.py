@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from secateur.core import arguments
 from secateur.core.errors import InputError, nearest
 
 __all__ = ["LOSS", "TOP1", "TOP5", "Better", "Format", "Metric"]
@@ -17,6 +18,7 @@ Format = Literal["percent", "share", "number"]
 _FORMATS = ("percent", "share", "number")
 
 
+@arguments.checked
 @dataclass(frozen=True)
 class Metric:
     """How well a network does, as one number over a split.

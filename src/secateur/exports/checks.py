@@ -64,7 +64,7 @@ class ExportCheck(Shown, Record):
             rows.append(("from the masked dense file", f"{self.masked_difference:.1e}"))
         rows += [("signal to noise", f"{self.snr_db:.1f} dB")] if self.snr_db is not None else []
         known = {name: value for name, value in self.quality.items() if value is not None}
-        rows += [(f"{name}, {self.scored:,} samples", f"{value:.4f}") for name, value in known.items()]
+        rows += [(name, f"{value:.4g} on {self.scored:,} samples") for name, value in known.items()]
         precision = f"int8 (from {self.calibration} samples)" if self.int8 else "float32"
         return Table(f"{self.format}, {precision}, checked in {self.runtime}", ("", ""), rows, words=(0, 1))
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
+from secateur.data import DataSet
 from secateur.recipe import runner
 from secateur.recipe.comparison import (
     Comparison,
+    JobEvent,
     at_budget,
     at_ratios,
     compare_recipes,
@@ -27,15 +30,12 @@ from secateur.recipe.prepare import Given
 from secateur.recipe.runner import Event, RunResult
 from secateur.task import Task, as_task
 
-if TYPE_CHECKING:
-    from secateur.data import DataSet
-    from secateur.recipe.comparison import JobEvent
-
 __all__ = ["compare", "resume", "run", "sweep"]
 
 Model = nn.Module | str
 
 
+@arguments.checked
 def run(
     recipe: str | Path,
     out: str | Path | None = None,
@@ -82,6 +82,7 @@ def run(
     return runner.run(found, folder, given=given, on_event=on_event, progress=progress, trust=trust)
 
 
+@arguments.checked
 def resume(
     folder: str | Path,
     *,
@@ -106,6 +107,7 @@ def resume(
     return runner.resume(folder, given=given, progress=progress, trust=trust)
 
 
+@arguments.checked
 def compare(
     recipes: Sequence[str | Path],
     out: str | Path | None = None,
@@ -149,6 +151,7 @@ def compare(
     return compare_recipes(made, folder, given=given, jobs=jobs, on_event=on_event, budget=budget, trust=trust)
 
 
+@arguments.checked
 def sweep(
     recipe: str | Path,
     out: str | Path | None = None,

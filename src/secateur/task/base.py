@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+from secateur.core import arguments
 from secateur.core.errors import InputError, first_line
 from secateur.core.metric import LOSS, Metric
 from secateur.core.types import ExampleInputs, call
@@ -48,6 +49,7 @@ class Epoch:
     layout: torch.memory_format = torch.contiguous_format
 
 
+@arguments.checked
 class Task:
     """The user's data, loss and metrics; what Secateur trains, evaluates, repairs and reports with.
 

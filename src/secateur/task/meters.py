@@ -63,7 +63,7 @@ def _named(name: str, value: Any) -> Metric:
     metric = value if isinstance(value, Metric) else Metric(value)
     measure = metric.measure
     if not name.isidentifier() or name == "loss":
-        raise InputError(f"The name of a metric is a word like mae, and not loss; got {name!r}.")
+        raise InputError(f"metrics=…: the name of a metric is a word like mae, and not loss; got {name!r}.")
     if measure is not None and not (_is_tracker(measure) or callable(measure)):
         raise InputError(
             f"metrics={{{name!r}: …}} wants a metric of torchmetrics, or secateur.Metric(function, better='lower'); "

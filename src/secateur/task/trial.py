@@ -16,7 +16,7 @@ from secateur.task.base import Epoch, Task
 from secateur.task.batch import Batch, form, shapes, wide
 from secateur.task.meters import Meter
 
-__all__ = ["try_task"]
+__all__ = ["output_of", "try_task"]
 
 _LOOKED = 4  # batches that metrics are tried on
 _SIZE = 16
@@ -45,7 +45,7 @@ def try_task(task: Task, model: nn.Module, *, train: bool = True, layout: torch.
         for batch in batches:
             seen += 1
             with _as_found(model, training=learns):
-                output = _output(task, model, batch, split)
+                output = output_of(task, model, batch, split)
                 if learns:
                     _try_loss(task, output, batch)
                     break
@@ -91,7 +91,12 @@ def _as_found(model: nn.Module, *, training: bool) -> Iterator[None]:
                     value.copy_(state[name])
 
 
-def _output(task: Task, model: nn.Module, batch: Batch, split: str) -> Any:
+def output_of(task: Task, model: nn.Module, batch: Batch, split: str) -> Any:
+    """What the network gives for a batch, in float32.
+
+    Raises:
+        InputError: It does not take the batch.
+    """
     try:
         return wide(task.forward(model, batch))
     except _MISFITS as error:

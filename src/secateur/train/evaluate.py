@@ -10,16 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.data.types import AnySplit, DataSet
 from secateur.task import Batch, Classification, Meter, Task, as_task
 from secateur.task.batch import wide
+from secateur.task.trial import output_of
 from secateur.train.common import device_of, first_look, in_mode
 from secateur.train.history import Evaluation
 
 __all__ = ["add_up", "evaluate", "evaluation_of"]
 
 
+@arguments.checked
 def evaluate(
     model: nn.Module,
     task: Task | DataSet,
@@ -59,14 +62,15 @@ def evaluate(
         raise InputError(f"evaluate(limit=…) is a number of samples, at least 1; got {limit}.")
     _not_empty(task, split)
     home = device_of(network)
-    target = home if device is None else torch.device(device)
+    target = home if device is None else _device(device)
     try:
         network.to(target)
         first_look(network, task)
         with in_mode(network, training=False), _autocast(target, precision):
             asked: dict[str, Any] = {"batch_size": batch_size, "limit": limit, "device": target}
             batches = task.evaluation(split, **asked)  # type: ignore[arg-type]
-            meter, count, seconds = add_up(task, batches, lambda batch: task.forward(network, batch))
+            name = split if isinstance(split, str) else "the split"
+            meter, count, seconds = add_up(task, batches, lambda batch: output_of(task, network, batch, name))
     finally:
         network.to(home)
     return evaluation_of(meter, count, seconds)
@@ -100,6 +104,13 @@ def _not_empty(task: Task, split: str | AnySplit) -> None:
         task.source(split) if not isinstance(task, Classification) else None
     elif not isinstance(task, Classification):
         raise InputError("Only a data set of images can be evaluated on a split of one's own; name one of the task's.")
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"evaluate(device=…) is a device like cpu or cuda:0; got {str(name)[:60]!r}.") from error
 
 
 def _wait(output: object) -> None:

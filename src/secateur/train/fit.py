@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.data.types import DataSet
 from secateur.graph.calling import preserved_rng
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
+@arguments.checked
 def fit(
     model: nn.Module,
     task: Task | DataSet,
