@@ -78,7 +78,9 @@ def test_a_class_of_ones_own() -> None:
     batches = [{"all": torch.cat([X, Y], 1)}]
     task, network = Halves(train=batches, test=batches), nn.Linear(4, 1)
     assert task.has_loss
-    assert evaluate(network, task).metrics["loss"] == pytest.approx(float((network(X) - Y).abs().mean()), rel=1e-5)
+    assert evaluate(network, task).metrics["loss"] == pytest.approx(
+        float((network(X) - Y).abs().mean().detach()), rel=1e-5
+    )
     with pytest.raises(InputError, match="Batch 1 of test is a dict with other, which the task task cannot split"):
         evaluate(network, Halves(test=[{"other": X}]))
 

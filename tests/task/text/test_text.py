@@ -90,6 +90,7 @@ def test_networks_of_transformers_train_prune_and_are_scored(kind: str) -> None:
     assert small.after.params < 0.8 * small.before.params
     assert small.verification is not None
     assert small.verification.max_relative_error < 1e-6
+    assert small.verification.proven
     assert task.leading.name in evaluate(small, task).metrics
     fit(small.model, task, ONE, name="after", progress=False)
 

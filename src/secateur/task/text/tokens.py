@@ -110,6 +110,5 @@ def named(data: str, tokenizer: str | None, task: str) -> None:
         raise InputError(f"The task {task} comes without data: name a file, with data.name or --data.")
     if not tokenizer:
         raise InputError(
-            f"The task {task} wants a tokenizer: task.options.tokenizer is the folder of one, or "
-            "package.module:factory."
+            f"The task {task} wants a tokenizer: task.tokenizer is the folder of one, or package.module:factory."
         )
