@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from secateur.cost.counts import count
 CRITERIA = ("group L2", "BN scale")
 
 
-def cut(model: nn.Module, x: Tensor, criterion: str, macs: float, *, everywhere: bool) -> nn.Module:
+def cut(
+    model: nn.Module, x: Tensor, criterion: str, macs: float, *, everywhere: bool, whole: Sequence[str] = ()
+) -> nn.Module:
     """The network cut by Torch-Pruning to at least ``macs`` (one sample), as near as its ratio gives.
 
     Args:
@@ -23,11 +25,12 @@ def cut(model: nn.Module, x: Tensor, criterion: str, macs: float, *, everywhere:
         criterion: One of :data:`CRITERIA`.
         macs: What is to be left; the ratio is bisected, and the nearest network *above* is taken.
         everywhere: Rank channels over the whole network (``global_pruning``) instead of the same share of every layer.
+        whole: Modules that it is told to leave alone, with all that is in them; by default the last linear layer.
     """
     low, high, best = 0.0, 0.97, copy.deepcopy(model)
     for _ in range(11):
         middle = (low + high) / 2
-        smaller = _pruned(model, x, criterion, middle, everywhere=everywhere)
+        smaller = _pruned(model, x, criterion, middle, everywhere=everywhere, whole=whole)
         if smaller is not None and count(smaller, x[:1]).macs >= macs:
             low, best = middle, smaller
         else:
@@ -35,15 +38,18 @@ def cut(model: nn.Module, x: Tensor, criterion: str, macs: float, *, everywhere:
     return best
 
 
-def _pruned(model: nn.Module, x: Tensor, criterion: str, ratio: float, *, everywhere: bool) -> nn.Module | None:
+def _pruned(
+    model: nn.Module, x: Tensor, criterion: str, ratio: float, *, everywhere: bool, whole: Sequence[str]
+) -> nn.Module | None:
     import torch_pruning as tp
 
     smaller = copy.deepcopy(model).eval()
     importance = {"group L2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
                   "BN scale": tp.importance.BNScaleImportance}[criterion]()  # fmt: skip
-    last = [m for m in smaller.modules() if isinstance(m, nn.Linear)][-1]
+    ignored = [m for name in whole for m in smaller.get_submodule(name).modules()]
+    ignored = ignored or [m for m in smaller.modules() if isinstance(m, nn.Linear)][-1:]
     pruner = tp.pruner.MetaPruner(smaller, x[:1], importance=importance, pruning_ratio=ratio, max_pruning_ratio=0.95,
-                                  global_pruning=everywhere, ignored_layers=[last])  # fmt: skip
+                                  global_pruning=everywhere, ignored_layers=ignored)  # fmt: skip
     try:
         pruner.step()
         with torch.no_grad():

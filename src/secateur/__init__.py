@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from secateur import criteria, data, models
+    from secateur.budget.sensitivity import Sensitivity
     from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
     from secateur.core.metric import Metric
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
     from secateur.recovery import purify, recover
+    from secateur.recovery.sensitivity import sensitivity
     from secateur.runtimes import runtime
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
@@ -45,6 +47,7 @@ __all__ = [
     "PlanError",
     "Pruned",
     "SecateurError",
+    "Sensitivity",
     "Target",
     "Task",
     "TraceError",
@@ -74,6 +77,7 @@ __all__ = [
     "resume",
     "run",
     "runtime",
+    "sensitivity",
     "sparsify",
     "step",
     "sweep",
@@ -98,6 +102,7 @@ _HOME = {
     "sweep": "secateur.recipe.python",
     "Plan": "secateur.core.plan",
     "Pruned": "secateur.cut.pruned",
+    "Sensitivity": "secateur.budget.sensitivity",
     "Target": "secateur.core.types",
     "Verification": "secateur.core.types",
     "analyse": "secateur.cut.analysis",
@@ -116,6 +121,7 @@ _HOME = {
     "removable": "secateur.cut.layers",
     "remove_layers": "secateur.cut.layers",
     "runtime": "secateur.runtimes",
+    "sensitivity": "secateur.recovery.sensitivity",
     "sparsify": "secateur.sparsity.weights",
     "step": "secateur.recipe.steps",
     "use": "secateur.core.plugins",

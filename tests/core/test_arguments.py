@@ -74,6 +74,11 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "Plan.from_dict": (secateur.Plan.from_dict, {"data": lambda: PLAN.to_dict()}),
     "Plan.from_json": (secateur.Plan.from_json, {"text": lambda: PLAN.to_json()}),
     "Target": (secateur.Target, {"macs": lambda: 0.5}),
+    "sensitivity": (secateur.sensitivity, NETWORK | {"ratios": lambda: (0.5,)}),
+    "Sensitivity.ratios": (lambda **given: CURVES.ratios(**({"macs": 0.9} | given if "round_to" in given else given)),
+                           {"macs": lambda: 0.9}),
+    "Sensitivity.save": (lambda **given: CURVES.save(**given), {"path": lambda: "curves.json"}),
+    "Sensitivity.read": (secateur.Sensitivity.read, {"path": lambda: "curves.json"}),
     "evaluate": (secateur.evaluate, {"model": net, "task": lambda: TASK}),
     "fit": (secateur.fit, {"model": net, "task": lambda: TASK, "config": lambda: TrainConfig(epochs=0)}),
     "Metric": (secateur.Metric, {"better": lambda: "lower"}),
@@ -133,7 +138,8 @@ SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.co
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
            "Verification", "Compressed", "Converted", "ConvertedLayer", "LayerSparsity", "Penalty", "Sparse",
-           "AnySplit", "DataEntry", "DataSet", "DarknetHeader", "StreamedSplit", "ModelEntry", "Energy", "Machine",
+           "Sensitivity", "AnySplit", "DataEntry", "DataSet", "DarknetHeader", "StreamedSplit", "ModelEntry", "Energy",
+           "Machine",
            "Measurement", "import_torchvision",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
            "machine", "operator",
@@ -152,6 +158,7 @@ WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact",
 TASK = secateur.Task(train=[(X, X)], test=[(X, X)], loss=lambda output, _: output.mean())
 PRUNED = secateur.prune(net(), X, ratio=0.5)
 PLAN = PRUNED.plan
+CURVES = secateur.sensitivity(net(), X, ratios=(0.5,))
 SPLIT = data.Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))
 
 

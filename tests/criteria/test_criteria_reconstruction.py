@@ -207,3 +207,28 @@ def test_it_is_a_criterion_like_any_other() -> None:
         secateur.prune(net, x[:2], ratio=0.5, criterion="reconstruction")
     by_layer = choose(net, x, ratio={"a.0": 0.25, "b.0": 0.5})
     assert [len(by_layer.keep[f"{n}.0.weight"][0]) for n in ("a", "b")] == [12, 8]
+
+
+class _TwoHeads(nn.Module):
+    """A detector in small: scores in 0…1 and boxes in hundreds of pixels, each with hidden channels of its own."""
+
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.scores = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1), nn.Sigmoid())
+        self.boxes = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        self.joined = joined
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.scores(x), 300 * self.boxes(x)
+        return torch.cat(found, 1) if self.joined else found
+
+
+def test_maps_that_are_joined_to_one_output_count_like_several_outputs() -> None:
+    torch.manual_seed(0)
+    apart, x = _TwoHeads(joined=False).eval(), torch.randn(32, 3, 6, 6)
+    joined = _TwoHeads(joined=True).eval()
+    joined.load_state_dict(apart.state_dict())
+    cuts = [secateur.prune(net, x[:2], criterion="reconstruction", data=x, ratio=0.5).model for net in (apart, joined)]
+    widths = [[net.get_submodule(f"{head}.0").out_channels for head in ("scores", "boxes")] for net in cuts]
+    assert widths[0] == widths[1], "else the scores, whose numbers are small, would lose all their channels first"
+    assert min(widths[1]) > 1

@@ -20,9 +20,9 @@ from secateur.core.plan import Plan
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
-from secateur.graph.groups import Groups
+from secateur.graph.groups import Group, Groups
 
-__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "by_group", "target_of"]
+__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "by_group", "fits", "target_of"]
 
 Mask = NDArray[np.bool_]
 
@@ -199,7 +199,7 @@ def by_group(
     """The ratio of every group: that of the last pattern that fits one of the layers that make its channels.
 
     Args:
-        ratio: Shares to remove, by pattern.
+        ratio: Shares to remove, by pattern, or by the name of a group.
         groups: The groups of the network.
         numbers: Those of them that may be cut.
 
@@ -210,15 +210,22 @@ def by_group(
         UnknownNameError: A pattern that fits no module or parameter.
         InputError: None of the patterns fits a layer whose channels may go.
     """
-    checked(ratio, dict.fromkeys(path for name in groups.flow.tensors for path in paths(name)), "ratio")
+    named = {group.name for group in groups.items}  # such a name may hold what a pattern means something by: fc[0]
+    patterns = [pattern for pattern in ratio if pattern not in named]
+    checked(patterns, dict.fromkeys(path for name in groups.flow.tensors for path in paths(name)), "ratio")
     found: dict[int, float] = {}
     idle = dict.fromkeys(ratio)
     for number in numbers:
-        made = [m.parameter for m in groups.items[number].members if not m.consumes]
-        fitting = [pattern for pattern in ratio if any(covered(name, [pattern]) for name in made)]
+        fitting = [pattern for pattern in ratio if fits(groups.items[number], pattern)]
         for pattern in fitting:
             idle.pop(pattern, None)
             found[number] = ratio[pattern]
     if not found:
         raise InputError(f"None of the layers that ratio names ({', '.join(ratio)}) has channels that may go.")
     return found, tuple(f"the ratio for {pattern!r} removes nothing: no channels of it may go" for pattern in idle)
+
+
+def fits(group: Group, pattern: str) -> bool:
+    """Whether a pattern fits one of the layers that make a group's channels, or is the group's name."""
+    made = (member.parameter for member in group.members if not member.consumes)
+    return pattern == group.name or any(covered(name, [pattern]) for name in made)

@@ -84,7 +84,7 @@ class AimOptions:
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`secateur.prune`: a ratio, or a target."""
         where = {"runtime": self.runtime, "batch": self.batch, "threads": self.threads}
-        ratio = pruning.parse_ratio("--ratio", self.ratio)
+        ratio = pruning.parse_aim(self.ratio)
         target = pruning.target(ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
                                 latency=self.latency, where=where)  # fmt: skip
         return {"ratio": ratio, "target": target}

@@ -20,6 +20,7 @@ from secateur.cli import completion
 from secateur.cli import export as cli_export
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
+from secateur.cli import sensitivity as cli_sensitivity
 from secateur.cli import sparse as cli_sparse
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
@@ -133,6 +134,7 @@ def recover(
                        criterion=criterion, only=only, ignore=ignore or (), **amount)  # fmt: skip
 
 
+cli_sensitivity.register(app)
 cli_sparse.register(app)
 
 

@@ -37,7 +37,10 @@ Ignore = Annotated[
 ]
 Ratios = Annotated[
     list[str] | None,
-    typer.Option(help="Share of the units to remove, in [0, 1); or LAYER=SHARE, repeatable.", metavar="SHARE"),
+    typer.Option(
+        help="Share of the units to remove, in [0, 1); or LAYER=SHARE, repeatable; or a file of `sensitivity`.",
+        metavar="SHARE",
+    ),
 ]
 Params = Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")]
 Macs = Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")]

@@ -21,7 +21,7 @@ from secateur.graph.lines import line_of
 from secateur.graph.solve import clusters
 from secateur.graph.views import Also, labelled
 
-__all__ = ["Analysis", "analyse", "unsupported"]
+__all__ = ["Analysis", "analyse", "nothing_free", "unsupported"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,3 +113,14 @@ def unsupported(groups: Groups) -> tuple[Unsupported, ...]:
             where = module_of(untraced.node)
             found.append(Unsupported(operator, where, untraced.reason, held, line_of(untraced.node)))
     return tuple(found)
+
+
+def nothing_free(analysis: Analysis) -> str:
+    """Words for a network of which nothing can go, with what keeps it."""
+    pinned = list(dict.fromkeys(map(str, analysis.unsupported)))
+    why = (
+        f"These operators keep what they touch: {'; '.join(pinned[:5])}."
+        if pinned
+        else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
+    )
+    return f"Nothing can be pruned: the network has no free group. {why}"

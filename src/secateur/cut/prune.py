@@ -28,7 +28,7 @@ from secateur.core.types import ExampleInputs, Target
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
-from secateur.cut.analysis import Analysis, analyse
+from secateur.cut.analysis import Analysis, analyse, nothing_free
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.over_processes import over_processes
@@ -36,7 +36,7 @@ from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.plans import fitting, plan_of
 from secateur.cut.pruned import Cut, Pruned, opened
-from secateur.cut.selection import Selection, names_in
+from secateur.cut.selection import Selection, groups_named, names_in
 from secateur.cut.training_mode import as_graph
 from secateur.graph.copies import plain_network
 from secateur.graph.groups import Groups
@@ -98,8 +98,9 @@ def prune(
             earlier cut knows it, and so does a network from an ONNX file.
         criterion: Name of a criterion or a function of a group's view; higher score = keep.
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
-            names and patterns as ``only`` takes them: the last that fits a layer counts (put the general ones first),
-            and layers that none fits stay whole. Exactly one of ``ratio`` and what follows is given.
+            names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
+            general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
+            Exactly one of ``ratio`` and what follows is given.
         macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; reached within 1 %.
         params: Parameters to keep, the same.
         energy: Energy (by a model, in multiply-accumulates) to keep, the same.
@@ -185,10 +186,10 @@ def prune(
         if units in tried:
             raise _TriedError
         tried.add(units)
-        scores = score(analysis.groups, criterion, only=_chosen(analysis.groups, groups), data=data, loss=loss,
+        scores = score(analysis.groups, criterion, only=groups_named(analysis.groups, groups), data=data, loss=loss,
                        seed=seed, measure=aim.measure)  # fmt: skip
         if not scores.values:
-            raise BudgetError(_nothing_free(analysis))
+            raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
 
         def cut(keep: Mask, **more: Any) -> Pruned:
@@ -263,7 +264,8 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
             if best is None and first is None:
                 raise
             continue
-        if best is None or (_gone(found) < _gone(best) and found.after.params > _ENOUGH * best.after.params):
+        if best is None or (_cuts(found) and _gone(found) < _gone(best) and (
+            found.after.params > _ENOUGH * best.after.params)):  # fmt: skip
             best = found
         # What a configuration cannot say of positions within blocks, it can say of whole ones, or not at all.
         last = granularity == "whole" and (uniform is None or bool(other))
@@ -274,6 +276,11 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
         assert first is not None
         raise first
     return best
+
+
+def _cuts(pruned: Pruned) -> bool:
+    """Whether anything was cut: a ratio by layer may say nothing of other groups, and then nothing is lost either."""
+    return pruned.after != pruned.before
 
 
 def _gone(pruned: Pruned) -> tuple[int, bool]:
@@ -350,29 +357,6 @@ def _apply_parts(
         current, before = pruned.model, before or pruned.before
     assert before is not None
     return replace(pruned, before=before)
-
-
-def _nothing_free(analysis: Analysis) -> str:
-    pinned = list(dict.fromkeys(map(str, analysis.unsupported)))
-    why = (
-        f"These operators keep what they touch: {'; '.join(pinned[:5])}."
-        if pinned
-        else ("Every channel reaches an input or output of the network, or only/ignore keep it.")
-    )
-    return f"Nothing can be pruned: the network has no free group. {why}"
-
-
-def _chosen(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
-    """Names of the groups that may be pruned, ``None`` for all; checks that they exist."""
-    if names is None:
-        return None
-    known = {group.name for group in groups.items}
-    wanted = {names} if isinstance(names, str) else set(names)
-    for name in wanted - known:
-        raise UnknownNameError("group", name, known, argument="groups")
-    if not wanted:
-        raise BudgetError("groups is empty: name the groups that may be cut, or leave it out for all of them.")
-    return wanted
 
 
 def _cut(

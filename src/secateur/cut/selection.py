@@ -1,4 +1,4 @@
-"""``only`` and ``ignore``: modules, their names and patterns become labels that must stay."""
+"""``only``, ``ignore`` and ``groups``: which modules, by name or pattern, and which groups a cut may touch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import overload
 
 from torch import nn
 
-from secateur.core.errors import InputError
+from secateur.core.errors import BudgetError, InputError, UnknownNameError
 from secateur.core.patterns import checked, covered
 from secateur.graph.copies import unwrapped
 from secateur.graph.flow import Flow
+from secateur.graph.groups import Groups
 from secateur.graph.labels import Vector
 
-__all__ = ["Selection", "names_in", "pinned_by_selection"]
+__all__ = ["Selection", "groups_named", "names_in", "pinned_by_selection"]
 
 Selection = str | nn.Module | Iterable[str | nn.Module]
 """Modules of the network, or names and patterns of modules and parameters."""
@@ -88,3 +89,21 @@ def pinned_by_selection(
             pinned += [v[0] for v in labels.dims.values() if len(v[0]) and int(v[0][0]) not in flow.consumed]
             pinned += labels.at(1) if embeds(name) else ()  # read by a head that shares the weight, too
     return pinned
+
+
+def groups_named(groups: Groups, names: Iterable[str] | None) -> set[str] | None:
+    """Names of the groups that may be pruned, ``None`` for all.
+
+    Raises:
+        UnknownNameError: There is no group of that name.
+        BudgetError: No name at all.
+    """
+    if names is None:
+        return None
+    known = {group.name for group in groups.items}
+    wanted = {names} if isinstance(names, str) else set(names)
+    for name in wanted - known:
+        raise UnknownNameError("group", name, known, argument="groups")
+    if not wanted:
+        raise BudgetError("groups is empty: name the groups that may be cut, or leave it out for all of them.")
+    return wanted

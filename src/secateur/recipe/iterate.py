@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError, SecateurError, UnknownNameError
 from secateur.core.yamltree import Place, YamlTree
 from secateur.recipe.problems import check
 from secateur.recipe.schedule import reached
@@ -59,6 +60,7 @@ def check_iterate(
     config = check(IterateSettings, settings, place, tree, problems)
     if config is None:
         return []
+    config = config.model_copy(update={"steps": tuple(_resolved(entry, kinds) for entry in config.steps)})
     for number, entry in enumerate(config.steps):
         _check_inner(tree, (*place, "steps", number), entry, config, kinds, problems)
     if len(problems) > before:
@@ -123,6 +125,16 @@ def _of_round(choices: list[dict[str, Any]], number: int) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- checks
+
+
+def _resolved(entry: dict[str, Any] | str, kinds: Mapping[str, type[Settings]]) -> dict[str, Any] | str:
+    """A step inside with what is in files; what cannot be read is left, and told where its settings are checked."""
+    kind, settings = split_step(entry)
+    if kind is None or kind not in kinds or not isinstance(settings, dict) or isinstance(entry, str):
+        return entry
+    with contextlib.suppress(SecateurError):
+        return {kind: kinds[kind].resolved(settings)}
+    return entry
 
 
 def _check_inner(

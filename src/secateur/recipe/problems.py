@@ -90,7 +90,8 @@ def _explain(item: Mapping[str, Any], known: list[str]) -> tuple[str, str]:
     if kind == "missing":
         return " is missing", "."
     if kind == "value_error":
-        return f": {item['ctx']['error']}".rstrip("."), "."
+        said = str(item["ctx"]["error"]).rstrip(".")
+        return f": {said}", "" if said.endswith("?") else "."
     if kind == "literal_error":
         allowed = [part.strip("' ") for part in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
         close = nearest(str(got), allowed, 1)

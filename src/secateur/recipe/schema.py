@@ -49,14 +49,29 @@ class Settings(BaseModel):
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as they are written, with what is in files in the place of their names.
+
+        A run keeps these: it goes on when the file has changed, or is not there any more.
+        """
+        return dict(settings)
+
+
+_SHOWN = 6
+"""Ratios of layers that a sentence names one by one."""
+
 
 def ratio_in_words(ratio: float | Mapping[str, float], what: str, digits: int = 0) -> str:
-    """What a ratio removes.
+    """What a ratio removes; of many layers the least and the most.
 
     >>> ratio_in_words(0.5, "units of every group"), ratio_in_words({"conv1": 0.5, "layer1.*": 0.25}, "units")
     ('50% of the units of every group', '50% (conv1) and 25% (layer1.*) of the units')
     """
     shares = ratio if isinstance(ratio, Mapping) else {"": ratio}
+    if len(shares) > _SHOWN:
+        least, most = min(shares.values()), max(shares.values())
+        return f"{least:.{digits}%} to {most:.{digits}%}, by layer, of the {what}"
     *first, last = [f"{share:.{digits}%}{f' ({name})' if name else ''}" for name, share in shares.items()]
     return f"{', '.join(first)}{' and ' if first else ''}{last} of the {what}"
 

@@ -15,7 +15,7 @@ from secateur.core.metric import LOSS
 from secateur.report.schema import Curve, Results
 from secateur.runtimes import title_of
 
-__all__ = ["Figure", "axis_title", "base_layout", "curves", "layers", "plain", "times"]
+__all__ = ["Figure", "axis_title", "base_layout", "curves", "layers", "plain", "shown", "times"]
 
 Figure = dict[str, Any]
 
@@ -124,6 +124,29 @@ def times(results: Results) -> Figure | None:
     layout["yaxis"].update(tickvals=list(range(len(settings))), ticktext=ticks, showgrid=False)
     layout["yaxis"].update(range=[-0.6, len(settings) - 0.4])
     return {"data": traces, "layout": layout}
+
+
+def shown(results: Results) -> dict[str, tuple[str, Figure]]:
+    """Returns the charts that the task has of its own: name → (title, figure)."""
+    found = {}
+    for number, chart in enumerate(results.shown.charts):
+        traces = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": plain(line.role),
+                "x": list(line.x),
+                "y": list(line.y),
+                "line": {"color": _colour(line.role), "width": 2.5},
+            }
+            for line in chart.lines
+            if line.x
+        ]
+        if traces:
+            layout = base_layout(hovermode="x")
+            layout["xaxis"]["title"]["text"], layout["yaxis"]["title"]["text"] = plain(chart.x), plain(chart.y)
+            found[f"shown-{number}"] = (chart.title, {"data": traces, "layout": layout})
+    return found
 
 
 def axis_title(results: Results, measure: str) -> str:

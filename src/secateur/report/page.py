@@ -14,6 +14,7 @@ from secateur.core.files import write_bytes
 from secateur.report import charts, progress, view, words
 from secateur.report.deployed import deployed_table
 from secateur.report.schema import Results
+from secateur.task.shown import Picture
 from secateur.timing.machine import Machine
 
 __all__ = ["read_results", "write_report"]
@@ -60,16 +61,18 @@ def read_results(results: Results | Mapping[str, Any]) -> Results:
 
 
 def _render(results: Results) -> str:
-    scales = progress.scales_charts(results)
+    scales, shown = progress.scales_charts(results), charts.shown(results)
     return render(
         "report.html",
-        _figures(results) | {name: figure for name, (_, figure) in scales.items()},
+        _figures(results) | {name: figure for name, (_, figure) in {**scales, **shown}.items()},
         results=results,
         title=f"Pruning {results.title}" if results.title else "Pruning report",
         cards=view.cards(results),
         comparison=view.comparison(results),
         points=progress.points_table(results),
         scales={name: title for name, (title, _) in scales.items()},
+        shown={name: title for name, (title, _) in shown.items()},
+        pictures=_side_by_side(results),
         blocks=view.blocks(results),
         latency=view.latency(results),
         deployed=deployed_table(results),
@@ -110,6 +113,13 @@ def _figures(results: Results) -> dict[str, charts.Figure]:
         "times": charts.times(results),
     }
     return {name: figure for name, figure in found.items() if figure}
+
+
+def _side_by_side(results: Results) -> dict[str, list[Picture]]:
+    found: dict[str, list[Picture]] = {}
+    for picture in results.shown.pictures:
+        found.setdefault(picture.title, []).append(picture)
+    return found
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:

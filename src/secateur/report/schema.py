@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from secateur.core.metric import LOSS, TOP1, TOP5, Metric
 from secateur.core.types import Unsupported, Verification
 from secateur.exports.checks import ExportCheck
+from secateur.task.shown import Shown
 from secateur.timing.machine import Machine
 from secateur.timing.measurement import Measurement
 from secateur.timing.results import EntrantResult
@@ -146,6 +147,7 @@ class Results(_Part):
         duration_s: Seconds of the whole run.
         metrics: Of the task, the one that leads first.
         unit: What one sample is called.
+        shown: Test samples and curves, as the task shows them.
         networks: Columns of the headline table; the first ``dense`` and ``pruned`` ones make the headline.
         verification: Proof of the cut.
         backend: Surgery back end, ``module`` or ``graph``.
@@ -175,6 +177,7 @@ class Results(_Part):
     created: str = ""
     duration_s: float | None = None
     metrics: tuple[Metric, ...] = (TOP1, TOP5)
+    shown: Shown = Shown()
     unit: str = "image"
     networks: tuple[Network, ...] = ()
     verification: Verification | None = None

@@ -19,6 +19,7 @@ from secateur.core.metric import LOSS, Metric
 from secateur.core.types import ExampleInputs, call
 from secateur.task.batch import Batch, form, inputs_and_target, joined, layout_of, moved, samples_in, shapes
 from secateur.task.meters import Meter, MetricMeter, named_metrics
+from secateur.task.shown import Shown
 from secateur.task.sources import Source, digest_of, repeats
 
 __all__ = ["SPLITS", "Epoch", "Task"]
@@ -255,6 +256,10 @@ class Task:
     def __iter__(self) -> Iterator[tuple[ExampleInputs, Any]]:
         """Calibration data, so that a task can be given wherever ``data`` is asked for: 512 training samples."""
         return self.calibration(512)
+
+    def show(self, models: Mapping[str, nn.Module]) -> Shown:
+        """What the report shows of networks by role: test samples side by side, curves; nothing by default."""
+        return Shown()
 
     def options(self, model: str) -> dict[str, Any]:
         """What a network of that name is built with for this task: classes, anchors; those of a recipe go first."""

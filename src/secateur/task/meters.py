@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -171,6 +172,8 @@ def number(name: str, value: Any) -> float:
     Raises:
         InputError: It is none.
     """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
     if isinstance(value, Mapping):
         if name not in value:
             raise InputError(

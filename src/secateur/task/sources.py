@@ -130,7 +130,9 @@ class Source:
 
 def _check_tuple(split: str, given: tuple[Any, ...]) -> None:
     """A target too few would move none to its sample, but end in an index beyond the last, or in silence."""
-    counts = [len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 1) else None for value in given]
+    counts = [
+        len(value) if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0 else None for value in given
+    ]
     if not given or len(set(counts)) != 1 or None in counts:
         words = ", ".join("no length" if count is None else f"{count:,}" for count in counts) or "nothing"
         raise InputError(

@@ -63,3 +63,18 @@ def test_its_toy_is_the_record() -> None:
     ]
     for row in rows:
         assert any(line.endswith(f"| {row[0]} | {row[1]} |") for line in page), row
+
+
+def test_its_fastestdet_is_the_record() -> None:
+    record = json.loads((ROOT / "benchmarks/results/fastestdet.json").read_text())
+    lines = PAGE.read_text().partition("<!-- fastestdet -->")[2].partition("<!-- /fastestdet -->")[0].splitlines()
+    assert f"| {100 * record['dense']['map50']:.1f} |" in lines[4]
+    ways: dict[tuple[str, ...], list[float]] = {}
+    for row in record["rows"]:
+        way = (f"{row['tool']}, {row['criterion']}, {row['scope']}", row["blocks"], row["repair"].replace("_", " "))
+        ways.setdefault((*way, f"{row['target']:.0%}"), []).append(row["map50"])
+    found = {tuple(cells[:4]): cells for line in lines[5:] if len(cells := line.strip("| ").split(" | ")) == 8}
+    assert found.keys() == ways.keys()
+    for way, scores in ways.items():
+        assert found[way][6].startswith(f"{sum(scores) / len(scores):.1f}")
+        assert found[way][7] == str(len(scores))

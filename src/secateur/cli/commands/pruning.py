@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateur.budget.sensitivity import read_ratios
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
 from secateur.core.errors import InputError, SecateurError
@@ -25,6 +26,7 @@ __all__ = [
     "inspect",
     "is_file_name",
     "keep",
+    "parse_aim",
     "parse_amount",
     "parse_latency",
     "parse_ratio",
@@ -99,6 +101,13 @@ def parse_ratio(option: str, given: list[str] | None) -> float | dict[str, float
         if found[name] != found[name] or (len(given) > 1 and not equals):
             raise InputError(f"{option} wants one number, or LAYER=NUMBER for every layer; got {' '.join(given)!r}.")
     return found.get("", found)
+
+
+def parse_aim(given: list[str] | None) -> float | dict[str, float] | None:
+    """Reads ``--ratio`` of a cut: what :func:`parse_ratio` reads, or the name of a file of `secateur sensitivity`."""
+    if given is not None and len(given) == 1 and given[0].lower().endswith(".json"):
+        return read_ratios(given[0])
+    return parse_ratio("--ratio", given)
 
 
 def target(

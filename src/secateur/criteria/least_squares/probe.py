@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from secateur.criteria.least_squares.gather import Curve
@@ -25,14 +26,16 @@ def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: i
     """Error of the output per error of the layers that a group enters, by group.
 
     Each share of a group that was tried gives one quotient: the mean squared change of the network's outputs
-    (each relative to its variance) over the error that elimination foretold; their mean is returned.
+    (each relative to its variance) over the error that elimination foretold; their mean is returned. Where the network
+    joins several maps to one output, each counts as an output: a detector's scores lie in 0…1 and its boxes do not, so
+    that all of them together would be the boxes alone.
     """
     traced = pair.groups.flow.traced
     if traced.dynamic:
         batch = pytree.tree_map(lambda v: v[:probes] if isinstance(v, Tensor) and v.ndim else v, batch)
     with torch.no_grad():
         base = pair.dense.begin(batch)
-        want = _finished(pair.dense, dict(base))
+        want, joined = _finished(pair.dense, dict(base)), _joined(pair.dense.nodes[-1])
         trials = [(*_trial(pair, n, c, k), n, k) for n, c in curves.items() for k in range(len(c.repaired))]
         found: dict[int, list[float]] = {n: [] for n in curves}
         at = 0
@@ -43,7 +46,7 @@ def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: i
             got = _masked(pair, keep, tensors, base, start)
             foretold = sum(curves[number].rises[:gone])
             if gone and foretold > 0:
-                found[number].append(_change(got, want) / foretold)
+                found[number].append(_change(_apart(got, joined), _apart(want, joined)) / foretold)
     known = [v for values in found.values() for v in values]
     return {n: float(np.mean(values)) if values else float(np.median(known or [1.0])) for n, values in found.items()}
 
@@ -95,6 +98,33 @@ def _masked(
                 runner.env.pop(used, None)
     found = torch.fx.node.map_arg(nodes[-1].args, lambda n: runner.env[n])
     return [v for v in pytree.tree_leaves(found) if isinstance(v, Tensor)]
+
+
+_Join = tuple[int, list[int]]
+"""Along which dimension an output was joined, and the sizes of its parts."""
+
+
+def _joined(output: Node) -> list[_Join | None]:
+    """How each tensor that the network returns was joined of several, if it was."""
+    leaves = [n for n in pytree.tree_leaves(output.args) if isinstance(n, Node)]
+    return [_join(n) for n in leaves if isinstance(n.meta.get("val"), Tensor)]
+
+
+def _join(node: Node) -> _Join | None:
+    if node.target is not torch.ops.aten.cat.default:
+        return None
+    parts = [n.meta["val"] for n in node.args[0]]  # type: ignore[union-attr]
+    dim = int(node.args[1]) % node.meta["val"].ndim if len(node.args) > 1 else 0  # type: ignore[arg-type]
+    sizes = [part.shape[dim] for part in parts]
+    return (dim, sizes) if dim and all(isinstance(size, int) for size in sizes) else None
+
+
+def _apart(values: list[Tensor], joined: list[_Join | None]) -> list[Tensor]:
+    """The outputs, with those that were joined of several as these."""
+    if len(values) != len(joined):
+        return values
+    pairs = zip(values, joined, strict=True)
+    return [part for value, join in pairs for part in (torch.split(value, join[1], join[0]) if join else [value])]
 
 
 def _change(got: list[Tensor], want: list[Tensor]) -> float:

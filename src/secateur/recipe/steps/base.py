@@ -43,6 +43,7 @@ class State:
         pruned: The result of the last step that cut it or gave the cut network other weights; the runner keeps it as
             the run's artifact after every step. ``None`` before the first cut.
         masks: Which single weights of ``pruned`` stay, by parameter name; training holds them.
+        before: The network that the last cut was made in; ``None`` before the first.
         others: Networks to compare with, by role: ``control`` (dense, trained as long as the pruned one), ``scratch``.
     """
 
@@ -50,6 +51,7 @@ class State:
     pruned: Pruned | None = None
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[str, nn.Module] = field(default_factory=dict)
+    before: nn.Module | None = None
 
     @property
     def models(self) -> dict[str, nn.Module]:

@@ -28,6 +28,7 @@ class RemoveLayersSettings(Settings):
             weights, or noise; ``auto`` takes the scale where every branch has one, else l1.
         backend: Surgery back end.
         whole: Whether ``count`` and ``ratio`` are of whole elements of lists of modules (a transformer's layers).
+        if_any: Whether a network without residual branches is left as it is, with a note; else it is refused.
     """
 
     count: int | None = Field(default=None, ge=1)
@@ -37,6 +38,7 @@ class RemoveLayersSettings(Settings):
     criterion: str = "auto"
     backend: Literal["auto", "module", "graph"] = "auto"
     whole: bool = False
+    if_any: bool = False
 
     @field_validator("criterion")
     @classmethod
@@ -72,8 +74,11 @@ class RemoveLayers(Step[RemoveLayersSettings]):
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         model, inputs = state.network, context.inputs(2)
+        if config.if_any and not any(not b.reason for b in removable(model, inputs, criterion="l1")):
+            note = "The network has no residual branch that could go: no layer was removed."
+            return state, StepResult(summary={"removed": []}, report={"notes": [note]})
         seed = derive_seed(context.recipe.seed, context.step)
-        pruned = remove_layers(model, inputs, seed=seed, **config.model_dump())
+        pruned = remove_layers(model, inputs, seed=seed, **config.model_dump(exclude={"if_any"}))
         held = [b for b in removable(model, inputs, criterion="l1") if b.reason]
         pinned = [{"layer": branch.name, "reason": branch.reason} for branch in held]
         part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
@@ -83,7 +88,8 @@ class RemoveLayers(Step[RemoveLayersSettings]):
 
     def restore(self, context: Context, state: State, config: RemoveLayersSettings) -> State:
         """Removes the same branches again."""
-        return cut_again(context, state, context.inputs(2))
+        cut = (context.work / "cut.json").is_file()
+        return cut_again(context, state, context.inputs(2)) if cut else state
 
 
 STEPS.add("remove_layers", RemoveLayers())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,7 @@ class Measure(Step[MeasureSettings]):
         timings, deployed = _time(context, timed, config, params)
         report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
         report["deployed"] = [line.to_json() for line in deployed]
+        report["shown"] = asdict(context.task.show({role: state.models[role] for role in timed}))
         report["notes"] = [*_slower(timings), *_failed(deployed)]
         return state, StepResult(summary=_summary(networks, context.task.leading.name), report=report)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from secateur.budget import Aim
+from secateur.budget.sensitivity import read_ratios
 from secateur.core.errors import InputError
 from secateur.core.files import write_json
 from secateur.core.plan import Plan, remember
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
 
 __all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "calibration", "cut_again", "keep_cut",
-           "known_runtime", "left", "one_amount", "pinned_layers", "target_of"]  # fmt: skip
+           "known_runtime", "left", "one_amount", "pinned_layers", "ratios_of", "target_of"]  # fmt: skip
 
 TARGETS = (*MEASURES, "latency", "latency_ms")
 """Settings that say what is to be left; a step takes one of them, or a ratio."""
@@ -44,7 +45,9 @@ class PruneSettings(Settings):
 
     Attributes:
         criterion: What decides which units are worth least.
-        ratio: Share of the units that is removed, in [0, 1); or one by layer name or pattern.
+        ratio: Share of the units that is removed, in [0, 1); or one by layer name or pattern; or a file of
+            `secateur sensitivity` that holds such ratios (``ratio: sensitivity.json``), which is read at once. Relative
+            paths start from the working directory.
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
         energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
@@ -99,6 +102,16 @@ class PruneSettings(Settings):
     calibration: int = Field(default=256, ge=1)
     mirror: bool = False
 
+    @classmethod
+    def resolved(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with the ratios that a file holds."""
+        return {key: ratios_of(value) if key == "ratio" else value for key, value in settings.items()}
+
+    @field_validator("ratio", mode="before")
+    @classmethod
+    def _from_file(cls, ratio: Any) -> Any:
+        return ratios_of(ratio)
+
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -133,6 +146,26 @@ class PruneSettings(Settings):
         if target.measured and self.scope is None:
             return f"down to {left(target)}, the widths that keep the most {self.criterion}"
         return f"down to {left(target)}, units {pool} with the lowest {self.criterion} first"
+
+
+def ratios_of(given: Any) -> Any:
+    """What a setting ``ratio`` means: the ratios that a file of a sensitivity holds, or what is given itself.
+
+    Raises:
+        DataError: The file is missing, damaged, or holds no ratios.
+        InputError: A text that names no such file.
+    """
+    if not isinstance(given, str):
+        return given
+    if given.lower().endswith(".json"):
+        return read_ratios(given)
+    try:
+        return float(given)
+    except ValueError:
+        raise InputError(
+            f"it is a number, a mapping of layers to numbers, or a file that `secateur sensitivity` wrote (.json); got "
+            f"{given!r:.80}"
+        ) from None
 
 
 def known_runtime(name: str | None) -> str | None:
@@ -285,7 +318,7 @@ def after_cut(state: State, pruned: Pruned) -> State:
     """The state with the smaller network; masks of single weights are cut with it."""
     plan = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     masks = follow(state.masks, plan, pruned.model)
-    return state.with_pruned(replace(pruned, dense=state.dense), masks)
+    return replace(state, before=state.network).with_pruned(replace(pruned, dense=state.dense), masks)
 
 
 STEPS.add("prune", Prune())

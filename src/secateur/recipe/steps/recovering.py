@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from secateur.core.errors import UnknownNameError
+from secateur.core.plan import remember
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.recovery import METHODS, purify, recover
+from secateur.sparsity.masks import copied
+
+if TYPE_CHECKING:
+    from secateur.cut.pruned import Pruned
 
 __all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings"]
 
@@ -54,8 +61,8 @@ class Recover(Step[RecoverSettings]):
         """Fits the pruned network to the dense one, and scores it; the network before stays as it was."""
         data = calibration(context, config.images, config.mirror) if config.images else None
         seed = derive_seed(context.recipe.seed, context.step)
-        fixed = recover(state.cut, data, dense=state.dense, method=config.method, ridge=config.ridge,
-                        seed=seed)  # fmt: skip
+        options: Any = {"method": config.method, "ridge": config.ridge, "seed": seed}
+        fixed = _fitted(state, data, options)
         save_weights(fixed.model, self._file(context))
         quality = context.judge(fixed.model)
         notes = [n for n in fixed.notes if n not in state.cut.notes]
@@ -74,6 +81,21 @@ class Recover(Step[RecoverSettings]):
     @staticmethod
     def _file(context: Context) -> Path:
         return context.work / "model.safetensors"
+
+
+def _fitted(state: State, data: Any, options: Mapping[str, Any]) -> Pruned:
+    """The pruned network, fitted to the dense one; where branches went first, to the network without them.
+
+    There is nothing of a branch that is gone to fit to, and what the last cut was made in has all of the rest.
+    """
+    whole = state.cut.plan
+    if state.before is None or not any(part.removed for part in whole.parts[:-1]):
+        return recover(state.cut, data, dense=state.dense, **options)
+    cut = copied(state.cut.model)
+    remember(cut, whole.parts[-1])
+    fixed = recover(replace(state.cut, model=cut, dense=state.before), data, dense=state.before, **options)
+    remember(fixed.model, whole)
+    return replace(fixed, dense=state.dense)
 
 
 class PurifySettings(Settings):

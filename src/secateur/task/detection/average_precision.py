@@ -55,7 +55,11 @@ class AveragePrecision:
     >>> score = metric.compute()
     >>> round(score.map50, 3), round(score.map, 3), list(score.per_class)
     (0.505, 0.454, ['dog'])
+
+    As a metric of a task, ``metrics={"map50": AveragePrecision(classes)}``, it gives what it is named after.
     """
+
+    higher_is_better = True  # as torchmetrics's own say it
 
     def __init__(self, classes: Sequence[str]) -> None:
         """``classes`` are the names of the labels.
@@ -100,6 +104,18 @@ class AveragePrecision:
         known = {name: value for name, value in per_class.items() if value == value}
         half = {name: at_half[name] for name in known}
         return MeanPrecision(_average(half), _average(known), half, known)
+
+    def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Precision over recall at an IoU of 0.5: the 101 recalls, and the mean over the classes that have objects."""
+        if not self._images:
+            return (), ()
+        with contextlib.redirect_stdout(io.StringIO()):
+            values = self._metric.compute()
+        precision = values["precision"][0, :, :, 0, -1]
+        kept = precision[:, (precision > -1).all(0)].double()
+        if not kept.shape[1]:
+            return (), ()
+        return tuple(_RECALLS), tuple(round(value, 5) for value in kept.mean(1).tolist())
 
     def reset(self) -> None:
         """Forgets everything that was added."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from secateur.core.errors import InputError
 from secateur.core.metric import Metric
+from secateur.core.modes import evaluating
 from secateur.core.seeds import generator
 from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
@@ -25,6 +26,7 @@ from secateur.task.detection.decoding import Detections, decode, detections
 from secateur.task.detection.yolo_loss import YoloLoss
 from secateur.task.plan import drawn_order, steps_per_epoch
 from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.shown import Chart, Line, Mark, Picture, Shown, png
 
 __all__ = ["MAP", "MAP50", "Detection"]
 
@@ -36,6 +38,9 @@ _LEAST = 0.001
 
 _MEMORY = 2 * 2**30
 """Bytes of decoded images that are kept in memory; larger splits are decoded as they are asked for."""
+
+_PICTURES = 4
+"""Test images that the report shows."""
 
 _ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "mini_yolov3": 9}
 """How many anchors the built-in networks have."""
@@ -211,6 +216,41 @@ class Detection(Task):
 
     # ------------------------------------------------------------------------------------------------------ for a run
 
+    def show(self, models: Mapping[str, nn.Module]) -> Shown:
+        """The first test images with the boxes of every network beside what is there, and precision over recall."""
+        images, pictures, lines = self._images("test"), [], []
+        for index in range(min(_PICTURES, len(images))):
+            pixels, boxes = images[index]
+            there = zip(boxes.corners.tolist(), boxes.labels.tolist(), strict=True)
+            marks = [Mark(_four(corners), self.classes[label]) for corners, label in there]
+            pictures.append(self._picture(index, "labels", pixels, marks))
+            for role, model in models.items():
+                with torch.no_grad(), evaluating(model):
+                    output = self.forward(model, self._batch([images[index]], _device_of(model)))
+                (found,) = detections(*decode([o.float() for o in output], self.scales, self._square))
+                pictures.append(self._picture(index, role, pixels, self._marks(found)))
+        for role, model in models.items():
+            with torch.no_grad(), evaluating(model):
+                meter = self.meter()
+                for batch in self.evaluation("test", device=_device_of(model)):
+                    meter.update(self.forward(model, batch), batch.target, batch.size)
+            recall, precision = meter.curve()
+            lines.append(Line(role, recall, precision))
+        chart = Chart("Precision over recall", "recall at an IoU of 0.5", "precision, mean over classes", tuple(lines))
+        hint = (
+            f"The first {min(_PICTURES, len(images))} test images: what the labels say, and what each network finds "
+            "with a score of at least 0.25."
+        )
+        return Shown(tuple(pictures), (chart,), hint)
+
+    def _marks(self, found: Detections) -> list[Mark]:
+        rows = zip(found.corners.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+        return [Mark(_four(corners), self.classes[label], score) for corners, label, score in rows]
+
+    def _picture(self, index: int, role: str, pixels: Tensor, marks: Sequence[Mark]) -> Picture:
+        height, width = (int(side) for side in pixels.shape[1:])
+        return Picture(f"Test image {index + 1}", role, png(pixels), width, height, tuple(marks))
+
     def options(self, model: str) -> dict[str, Any]:
         """Classes and anchors of the built-in networks: k-means over the training boxes, with a fixed seed."""
         if model not in _ANCHORS:
@@ -293,10 +333,23 @@ class _Precision:
         self._images += size
         self._precision.update(self._task.predictions(output), target)
 
+    def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Recall and, at an IoU of 0.5, the precision as the mean over the classes that have objects."""
+        return self._precision.curve()
+
     def compute(self) -> dict[str, float]:
         """Both mean average precisions in percent, and the mean loss."""
         found = self._precision.compute()
         return {"map50": 100 * found.map50, "map": 100 * found.map, "loss": self._losses / max(1, self._images)}
+
+
+def _four(corners: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (round(value, 1) for value in corners)
+    return left, top, right, bottom
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def _by_anchor(maps: Tensor, scale: Scale) -> Tensor:
