@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
     from secateur.task import Task
-    from secateur.train import evaluate, fit
+    from secateur.train import TrainConfig, evaluate, fit
 
 from secateur.core.moved import MOVED, watch
 
@@ -51,6 +51,7 @@ __all__ = [
     "Target",
     "Task",
     "TraceError",
+    "TrainConfig",
     "Verification",
     "VerificationError",
     "analyse",
@@ -96,6 +97,7 @@ _HOME = {
     "Task": "secateur.task",
     "compare": "secateur.recipe.python",
     "evaluate": "secateur.train",
+    "TrainConfig": "secateur.train",
     "fit": "secateur.train",
     "resume": "secateur.recipe.python",
     "run": "secateur.recipe.python",
