@@ -99,6 +99,6 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_every_entry_says_what_it_needs() -> None:
-    assert {"digits", "mnist", "cifar10", "cifar100", "fer2013", "ferplus", "folder"} == set(DATASETS)
+    assert {"digits", "mnist", "cifar10", "cifar100", "fer2013", "ferplus", "folder", "sound", "tones"} == set(DATASETS)
     assert all(DATASETS[name].summary for name in DATASETS)
-    assert [name for name in DATASETS if not DATASETS[name].needs] == ["digits"]
+    assert [name for name in DATASETS if not DATASETS[name].needs] == ["digits", "tones"]

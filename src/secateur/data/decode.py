@@ -26,7 +26,7 @@ from secateur.core.reading import opened
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["SUFFIXES", "Kind", "decode", "decode_all", "decode_whole", "probe", "size_of"]
+__all__ = ["SUFFIXES", "Kind", "decode", "decode_all", "decode_mask", "decode_whole", "probe", "size_of"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 
@@ -197,6 +197,27 @@ def decode_whole(path: Path) -> Tensor:
         except Exception as error:
             raise _damaged(path, error) from error
     return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+def decode_mask(path: Path) -> Tensor:
+    """Decodes a mask: uint8, (H, W), the number that each pixel has in the file.
+
+    Of an image with a palette these are the numbers of its colours, of a grey one of 8 bits the shades.
+
+    Raises:
+        DataError: The file is damaged, or has colours or more than 8 bits; the message names it.
+    """
+    with _open(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise DataError(
+                f"The mask {path} is an image of mode {image.mode}; wanted a PNG of 8 bits, grey or with a palette, "
+                "whose pixels are the numbers of classes."
+            )
+        try:
+            array = np.array(image).astype(np.uint8)
+        except Exception as error:
+            raise _damaged(path, error) from error
+    return torch.from_numpy(array)
 
 
 def _other(path: Path, deep: bool) -> DataError:

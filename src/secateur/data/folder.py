@@ -20,12 +20,12 @@ from secateur.data.raw import Raw, Request
 from secateur.data.streamed import StreamedSplit
 from secateur.data.types import AnySplit, Split
 
-__all__ = ["IN_MEMORY_BYTES", "opened", "read_folder", "stem"]
+__all__ = ["IN_MEMORY_BYTES", "PARTS", "opened", "read_folder", "stem"]
 
 IN_MEMORY_BYTES = 2 * 1024**3
 """Data sets that decode to more than this are streamed from their files."""
 
-_PARTS = {
+PARTS = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
     "test": ("test", "testing"),
@@ -105,7 +105,7 @@ def _scan(root: Path, name: str) -> _Layout:
     folders = _folders(root)
     while len(folders) == 1 and not _is_part(folders[0].name) and not _images(folders[0], deep=False):
         root, folders = folders[0], _folders(folders[0])
-    found = {part: folder for part, names in _PARTS.items() for folder in folders if folder.name.lower() in names}
+    found = {part: folder for part, names in PARTS.items() for folder in folders if folder.name.lower() in names}
     roots = found if "train" in found else {"train": root}
     if "validation" in roots and "test" not in roots:
         roots["test"] = roots.pop("validation")  # the only held-out images are for the final figure
@@ -129,7 +129,7 @@ def _labelled(root: Path, classes: Sequence[str]) -> tuple[tuple[Path, ...], tup
 
 
 def _is_part(name: str) -> bool:
-    return any(name.lower() in names for names in _PARTS.values())
+    return any(name.lower() in names for names in PARTS.values())
 
 
 def _folders(root: Path) -> list[Path]:

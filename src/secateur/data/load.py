@@ -21,6 +21,7 @@ from secateur.data.folder import opened, read_folder
 from secateur.data.idx import find_idx, read_mnist
 from secateur.data.raw import Raw, Request
 from secateur.data.sampling import draw, hold_out
+from secateur.data.sound import read_sound, read_tones
 from secateur.data.types import IMAGENET, AnySplit, DataSet, Split, scale_of, statistics
 
 __all__ = ["DATASETS", "DataEntry", "load"]
@@ -52,6 +53,8 @@ for _entry in (
     DataEntry("fer2013", "FER2013 facial expressions, 48×48, grey", "fer2013.csv or its folder", read_fer),
     DataEntry("ferplus", "FER2013 with FER+ labels", "folder of fer2013.csv, fer2013new.csv", read_ferplus),
     DataEntry("folder", "one folder per class, or train/ and test/ of such", "folder or archive", read_folder),
+    DataEntry("sound", "WAV files, one folder per class: log-mel spectrograms", "folder or archive", read_sound),
+    DataEntry("tones", "synthetic sounds of four kinds as spectrograms, embedded", "", read_tones),
 ):
     DATASETS.add(_entry.name, _entry)
 

@@ -21,10 +21,12 @@ from secateur.models.factories import building, call, user_factory
 from secateur.models.googlenet import GoogLeNet
 from secateur.models.head import replace_head
 from secateur.models.lenet import LeNet5, LeNet300
+from secateur.models.mlp import MLP, SeriesConv
 from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.onnx_file import read_onnx
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
+from secateur.models.unet import UNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
 
@@ -46,7 +48,7 @@ class ModelEntry:
         summary: One line.
         factory: Called with ``classes`` and the options.
         classes: Default number of classes.
-        shape: (C, H, W) that it is made for.
+        shape: Of one sample that it is made for: (C, H, W), or (C, steps) for series.
         normalisation: What its public weights were trained with, where there are any.
     """
 
@@ -54,7 +56,7 @@ class ModelEntry:
     summary: str
     factory: Callable[..., nn.Module]
     classes: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     normalisation: Normalisation | None = None
 
 
@@ -65,8 +67,7 @@ def _add(
     name: str, summary: str, factory: Callable[..., nn.Module], classes: int, *shape: int,
     normalisation: Normalisation | None = None,
 ) -> None:  # fmt: skip
-    channels, height, width = shape
-    MODELS.add(name, ModelEntry(name, summary, factory, classes, (channels, height, width), normalisation))
+    MODELS.add(name, ModelEntry(name, summary, factory, classes, shape, normalisation))
 
 
 _add("lenet300", "LeNet-300-100, fully connected", LeNet300, 10, 1, 28, 28)
@@ -88,6 +89,9 @@ _add("darknet53", "Darknet-53, ImageNet form", darknet53, 1000, 3, 256, 256)
 _add("yolov3", "YOLOv3 with Darknet-53: three maps of raw detections", yolov3, 80, 3, 416, 416)
 _add("yolov3_tiny", "YOLOv3-tiny: two maps of raw detections", yolov3_tiny, 80, 3, 416, 416)
 _add("mini_yolov3", "after Mini-YOLOv3, depthwise: three maps of raw detections", mini_yolov3, 80, 3, 416, 416)
+_add("mlp", "linear layers with ReLU, for rows of numbers", MLP, 1, 1, 1, 10)
+_add("conv_series", "convolutions over time, for windows of series", SeriesConv, 3, 3, 48)
+_add("unet", "U-Net with batch norm: class scores for every pixel", UNet, 21, 3, 64, 64)
 _add("vgg_digits", "VGG-7 for 8×8 digits", partial(VGG, 7, cifar=True, in_channels=1), 10, 1, 8, 8)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):

@@ -7,7 +7,12 @@ from secateur.task.batch import Batch
 from secateur.task.classification import Classification, as_task
 from secateur.task.detection.task import Detection
 from secateur.task.meters import Meter
+from secateur.task.multilabel import MultiLabel
+from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.regression import Regression, Series
+from secateur.task.segmentation.task import Segmentation
+from secateur.task.text import LanguageModelling, TextClassification, TextSimilarity
 from secateur.task.trial import try_task
 
 __all__ = [
@@ -17,10 +22,18 @@ __all__ = [
     "Classification",
     "Detection",
     "Epoch",
+    "LanguageModelling",
     "Meter",
+    "MultiLabel",
+    "NumberedTask",
+    "Regression",
     "Request",
+    "Segmentation",
+    "Series",
     "Task",
     "TaskKind",
+    "TextClassification",
+    "TextSimilarity",
     "as_task",
     "try_task",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secateur.core.registry import Registry
-from secateur.data import load
+from secateur.data import DATASETS, load
 from secateur.task.base import Task
 from secateur.task.classification import Classification
 
@@ -65,6 +65,16 @@ def _classification(request: Request) -> Classification:
     )
 
 
+def _sound(request: Request) -> Classification:
+    name = request.name
+    if ":" not in name and name not in DATASETS:
+        name = f"sound:{name}"
+    return _classification(replace(request, name=name))
+
+
+TASKS.add(
+    "sound", TaskKind(_sound, "one class for every sound, by its spectrogram: top-1, top-5", "tones", "resnet_digits")
+)
 TASKS.add(
     "classification",
     TaskKind(_classification, "one class for every image of one size: top-1 and top-5", "digits", "resnet_digits"),

@@ -51,6 +51,8 @@ class Source:
                 f"Task({self.split}=…) wants a DataLoader, a Dataset, a tuple of tensors (all inputs, all targets), a "
                 f"list of batches or a function that makes an iterator of them; got {type(given).__name__}."
             )
+        if isinstance(given, tuple):
+            _check_tuple(self.split, given)
         if self.steps is not None and self.steps < 1:
             raise InputError(f"Task(steps=…) is the number of batches of an epoch, at least 1; got {self.steps}.")
 
@@ -124,6 +126,19 @@ class Source:
         if isinstance(self.given, tuple):
             return tuple(value[index] for value in self.given)
         return default_collate([self.given[int(i)] for i in index])
+
+
+def _check_tuple(split: str, given: tuple[Any, ...]) -> None:
+    """A target too few would move none to its sample, but end in an index beyond the last, or in silence."""
+    counts = [
+        len(value) if hasattr(value, "__len__") and getattr(value, "ndim", None) != 0 else None for value in given
+    ]
+    if not given or len(set(counts)) != 1 or None in counts:
+        words = ", ".join("no length" if count is None else f"{count:,}" for count in counts) or "nothing"
+        raise InputError(
+            f"Task({split}=…): a tuple holds all inputs and all targets, as many of each; this one has {words}. "
+            "Batches come in a list."
+        )
 
 
 def _is_data_set(given: Any) -> bool:

@@ -1,0 +1,114 @@
+"""Texts as numbers of tokens, by whatever tokenizer the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import InputError, first_line
+from secateur.models.factories import user_object
+
+__all__ = ["Tokenizer", "checked_length", "named", "numbers_of", "pad_of", "padded", "tokenizer_from"]
+
+Tokenizer = Callable[[str], Any]
+"""Gives a text's numbers of tokens: a list of them, or (as those of transformers do) a dict with ``input_ids``."""
+
+
+def tokenizer_from(name: str | Tokenizer) -> Tokenizer:
+    """A tokenizer by name: a folder with the files of one of transformers, or ``package.module:factory``.
+
+    Nothing is downloaded, and no code of the folder is run.
+
+    Raises:
+        InputError: There is no such folder, it holds no fast tokenizer, or transformers is not installed.
+    """
+    if not isinstance(name, str):
+        return name
+    if not Path(name).exists() and ":" in name:
+        module, _, attribute = name.partition(":")
+        found = user_object(module, attribute, {})
+        if not callable(found):
+            raise InputError(f"{name} gives {type(found).__name__}, wanted a tokenizer: a function of a text.")
+        return found  # type: ignore[no-any-return]
+    if not Path(name).is_dir():
+        raise InputError(f"There is no folder {name!r} with a tokenizer; nothing is downloaded.")
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise InputError('A tokenizer from files needs transformers: pip install "secateur[text]".') from error
+    try:
+        made: Tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = first_line(error)
+        raise InputError(f"The folder {name} holds no tokenizer that transformers can read: {reason}.") from error
+    return made
+
+
+def numbers_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The numbers of a text's tokens.
+
+    Raises:
+        InputError: The tokenizer gives something else.
+    """
+    found = tokenizer(text)
+    found = found["input_ids"] if isinstance(found, Mapping) else getattr(found, "ids", found)
+    if isinstance(found, Tensor):
+        found = found.flatten().tolist()
+    if not isinstance(found, Sequence) or not all(isinstance(number, int) and number >= 0 for number in found):
+        raise InputError(
+            f"The tokenizer gives {type(found).__name__} for a text; wanted a list of token numbers, or a dict with "
+            "input_ids."
+        )
+    return list(found)
+
+
+def padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> dict[str, Tensor]:
+    """Token numbers cut or filled up to one length.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` (1 for tokens, 0 for what was filled in), int64, (B, length).
+    """
+    ids = torch.full((len(rows), length), pad)
+    mask = torch.zeros(len(rows), length, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        kept = torch.tensor(row[:length], dtype=torch.int64)
+        ids[number, : len(kept)] = kept
+        mask[number, : max(1, len(kept))] = 1  # a text without tokens has a padding one, or attention divides by zero
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def pad_of(tokenizer: Tokenizer, given: int | None) -> int:
+    """The token that fills up: as given, as the tokenizer says, or 0."""
+    if given is not None:
+        return given
+    found = getattr(tokenizer, "pad_token_id", None)
+    return found if isinstance(found, int) else 0
+
+
+def checked_length(task: str, length: int) -> int:
+    """A number of tokens.
+
+    Raises:
+        InputError: It is below 2.
+    """
+    if length < 2:
+        raise InputError(f"{task}(length=…) is a number of tokens, at least 2; got {length}.")
+    return length
+
+
+def named(data: str, tokenizer: str | None, task: str) -> None:
+    """Checks that a recipe says what no task on texts brings along.
+
+    Raises:
+        InputError: It names no file, or no tokenizer.
+    """
+    if not data:
+        raise InputError(f"The task {task} comes without data: name a file, with data.name or --data.")
+    if not tokenizer:
+        raise InputError(
+            f"The task {task} wants a tokenizer: task.tokenizer is the folder of one, or package.module:factory."
+        )
