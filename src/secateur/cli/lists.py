@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("criteria", "criteria magnitude"))(criteria)
     app.command(epilog=examples("models", "models resnet"))(models)
     app.command(epilog=examples("datasets"))(datasets)
+    app.command(epilog=examples("tasks", "tasks text"))(tasks)
     app.command(epilog=examples("check --use my_module", "check l2 --use my_module"))(check)
 
 
@@ -59,6 +60,11 @@ def models(text: Pattern = None, use: Use = None) -> None:
 def datasets(text: Pattern = None, use: Use = None) -> None:
     """Lists the data sets."""
     listing.datasets(text)
+
+
+def tasks(text: Pattern = None, use: Use = None) -> None:
+    """Lists the kinds of tasks: what they learn, their metrics, data and network by default."""
+    listing.tasks(text)
 
 
 def check(

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def user_object(module_name: str, attribute: str, options: dict[str, Any]) -> An
         InputError: It cannot be imported, is Python's own, does not take the options, or fails.
     """
     name = f"{module_name}:{attribute}"
-    factory = _attribute(module_name, attribute)
+    factory = _attribute(module_name, attribute, ())
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
@@ -108,9 +108,11 @@ def _refuse_standard(module_name: str, name: str) -> None:
         raise InputError(f"{name} is part of Python's standard library and makes no network; it was not called.")
 
 
-def _attribute(module_name: str, attribute: str) -> Callable[..., Any]:
+def _attribute(
+    module_name: str, attribute: str, libraries: Sequence[str] = ("torchvision", "timm")
+) -> Callable[..., Any]:
     _refuse_standard(module_name, f"{module_name}:{attribute}")
-    module = _import(module_name)
+    module = _import(module_name, libraries)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         known = [n for n in vars(module) if callable(getattr(module, n)) and not n.startswith("_")]
@@ -131,15 +133,19 @@ def _classes_argument(factory: Callable[..., Any], name: str) -> str:
     raise InputError(f"{name} takes no argument 'classes' or 'num_classes', so leave the classes out.")
 
 
-def _import(name: str) -> Any:
+def _what(libraries: Sequence[str]) -> str:
+    return "library or Python module" if libraries else "Python module"
+
+
+def _import(name: str, libraries: Sequence[str] = ("torchvision", "timm")) -> Any:
     """Imports a module, from the current folder before any other: that is where a recipe's code is looked for."""
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UnknownNameError("library or Python module", name, ["torchvision", "timm"])
+        raise UnknownNameError(_what(libraries), name, libraries)
     try:
         with from_folder(Path.cwd()), building(name):
             return importlib.import_module(name)
     except InputError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(missing + ".")):
-            raise UnknownNameError("library or Python module", name, ["torchvision", "timm"]) from error
+            raise UnknownNameError(_what(libraries), name, libraries) from error
         raise

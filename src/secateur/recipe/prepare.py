@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur.core.errors import InputError, SecateurError
+from secateur.core.errors import InputError, SecateurError, UnknownNameError
 from secateur.graph.copies import deep_copy
 from secateur.models import create, normalisation, replace_head
 from secateur.models.factories import user_object
@@ -65,8 +67,21 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
     try:
         task = kind.open(request, **config.options)
     except TypeError as error:
-        raise InputError(f"The task {config.name} does not take its options: {error}.") from error
+        raise _misfit(config.name, str(error)) from error
     return _normalised(recipe, task) if isinstance(task, Classification) else task
+
+
+def _misfit(name: str, said: str) -> InputError:
+    """Words for options that a built-in task does not take: Python's own name the class and the option."""
+    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", said)
+    every = [Task]
+    for kind in every:
+        every += kind.__subclasses__()
+    kind = next((kind for kind in every if found is not None and kind.__name__ == found[1]), None)
+    if found is None or kind is None:
+        return InputError(f"The task {name} does not take its options: {said}.")
+    known = [option for option in inspect.signature(kind.__init__).parameters if option not in ("self", "data")]
+    return UnknownNameError(f"option of the task {name}", found[2], known)
 
 
 def _users(name: str, options: dict[str, Any]) -> Task:

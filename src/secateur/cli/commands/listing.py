@@ -12,8 +12,9 @@ from secateur.data import DATASETS
 from secateur.models import MODELS
 from secateur.recipe import builtin_recipes, recipe_text
 from secateur.runtimes import RUNTIMES, installed
+from secateur.task import TASKS
 
-__all__ = ["check", "criteria", "datasets", "models", "recipes", "runtimes", "show_recipe"]
+__all__ = ["check", "criteria", "datasets", "models", "recipes", "runtimes", "show_recipe", "tasks"]
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
@@ -72,6 +73,16 @@ def datasets(pattern: str | None) -> None:
         for name, entry in ((name, DATASETS[name]) for name in DATASETS)
     ]
     _show(["Data set", "What it is", "How to name it"], rows, pattern)
+
+
+def tasks(pattern: str | None) -> None:
+    """Lists the kinds of tasks."""
+    rows = [
+        [name, kind.summary, kind.data or "yours", kind.model or "yours"]
+        for name, kind in ((name, TASKS[name]) for name in TASKS)
+    ]
+    rows.append(["package.module:MyTask", "a class of your own (docs/tasks.md)", "", ""])
+    _show(["Task", "What is learned, and its metrics", "Data by default", "Network by default"], rows, pattern)
 
 
 def runtimes(pattern: str | None) -> None:
