@@ -57,10 +57,11 @@ class UnknownNameError(InputError):
         """Words the message: ``kind`` is what was looked up, ``known`` are the valid names."""
         known = sorted(known)
         close = nearest(name, known)
-        offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known: {_listed(known)}."
+        others = f"Known: {_listed(known)}." if known else ""
+        offer = f"Did you mean {' or '.join(map(repr, close))}?" if close else others
         where = f"{argument}=…: " if argument else ""
         shown = repr(name if len(name) <= _SHORT else f"{name[:_SHORT]}…")
-        super().__init__(f"{where}There is no {kind} named {shown}. {offer}{' ' + hint if hint else ''}")
+        super().__init__(" ".join(filter(None, (f"{where}There is no {kind} named {shown}.", offer, hint))))
 
 
 class PluginError(InputError):

@@ -64,6 +64,12 @@ class Metric:
         """What people read: the title, else the name."""
         return self.title or self.name
 
+    @property
+    def within(self) -> str:
+        """The label within a sentence: ``top-1 accuracy``, but ``RMSE``."""
+        label = self.label
+        return label if label[1:2].isupper() else label[:1].lower() + label[1:]
+
     def improves(self, value: float | None, best: float | None) -> bool:
         """Whether ``value`` is better than ``best``; what is no number never is."""
         if value is None or not math.isfinite(value):

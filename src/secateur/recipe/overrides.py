@@ -69,6 +69,8 @@ def _with_task(tree: YamlTree, task: str, *, known_model: bool, known_data: bool
     if (before.get("name") if isinstance(before, dict) else before) == task:
         return tree
     tree = _set(tree, "task", {"name": task}, "--task")
+    if task in TASKS and not (known_model or (TASKS[task].model and (known_data or TASKS[task].data))):
+        raise InputError(f"--task {task} has no network and no data of its own: name yours, --model and --data.")
     _forget(tree, "data", ("mean", "std", "image_size", "name"))
     if task in TASKS and not known_model:
         _forget(tree, "model", ("weights", "options", "adapted", "head"))

@@ -74,10 +74,10 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
 def _misfit(name: str, said: str) -> InputError:
     """Words for options that a built-in task does not take: Python's own name the class and the option."""
     found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", said)
-    every = [Task]
-    for kind in every:
-        every += kind.__subclasses__()
-    kind = next((kind for kind in every if found is not None and kind.__name__ == found[1]), None)
+    every: list[type[Task]] = [Task]
+    for one in every:
+        every += one.__subclasses__()
+    kind = next((one for one in every if found is not None and one.__name__ == found[1]), None)
     if found is None or kind is None:
         return InputError(f"The task {name} does not take its options: {said}.")
     known = [option for option in inspect.signature(kind.__init__).parameters if option not in ("self", "data")]

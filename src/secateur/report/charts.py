@@ -152,8 +152,7 @@ def shown(results: Results) -> dict[str, tuple[str, Figure]]:
 def axis_title(results: Results, measure: str) -> str:
     """What an axis says of a metric."""
     metric = next((m for m in results.metrics if m.name == measure), LOSS)
-    label = metric.label[:1].lower() + metric.label[1:]
-    return f"{label}, %" if metric.format == "percent" else label
+    return f"{metric.within}, %" if metric.format == "percent" else metric.within
 
 
 def _line(curve: Curve, part: str, measure: str) -> Figure | None:

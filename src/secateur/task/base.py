@@ -108,7 +108,9 @@ class Task:
             if value is not None
         }
         self._loss = loss
-        self.name, self.unit = name or type(self).name, unit or type(self).unit
+        kind = type(self)
+        own = kind.name if kind is Task or kind.name != Task.name else kind.__name__
+        self.name, self.unit = name or own, unit or kind.unit
         self.metrics = named_metrics(metrics if metrics is not None else type(self).metrics)
 
     # ------------------------------------------------------------------------------------- what a user may override

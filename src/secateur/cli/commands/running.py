@@ -157,7 +157,7 @@ def _headline(results: Any) -> Any:
     metrics = [results.leading, *([] if results.leading is LOSS else [LOSS])]
     for metric in metrics:
         found = [network.measurement.quality.get(metric.name) for network in networks]
-        row = [f"Test {metric.label[:1].lower()}{metric.label[1:]}", *map(metric.words, found)]
+        row = [f"Test {metric.within}", *map(metric.words, found)]
         if dense and pruned:
             row.append(metric.change(*(n.measurement.quality.get(metric.name) for n in (dense, pruned))))
         rows.append(row)

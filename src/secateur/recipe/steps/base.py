@@ -165,9 +165,8 @@ class Context:
     def told(self, quality: Mapping[str, Any]) -> dict[str, Any]:
         """The same numbers for a step's summary, and in words for the line that closes it."""
         shown = [self.task.leading, *([] if self.task.leading is LOSS else [LOSS])]
-        said = [f"{m.label} {m.words(quality[m.name])}" for m in shown if quality.get(m.name) is not None]
-        words = ", ".join(text[:1].lower() + text[1:] for text in said)
-        return {**{f"test_{key}": value for key, value in quality.items()}, "test": words}
+        said = [f"{m.within} {m.words(quality[m.name])}" for m in shown if quality.get(m.name) is not None]
+        return {**{f"test_{key}": value for key, value in quality.items()}, "test": ", ".join(said)}
 
     def evaluation(self, role: str) -> Mapping[str, Any] | None:
         """The latest known quality of the network in ``role``."""
