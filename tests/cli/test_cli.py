@@ -175,12 +175,12 @@ def test_measure_compares_the_networks_of_a_run(finished: Path, secateur_cli) ->
     assert said.code == 0
     assert "over dense" in said.out
     assert "172,218" in said.out
-    assert "Accuracy" in said.out  # a run knows its data
+    assert "Top-1 accuracy" in said.out  # a run knows its data
     assert "backward" in said.out
     names = secateur_cli("measure", "lenet5", "lenet300", *options, "--no-backward")
     assert names.code == 0
     assert "backward" not in names.out
-    assert "Accuracy" not in names.out
+    assert "Top-1" not in names.out
 
 
 def test_measure_goes_through_every_runtime(secateur_cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -233,7 +233,7 @@ def test_export_of_int8_is_calibrated_and_scored_on_the_run_s_own_images(
     assert said.code == 0
     assert "onnx int8 (calibrated on" in said.out
     assert "signal-to-noise ratio" in said.out
-    assert "of 50 test images right" in said.out
+    assert "on 50 test images: top-1 accuracy" in said.out
     assert file.is_file()
 
 

@@ -34,6 +34,7 @@ OWN = {
     "double-pruning": ["steps.iterate.rounds=2"],
     "purify": ["steps.iterate.rounds=2"],
     "structured-sparsity": ["steps.adapt.epochs=40", "steps.adapt.batch_size=32"],
+    "yolo-layers-channels": ["data.limit=8"],
 }
 
 
@@ -171,7 +172,7 @@ def network_trimming(run: Run) -> None:
 
     hooks = [m.register_forward_hook(note(n)) for n, m in dense.named_modules() if isinstance(m, nn.ReLU)]
     with torch.no_grad():
-        dense(result.data.sample(len(result.data.train)))
+        dense(result.task.sample(result.task.samples("train")))
     for handle in hooks:
         handle.remove()
     convolutions = [n for n, m in dense.named_modules() if isinstance(m, nn.Conv2d)]
@@ -265,6 +266,17 @@ def purify(run: Run) -> None:
             assert p.flatten(1).abs().sum(1).min() > 0 or p.shape[0] == 1, f"{name} makes a channel of nothing"
 
 
+def yolo_layers_channels(run: Run) -> None:
+    branches, channels = run.parts()[0], run.parts()[-1]
+    assert len(branches.removed) == 6, "a quarter of Darknet-53's 23, rounded"
+    assert channels.keep
+    assert not channels.removed
+    params = {role: sum(p.numel() for p in model.parameters()) for role, model in run.result.state.models.items()}
+    assert params["pruned"] == pytest.approx(0.2 * params["dense"], rel=0.01)
+    quality = {n["role"]: n["measurement"]["quality"] for n in run.result.results["networks"]}
+    assert set(quality["pruned"]) == {"map50", "map", "loss"}
+
+
 EXPECTED: dict[str, Callable[[Run], None]] = {
     "transfer-channel": transfer_channel,
     "slimming": slimming,
@@ -276,6 +288,7 @@ EXPECTED: dict[str, Callable[[Run], None]] = {
     "energy-aware": energy_aware,
     "layer-pruning": layer_pruning,
     "thinet": thinet,
+    "yolo-layers-channels": yolo_layers_channels,
     "lasso-channel": lasso_channel,
     "purify": purify,
     "structured-sparsity": structured_sparsity,
@@ -289,6 +302,8 @@ def test_every_recipe_has_an_expectation() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_recipe(name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
+    if name == "yolo-layers-channels":
+        pytest.importorskip("faster_coco_eval")
     result = run(toy(name), tmp_path / "run", progress=False)
     assert [n["role"] for n in result.results["networks"]][::2][0] == "dense"
     assert json.loads((tmp_path / "run" / "results.json").read_text())["recipe"] == name

@@ -59,7 +59,7 @@ def try_task(task: Task, model: nn.Module, *, train: bool = True, layout: torch.
                 "function that makes it anew.)"
             )
         if split != "train":
-            _finite(meter, split, task.unit)
+            _finite(meter, split, task.unit, whole=next(batches, None) is None)
 
 
 def _batches(task: Task, model: nn.Module, split: str, layout: torch.memory_format) -> Iterator[Batch]:
@@ -127,10 +127,11 @@ def _try_loss(task: Task, output: Any, batch: Batch) -> None:
         raise InputError("The loss does not depend on the network's weights, so nothing can be trained with it.")
 
 
-def _finite(meter: Meter, split: str, unit: str) -> None:
+def _finite(meter: Meter, split: str, unit: str, *, whole: bool) -> None:
+    """Refuses a metric that is no number on all of a split; of the first samples alone it may not be one yet."""
     for name, value in meter.compute().items():
-        if not math.isfinite(value):
+        if whole and not math.isfinite(value):
             raise InputError(
-                f"The metric {name} is {value} on the first {unit}s of {split}, before anything was changed; no epoch "
-                "and no network could be chosen by it."
+                f"The metric {name} is {value} on the {unit}s of {split}, before anything was changed; no epoch and no "
+                "network could be chosen by it."
             )

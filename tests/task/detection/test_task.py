@@ -167,11 +167,3 @@ def test_the_recipe_prunes_a_detector(tmp_path: Path) -> None:
         secateur.run("yolo-layers-channels", tmp_path / "b", on_event=stop, **options)
     secateur.resume(tmp_path / "b")
     assert differences(numbers(whole.folder), numbers(tmp_path / "b")) == []
-
-
-def test_residual_branches_go_first(tmp_path: Path) -> None:
-    toy = {"data.limit": 8, "steps.measure.runtimes": "[]", "steps.remove_layers.names": "[layers.98.branch]",
-           "steps.remove_layers.ratio": "null"}  # fmt: skip
-    result = secateur.run("yolo-layers-channels", tmp_path / "a", epochs=1, set=toy)
-    assert result.state.pruned is not None
-    assert result.state.pruned.plan.parts[0].removed == ("layers.98.branch",)

@@ -72,7 +72,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
     if data is not None and wanted.images != 0:
         check = scored(check, data, samples=wanted.images, like=opened.model)
         shown = [m for m in dict.fromkeys((data.leading, LOSS)) if check.quality.get(m.name) is not None]
-        found = ", ".join(f"{m.label} {m.words(check.quality[m.name])}" for m in shown)
+        found = ", ".join(f"{m.within} {m.words(check.quality[m.name])}" for m in shown)
         say(f"In {check.runtime} on {check.scored:,} test {data.unit}s: {found}.")
 
 
