@@ -47,7 +47,7 @@ def test_what_fits_leaves_the_network_as_it_was() -> None:
         ({"loss": lambda o, t: (o - t).mean().detach()}, "does not depend on the network's weights"),
         ({"loss": lambda o, t: o.mean() * float("nan")}, "The loss is nan on the first training batch"),
         ({"loss": lambda o, t: F.cross_entropy(o, t.long())}, "The loss does not take"),
-        ({"metrics": {"odd": Metric(nan, "lower")}}, "The metric odd is nan on the first samples of test"),
+        ({"metrics": {"odd": Metric(nan, "lower")}}, "The metric odd is nan on the samples of test"),
         ({"metrics": {"odd": Metric(lambda o, t: o @ t, "lower")}}, "The metric odd does not take"),
         ({"train": lambda: iter([(X, Y)])}, "does not say how many batches it has"),
         ({"train": None}, "has no train split"),
