@@ -33,6 +33,7 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
     Raises:
         DataError: A step's ``result.json`` is damaged.
     """
+    steps = list(steps)
     files = [read_record(folder / "steps" / name / "result.json", StepRecord)[1] for name in steps]
     joined: dict[str, Any] = {
         "recipe": recipe.name,
@@ -42,6 +43,12 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
         "recipe_yaml": recipe.to_yaml(),
         **{key: about[key] for key in ("data", "created", "seeds", "machine", "command", "metrics", "unit")},
     }
+    names = [metric["name"] for metric in joined["metrics"]]
+    joined["stages"] = [
+        {"step": step, "role": role, "quality": {key: found.get(key) for key in (*names, "loss")}}
+        for step, file in zip(steps, files, strict=True)
+        for role, found in file["result"]["evaluations"].items()
+    ]
     for file in files:
         for key, value in file["result"]["report"].items():
             joined[key] = [*joined.get(key, []), *_listed(value)] if key in _APPENDED else value

@@ -70,6 +70,8 @@ def _render(results: Results) -> str:
         cards=view.cards(results),
         comparison=view.comparison(results),
         points=progress.points_table(results),
+        stages=progress.stages_table(results),
+        found=view.Table(results.shown.headers, results.shown.rows, ("", *results.shown.headers[1:])),
         scales={name: title for name, (title, _) in scales.items()},
         shown={name: title for name, (title, _) in shown.items()},
         pictures=_side_by_side(results),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from secateur.core.metric import LOSS
 from secateur.cost import compression_ratio
 from secateur.report import words
 from secateur.report.charts import Figure, axis_title, base_layout
 from secateur.report.schema import Results, ScaleRow, Scales
 from secateur.report.view import Table
 
-__all__ = ["points_chart", "points_table", "ridges", "scales_charts"]
+__all__ = ["points_chart", "points_table", "ridges", "scales_charts", "stages_table"]
 
 MOST_ROWS = 9  # more ridges than this hide each other
 BINS = 80
@@ -96,6 +97,18 @@ def _shares(row: ScaleRow, high: float) -> list[float]:
 
 
 # ------------------------------------------------------------------------------------------------------ points
+
+
+def stages_table(results: Results) -> Table | None:
+    """Returns one row for every network that a step scored, in the order of the run."""
+    if len(results.stages) < 2:
+        return None
+    shown = (*results.metrics, LOSS)
+    rows = [
+        (stage.step, stage.role, *(metric.words(stage.quality.get(metric.name)) for metric in shown))
+        for stage in results.stages
+    ]
+    return Table(("After", "Network", *(metric.label for metric in shown)), tuple(rows))
 
 
 def points_table(results: Results) -> Table | None:

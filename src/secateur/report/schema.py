@@ -15,7 +15,19 @@ from secateur.timing.measurement import Measurement
 from secateur.timing.results import EntrantResult
 from secateur.timing.timings import Timing
 
-__all__ = ["BlockRow", "Curve", "CurvePoint", "LayerRow", "Network", "Pinned", "Point", "Results", "ScaleRow", "Scales"]
+__all__ = [
+    "BlockRow",
+    "Curve",
+    "CurvePoint",
+    "LayerRow",
+    "Network",
+    "Pinned",
+    "Point",
+    "Results",
+    "ScaleRow",
+    "Scales",
+    "Stage",
+]
 
 Role = Literal["dense", "pruned", "control", "scratch", "other"]
 
@@ -127,6 +139,20 @@ class Point(_Part):
     netscore: float | None = None
 
 
+class Stage(_Part):
+    """A network as a step left it.
+
+    Attributes:
+        step: Of the run, for instance ``03-prune``.
+        role: Which network.
+        quality: The metrics on the test samples, by name, and the loss.
+    """
+
+    step: str
+    role: str
+    quality: dict[str, float | None] = Field(default_factory=dict)
+
+
 class Pinned(_Part):
     """A layer that could not be pruned, and why."""
 
@@ -148,6 +174,7 @@ class Results(_Part):
         metrics: Of the task, the one that leads first.
         unit: What one sample is called.
         shown: Test samples and curves, as the task shows them.
+        stages: What every step came to that scored a network.
         networks: Columns of the headline table; the first ``dense`` and ``pruned`` ones make the headline.
         verification: Proof of the cut.
         backend: Surgery back end, ``module`` or ``graph``.
@@ -178,6 +205,7 @@ class Results(_Part):
     duration_s: float | None = None
     metrics: tuple[Metric, ...] = (TOP1, TOP5)
     shown: Shown = Shown()
+    stages: tuple[Stage, ...] = ()
     unit: str = "image"
     networks: tuple[Network, ...] = ()
     verification: Verification | None = None

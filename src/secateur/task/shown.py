@@ -82,11 +82,15 @@ class Shown:
     Attributes:
         pictures: In the order of the report.
         charts: Likewise.
+        headers: Of a table; the roles of networks where its columns are theirs.
+        rows: Of the table.
         hint: A sentence below the pictures.
     """
 
     pictures: tuple[Picture, ...] = ()
     charts: tuple[Chart, ...] = ()
+    headers: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
     hint: str = ""
 
 

@@ -150,6 +150,9 @@ def test_the_recipe_prunes_a_detector(tmp_path: Path) -> None:
     roles = {picture["role"] for picture in results["shown"]["pictures"]}
     assert roles == {"labels", "dense", "pruned"}
     assert len(results["shown"]["charts"][0]["lines"]) == 2
+    assert results["shown"]["headers"] == ["AP@.5 by class", "dense", "pruned"]
+    assert [stage["step"] for stage in results["stages"]] == ["01-adapt", "03-prune", "04-recover", "05-finetune"]
+    assert results["stages"][-1]["quality"] == pruned["quality"]
     page = (whole.folder / "report.html").read_text()
     assert "Precision over recall" in page
     assert page.count('<image href="data:image/png;base64,') == 12

@@ -217,31 +217,40 @@ class Detection(Task):
     # ------------------------------------------------------------------------------------------------------ for a run
 
     def show(self, models: Mapping[str, nn.Module]) -> Shown:
-        """The first test images with the boxes of every network beside what is there, and precision over recall."""
-        images, pictures, lines = self._images("test"), [], []
-        for index in range(min(_PICTURES, len(images))):
-            pixels, boxes = images[index]
-            there = zip(boxes.corners.tolist(), boxes.labels.tolist(), strict=True)
-            marks = [Mark(_four(corners), self.classes[label]) for corners, label in there]
-            pictures.append(self._picture(index, "labels", pixels, marks))
-            for role, model in models.items():
-                with torch.no_grad(), evaluating(model):
-                    output = self.forward(model, self._batch([images[index]], _device_of(model)))
-                (found,) = detections(*decode([o.float() for o in output], self.scales, self._square))
-                pictures.append(self._picture(index, role, pixels, self._marks(found)))
+        """Test images with every network's boxes beside what is there, precision over recall, and AP@.5 by class."""
+        count = min(_PICTURES, self.samples("test"))
+        pictures = [picture for index in range(count) for picture in self._side_by_side(index, models)]
+        meters = {role: self._scored(model) for role, model in models.items()}
+        lines = tuple(Line(role, *meter.curve()) for role, meter in meters.items())
+        chart = Chart("Precision over recall", "recall at an IoU of 0.5", "precision, mean over classes", lines)
+        found = [meter.per_class() for meter in meters.values()]
+        rows = tuple(
+            (name, *(_percent(values.get(name)) for values in found))
+            for name in self.classes
+            if any(name in values for values in found)
+        )
+        hint = (
+            f"The first {count} test images: what the labels say, and what each network finds with a score of at least "
+            "0.25."
+        )
+        return Shown(tuple(pictures), (chart,), ("AP@.5 by class", *meters), rows, hint)
+
+    def _side_by_side(self, index: int, models: Mapping[str, nn.Module]) -> Iterator[Picture]:
+        pixels, boxes = self._images("test")[index]
+        there = zip(boxes.corners.tolist(), boxes.labels.tolist(), strict=True)
+        yield self._picture(index, "labels", pixels, [Mark(_four(box), self.classes[label]) for box, label in there])
         for role, model in models.items():
             with torch.no_grad(), evaluating(model):
-                meter = self.meter()
-                for batch in self.evaluation("test", device=_device_of(model)):
-                    meter.update(self.forward(model, batch), batch.target, batch.size)
-            recall, precision = meter.curve()
-            lines.append(Line(role, recall, precision))
-        chart = Chart("Precision over recall", "recall at an IoU of 0.5", "precision, mean over classes", tuple(lines))
-        hint = (
-            f"The first {min(_PICTURES, len(images))} test images: what the labels say, and what each network finds "
-            "with a score of at least 0.25."
-        )
-        return Shown(tuple(pictures), (chart,), hint)
+                output = self.forward(model, self._batch([Image(pixels, boxes)], _device_of(model)))
+            (found,) = detections(*decode([o.float() for o in output], self.scales, self._square))
+            yield self._picture(index, role, pixels, self._marks(found))
+
+    def _scored(self, model: nn.Module) -> _Precision:
+        meter = self.meter()
+        with torch.no_grad(), evaluating(model):
+            for batch in self.evaluation("test", device=_device_of(model)):
+                meter.update(self.forward(model, batch), batch.target, batch.size)
+        return meter
 
     def _marks(self, found: Detections) -> list[Mark]:
         rows = zip(found.corners.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
@@ -337,10 +346,18 @@ class _Precision:
         """Recall and, at an IoU of 0.5, the precision as the mean over the classes that have objects."""
         return self._precision.curve()
 
+    def per_class(self) -> Mapping[str, float]:
+        """Average precision at an IoU of 0.5 by class, in 0…1; only of classes that have objects."""
+        return self._precision.compute().per_class50
+
     def compute(self) -> dict[str, float]:
         """Both mean average precisions in percent, and the mean loss."""
         found = self._precision.compute()
         return {"map50": 100 * found.map50, "map": 100 * found.map, "loss": self._losses / max(1, self._images)}
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
 
 
 def _four(corners: Sequence[float]) -> tuple[float, float, float, float]:
