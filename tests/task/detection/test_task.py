@@ -121,7 +121,7 @@ def test_what_cannot_be() -> None:
     with pytest.raises(InputError, match="multiple of 32"):
         task(size=50)
     empty = dataclasses.replace(digits_on_canvas(4, 2, 2), test=BoxSplit((), (), ()))
-    with pytest.raises(InputError, match="has no test images"):
+    with pytest.raises(InputError, match="has no images in its test split"):
         secateur.evaluate(create("yolov3_tiny", classes=10), Detection(empty, size=64))
     with pytest.raises(InputError, match="mixup blends class labels"):
         secateur.fit(create("yolov3_tiny", classes=10), task(), TrainConfig(epochs=1, mixup=0.2))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from secateur.core import arguments
 from secateur.core.errors import DataError, InputError, UnknownNameError, nearest
 from secateur.data.boxes.annotated import Boxes, BoxSet, BoxSplit
@@ -20,6 +18,7 @@ from secateur.data.cache import cache_folder
 from secateur.data.decode import size_of
 from secateur.data.folder import opened, stem
 from secateur.data.raw import Request
+from secateur.data.sampling import complete
 
 __all__ = ["FORMATS", "BoxFormat", "load_boxes"]
 
@@ -101,7 +100,9 @@ def load_boxes(
     splits = {part: _split(rows, names, faults) for part, rows in found.parts.items()}
     if faulty == "refuse":
         faults.refuse(name, root)
-    train, held, test = _parts(splits, validation, seed, limit)
+    if "train" not in splits:
+        splits["train"] = splits.pop(next(iter(splits)), BoxSplit((), (), ()))
+    train, held, test = complete(splits, validation=validation, seed=seed, limit=limit)
     if not len(train) or not len(test):
         raise DataError(f"{name} has {len(train)} images to train and {len(test)} to test with.")
     return BoxSet(name, names, train, held, test, str(path), faults.within(root))
@@ -173,27 +174,3 @@ def _boxes(row: Described, size: tuple[int, int], labels: dict[str, int], faults
             kept.append((corners, labels[box.name]))
             ignored.append(box.ignored)
     return Boxes.of(kept, ignored)
-
-
-def _parts(
-    splits: dict[str, BoxSplit], validation: float, seed: int, limit: int | None
-) -> tuple[BoxSplit, BoxSplit, BoxSplit]:
-    """Fills in the parts that are missing."""
-    splits = dict(splits)
-    if "train" not in splits:
-        splits["train"] = splits.pop(next(iter(splits)), BoxSplit((), (), ()))
-    if "test" not in splits and "validation" in splits:
-        splits["test"] = splits.pop("validation")  # the only held-out images are for the final figure
-    train = splits["train"]
-    if "test" not in splits:
-        train, splits["test"] = _hold_out(train, 0.2, 0)
-    train, test = (s.subset(range(min(len(s), limit or len(s)))) for s in (train, splits["test"]))
-    if "validation" in splits:
-        return train, splits["validation"], test
-    return (*_hold_out(train, validation, seed), test)
-
-
-def _hold_out(split: BoxSplit, share: float, seed: int) -> tuple[BoxSplit, BoxSplit]:
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = round(share * len(split))
-    return split.subset(sorted(order[held:])), split.subset(sorted(order[:held]))

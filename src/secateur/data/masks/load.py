@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from secateur.core import arguments
 from secateur.core.errors import DataError, InputError
 from secateur.data.cache import cache_folder
@@ -14,6 +12,7 @@ from secateur.data.decode import SUFFIXES, decode_mask, size_of
 from secateur.data.folder import PARTS, opened, stem
 from secateur.data.masks.masked import IGNORED, MaskSet, MaskSplit
 from secateur.data.raw import Request
+from secateur.data.sampling import complete
 
 __all__ = ["load_masks"]
 
@@ -56,7 +55,7 @@ def load_masks(
     found = _found(root)
     names = _names(classes, found["train"])
     splits = {part: _split(pairs, names) for part, pairs in found.items()}
-    train, held, test = _parts(splits, validation, seed, limit)
+    train, held, test = complete(splits, validation=validation, seed=seed, limit=limit)
     if not len(train) or not len(test):
         raise DataError(f"{name} has {len(train)} images to train and {len(test)} to test with.")
     return MaskSet(name, names, train, held, test, str(path))
@@ -141,25 +140,3 @@ def _split(pairs: Pairs, names: Sequence[str]) -> MaskSplit:
                 f"{len(names) - 1}, and {IGNORED} for what is ignored."
             )
     return MaskSplit(tuple(i for i, _ in pairs), tuple(m for _, m in pairs), sizes)
-
-
-def _parts(
-    splits: dict[str, MaskSplit], validation: float, seed: int, limit: int | None
-) -> tuple[MaskSplit, MaskSplit, MaskSplit]:
-    """Fills in the parts that are missing."""
-    splits = dict(splits)
-    if "test" not in splits and "validation" in splits:
-        splits["test"] = splits.pop("validation")  # the only held-out images are for the final figure
-    train = splits["train"]
-    if "test" not in splits:
-        train, splits["test"] = _hold_out(train, 0.2, 0)
-    train, test = (s.subset(range(min(len(s), limit or len(s)))) for s in (train, splits["test"]))
-    if "validation" in splits:
-        return train, splits["validation"], test
-    return (*_hold_out(train, validation, seed), test)
-
-
-def _hold_out(split: MaskSplit, share: float, seed: int) -> tuple[MaskSplit, MaskSplit]:
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
-    held = round(share * len(split))
-    return split.subset(sorted(order[held:])), split.subset(sorted(order[:held]))

@@ -17,14 +17,13 @@ from secateur.core.seeds import generator
 from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
 from secateur.models.darknet import Detection as Scale
-from secateur.task.base import Epoch, Task
 from secateur.task.batch import Batch
 from secateur.task.detection.anchors import find_anchors
 from secateur.task.detection.average_precision import AveragePrecision
 from secateur.task.detection.box_augment import BoxAugment
 from secateur.task.detection.decoding import Detections, decode, detections
 from secateur.task.detection.yolo_loss import YoloLoss
-from secateur.task.plan import drawn_order, steps_per_epoch
+from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.shown import Chart, Line, Mark, Picture, Shown, png
 
@@ -46,7 +45,7 @@ _ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "mini_yolov3": 9}
 """How many anchors the built-in networks have."""
 
 
-class Detection(Task):
+class Detection(NumberedTask):
     """Objects in images: boxes with classes, found by a network of the YOLOv3 family.
 
     The network gives a map for every scale; what the maps mean, its ``detections`` say. They are read off the network
@@ -75,7 +74,7 @@ class Detection(Task):
     name = "detection"
     unit = "image"
     metrics = (MAP50, MAP)
-    exact = True  # orders and augmentation are drawn here, from the seeds
+    largest = 16  # more pixels than where 500 samples make a batch
 
     def __init__(
         self,
@@ -158,61 +157,17 @@ class Detection(Task):
 
     # -------------------------------------------------------------------------------------------------------- batches
 
-    def has(self, split: str) -> bool:
-        """Whether the split has images."""
-        return self.samples(split) > 0
-
-    def samples(self, split: str) -> int:
+    def count(self, split: str) -> int:
         """Images of a split."""
         return len(self._boxes(split))
 
-    def source(self, split: str) -> Any:
-        """Refuses a split without images."""
-        if not self.has(split):
-            raise InputError(f"{self.data.name} has no {split} images.")
-        return self
-
-    def steps(self, batch_size: int, processes: int = 1) -> int:
-        """Optimiser steps per epoch: equal ones instead of a tiny last one."""
-        return steps_per_epoch(self.samples("train"), batch_size, processes)
-
-    def training(self, epoch: Epoch) -> Iterator[Batch]:
-        """The images of an epoch, augmented; each draws from a generator of its own."""
-        order, size = drawn_order(self.samples("train"), epoch)
-        images = self._images("train")
-        for step in torch.split(order, size * epoch.processes):
-            mine = step[epoch.rank :: epoch.processes].tolist()
-            made = [self._changed(images, i, epoch) for i in mine] if epoch.augment else [images[i] for i in mine]
-            yield self._batch(made, epoch.device, epoch.layout)
-
-    def evaluation(
-        self,
-        split: str,
-        *,
-        batch_size: int = 500,
-        limit: int | None = None,
-        share: tuple[int, int] = (0, 1),
-        device: torch.device | None = None,
-        layout: torch.memory_format = torch.contiguous_format,
-    ) -> Iterator[Batch]:
-        """The images of a split in their order; with a ``limit``, the first of them."""
-        images, size = self._images(split), min(batch_size, 16)  # more pixels than where 500 make a batch
-        count = min(len(images), limit or len(images))
-        for start in range(0, count, size):
-            made = [images[i] for i in range(start, min(start + size, count))]
-            yield self._batch(made, device or torch.device("cpu"), layout)
-
-    def sample(self, count: int, *, split: str = "train", seed: int = 0) -> Tensor:
-        """``count`` images drawn with ``seed``: float32 in 0…1, (count, 3, size, size)."""
-        return torch.cat([images for images, _ in self.calibration(count, split=split, seed=seed)])
-
-    def calibration(self, count: int, *, split: str = "train", seed: int = 0) -> Iterator[tuple[Tensor, list[Boxes]]]:
-        """The same images in batches, with their boxes."""
+    def made(self, split: str, index: Tensor, seeds: tuple[object, ...] | None = None) -> tuple[Tensor, list[Boxes]]:
+        """Images, float32 in 0…1, (B, 3, size, size), and the boxes of each; every image has a generator of its own."""
         images = self._images(split)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-        for part in torch.split(order, 16):
-            batch = self._batch([images[i] for i in part.tolist()])
-            yield batch.inputs, batch.target  # type: ignore[misc]
+        numbers = index.tolist()
+        found = [images[i] for i in numbers] if seeds is None else [self._changed(images, i, seeds) for i in numbers]
+        pixels, boxes = collate(found)
+        return pixels.float() / 255, boxes
 
     # ------------------------------------------------------------------------------------------------------ for a run
 
@@ -241,7 +196,8 @@ class Detection(Task):
         yield self._picture(index, "labels", pixels, [Mark(_four(box), self.classes[label]) for box, label in there])
         for role, model in models.items():
             with torch.no_grad(), evaluating(model):
-                output = self.forward(model, self._batch([Image(pixels, boxes)], _device_of(model)))
+                inputs, _ = self.made("test", torch.tensor([index]))
+                output = self.forward(model, Batch(inputs.to(_device_of(model)), None, 1))
             (found,) = detections(*decode([o.float() for o in output], self.scales, self._square))
             yield self._picture(index, role, pixels, self._marks(found))
 
@@ -295,8 +251,6 @@ class Detection(Task):
         return self.size, self.size
 
     def _boxes(self, split: str) -> BoxSplit:
-        if split not in ("train", "validation", "test"):
-            raise InputError(f"A split is one of train, validation, test; got {split!r}.")
         found: BoxSplit = getattr(self.data, split)
         return found
 
@@ -310,21 +264,11 @@ class Detection(Task):
             self._kept[split] = squares.in_memory() if small else squares
         return self._kept[split]
 
-    def _changed(self, images: BoxSplit | Letterboxed, index: int, epoch: Epoch) -> Image:
+    def _changed(self, images: BoxSplit | Letterboxed, index: int, seeds: tuple[object, ...]) -> Image:
         """An image as this epoch sees it, whatever process and step it is in."""
-        drawn = generator(*epoch.seeds, "augment", index)
+        drawn = generator(*seeds, index)
         others = torch.randint(len(images), (3,), generator=drawn).tolist() if self._augment.mosaic else []
         return self._augment(images[index], drawn, [images[i] for i in others])
-
-    def _batch(
-        self,
-        images: Sequence[Image],
-        device: torch.device | None = None,
-        layout: torch.memory_format = torch.contiguous_format,
-    ) -> Batch:
-        pixels, boxes = collate(images)
-        inputs = (pixels.to(device or torch.device("cpu")).float() / 255).contiguous(memory_format=layout)
-        return Batch(inputs, boxes, len(boxes))
 
 
 class _Precision:
