@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.cost import compression_ratio, mac_reduction, netscore, nonzero_params
-from secateur.timing import Measurement
+from secateur.core.metric import TOP1
+from secateur.cost import compression_ratio, count, mac_reduction, netscore, nonzero_params
+from secateur.timing import measurement
 
 
 def test_netscore_by_hand() -> None:
@@ -54,8 +56,13 @@ def test_zeros_are_not_counted_and_shared_weights_once() -> None:
 
 
 def test_the_netscore_of_a_sparse_network_counts_what_is_not_zero() -> None:
-    dense = Measurement(params=1_000_000, nonzero_params=1_000_000, macs=10_000_000, top1=80.0)
-    sparse = Measurement(params=1_000_000, nonzero_params=100_000, macs=10_000_000, top1=80.0)
+    net, x = nn.Linear(1000, 1000, bias=False), torch.zeros(1, 1000)
+    quality: dict[str, Any] = {"top1": 80.0, "samples": 10, "seconds_per_sample": 0.1}
+    dense = measurement(net, x, count(net, x), quality=quality, leading=TOP1)
+    with torch.no_grad():
+        net.weight[100:] = 0
+    sparse = measurement(net, x, count(net, x), quality=quality, leading=TOP1)
     assert sparse.netscore == pytest.approx((dense.netscore or 0) + 10)
-    assert Measurement(params=1_000_000, macs=10_000_000, top1=80.0).netscore == dense.netscore
+    assert dense.netscore == pytest.approx(netscore(80.0, 1_000_000, 1_000_000))
+    assert (dense.quality, dense.samples) == ({"top1": 80.0}, 10)
     assert (sparse.sparse, dense.sparse) == (True, False)

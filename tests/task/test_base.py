@@ -81,7 +81,7 @@ def test_a_class_of_ones_own() -> None:
     assert evaluate(network, task).metrics["loss"] == pytest.approx(
         float((network(X) - Y).abs().mean().detach()), rel=1e-5
     )
-    with pytest.raises(InputError, match="Batch 1 of test is a dict with other, which the task task cannot split"):
+    with pytest.raises(InputError, match="Batch 1 of test is a dict with other, which the task Halves cannot split"):
         evaluate(network, Halves(test=[{"other": X}]))
 
 
