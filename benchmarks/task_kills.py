@@ -74,8 +74,11 @@ def _go(folder: Path, recipe: Path, **given: Any) -> None:
 RUNS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "detection": (built_in, "task: detection\nmodel: {name: yolov3_tiny}\ndata: {name: digits, limit: 24}\n"),
     "own loaders": (own, "model: {name: given}\n"),
-    "segmentation": (built_in, "task: segmentation\nmodel: {name: unet, options: {width: 8}}\ndata: {name: digits, limit: 24}\n"),
-}  # fmt: skip
+    "segmentation": (
+        built_in,
+        "task: segmentation\nmodel: {name: unet, options: {width: 8}}\ndata: {name: digits, limit: 24}\n",
+    ),
+}
 
 
 def start(name: str, folder: Path, recipe: Path) -> subprocess.Popen[bytes]:
