@@ -218,7 +218,7 @@ def pinned_layers(counts: Counts, groups: Iterable[Group]) -> list[dict[str, str
             "layer": layer.name or "(top level)",
             "reason": "gives the network's output"
             if layer is counts.layers[-1]
-            else "its size is fixed by what uses it, or it was to be left alone",
+            else "it gives another of the outputs, its size is fixed by what uses it, or it was to be left alone",
         }
         for layer in counts.layers
         if layer.name not in free
