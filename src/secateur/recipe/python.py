@@ -26,7 +26,7 @@ from secateur.recipe.comparison import (
 from secateur.recipe.folder import free
 from secateur.recipe.load import load_recipe
 from secateur.recipe.overrides import override, shortcuts
-from secateur.recipe.prepare import Given
+from secateur.recipe.prepare import NOTHING, Given
 from secateur.recipe.runner import Event, RunResult
 from secateur.task import Task, as_task
 
@@ -79,7 +79,8 @@ def run(
     edit = partial(_edited, given=given, model=model, task=task, data=data, sets=_settings(set), options=options)
     found = load_recipe(recipe, edit=edit, trust=trust)
     folder = Path(out) if out is not None else free(Path("runs") / found.name)
-    return runner.run(found, folder, given=given, on_event=on_event, progress=progress, trust=trust)
+    command = None if given == NOTHING else f"secateur.run({str(recipe)!r}, …), with a network or task handed over"
+    return runner.run(found, folder, given=given, command=command, on_event=on_event, progress=progress, trust=trust)
 
 
 @arguments.checked
