@@ -32,8 +32,8 @@ from secateur.core.files import write_text
 from secateur.recipe.sameness import differences, numbers
 
 KILLS = 7
-"""Of each run; one that ends before it was killed so often is begun again, with other moments. They are drawn in seconds
-from the start of a process, so that most fall into the first step: see ``during`` in the record."""
+"""Of each run; one that ends before it was killed so often is begun again, with other moments. They are drawn in
+seconds from the start of a process, so that most fall into the first step: see ``during`` in the record."""
 
 STEPS = """
 - adapt: {{{train}}}
