@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -19,7 +19,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+import secateur
 from secateur.core.errors import InputError
+from secateur.task import try_task
 from secateur.task.sources import Source, digest_of, repeats
 
 X, Y = torch.arange(12.0)[:, None], torch.arange(12)
@@ -150,3 +152,42 @@ def test_digests_tell_values_types_and_shapes_apart() -> None:
     assert len({digest_of(v) for v in values}) == len(values)
     assert digest_of(np.zeros(2)) == digest_of(torch.zeros(2).double())
     assert digest_of([torch.tensor([])]) != digest_of([])
+
+
+def test_the_random_numbers_of_whoever_asks_stay_as_they_are() -> None:
+    data = TensorDataset(torch.arange(40.0).view(20, 2), torch.zeros(20, 1))
+    loader = DataLoader(data, 4, shuffle=True)
+    task = secateur.Task(train=loader, validation=loader, test=loader, loss=nn.functional.mse_loss)
+    net = nn.Linear(2, 1)
+    asks: dict[str, Callable[[], object]] = {
+        "evaluate": lambda: secateur.evaluate(net, task),
+        "sample": lambda: task.sample(3),
+        "calibration": lambda: list(task),
+        "exact": lambda: task.exact,
+        "fingerprint": lambda: task.fingerprint("test"),
+        "try_task": lambda: try_task(task, net),
+    }
+    for name, ask in asks.items():
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        wanted = torch.rand(1), np.random.rand(), random.random()
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+        ask()
+        assert (torch.rand(1), np.random.rand(), random.random()) == wanted, name
+
+
+def test_batches_do_not_depend_on_what_is_drawn_between_them() -> None:
+    def noisy() -> Iterator[Tensor]:
+        for _ in range(3):
+            yield torch.rand(2)
+
+    source = Source("test", noisy, 3)
+    plain = list(source.epoch(1, "a"))
+    disturbed = []
+    for batch in source.epoch(1, "a"):
+        torch.rand(7)
+        disturbed.append(batch)
+    assert all(torch.equal(a, b) for a, b in zip(plain, disturbed, strict=True))

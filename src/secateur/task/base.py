@@ -187,7 +187,7 @@ class Task:
     def training(self, epoch: Epoch) -> Iterator[Batch]:
         """The training batches of one epoch for one process, on its device."""
         size = -(-epoch.batch_size // epoch.processes)
-        batches = self.source("train").epoch(size, *epoch.seeds, shuffle=True)
+        batches = self.source("train").seeded(size, *epoch.seeds, shuffle=True)
         mine = itertools.islice(batches, epoch.rank, None, epoch.processes)
         return self.ready(mine, "train", epoch.device, epoch.layout)
 

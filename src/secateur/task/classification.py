@@ -67,6 +67,12 @@ class Classification(Task):
         """Images of a split."""
         return len(self._split(split))
 
+    def source(self, split: str | AnySplit) -> Any:
+        """Refuses a split without images."""
+        if not self.has(split):
+            raise InputError(f"There are no images to evaluate on in this split of {self.data.name}.")
+        return self
+
     def steps(self, batch_size: int, processes: int = 1) -> int:
         """Optimiser steps per epoch: equal ones instead of a tiny last one."""
         return steps_per_epoch(len(self.data.train), batch_size, processes)

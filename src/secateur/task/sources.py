@@ -1,7 +1,8 @@
 """Where a task's batches come from: loaders, data sets, lists and functions of the user's, gone through by epochs.
 
 An epoch is seeded: before it, PyTorch's, NumPy's and Python's global random numbers are set from a seed, and so are
-the generators that a loader has of its own. A loader that draws its order and augmentation from these gives the same
+the generators that a loader has of its own. Outside of training the global numbers are the caller's again after every
+batch (:func:`apart`). A loader that draws its order and augmentation from these gives the same
 batches for the same seed, and a run that was killed goes on exactly. :func:`repeats` finds out by asking twice.
 """
 
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from secateur.core.errors import InputError
 from secateur.core.seeds import derive
 
-__all__ = ["Source", "digest_of", "repeats", "seed_everything"]
+__all__ = ["Source", "apart", "digest_of", "repeats", "seed_everything"]
 
 _FIRST = 8  # batches that are looked at before an end is given up
 
@@ -94,13 +95,17 @@ class Source:
         return min(counts)
 
     def epoch(self, batch_size: int, *seeds: object, shuffle: bool = False) -> Iterator[Any]:
-        """The user's batches of one epoch; the global random numbers are seeded when the first is asked for.
+        """The user's batches of one epoch; the global random numbers of whoever asks stay as they are.
 
         Args:
             batch_size: Samples per batch where they are made here.
             seeds: What the order and augmentation depend on.
             shuffle: Whether batches that are made here come in an order drawn from ``seeds``.
         """
+        return apart(self.seeded(batch_size, *seeds, shuffle=shuffle))
+
+    def seeded(self, batch_size: int, *seeds: object, shuffle: bool = False) -> Iterator[Any]:
+        """The same for training, which goes on with the global random numbers: they are seeded at the first batch."""
         seed_everything(*seeds, self.split)
         if self.own_batches:
             yield from itertools.islice(self._iterator(*seeds), self.steps)
@@ -148,9 +153,36 @@ def _is_data_set(given: Any) -> bool:
 def seed_everything(*seeds: object) -> None:
     """Sets PyTorch's, NumPy's and Python's global random numbers from anything."""
     seed = derive(*seeds, "global")
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # the CPU's: loaders draw there, and a GPU's stay the caller's
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def apart(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, drawn from global random numbers of their own: the caller's come back after each of them."""
+    own: tuple[Any, ...] | None = None
+    while True:
+        callers = _random_states()
+        if own is not None:
+            _set_random_states(own)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            own = _random_states()
+            _set_random_states(callers)
+        yield batch
+
+
+def _random_states() -> tuple[Any, ...]:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _set_random_states(states: tuple[Any, ...]) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
 
 
 def _seed_loader(loader: DataLoader[Any], seed: int) -> None:

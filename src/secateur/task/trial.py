@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, first_line
+from secateur.graph.calling import preserved_rng
 from secateur.task.base import Epoch, Task
 from secateur.task.batch import Batch, form, shapes, wide
 from secateur.task.meters import Meter
@@ -36,10 +37,15 @@ def try_task(task: Task, model: nn.Module, *, train: bool = True, layout: torch.
     Raises:
         InputError: Says which of loader, network, loss and metrics does not fit, and how.
     """
+    with preserved_rng():  # training batches come with global random numbers seeded
+        _try_splits(task, model, train=train, layout=layout or torch.contiguous_format)
+
+
+def _try_splits(task: Task, model: nn.Module, *, train: bool, layout: torch.memory_format) -> None:
     for split in ("train", "validation", "test"):
         if not task.has(split) and not (train and split == "train"):
             continue
-        batches = _batches(task, model, split, layout or torch.contiguous_format)
+        batches = _batches(task, model, split, layout)
         learns = train and split == "train"
         seen, meter = 0, task.meter()
         for batch in batches:
@@ -74,11 +80,11 @@ def _batches(task: Task, model: nn.Module, split: str, layout: torch.memory_form
 
 @contextmanager
 def _as_found(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """In the mode that is asked for; modes, buffers and random numbers come back."""
+    """In the mode that is asked for; modes and buffers come back."""
     modes = {module: module.training for module in model.modules()}
     state = {name: value.clone() for name, value in model.named_buffers()}
     try:
-        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training):
             model.train(training)
             yield
     finally:

@@ -39,7 +39,7 @@ def evaluate(
         model: The network, or a graph or pruned network of it.
         task: Data, loss and metrics; a data set of images stands for its classification.
         split: ``train``, ``validation`` or ``test``; of a data set of images also some of its images.
-        limit: Samples at most; all by default.
+        limit: Stop once there were so many samples (batches of a loader are not cut); all by default.
         batch_size: Samples per forward pass, where the task makes the batches.
         precision: ``bf16`` runs under automatic mixed precision.
         device: Where to run; by default where the network is.
@@ -60,7 +60,9 @@ def evaluate(
     network = model if isinstance(model, nn.Module) else getattr(model, "model", model)
     if limit is not None and limit < 1:
         raise InputError(f"evaluate(limit=…) is a number of samples, at least 1; got {limit}.")
-    _not_empty(task, split)
+    if not isinstance(split, str) and not isinstance(task, Classification):
+        raise InputError("Only a data set of images can be evaluated on a split of one's own; name one of the task's.")
+    task.source(split)  # type: ignore[arg-type]
     home = device_of(network)
     target = home if device is None else _device(device)
     try:
@@ -95,15 +97,6 @@ def add_up(task: Task, batches: Any, forward: Callable[[Batch], Any]) -> tuple[M
             meter.update(wide(output), batch.target, batch.size)
             count += batch.size
     return meter, count, seconds
-
-
-def _not_empty(task: Task, split: str | AnySplit) -> None:
-    if isinstance(task, Classification) and not task.samples(split):
-        raise InputError(f"There are no images to evaluate on in this split of {task.data.name}.")
-    if isinstance(split, str):
-        task.source(split) if not isinstance(task, Classification) else None
-    elif not isinstance(task, Classification):
-        raise InputError("Only a data set of images can be evaluated on a split of one's own; name one of the task's.")
 
 
 def _device(name: str | torch.device) -> torch.device:
