@@ -1,16 +1,18 @@
-"""Runs of three tasks are killed at random moments and gone on with; their numbers end as if nothing had happened.
+"""Runs of three tasks are killed in every step and gone on with; their numbers end as if nothing had happened.
 
-    python benchmarks/task_kills.py                 about ten minutes on one core; goes on where it was stopped
+    python benchmarks/task_kills.py                 some minutes on one core; goes on where it was stopped
 
 Toy sizes. Detection (YOLOv3-tiny, digits on a canvas) and segmentation (U-Net, the same with masks) by recipe, and a
 task with a user's own shuffled DataLoader (a worker process), handed over from Python. Every run is first done whole,
-then again with SIGKILLs at seeded random moments, each followed by a resume; compared are all metrics, results, plans
-and digests of weights (`secateur.recipe.sameness`), but for what a clock says. Writes results/task_kills.json.
+then again with SIGKILLs in every step and after every epoch (and a seeded random moment later), each followed by a
+resume; compared are all metrics, results, plans and digests of weights (`secateur.recipe.sameness`), but for what a
+clock says. Writes results/task_kills.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -31,9 +33,16 @@ import secateur
 from secateur.core.files import write_text
 from secateur.recipe.sameness import differences, numbers
 
-KILLS = 7
-"""Of each run; one that ends before it was killed so often is begun again, with other moments. They are drawn in
-seconds from the start of a process, so that most fall into the first step: see ``during`` in the record."""
+MOMENTS = (("01-adapt", 1), ("01-adapt", 2), ("02-prune", 0), ("03-recover", 0), ("04-finetune", 0), ("04-finetune", 1),
+           ("04-finetune", 2))  # fmt: skip
+"""When a run is killed: a step that has begun, and so many of its epochs noted; seven of each run."""
+
+LATER = 0.25
+"""Seconds after that moment at most, drawn from the seed: so that kills fall into the middle of what follows."""
+
+SEED = 0
+SAMPLES = {"detection": 24, "own loaders": 256, "segmentation": 24}
+"""Training samples: toy."""
 
 STEPS = """
 - adapt: {{{train}}}
@@ -91,23 +100,38 @@ def done(folder: Path) -> bool:
     return (folder / "results.json").is_file()
 
 
-def killed(name: str, folder: Path, recipe: Path, seconds: float, draw: random.Random) -> list[str]:
-    """Kills the run again and again, at moments up to the time that a whole one takes; returns how far it was."""
-    moments: list[str] = []
-    while not done(folder):
-        process = start(name, folder, recipe)
-        if len(moments) < KILLS:
-            try:
-                process.wait(draw.uniform(2.0, 2.0 + seconds / 3))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                steps = sorted(p.name for p in folder.glob("steps/*")) or ["before the first step"]
-                moments.append(steps[-1])
-                continue
-        if process.wait():
+def reached(folder: Path, step: str, epochs: int) -> bool:
+    """Whether a run has begun a step and noted so many of its epochs."""
+    if not (folder / "steps" / step).is_dir() and not (epochs == 0 and step in done_steps(folder)):
+        return False
+    file = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return sum(line["step"] == step and line.get("epoch") is not None for line in lines) >= epochs
+
+
+def done_steps(folder: Path) -> list[str]:
+    file = folder / "state.json"
+    return list(json.loads(file.read_text())["done"]) if file.exists() else []
+
+
+def killed(name: str, folder: Path, recipe: Path, draw: random.Random) -> list[dict[str, Any]]:
+    """Kills a run at every moment, and goes on with it each time; returns what it had done when it was killed."""
+    found = []
+    for step, epochs in MOMENTS:
+        process, later = start(name, folder, recipe), draw.uniform(0, LATER)
+        while process.poll() is None and not reached(folder, step, epochs):
+            time.sleep(0.005)
+        time.sleep(later)
+        alive = process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL) if alive else None
+        process.wait()
+        if not alive and process.returncode:
             raise RuntimeError(f"{name} failed")
-    return moments
+        wanted = {"step": step, "epochs": epochs, "seconds_later": round(later, 3)}
+        found.append({**wanted, "killed": alive, "done": done_steps(folder)})
+    if start(name, folder, recipe).wait():
+        raise RuntimeError(f"{name} failed")
+    return found
 
 
 def main() -> None:
@@ -125,19 +149,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary)
             write_text(place / "kills.yaml", f"name: kills\n{head}steps:{STEPS.format(train=TRAIN)}")
-            began = time.monotonic()
             if start(name, place / "whole", place / "kills.yaml").wait():
                 raise RuntimeError(f"{name} failed")
-            seconds = time.monotonic() - began
-            moments: list[str] = []
-            for attempt in range(5):
-                folder = place / f"killed-{attempt}"
-                moments += killed(name, folder, place / "kills.yaml", seconds, random.Random(f"{name} {attempt}"))
-                found = differences(numbers(place / "whole"), numbers(folder))
-                if found or len(moments) >= KILLS:
-                    break
-        rows.append({"run": name, "kills": len(moments), "during": moments, "differences": found})
-        write("task_kills", rows)
+            moments = killed(name, place / "killed", place / "kills.yaml", random.Random(f"{name} {SEED}"))
+            found = differences(numbers(place / "whole"), numbers(place / "killed"))
+        kills = sum(moment["killed"] for moment in moments)
+        rows.append({"run": name, "kills": kills, "moments": moments, "differences": found})
+        write(
+            "task_kills",
+            rows,
+            seed=SEED,
+            child_threads=1,
+            samples={"detection": 24, "own loaders": 256, "segmentation": 24},
+        )
         print(rows[-1], flush=True)
 
 

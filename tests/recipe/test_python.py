@@ -79,6 +79,7 @@ def test_a_run_with_a_network_and_loaders_of_ones_own(recipe: Path, tmp_path: Pa
     assert "Mean absolute error" in page
     assert "Top-1" not in page
     assert "MACs per sample" in page
+    assert "with a network or task handed over" in result.results["command"]
 
 
 def test_the_best_epoch_is_that_of_the_lowest_error(tmp_path: Path) -> None:

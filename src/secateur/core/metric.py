@@ -37,8 +37,8 @@ class Metric:
         InputError: A direction or format that there is not.
 
     >>> top1 = Metric(better="higher", format="percent", title="Top-1 accuracy", name="top1")
-    >>> top1.words(91.234), top1.change(91.2, 90.7), top1.improves(91.0, 90.0)
-    ('91.23 %', '−0.50 points', True)
+    >>> top1.words(91.234), top1.change(91.2, 90.7), top1.change(91.2, 91.199), top1.improves(91.0, 90.0)
+    ('91.23 %', '−0.50 points', '±0.00 points', True)
     """
 
     measure: Any = field(default=None, compare=False, repr=False)
@@ -99,8 +99,8 @@ class Metric:
             return "–"
         one, two = self.percent(before), self.percent(after)
         if one is None or two is None:
-            return f"{after - before:+.{self._digits}f}".replace("-", "−")
-        return f"{two - one:+.{self._digits}f} points".replace("-", "−")
+            return _signed(after - before, self._digits)
+        return f"{_signed(two - one, self._digits)} points"
 
     @property
     def _digits(self) -> int:
@@ -122,6 +122,12 @@ class Metric:
         """Reads what :meth:`to_dict` wrote."""
         known = ("name", "title", "better", "format", "digits")
         return cls(**{key: record[key] for key in known if key in record})
+
+
+def _signed(value: float, digits: int) -> str:
+    """A difference with its sign; a true minus, and none on a rounded zero."""
+    text = f"{abs(value):.{digits}f}"
+    return ("±" if float(text) == 0 else "−" if value < 0 else "+") + text
 
 
 TOP1 = Metric(better="higher", format="percent", title="Top-1 accuracy", name="top1")

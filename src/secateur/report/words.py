@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 
-__all__ = ["NOTHING", "count", "date", "duration", "exact", "milliseconds", "points", "size", "times", "tiny"]
+__all__ = ["NOTHING", "count", "date", "duration", "exact", "milliseconds", "size", "times", "tiny"]
 
 NOTHING = "–"
 
@@ -107,19 +107,6 @@ def times(value: float | None) -> str:
     '2.13×'
     """
     return NOTHING if value is None else f"{_digits(value)}×"
-
-
-def points(value: float | None, digits: int = 2) -> str:
-    """Returns a difference with its sign; a true minus, and none on a rounded zero.
-
-    >>> points(-0.304), points(0.5), points(-0.001)
-    ('−0.30', '+0.50', '±0.00')
-    """
-    if value is None:
-        return NOTHING
-    text = f"{abs(value):.{digits}f}"
-    sign = "±" if float(text) == 0 else "−" if value < 0 else "+"
-    return sign + text
 
 
 def tiny(value: float | None) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from secateur.exports import ExportCheck
 
-__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "share", "size", "table", "tell"]
+__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "size", "table", "tell"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
 
@@ -105,15 +105,6 @@ def size(value: float | None) -> str:
         if value >= factor:
             return f"{value / factor:.2f} {unit}"
     return f"{value:.0f} B"
-
-
-def share(value: float | None, digits: int = 2) -> str:
-    """A percentage that is in percent already.
-
-    >>> share(97.777)
-    '97.78 %'
-    """
-    return "–" if value is None else f"{value:.{digits}f} %"
 
 
 def change(before: float | None, after: float | None) -> str:
