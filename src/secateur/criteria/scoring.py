@@ -65,7 +65,7 @@ def score(
         criterion: Name or function.
         only: Names of the groups to score; by default all.
         data: Calibration data, where the criterion needs them.
-        loss: For criteria that need gradients; by default cross-entropy.
+        loss: For criteria that need gradients; by default that of ``data`` where this is a task, else cross-entropy.
         seed: Of criteria that draw random numbers and of sampled statistics.
         measure: What the cut aims at (``macs`` …), for criteria that weigh by it.
 
@@ -75,6 +75,8 @@ def score(
     wanted = chosen(criterion)
     if not groups.items:
         return Scores({}, wanted.absolute, ())
+    if loss is None and getattr(data, "has_loss", False):  # a task, which criteria need not know
+        loss = data.loss  # type: ignore[union-attr]
     setting = Collecting(groups, seed, loss, measure)
     found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)

@@ -141,7 +141,7 @@ def prune(
             :mod:`secateur.core.inputs`: a tensor, a tuple, a dict, or an iterable of batches (a DataLoader, a
             generator), each inputs or a pair (inputs, labels). They are gone through once, in constant memory.
         loss: For criteria that need gradients: a function of the network's output and the labels that gives the
-            mean loss; by default cross-entropy.
+            mean loss; by default that of ``data`` where this is a task, else cross-entropy.
 
     Returns:
         The smaller network with its plan, its proof and its counts.

@@ -17,7 +17,7 @@ from secateur.graph.internals import FunctionMode
 from secateur.graph.numbers import Lost
 from secateur.graph.writer import Writer
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "Constants", "constant"]
 
 _COUNTS: set[Any] = {torch.Tensor.numel, torch.Tensor.nelement}
 _SIZES: set[Any] = {torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.__len__, *_COUNTS}  # type: ignore[attr-defined]
@@ -43,6 +43,26 @@ def _opened(func: FunctionType) -> FunctionType:
     return opened
 
 
+def constant(func: Any, args: Any, kwargs: Any, device: torch.device | None = None) -> torch.Tensor | None:
+    """What ``x.new_tensor(numbers)`` makes, by :func:`torch.tensor`, which modes see; ``None`` for any other call."""
+    if func is not torch.Tensor.new_tensor or isinstance(
+        args[1] if len(args) > 1 else kwargs.get("data"), torch.Tensor
+    ):
+        return None
+    like, *data = args
+    made: torch.Tensor = torch.tensor(*data, **{"dtype": like.dtype, "device": device or like.device, **kwargs})
+    return made
+
+
+class Constants(FunctionMode):
+    """Constants that code makes of numbers are made where modes see it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answers for one call."""
+        made = constant(func, args, kwargs or {})
+        return func(*args, **(kwargs or {})) if made is None else made
+
+
 class Attributes(FunctionMode):
     """Tensors without values say that they are where the network is; nobody reads their memory."""
 
@@ -64,7 +84,8 @@ class Attributes(FunctionMode):
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func in _MEMORY and (args[0].is_meta or self._writer.depends(args[0])):
             raise Unfollowed("Python reads the values of a tensor")
-        return func(*args, **kwargs)
+        made = constant(func, args, kwargs, self._writer.device) if func is torch.Tensor.new_tensor else None
+        return func(*args, **kwargs) if made is None else made
 
     def _followed(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:
         """A call with, or for, sizes that remember where they come from."""

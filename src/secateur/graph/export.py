@@ -168,6 +168,12 @@ def _raise(
 ) -> None:  # fmt: skip
     """Words the failure: the network's own, or the tracer's with the line of the user's code."""
     name = type(model).__name__
+    if any(kind.__module__.startswith("torchvision.models.detection") for kind in type(model).__mro__):
+        raise TraceError(
+            f"{name} chooses boxes inside, whose number only the images decide, so that no graph describes it. Wrap "
+            "it: secateur.models.TorchvisionDetector(network) is called with a tensor of images, and is cut whole, "
+            "heads and all."
+        ) from error
     try:
         call(model, inputs)
     except Exception as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.onnx_file import read_onnx
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
+from secateur.models.torchvision_detector import TorchvisionDetector
 from secateur.models.unet import UNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
@@ -143,7 +145,8 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
         name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``FILE.cfg`` (Darknet's), ``FILE.onnx``
             (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that returns an
             ``nn.Module``.
-        classes: Outputs; ``None`` for the network's default.
+        classes: Outputs; ``None`` for the network's default. Of torchvision's detectors, which come as
+            :class:`TorchvisionDetector`: kinds of objects, without the background.
         weights: A ``.safetensors``, PyTorch state-dict or (Darknet) ``.weights`` file; for torchvision and timm
             also the name of their own weights (``DEFAULT``; ``pretrained``), which those libraries download.
         **options: Passed to the factory.
@@ -225,18 +228,72 @@ def _torchvision(name: str, classes: int | None, weights: str | Path | None, opt
     if name not in models.list_models():
         raise UnknownNameError("torchvision model", name, models.list_models())
     _refuse_weights(f"torchvision:{name}", options)
+    if name in models.list_models(models.detection):
+        return _detector(name, classes, weights, dict(options))
     if weights is None or _names_file(weights):
         if classes is not None:
             options = {"num_classes": classes, **options}
         with building(f"torchvision:{name}"):
             made = models.get_model(name, weights=None, **options)
         return _from_file(made, weights, f"torchvision:{name}")
-    known = [w.name for w in models.get_model_weights(name)] + ["DEFAULT"]
+    known = _known_weights(name, weights)
+    with building(f"torchvision:{name}"):
+        model: nn.Module = models.get_model(name, weights=known, **options)
+    return model if classes is None else replace_head(model, classes)
+
+
+def _known_weights(name: str, weights: str | Path) -> Any:
+    """torchvision's own weights by their name."""
+    entries = import_torchvision().models.get_model_weights(name)
+    known = [entry.name for entry in entries] + ["DEFAULT"]
     if str(weights) not in known:
         raise UnknownNameError(f"file or torchvision weights of {name}", str(weights), known)
+    return entries[str(weights)]
+
+
+def _detector(
+    name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]
+) -> TorchvisionDetector:
+    """One of torchvision's detectors; its own weights for other classes too, but for what tells classes apart."""
+    models = import_torchvision().models
+    regions = options.pop("regions", None)
+    given = {"weights_backbone": None, **({} if classes is None else {"num_classes": classes + 1}), **options}
+    if weights is None or _names_file(weights):
+        with building(f"torchvision:{name}"):
+            made: nn.Module = models.get_model(name, weights=None, **given)
+        _refuse_unknown(name, made, options)
+        return TorchvisionDetector(_from_file(made, weights, f"torchvision:{name}"), regions)
+    known = _known_weights(name, weights)
     with building(f"torchvision:{name}"):
-        model: nn.Module = models.get_model(name, weights=str(weights), **options)
-    return model if classes is None else replace_head(model, classes)
+        trained: nn.Module = models.get_model(name, weights=known, **options)
+        if classes is not None:
+            trained = _grafted(models.get_model(name, weights=None, **given), trained)
+    return TorchvisionDetector(trained, regions)
+
+
+def _refuse_unknown(name: str, made: nn.Module, options: dict[str, Any]) -> None:
+    """torchvision's detectors take any option in silence."""
+    takers = [import_torchvision().models.get_model_builder(name), type(made), type(made.transform)]
+    kinds = [kind for taker in takers for kind in (taker.__mro__ if isinstance(taker, type) else (taker,))]
+    known = {name for kind in kinds for name in inspect.signature(kind).parameters} - {"kwargs", "args"}
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of torchvision:{name}", option, sorted(known | {"regions"}))
+
+
+def _grafted(model: nn.Module, trained: nn.Module) -> nn.Module:
+    """``model`` with the layers of ``trained`` that have its shapes: frozen batch norm and the like come along."""
+    wanted = {key: value.shape for key, value in model.state_dict().items()}
+    fits = {key: value for key, value in trained.state_dict().items() if wanted.get(key) == value.shape}
+    model.load_state_dict(fits, strict=False)  # of modules that hold others, parameters of their own
+    for path, layer in _layers(trained):
+        if all(f"{path}.{key}" in fits for key in layer.state_dict()):
+            model.set_submodule(path, layer)
+    return model
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(path, module) for path, module in model.named_modules() if path and not any(module.children())]
 
 
 def _timm(name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from secateur.graph.flow import sized_by_data
 from secateur.graph.groups import Groups
@@ -77,8 +77,12 @@ class Dense:
 
     @cached_property
     def sharpened(self) -> dict[str, Sharpening]:
-        """What every dense tensor becomes in the second look."""
-        named = {**_constants(self.graph), **dict(named_tensors(self.graph))}
+        """What every parameter and buffer becomes in the second look.
+
+        Constants stay: the code of a network makes its own anew (``torch.tensor([0.5, 0.5, 0.5])``), and nobody trains
+        them, so that entries that are alike now stay alike.
+        """
+        named = dict(named_tensors(self.graph))
         made: dict[int, Sharpening] = {}  # tied tensors stay tied
         for name, tensor in named.items():
             if id(tensor) not in made:
@@ -195,12 +199,6 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def fresh_one(value: Tensor, source: Tensor) -> Tensor:
     """``value`` with memory of its own, made here and now (inference mode takes no views of what was made before)."""
     return value.clone() if value is source else value
-
-
-def _constants(graph: GraphModule) -> dict[str, Tensor]:
-    """Tensors that the graph refers to and that are neither parameters nor buffers."""
-    names = [str(n.target) for n in graph.graph.nodes if n.op == "get_attr"]
-    return {name: value for name in names if (value := own_tensor(graph, name)) is not None}
 
 
 def _without_double(module: nn.Module) -> bool:

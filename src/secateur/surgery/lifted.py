@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.graph.attributes import Constants
 from secateur.graph.chance import middle
 from secateur.graph.ops import Kind, Law, facts_of
 from secateur.graph.schema import bound, plain_name
@@ -103,6 +104,18 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._draws, self._again, self._masks, self._seen, self._soft = draws, again, masks, seen, soft
         self._known: dict[Any, tuple[str, Kind | None, bool]] = {}
+        self._constants = Constants()
+
+    def __enter__(self) -> Lifted:
+        """Sees also what is made by ``x.new_tensor``."""
+        self._constants.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """As before."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._constants.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operator."""
@@ -131,6 +144,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _lifted(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         written = _written(func)
+        if func in _MADE:
+            return (_narrow(args[0]), *args[1:]), kwargs
         if not written:
             return _each(double, args), _each(double, kwargs)
         into = args[written[0]] if written[0] < len(args) else None
@@ -221,6 +236,17 @@ def _each(change: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _each(change, value) for name, value in tree.items()}
     return change(tree)
+
+
+_MADE = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}
+
+
+def _narrow(made: Tensor) -> Tensor:
+    """A constant that code makes of numbers, as the network at work has it.
+
+    ``torch.tensor([0.1], dtype=x.dtype)`` is 0.1 to 16 digits where ``x`` is lifted, and to 8 in the recorded graph.
+    """
+    return double(made.float()) if made.is_floating_point() else made
 
 
 def _as(value: Any, dtype: torch.dtype) -> Any:

@@ -159,6 +159,13 @@ class Task:
         """Calls the network on a batch; some want the target too while they train."""
         return call(model, batch.inputs)
 
+    def finished(self, model: nn.Module, output: Any, batch: Batch) -> Any:
+        """What :meth:`forward` gives, of what a file of the network gave for the batch; ``None`` where nobody can say.
+
+        For networks whose :meth:`forward` does more than call them.
+        """
+        return output
+
     # ------------------------------------------------------------------------------------------ what the engine asks
 
     @property

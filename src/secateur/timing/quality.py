@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.core.batches import resize
+from secateur.core.errors import InputError
 from secateur.core.modes import evaluating
 from secateur.core.types import call
 from secateur.data.types import AnySplit, DataSet
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["quality", "scores"]
 
 _BATCH = 32
+
+
+class Unscored(InputError):
+    """The task cannot tell what a network did from what its file gives."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "What a file of this network gives says not yet what it found: a two-stage detector has to choose regions "
+            "between its stages. Score the network itself, with secateur.evaluate."
+        )
 
 Form = Any
 """How an output is built of tensors, as PyTorch's ``pytree`` says it."""
@@ -71,7 +82,12 @@ def quality(
         if not form:
             form.append(_form(like if like is not None else entrant.network, batch, len(parts[0])))
         leaves = [torch.cat(group) if group[0].ndim else group[0] for group in zip(*parts, strict=True)]
-        return pytree.tree_unflatten(leaves, form[0])
+        output = pytree.tree_unflatten(leaves, form[0])
+        network = like if like is not None else entrant.network
+        finished = task.finished(network, output, batch) if isinstance(network, nn.Module) else output
+        if finished is None:
+            raise Unscored
+        return finished
 
     with _settled(entrant.network):
         batches = task.evaluation(split, batch_size=size, limit=samples)  # type: ignore[arg-type]
@@ -123,15 +139,17 @@ def scores(
         like: See :func:`quality`.
 
     Returns:
-        By the entrant's label and runtime.
+        By the entrant's label and runtime; without those of which nothing can be said (two-stage detectors).
     """
     if samples == 0:
         return {}
     ready = sorted((e for e in entrants if not e.problem), key=lambda e: e.batch or _BATCH)
     largest = {(e.label, e.runtime): e for e in ready}
-    return {
-        key: quality(entrant, task, samples=samples, threads=threads, like=like) for key, entrant in largest.items()
-    }
+    found = {}
+    for key, entrant in largest.items():
+        with suppress(Unscored):
+            found[key] = quality(entrant, task, samples=samples, threads=threads, like=like)
+    return found
 
 
 def _settled(network: nn.Module | Path) -> AbstractContextManager[object]:

@@ -100,6 +100,11 @@ class Detections:
         """Number of boxes."""
         return len(self.labels)
 
+    def above(self, score: float) -> Detections:
+        """Those with at least this score."""
+        stay = self.scores >= score
+        return Detections(self.corners[stay], self.scores[stay], self.labels[stay])
+
     def __repr__(self) -> str:
         """Says how many."""
         return f"Detections({len(self)})"

@@ -16,12 +16,14 @@ from secateur.core.modes import evaluating
 from secateur.core.seeds import generator
 from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
+from secateur.models import TorchvisionDetector, is_detector
 from secateur.models.darknet import Detection as Scale
 from secateur.task.batch import Batch
 from secateur.task.detection.anchors import find_anchors
 from secateur.task.detection.average_precision import AveragePrecision
 from secateur.task.detection.box_augment import BoxAugment
 from secateur.task.detection.decoding import Detections, decode, detections
+from secateur.task.detection.operators import runnable
 from secateur.task.detection.yolo_loss import YoloLoss
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
@@ -38,6 +40,12 @@ _LEAST = 0.001
 _MEMORY = 2 * 2**30
 """Bytes of decoded images that are kept in memory; larger splits are decoded as they are asked for."""
 
+_MOST = 100
+"""Boxes of an image that average precision looks at (COCO)."""
+
+_DRAWN = 0.25
+"""Score from which on the report draws a box."""
+
 _PICTURES = 4
 """Test images that the report shows."""
 
@@ -50,7 +58,8 @@ class Detection(NumberedTask):
 
     The network gives a map for every scale; what the maps mean, its ``detections`` say. They are read off the network
     when it is first called, so a graph that was cut out of it needs no ``detections`` of its own; otherwise give
-    ``scales``.
+    ``scales``. Or it is one of torchvision's detectors, as :class:`~secateur.models.TorchvisionDetector`, which brings
+    losses and decoding of its own.
 
     Args:
         data: Images with boxes.
@@ -110,25 +119,55 @@ class Detection(NumberedTask):
         if self._scales is None:
             raise InputError(
                 "The network does not say what its maps mean (it has no detections): give the task those of the dense "
-                "network, Detection(data, scales=dense.detections)."
+                "network, Detection(data, scales=dense.detections). (A detector of torchvision has a loss only while "
+                "it trains, so criteria that need gradients cannot be taken for it: take l2, bn_scale or "
+                "reconstruction.)"
             )
         return self._scales
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """The maps of the network, (B, A · (5 + C), H, W) each."""
+        """The maps of the network, (B, A · (5 + C), H, W) each.
+
+        Of a :class:`~secateur.models.TorchvisionDetector` its losses by name where it trains, else the boxes it finds.
+        """
+        if isinstance(getattr(model, "module", model), TorchvisionDetector):
+            return _of_torchvision(model, batch)
         if self._scales is None:
             found = getattr(getattr(model, "module", model), "detections", None)
             self._scales = tuple(found) if found else None
+        if is_detector(getattr(model, "module", model)):
+            raise InputError(
+                f"{type(model).__name__} takes lists of images and chooses boxes inside, which no graph describes: "
+                "wrap it, secateur.models.TorchvisionDetector(network)."
+            )
         output = call(model, batch.inputs)
         return (output,) if isinstance(output, Tensor) else tuple(output)
 
-    def loss(self, output: Any, target: Any) -> Tensor:
-        """See :class:`~secateur.task.detection.YoloLoss`."""
+    def finished(self, model: nn.Module, output: Any, batch: Batch) -> Any:
+        """Of torchvision's detectors of one stage, the boxes that their maps mean; of those of two nobody can say."""
+        if not isinstance(model, TorchvisionDetector):
+            return output
+        with runnable():
+            found = model.found(output, [*batch.inputs])
+        return None if found is None else _as_detections(found)
+
+    def loss(self, output: Any, target: Any) -> Tensor | None:
+        """See :class:`~secateur.task.detection.YoloLoss`; of torchvision's detectors, the sum of their own losses.
+
+        These have none where they do not train: ``None``.
+        """
+        if isinstance(output, dict):
+            return sum(output.values(), torch.zeros((), device=next(iter(output.values())).device))
+        if _is_found(output):
+            return None
         output = (output,) if isinstance(output, Tensor) else output
         return YoloLoss(self.scales, several=self.several)(output, target, self._square).total
 
     def predictions(self, output: Any) -> list[Detections]:
         """The boxes of every image, in pixels of the square, with all scores that average precision looks at."""
+        if _is_found(output):
+            found: list[Detections] = output
+            return found
         output = (output,) if isinstance(output, Tensor) else output
         return detections(*decode([o.float() for o in output], self.scales, self._square), threshold=_LEAST)
 
@@ -139,6 +178,11 @@ class Detection(NumberedTask):
         cells, with objectness o, classes c and the four numbers b of a box, as the maps hold them. Source: Mehta and
         Ozturk 2018, Object detection at 200 Frames Per Second, arXiv:1805.06361, §3.2. The temperature has no say.
         """
+        if isinstance(output, dict) or _is_found(output):
+            raise InputError(
+                "Detectors of torchvision cannot be distilled: they give losses where they train, and no maps that "
+                "could be held against a teacher's. Leave distill out."
+            )
         total, objects = output[0].new_zeros((), dtype=torch.float32), output[0].new_zeros((), dtype=torch.float32)
         for student, teacher, scale in zip(output, wanted, self.scales, strict=True):
             mine, other = (_by_anchor(t.float(), scale) for t in (student, teacher))
@@ -186,7 +230,7 @@ class Detection(NumberedTask):
         )
         hint = (
             f"The first {count} test images: what the labels say, and what each network finds with a score of at least "
-            "0.25."
+            f"{_DRAWN}."
         )
         return Shown(tuple(pictures), (chart,), ("AP@.5 by class", *meters), rows, hint)
 
@@ -198,8 +242,14 @@ class Detection(NumberedTask):
             with torch.no_grad(), evaluating(model):
                 inputs, _ = self.made("test", torch.tensor([index]))
                 output = self.forward(model, Batch(inputs.to(_device_of(model)), None, 1))
-            (found,) = detections(*decode([o.float() for o in output], self.scales, self._square))
+            (found,) = self._shown(output)
             yield self._picture(index, role, pixels, self._marks(found))
+
+    def _shown(self, output: Any) -> list[Detections]:
+        """What is drawn: boxes with a score of at least 0.25."""
+        if _is_found(output):
+            return [one.above(_DRAWN) for one in output]
+        return detections(*decode([o.float() for o in output], self.scales, self._square), threshold=_DRAWN)
 
     def _scored(self, model: nn.Module) -> _Precision:
         meter = self.meter()
@@ -218,6 +268,8 @@ class Detection(NumberedTask):
 
     def options(self, model: str) -> dict[str, Any]:
         """Classes and anchors of the built-in networks: k-means over the training boxes, with a fixed seed."""
+        if model.startswith("torchvision:"):
+            return {"classes": len(self.classes)}
         if model not in _ANCHORS:
             return {}
         return {"classes": len(self.classes), "anchors": find_anchors(self._squares("train").boxes, _ANCHORS[model])}
@@ -278,11 +330,13 @@ class _Precision:
 
     def __init__(self, task: Detection) -> None:
         self._task, self._precision = task, AveragePrecision(task.classes)
-        self._losses, self._images = 0.0, 0
+        self._losses: float | None = 0.0
+        self._images = 0
 
     def update(self, output: Any, target: Any, size: int) -> None:
         """Adds a batch of maps and boxes."""
-        self._losses += float(self._task.loss(output, target)) * size
+        loss = self._task.loss(output, target)
+        self._losses = None if self._losses is None or loss is None else self._losses + float(loss) * size
         self._images += size
         self._precision.update(self._task.predictions(output), target)
 
@@ -295,9 +349,10 @@ class _Precision:
         return self._precision.compute().per_class50
 
     def compute(self) -> dict[str, float]:
-        """Both mean average precisions in percent, and the mean loss."""
+        """Both mean average precisions in percent, and the mean loss where there is one."""
         found = self._precision.compute()
-        return {"map50": 100 * found.map50, "map": 100 * found.map, "loss": self._losses / max(1, self._images)}
+        scores = {"map50": 100 * found.map50, "map": 100 * found.map}
+        return scores if self._losses is None else {**scores, "loss": self._losses / max(1, self._images)}
 
 
 def _percent(share: float | None) -> str:
@@ -311,6 +366,37 @@ def _four(corners: Sequence[float]) -> tuple[float, float, float, float]:
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def _is_found(output: Any) -> bool:
+    return isinstance(output, list) and all(isinstance(one, Detections) for one in output)
+
+
+def _as_detections(found: Sequence[Mapping[str, Tensor]]) -> list[Detections]:
+    """What torchvision found, the surest first, as many as COCO's average precision looks at."""
+    orders = []
+    for one in found:
+        order = one["scores"].argsort(descending=True, stable=True)
+        orders.append(order[one["labels"][order] > 0][:_MOST])  # RetinaNet and FCOS have scores for a background too
+    return [
+        Detections(one["boxes"][order], one["scores"][order], one["labels"][order] - 1)
+        for one, order in zip(found, orders, strict=True)
+    ]
+
+
+def _of_torchvision(model: nn.Module, batch: Batch) -> Any:
+    """A detector of torchvision on a batch: its losses where it trains, else what it finds; 0 is its background."""
+    images = list(batch.inputs)
+    if not model.training:
+        with runnable():
+            return _as_detections(model(images))
+    device = images[0].device
+    there = [boxes.corners[~boxes.ignored] for boxes in batch.target]
+    labels = [boxes.labels[~boxes.ignored] + 1 for boxes in batch.target]
+    pairs = zip(there, labels, strict=True)
+    targets = [{"boxes": corners.to(device), "labels": label.to(device)} for corners, label in pairs]
+    with runnable():
+        return model(images, targets)
 
 
 def _by_anchor(maps: Tensor, scale: Scale) -> Tensor:
