@@ -24,6 +24,7 @@ __all__ = [
     "headline_speedup",
     "latency",
     "measured_speedups",
+    "more_than_work",
     "setting_label",
 ]
 
@@ -160,6 +161,18 @@ def headline_speedup(results: Results) -> Speedup | None:
     return min(forward, key=lambda s: (s.runtime != "onnxruntime", s.batch), default=None)
 
 
+_MORE = 1.5
+"""How many times the MAC reduction a speed-up may be before it needs an explanation."""
+
+
+def more_than_work(found: Speedup, results: Results) -> bool:
+    """Whether a network is faster by far more than its MACs went down."""
+    dense, pruned = (_measurement(results.network(role)) for role in ("dense", "pruned"))
+    if not dense.macs or not pruned.macs:
+        return False
+    return found.ratio.median > _MORE * mac_reduction(dense.macs, pruned.macs)
+
+
 def setting_label(runtime: str, direction: str, batch: int) -> str:
     """Words a setting.
 
@@ -191,7 +204,8 @@ def _metric_card(metric: Metric, dense: Measurement, pruned: Measurement) -> Car
         return None
     if before is None:
         return Card(metric.label, metric.words(after))
-    return Card(metric.label, metric.words(after), metric.words(before), metric.change(before, after))
+    worse = metric.improves(before, after)
+    return Card(metric.label, metric.words(after), metric.words(before), metric.change(before, after), worse=worse)
 
 
 def _speed_card(results: Results) -> Card | None:
@@ -201,12 +215,16 @@ def _speed_card(results: Results) -> Card | None:
     setting = (found.runtime, found.direction, found.batch)
     medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
     detail = f"{words.times(found.ratio.median)} as fast, {setting_label(*setting)}"
+    if found.doubt:
+        detail = f"the machine was busy, so no speed-up is claimed ({setting_label(*setting)})"
+    elif more_than_work(found, results):
+        detail += "; more than the MACs explain"
     return Card(
         "Measured time",
         words.milliseconds(medians.get("pruned")),
         words.milliseconds(medians.get("dense")),
         detail,
-        worse=found.ratio.median < 1,
+        worse=found.ratio.median < 1 and not found.doubt,
     )
 
 
@@ -239,7 +257,8 @@ def _time(timing: Timing | None) -> str:
 def _speedup(found: Speedup | None) -> str:
     if found is None:
         return words.NOTHING
-    return f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}{_TO}{found.ratio.q95:.2f})"
+    text = f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}{_TO}{found.ratio.q95:.2f})"
+    return f"{text}, busy" if found.doubt else text
 
 
 def _unbroken(text: str) -> str:
