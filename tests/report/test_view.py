@@ -121,3 +121,13 @@ def test_a_speed_up_beyond_the_work_is_marked(results: Results) -> None:
 
 def test_what_got_worse_is_not_green(results: Results) -> None:
     assert {card.title: card.worse for card in view.cards(results)}["Top-1 accuracy"]
+
+
+def test_channels_name_their_layers(results: Results) -> None:
+    rows = view.channels(results)
+    assert [(row.layer, row.before, row.after, row.kept) for row in rows] == [
+        ("conv1", "16", "8", "50 %"),
+        ("gone", "16", "0", "0 %"),
+    ]
+    assert [(row.dense_share, row.pruned_share) for row in rows] == [("100.00", "50.00"), ("100.00", "0.00")]
+    assert view.channels(Results()) == ()

@@ -16,9 +16,11 @@ from secateur.timing.timings import Speedup, Timing, speedups
 
 __all__ = [
     "Card",
+    "ChannelRow",
     "Table",
     "blocks",
     "cards",
+    "channels",
     "comparison",
     "exports",
     "headline_speedup",
@@ -98,6 +100,36 @@ def blocks(results: Results) -> Table | None:
         (row.block, words.exact(row.before), words.exact(row.after), _kept(row)) for row in (*results.blocks, total)
     ]
     return Table(("Block", "Dense", "Pruned", "Kept"), tuple(rows), ("", "dense", "pruned", ""), total=True)
+
+
+@dataclass(frozen=True)
+class ChannelRow:
+    """A layer's output channels, and how long its bars are in percent of the widest layer's."""
+
+    layer: str
+    kind: str
+    before: str
+    after: str
+    kept: str
+    dense_share: str
+    pruned_share: str
+
+
+def channels(results: Results) -> tuple[ChannelRow, ...]:
+    """Returns one row per layer, in the order of the network."""
+    widest = max((row.before for row in results.layers), default=0) or 1
+    return tuple(
+        ChannelRow(
+            row.layer,
+            row.kind,
+            words.exact(row.before),
+            words.exact(row.after),
+            f"{100 * row.after / row.before:.0f} %" if row.before else words.NOTHING,
+            f"{100 * row.before / widest:.2f}",
+            f"{100 * row.after / widest:.2f}",
+        )
+        for row in results.layers
+    )
 
 
 def latency(results: Results) -> Table | None:
