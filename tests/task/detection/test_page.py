@@ -36,7 +36,7 @@ def test_its_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     space: dict[str, object] = {}
     for number, block in enumerate(blocks):
         exec(compile(block, f"docs/detection.md, block {number}", "exec"), space)

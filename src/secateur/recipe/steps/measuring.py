@@ -138,8 +138,8 @@ def _slower(timings: tuple[Timing, ...]) -> list[str]:
     if not found:
         return []
     return [
-        f"Fewer MACs, but slower here ({'; '.join(found)}): runtimes work on blocks of 8 or 16 channels, which "
-        "the widths that are left do not fill. Prune to whole blocks with round_to: 8 (--set steps.prune.round_to=8)."
+        f"Fewer MACs, but slower here ({'; '.join(found)}). How long a width takes depends on the runtime and the "
+        "machine: a target of time (--latency 0.5 --runtime onnxruntime) measures widths before it chooses them."
     ]
 
 
