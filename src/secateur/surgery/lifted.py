@@ -107,7 +107,7 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._constants: list[Constants] = []
 
     def __enter__(self) -> Lifted:
-        """Sees also what is made by ``x.new_tensor``; entered again, where an operator is taken apart, by a new mode."""
+        """Sees also what ``x.new_tensor`` makes; entered again (an operator is taken apart) by a new mode."""
         self._constants.append(Constants())
         self._constants[-1].__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
