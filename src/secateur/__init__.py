@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur import criteria, data, models
+    from secateur import criteria, data, loggers, models
     from secateur.budget.sensitivity import Sensitivity
     from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
@@ -68,6 +68,7 @@ __all__ = [
     "export",
     "fit",
     "load",
+    "loggers",
     "models",
     "operator",
     "prune",
@@ -128,7 +129,7 @@ _HOME = {
     "step": "secateur.recipe.steps",
     "use": "secateur.core.plugins",
 }
-_MODULES = {"criteria", "data", "models"}
+_MODULES = {"criteria", "data", "loggers", "models"}
 
 
 def __getattr__(name: str) -> Any:

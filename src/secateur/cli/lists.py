@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("models", "models resnet"))(models)
     app.command(epilog=examples("datasets"))(datasets)
     app.command(epilog=examples("tasks", "tasks text"))(tasks)
+    app.command(epilog=examples("loggers"))(loggers)
     app.command(epilog=examples("check --use my_module", "check l2 --use my_module"))(check)
 
 
@@ -65,6 +66,11 @@ def datasets(text: Pattern = None, use: Use = None) -> None:
 def tasks(text: Pattern = None, use: Use = None) -> None:
     """Lists the kinds of tasks: what they learn, their metrics, data and network by default."""
     listing.tasks(text)
+
+
+def loggers(text: Pattern = None, use: Use = None) -> None:
+    """Lists the loggers of `run --log`: which are installed, and how to install the others."""
+    listing.loggers(text)
 
 
 def check(
