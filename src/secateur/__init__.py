@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secateur.cost.counts import count
     from secateur.criteria import criterion
     from secateur.cut.analysis import analyse
-    from secateur.cut.artifact import load
+    from secateur.cut.artifact import from_pretrained, load
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "from_pretrained",
     "load",
     "loggers",
     "models",
@@ -116,6 +117,7 @@ _HOME = {
     "criterion": "secateur.criteria",
     "decompress": "secateur.sparsity.storage",
     "export": "secateur.exports",
+    "from_pretrained": "secateur.cut.artifact",
     "load": "secateur.cut.artifact",
     "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",
