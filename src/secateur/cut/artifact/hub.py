@@ -1,7 +1,7 @@
 """Artifacts with a card, in a folder or on the Hugging Face Hub.
 
-What comes from there is a stranger's: only the files of an artifact are fetched, and read as :func:`secateur.load` reads
-any. The package ``huggingface_hub`` is needed for repositories alone.
+What comes from there is a stranger's: only the files of an artifact are fetched, and read as any folder is
+(:func:`secateur.load`). The package ``huggingface_hub`` is needed for repositories alone.
 """
 
 from __future__ import annotations
