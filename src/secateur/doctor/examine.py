@@ -161,7 +161,8 @@ def _operators() -> Iterator[Finding]:
         yield Finding(what, "ok", "compiled for this PyTorch")
         return
     yield Finding(
-        what, "note", f"not compiled for this PyTorch ({said}): networks work, its suppression of boxes does not",
+        what, "note", f"not compiled for this PyTorch ({said}): its networks work here, its suppression of boxes does "
+        "not, and libraries that import it (lightning, say) fail",
         "install torch and torchvision together, from one index",
     )  # fmt: skip
 
