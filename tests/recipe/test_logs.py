@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,3 +182,45 @@ def test_a_failing_logger_is_one_line_on_the_command_line(
     assert said.startswith("Note: The logger kept failed: away.")
     assert secateur.load(tmp_path / "first/artifact", model=None if (tmp_path / "first/artifact/graph.json").exists()
                          else secateur.models.create("resnet_digits")).after.params > 0  # fmt: skip
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])
+from secateur.loggers.tensorboard import TensorBoard
+from test_logs import recipe
+from secateur.recipe import run
+
+real, calls = TensorBoard.numbers, []
+
+
+def numbers(self, group, values, step):
+    real(self, group, values, step)
+    calls.append(group)
+    if len(calls) == int(sys.argv[3]):  # the logger has it, and the run's folder does not say so yet
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+TensorBoard.numbers = numbers
+run(recipe("adapt", "prune", "finetune"), Path(sys.argv[1]), log="tensorboard")
+"""
+
+
+@pytest.mark.parametrize("call", [1, 3, 5])
+def test_a_process_that_is_killed_while_it_sends_leaves_nothing_twice(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    folder = tmp_path / "first"
+    command = [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent), str(call)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    resume(folder)
+    found = module.EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    assert (steps["dense/lr"], steps["pruned/lr"], steps["results/seconds"]) == ([1, 2], [3, 4], [1, 2, 3])
+    assert all(len(set(where)) == len(where) for where in steps.values())
