@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur import criteria, data, models
+    from secateur import criteria, data, loggers, models
     from secateur.budget.sensitivity import Sensitivity
     from secateur.core.conformance import check
     from secateur.core.errors import BudgetError, PlanError, SecateurError, TraceError, VerificationError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secateur.cost.counts import count
     from secateur.criteria import criterion
     from secateur.cut.analysis import analyse
-    from secateur.cut.artifact import load
+    from secateur.cut.artifact import from_pretrained, load
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
@@ -67,7 +67,9 @@ __all__ = [
     "evaluate",
     "export",
     "fit",
+    "from_pretrained",
     "load",
+    "loggers",
     "models",
     "operator",
     "prune",
@@ -115,6 +117,7 @@ _HOME = {
     "criterion": "secateur.criteria",
     "decompress": "secateur.sparsity.storage",
     "export": "secateur.exports",
+    "from_pretrained": "secateur.cut.artifact",
     "load": "secateur.cut.artifact",
     "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",
@@ -128,7 +131,7 @@ _HOME = {
     "step": "secateur.recipe.steps",
     "use": "secateur.core.plugins",
 }
-_MODULES = {"criteria", "data", "models"}
+_MODULES = {"criteria", "data", "loggers", "models"}
 
 
 def __getattr__(name: str) -> Any:

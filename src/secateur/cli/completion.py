@@ -11,11 +11,12 @@ from pathlib import Path
 
 from secateur.core.files import write_json
 
-__all__ = ["criteria", "datasets", "models", "recipes", "runtimes", "tasks"]
+__all__ = ["criteria", "datasets", "loggers", "models", "recipes", "runtimes", "tasks"]
 
 _HOMES = {
     "criterion": ("secateur.criteria", "CRITERIA"),
     "data": ("secateur.data", "DATASETS"),
+    "logger": ("secateur.loggers", "LOGGERS"),
     "model": ("secateur.models", "MODELS"),
     "recipe": ("secateur.recipe.shelf", "RECIPES"),
     "runtime": ("secateur.runtimes", "RUNTIMES"),
@@ -34,8 +35,8 @@ def _completing(kind: str) -> Callable[[str], list[str]]:
     return complete
 
 
-models, criteria, recipes, datasets, runtimes, tasks = map(
-    _completing, ("model", "criterion", "recipe", "data", "runtime", "task")
+models, criteria, recipes, datasets, runtimes, tasks, loggers = map(
+    _completing, ("model", "criterion", "recipe", "data", "runtime", "task", "logger")
 )
 
 

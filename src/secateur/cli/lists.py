@@ -12,9 +12,10 @@ from secateur.cli.options import Pattern, Use, examples
 from secateur.core.errors import InputError
 
 if TYPE_CHECKING:
-    from secateur.cli.commands import listing
+    from secateur.cli.commands import doctoring, listing
 else:
     listing = Lazy("secateur.cli.commands.listing")
+    doctoring = Lazy("secateur.cli.commands.doctoring")
 
 __all__ = ["register"]
 
@@ -26,6 +27,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=examples("models", "models resnet"))(models)
     app.command(epilog=examples("datasets"))(datasets)
     app.command(epilog=examples("tasks", "tasks text"))(tasks)
+    app.command(epilog=examples("loggers"))(loggers)
+    app.command(epilog=examples("doctor", "doctor --json"))(doctor)
     app.command(epilog=examples("check --use my_module", "check l2 --use my_module"))(check)
 
 
@@ -65,6 +68,18 @@ def datasets(text: Pattern = None, use: Use = None) -> None:
 def tasks(text: Pattern = None, use: Use = None) -> None:
     """Lists the kinds of tasks: what they learn, their metrics, data and network by default."""
     listing.tasks(text)
+
+
+def loggers(text: Pattern = None, use: Use = None) -> None:
+    """Lists the loggers of `run --log`: which are installed, and how to install the others."""
+    listing.loggers(text)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Looks at the installation and the machine: versions, what is missing, what is broken (then it ends with 1)."""
+    doctoring.doctor(as_json=as_json)
 
 
 def check(

@@ -25,8 +25,7 @@ from secateur.cli import sparse as cli_sparse
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
-from secateur.core.errors import SecateurError
-from secateur.core.plugins import PluginWarning
+from secateur.core.errors import SecateurError, SecateurWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
 
 if TYPE_CHECKING:
@@ -243,8 +242,8 @@ def _run(arguments: list[str]) -> NoReturn:
 
 
 def _warn(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """A plug-in that is left out is told in one line; it is nobody's line of code that is wrong."""
-    if not issubclass(category, PluginWarning):
+    """A plug-in that is left out, say, is told in one line; it is nobody's line of code that is wrong."""
+    if not issubclass(category, SecateurWarning):
         return others(message, category, *where)
     show.error(str(message), label="Note")
 

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
             "run quickstart --model resnet56 --weights r56.pt --data cifar.tar",
             "run transfer-channel --ratio 0.3 --epochs 20 --set steps.prune.scope=global",
             "run my-recipe.yaml --seed 1",
+            "run transfer-channel --log tensorboard --log mlflow",
         )
     )(run)
     app.command(epilog=examples("resume runs/first"))(resume)
@@ -59,10 +60,18 @@ def run(
     *,
     how: RunOptions,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Logger that follows the run: tensorboard, mlflow, wandb; repeatable.",
+            metavar="NAME",
+            autocompletion=completion.loggers,
+        ),
+    ] = None,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
     running.run_recipe(recipe, how.out, options=how.options() | {"ratio": ratio}, sets=how.set_ or [], quiet=how.quiet,
-                       command=_command(), trust=how.trust)  # fmt: skip
+                       command=_command(), log=log or (), trust=how.trust)  # fmt: skip
 
 
 def resume(

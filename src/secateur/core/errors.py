@@ -13,6 +13,7 @@ __all__ = [
     "PlanError",
     "PluginError",
     "SecateurError",
+    "SecateurWarning",
     "TraceError",
     "UnknownNameError",
     "VerificationError",
@@ -27,6 +28,10 @@ class SecateurError(Exception):
 
     The command line prints the message alone (no traceback) and exits with status 2.
     """
+
+
+class SecateurWarning(UserWarning):
+    """Something went wrong that stops nothing; the command line prints the message alone, as a note."""
 
 
 class InputError(SecateurError, ValueError):

@@ -21,7 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from secateur.core.errors import InputError, PluginError, SecateurError, UnknownNameError, first_line
+from secateur.core.errors import (
+    InputError,
+    PluginError,
+    SecateurError,
+    SecateurWarning,
+    UnknownNameError,
+    first_line,
+)
 from secateur.core.registry import Registry, is_shipped
 
 if TYPE_CHECKING:
@@ -45,7 +52,7 @@ GROUP = "secateur.plugins"
 _CARRIED = "SECATEUR_USE"
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(SecateurWarning):
     """An installed plug-in is broken, and was left out."""
 
 

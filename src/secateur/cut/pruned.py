@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,61 @@ class Pruned(HoldsNetwork):
                 f"Saved without its graph, so load(folder, model=YourNetwork()) needs your code: {error}", stacklevel=2
             )
             return save(self, Path(folder), graph=False)
+
+    @arguments.checked
+    def save_pretrained(
+        self, folder: str | Path, *, graph: bool | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Writes what :meth:`save` writes, with the graph if it can hold the network, and a model card: ``README.md``.
+
+        Args:
+            folder: Made if it is not there; an artifact that lies in it is replaced, a card of your own is not.
+            graph: Whether to write the graph; by default if such a file can hold the network (a warning says if not).
+            metadata: Entries for the head of the card, as the Hugging Face Hub has them: ``license``, ``base_model`` …
+
+        Returns:
+            The folder, for :func:`secateur.from_pretrained`.
+
+        Raises:
+            ExportError: ``graph=True``, and the network has an operator or an output that such a file cannot hold.
+            InputError: The folder cannot be written.
+        """
+        from secateur.cut.artifact import save_pretrained
+
+        return save_pretrained(self, Path(folder), graph=graph, metadata=metadata)
+
+    @arguments.checked
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        message: str | None = None,
+        graph: bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Uploads what :meth:`save_pretrained` writes to a repository of the Hugging Face Hub.
+
+        Args:
+            repository: ``owner/name``; made if it is not there.
+            private: Whether a new one is private; by default as its owner's settings say.
+            token: Of the Hub; by default the one that is logged in.
+            message: Of the commit.
+            graph: As for :meth:`save_pretrained`.
+            metadata: As for :meth:`save_pretrained`.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InputError: huggingface_hub is not installed, nobody is logged in, or the name or the right is wrong.
+            DataError: The Hub cannot be reached.
+        """
+        from secateur.cut.artifact import push_to_hub
+
+        return push_to_hub(self, repository, private=private, token=token, message=message, graph=graph,
+                           metadata=metadata)  # fmt: skip
 
     @property
     def headline(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.core.errors import DataError, InputError, WeightsError
 from secateur.core.files import new_folder, read_json, refuse_links, write_json, write_text
 from secateur.core.reading import file_digest, read_bytes
+from secateur.loggers.log import RECORD, new_record
 from secateur.recipe import trust
 from secateur.recipe.fingerprint import (
     compare_data,
@@ -55,8 +57,17 @@ class RunFolder:
     trusted: bool = False
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, task: Task, command: str | None, given: Given = NOTHING) -> RunFolder:
-        """Makes the folder with everything that a resume needs.
+    def create(
+        cls,
+        path: Path,
+        recipe: Recipe,
+        task: Task,
+        command: str | None,
+        given: Given = NOTHING,
+        *,
+        log: Sequence[str] = (),
+    ) -> RunFolder:
+        """Makes the folder with everything that a resume needs; ``log`` names its loggers.
 
         Raises:
             InputError: The folder holds something already, or cannot be made.
@@ -77,6 +88,8 @@ class RunFolder:
             write_text(new / "recipe.yaml", text)
             write_json(new / "environment.json", about)
             write_json(new / "state.json", state)
+            if log:
+                write_json(new / RECORD, new_record(log))
         trust.record(path, digest)
         return cls(path, about, Path.cwd())
 

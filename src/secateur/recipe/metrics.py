@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ class Metrics:
     half a line nor, when its epoch is done again after a resume, the same line twice.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads the lines that are there; ``path`` need not exist."""
-        self.path = path
+    def __init__(self, path: Path, follow: Callable[[tuple[Line, ...]], None] | None = None) -> None:
+        """Reads the lines that are there; ``path`` need not exist. ``follow`` gets all lines when some change."""
+        self.path, self._follow = path, follow
         self._lines: dict[tuple[str, int | None], Line] = {}
         text = read_text(path, DataError, largest=LARGEST_JSON) if os.path.lexists(path) else ""
         for number, line in enumerate(text.splitlines(), start=1):
@@ -72,6 +72,8 @@ class Metrics:
         if list(self._lines.items()) != before:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines.values())
             write_text(self.path, text)
+            if self._follow is not None:
+                self._follow(self.lines)
 
 
 def _is_line(record: Any) -> bool:

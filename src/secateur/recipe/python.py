@@ -44,6 +44,7 @@ def run(
     task: Task | DataSet | str | None = None,
     data: str | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
+    log: str | Sequence[str] = (),
     on_event: Callable[[Event], None] | None = None,
     progress: bool | None = None,
     trust: bool = False,
@@ -62,6 +63,8 @@ def run(
             the name of a kind of task.
         data: Name or path of a data set, for a task that is named.
         set: Any settings, as ``{"steps.prune.ratio": 0.3}`` or ``["steps.prune.ratio=0.3"]``.
+        log: Loggers that get every epoch's numbers, every step's results and the report: ``tensorboard``, ``mlflow``,
+            ``wandb``, or one of your own. A resume goes on with them.
         on_event: Called when a step begins and ends.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
         trust: Whether the recipe may name any code.
@@ -80,7 +83,8 @@ def run(
     found = load_recipe(recipe, edit=edit, trust=trust)
     folder = Path(out) if out is not None else free(Path("runs") / found.name)
     command = None if given == NOTHING else f"secateur.run({str(recipe)!r}, …), with a network or task handed over"
-    return runner.run(found, folder, given=given, command=command, on_event=on_event, progress=progress, trust=trust)
+    return runner.run(found, folder, given=given, command=command, log=log, on_event=on_event, progress=progress,
+                      trust=trust)  # fmt: skip
 
 
 @arguments.checked

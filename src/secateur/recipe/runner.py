@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from secateur.core.errors import SecateurError
 from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
+from secateur.loggers import Log, need_loggers
 from secateur.recipe.folder import RunFolder, refuse_used
+from secateur.recipe.logs import FILES, follow, open_log
 from secateur.recipe.metrics import Metrics
 from secateur.recipe.prepare import NOTHING, Given, make_model, open_task
 from secateur.recipe.records import StepRecord, read_record
@@ -83,6 +85,7 @@ def run(
     *,
     given: Given = NOTHING,
     command: str | None = None,
+    log: str | Sequence[str] = (),
     on_event: OnEvent | None = None,
     progress: bool | None = None,
     trust: bool = False,
@@ -96,20 +99,23 @@ def run(
         out: A folder that does not exist or is empty.
         given: Network and task that were handed over, in place of those that the recipe names.
         command: What a reader can type to repeat the run, for the report.
+        log: Names of loggers that get every epoch's numbers, every step's results and the report; a resume goes on
+            with them.
         on_event: Called when a step begins and ends.
         progress: Whether training shows progress bars; ``None`` for only on a terminal.
         trust: Whether the recipe may name any code (that of your own project it may anyway, see
             ``secateur.recipe.trust``).
 
     Raises:
-        InputError: ``out`` holds something already, another process works in it, or the recipe names code that is
-            not trusted.
+        InputError: ``out`` holds something already, another process works in it, the recipe names code that is not
+            trusted, or there is no such logger, or a package is missing that it needs.
         DataError: The disk is full; `resume` goes on once there is space.
         SecateurError: What the steps raise.
     """
     out = Path(out)
     permit_recipe(recipe, trust=trust)
     refuse_used(out)
+    log = need_loggers(log)
     _check(recipe)
     task = open_task(recipe, given)
     state = _begin(recipe, task, given)
@@ -117,7 +123,7 @@ def run(
     _check(recipe)
     warn_if_inexact(task, recipe)
     with disk_errors(out):
-        folder = RunFolder.create(out, recipe, task, command, given)
+        folder = RunFolder.create(out, recipe, task, command, given, log=log)
     return _Runner(folder, recipe, task, given, on_event, progress).go(state)
 
 
@@ -205,11 +211,24 @@ class _Runner:
         go_on = f"go on with `secateur resume {self.path}`"
         with scratch(), lock(self.path), disk_errors(self.path, go_on), worker_errors(self.path):
             clear_hidden(self.path)
-            metrics = Metrics(self.path / "metrics.jsonl")
-            results: dict[str, StepResult] = {}
-            for position in range(len(self.recipe.steps)):
-                state = self._step(position, state, metrics, results)
-            return self._result(state, results)
+            with self._logged() as log:
+                metrics = Metrics(self.path / "metrics.jsonl", partial(follow, log))
+                follow(log, metrics.lines)  # what was not sent when the run was stopped
+                results: dict[str, StepResult] = {}
+                for position in range(len(self.recipe.steps)):
+                    state = self._step(position, state, metrics, results)
+                return self._result(state, results)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[Log]:
+        """The run's loggers, which are told at the end whether the run came to its own."""
+        log = open_log(self.folder, self.recipe)
+        complete = False
+        try:
+            yield log
+            complete = True
+        finally:
+            log.finish([self.path / name for name in FILES] if complete else (), complete=complete)
 
     def restore(self, state: State) -> RunResult:
         """Loads what the done steps made."""

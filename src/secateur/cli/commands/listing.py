@@ -1,4 +1,4 @@
-"""`secateur recipes`, `criteria`, `models`, `datasets` and `runtimes`: what there is by name."""
+"""`secateur recipes`, `criteria`, `models`, `datasets`, `loggers` and `runtimes`: what there is by name."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from secateur.core.conformance import check as tried
 from secateur.core.errors import InputError
 from secateur.criteria import CRITERIA, needed_data
 from secateur.data import DATASETS
+from secateur.loggers import LOGGERS
 from secateur.models import MODELS
 from secateur.recipe import builtin_recipes, recipe_text
 from secateur.runtimes import RUNTIMES, installed
+from secateur.runtimes.packages import install_command, missing
 from secateur.task import TASKS
 
-__all__ = ["check", "criteria", "datasets", "models", "recipes", "runtimes", "show_recipe", "tasks"]
+__all__ = ["check", "criteria", "datasets", "loggers", "models", "recipes", "runtimes", "show_recipe", "tasks"]
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], pattern: str | None) -> None:
@@ -83,6 +85,15 @@ def tasks(pattern: str | None) -> None:
     ]
     rows.append(["package.module:MyTask", "a class of your own (docs/tasks.md)", "", ""])
     _show(["Task", "What is learned, and its metrics", "Data by default", "Network by default"], rows, pattern)
+
+
+def loggers(pattern: str | None) -> None:
+    """Lists the loggers, and whether what each needs is there or how to get it."""
+    rows = []
+    for logger in (LOGGERS[name] for name in LOGGERS):
+        gone = missing(logger.packages)
+        rows.append([logger.name, logger.summary, install_command(logger.extra, gone) if gone else "yes"])
+    _show(["Logger", "What it is", "Installed, or how to"], rows, pattern)
 
 
 def runtimes(pattern: str | None) -> None:

@@ -36,6 +36,7 @@ def run_recipe(
     sets: Sequence[str],
     quiet: bool,
     command: str,
+    log: Sequence[str] = (),
     trust: bool = False,
 ) -> None:
     """Runs a recipe with the command line's settings laid over it."""
@@ -43,7 +44,7 @@ def run_recipe(
     out = out or free(Path("runs") / recipe.name)
     with interruptible(out):
         shown = None if not quiet else False
-        show_result(run(recipe, out, command=command, on_event=show_event, progress=shown, trust=trust))
+        show_result(run(recipe, out, command=command, log=log, on_event=show_event, progress=shown, trust=trust))
 
 
 def resume_run(folder: Path, *, quiet: bool, trust: bool = False) -> None:

@@ -15,7 +15,7 @@ from secateur.recipe.steps import (
     training,
     zeros,
 )
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed, step, title_of
+from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed, descent, step, title_of
 
 __all__ = [
     "STEPS",
@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "StepResult",
     "derive_seed",
+    "descent",
     "layers",
     "measuring",
     "pruning",

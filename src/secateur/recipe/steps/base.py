@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from secateur.task import Task
 
 __all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed",
-           "step", "title_of"]  # fmt: skip
+           "descent", "step", "title_of"]  # fmt: skip
 
 DENSE: str = "dense"
 PRUNED: str = "pruned"
@@ -242,6 +242,15 @@ def title_of(role: str) -> str:
     """What the network in a role is called in the report: as the step says that makes it."""
     titles = (STEPS[kind].title for kind in STEPS if STEPS[kind].role == role)
     return next(filter(None, titles), role.capitalize())
+
+
+def descent(role: str) -> frozenset[str]:
+    """Roles of the networks whose training the network in ``role`` has behind it.
+
+    >>> sorted(descent("pruned")), sorted(descent("scratch")), sorted(descent("control"))
+    (['dense', 'pruned'], ['scratch'], ['dense'])
+    """
+    return frozenset({"pruned": {"dense", "pruned"}, "scratch": {"scratch"}}.get(role, {"dense"}))
 
 
 def derive_seed(seed: int, purpose: str) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings, as_list
-from secateur.recipe.steps.base import Context, State, StepResult
+from secateur.recipe.steps.base import Context, State, StepResult, descent
 from secateur.recipe.steps.penalties import PenaltySettings
 from secateur.recipe.steps.weights import save_weights
 from secateur.sparsity.masks import HoldMasks
@@ -113,7 +113,7 @@ def _extras(context: Context, model: nn.Module, config: TrainSettings, role: str
 
 def epochs_before(context: Context, role: str) -> int:
     """Epochs that the network has been trained for in earlier steps: those of its line of descent."""
-    line = {"pruned": {"dense", "pruned"}, "scratch": {"scratch"}}.get(role, {"dense"})
+    line = descent(role)
     return sum(len(r.epochs) for r in context.results.values() if line & set(r.evaluations) and r.epochs)
 
 
