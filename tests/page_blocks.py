@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -33,7 +34,7 @@ class Block:
 
 def blocks(page: str, *kinds: str) -> list[Block]:
     """The blocks of ``docs/page`` in their order, of ``kinds`` alone if any are given."""
-    found = [Block(m["kind"], m["code"], m["file"]) for m in _BLOCK.finditer((DOCS / page).read_text())]
+    found = [Block(m["kind"], dedent(m["code"]), m["file"]) for m in _BLOCK.finditer((DOCS / page).read_text())]
     return [block for block in found if not kinds or block.kind in kinds]
 
 
