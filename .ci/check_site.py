@@ -58,7 +58,9 @@ def faults(root: Path) -> tuple[list[str], int, int]:
             looked += 1
             # The page of a server for what is not there is shown at any address, so its links begin at the root.
             start = root if path.name == "404.html" else path.parent
-            target = (start / unquote(parts.path).lstrip("/" if start is root else "")).resolve() if parts.path else path
+            target = (
+                (start / unquote(parts.path).lstrip("/" if start is root else "")).resolve() if parts.path else path
+            )
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 found.append(f"{path.relative_to(root.resolve())} links to {link}, which is not there")

@@ -44,6 +44,7 @@ class DocstringRoles(griffe.Extension):
     """Rewrites the docstring of every object that is read."""
 
     def __init__(self) -> None:
+        """Reads the API pages once."""
         super().__init__()
         self.known = entries()
 

@@ -1,8 +1,7 @@
 """Runs what stands in the pages of docs/: their Python as it is, their `secateur` commands in this process.
 
 A block that follows `<!-- file: NAME -->` becomes a file of that name. Shell lines other than `secateur …` (installing,
-`cd`) are left out. Blocks in `sh` are commands on networks and data that a reader has and a test has not; they are parsed
-but not run.
+`cd`) are left out. Blocks in other languages (`py`, `sh`, `text`) are not run.
 """
 
 from __future__ import annotations
@@ -52,20 +51,19 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def run_page(
-    page: str, space: dict[str, object] | None = None, quick: Mapping[str, Sequence[str]] | None = None
-) -> dict[str, object]:
-    """Runs all blocks of a page in the working directory, one after the other, in one namespace.
+    page: str, kinds: Sequence[str] = ("python", "bash"), quick: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Runs the blocks of a page in the working directory, one after the other, in one namespace.
 
     ``quick`` has further arguments by command and what it is given first (``run slimming``), which make it short: fewer
     epochs, less timing.
     """
-    space = {"__name__": "page"} if space is None else space
+    space: dict[str, object] = {"__name__": "page"}
     for number, block in enumerate(blocks(page)):
         if block.file:
             Path(block.file).write_text(block.code)
-        elif block.kind == "python":
+        elif block.kind == "python" and block.kind in kinds:
             exec(compile(block.code, f"docs/{page}, block {number}", "exec"), space)
-        elif block.kind == "bash":
+        elif block.kind == "bash" and block.kind in kinds:
             for arguments in commands(block):
                 run_command([*arguments, *(quick or {}).get(" ".join(arguments[:2]), ())])
-    return space
