@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
 
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
