@@ -35,7 +35,7 @@ def test_its_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         out.add(voc(tmp_path / "cells", ROWS), "cells")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
-    assert len(blocks("detection.md", "python")) == 6
+    assert len(blocks("detection.md", "python")) == 7
     run_page("detection.md", ("python",))
     said = capsys.readouterr().out
     assert "BoxSplit(2 images, 7 boxes)" in said
