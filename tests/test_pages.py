@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ QUICK = {
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_torchvision()  # transformers imports it, and would fail the way it does
     monkeypatch.chdir(tmp_path)
+    source = str(ROOT / "src")  # for the processes of a comparison, wherever they start
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", "")))))
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
 
 
