@@ -27,6 +27,7 @@ Fault = type[SecateurError]
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GENEROUS, _TIMES = 128 * 2**20, 100
 _MOST_PARTS = 500_000  # lists and objects of one JSON text; each takes some hundred bytes, and two characters
+_DEPTH = 500  # half of what Python calls within each other
 LARGEST_JSON = 64 * 2**20
 """Bytes of a JSON file that nothing else limits."""
 
@@ -185,11 +186,25 @@ def parse_json(text: str | bytes, what: str, fault: Fault, *, finite: bool = Fal
         raise fault(f"{what} is damaged: it holds more than {most:,} lists and objects.")
     try:
         numbers: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
-        return json.loads(text, object_pairs_hook=_once, **numbers)
+        found = json.loads(text, object_pairs_hook=_once, **numbers)
     except RecursionError as error:
         raise fault(f"{what} is damaged: it is nested too deeply.") from error
     except ValueError as error:
         raise fault(f"{what} is not JSON: {first_line(error)}.") from error
+    if _is_deep(found):  # newer Pythons read what they could not write or copy
+        raise fault(f"{what} is damaged: it is nested too deeply.")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects lie in more than :data:`_DEPTH` others."""
+    level = [value]
+    for _ in range(_DEPTH):
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [inner for part in parts for inner in part if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:

@@ -19,6 +19,7 @@ from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.core.modes import evaluating
 from secateur.core.plan import remembered
 from secateur.core.types import ExampleInputs
+from secateur.cut.metadata import facts, write_onnx_metadata
 from secateur.cut.pruned import Pruned, opened
 from secateur.exports.calibration import check_calibration, judge_int8
 from secateur.exports.checks import ExportCheck
@@ -84,7 +85,7 @@ def export(
         ExportError: When the file's name says no format or another one, the network cannot be traced, an operator
             cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
-    dense = _dense(model)
+    dense, about = _dense(model), _about(model)
     model, example_inputs, path = _given(model, example_inputs, path)
     path = target(path)
     runtime = writer_for(path, to)
@@ -113,6 +114,8 @@ def export(
             raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
         if runtime.format == "onnx" and isinstance(dense, OnnxNetwork):
             rename(file, dense)
+        if runtime.format == "onnx":
+            write_onnx_metadata(file, about)
         found = compare(model, file, traced, runtime, check_inputs)
         if calibration is None:
             judge(found, runtime.format, tolerance)
@@ -131,6 +134,13 @@ def _dense(given: nn.Module | Pruned) -> nn.Module | None:
     if isinstance(given, Pruned):
         return given.dense
     return None if remembered(given) else given
+
+
+def _about(given: nn.Module | Pruned) -> str:
+    """What the file says of how it was made."""
+    if isinstance(given, Pruned):
+        return facts(given.plan, given.before, given.after)
+    return facts(remembered(given))
 
 
 def _freest(
