@@ -53,7 +53,7 @@ def measured(name: str) -> dict[str, Any]:
         "heads": heads,
         "back_end": small.backend,
         "class": type(small.model.detector).__name__,
-        "verified": small.verification.error,
+        "verified": small.verification.max_relative_error,
         "proven": small.verification.proven,
         "losses": [[round(epoch.train["loss"], 3) for epoch in history.epochs] for history in (before, after)],
         "map50": scored.map50,

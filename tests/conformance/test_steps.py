@@ -76,7 +76,7 @@ def through_stops(file: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPa
 def test_stopped_and_gone_on_with_it_is_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "report":
         pytest.importorskip("jinja2")
-        pytest.importorskip("plotly")
+        pytest.importorskip("jinja2")
     about = {"name": "trial", "model": {"name": "resnet_digits"}, "data": {"limit": 40}}
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump({**about, "steps": [*TRIALS[kind], {"score": {"label": "end"}}]}))

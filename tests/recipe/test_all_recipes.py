@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
 
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
@@ -117,6 +116,16 @@ def by_scale(run: Run, plan: Any, share: float) -> None:
         assert kept == lowest_gone(scales, len(scales) - len(kept)), block
         gone, total = gone + len(scales) - len(kept), total + len(scales)
     assert gone == round(share * total)
+
+
+def quickstart(run: Run) -> None:
+    networks = {n["role"]: n["measurement"] for n in run.result.results["networks"]}
+    assert networks["pruned"]["macs"] / networks["dense"]["macs"] == pytest.approx(0.25, abs=0.01)
+    assert all(width % 8 == 0 for width in run.widths().values())
+    labels = [point["label"] for point in run.result.results["points"]]
+    assert labels == ["cut", "repaired"]
+    stages = {stage["step"]: stage["quality"] for stage in run.result.results["stages"] if stage["role"] == "pruned"}
+    assert stages["04-recover"]["loss"] < stages["02-prune"]["loss"], "computed back, without labels"
 
 
 def slimming(run: Run) -> None:
@@ -278,6 +287,7 @@ def yolo_layers_channels(run: Run) -> None:
 
 
 EXPECTED: dict[str, Callable[[Run], None]] = {
+    "quickstart": quickstart,
     "transfer-channel": transfer_channel,
     "slimming": slimming,
     "double-pruning": double_pruning,

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
 
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.metric import TOP1, TOP5

@@ -43,7 +43,7 @@ def test_a_latency_goes_with_reconstruction_too(tmp_path: Path) -> None:
 def test_other_targets_stay_local_and_of_any_width(tmp_path: Path) -> None:
     (entry,) = recipe(tmp_path, "prune: {macs: 0.5}").steps
     assert (entry.config.scope, entry.config.round_to) == (None, None)
-    assert str(entry.config) == "down to 50% of the macs, units of every group with the lowest l2 first"
+    assert str(entry.config) == "down to 50% of the macs, units of every group, lowest l2 first"
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,22 @@ def test_a_budget_that_counts_has_no_latency() -> None:
 
     with pytest.raises(InputError, match=r"secateur\.prune\(\) aims at one"):
         choose(analyse(*ZOO["plain"]()).costs, {}, target=Target(latency=0.5, runtime="onnxruntime"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ratio": 0.5}, "50% of the units of every group, lowest l2 first"),
+        ({"ratio": 0.5, "criterion": "apoz"},
+         "50% of the units of every group, most zeros behind the ReLU first (APoZ)"),
+        ({"ratio": 0.5, "criterion": "random", "only": ["conv5_3", "fc6"]},
+         "50% of the units of every group, at random, only in conv5_3, fc6"),
+        ({"macs": 0.25, "criterion": "filter_similarity", "ignore": ["conv1"]},
+         "down to 25% of the macs, units of every group, those first that are most alike (filter_similarity), "
+         "but in conv1"),
+        ({"macs": 0.25, "criterion": "reconstruction"},
+         "down to 25% of the macs, units of the whole network, those first that the layers behind can best make good"),
+    ],
+)  # fmt: skip
+def test_what_was_cut_is_named_rightly(settings: dict[str, object], words: str) -> None:
+    assert str(PruneSettings(**settings)) == words

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
 
 from secateur.core.errors import InputError
 from secateur.recipe import load_recipe, reopen, run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
 
 from secateur.cli.main import main
 from secateur.core.errors import InputError

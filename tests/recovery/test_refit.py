@@ -159,3 +159,30 @@ def test_training_starts_from_the_network_that_was_fitted() -> None:
     still = fixed.eval()(x)
     assert torch.allclose(fixed.train()(x), still, atol=2e-2 * float(still.detach().abs().max()))
     assert not torch.allclose(pruned.model.train()(x), pruned.model.eval()(x), atol=1e-1)
+
+
+class Kept:
+    """What a network gives beside its output: keys and values for its next call."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+
+
+class GivesACache(nn.Module):
+    """As language models do: scores, and an object that holds tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        h = self.inner(x).relu()
+        return {"scores": self.out(h), "cache": Kept(2 * x, x + 1)}
+
+
+def test_a_network_that_gives_a_cache_is_repaired() -> None:
+    net, x = GivesACache().eval(), torch.randn(128, 4)
+    pruned = secateur.prune(net, x[:2], ratio=0.5)
+    repaired = secateur.recover(pruned, x)
+    want, before, after = (found(x)["scores"] for found in (net, pruned.model, repaired.model))
+    assert (after - want).norm() < (before - want).norm()

@@ -34,14 +34,6 @@ def test_missing_and_infinite_points_are_left_out() -> None:
     assert charts.curves(results, "top1") is None
 
 
-def test_layers_show_dense_behind_pruned(results: Results) -> None:
-    figure = charts.layers(results)
-    assert figure is not None
-    assert [(t["name"], t["y"]) for t in figure["data"]] == [("dense", [16, 16]), ("pruned", [8, 0])]
-    assert figure["layout"]["barmode"] == "overlay"
-    assert figure["data"][1]["customdata"] == [("conv1 (conv2d)", 50.0), ("gone", 0.0)]
-
-
 def test_times_have_their_spread(results: Results) -> None:
     figure = charts.times(results)
     assert figure is not None
@@ -61,5 +53,5 @@ def test_names_are_not_read_as_markup() -> None:
 
 
 def test_figures_are_json(results: Results) -> None:
-    for figure in (charts.curves(results, "loss"), charts.layers(results), charts.times(results)):
+    for figure in (charts.curves(results, "loss"), charts.times(results)):
         assert json.loads(json.dumps(figure, allow_nan=False))["data"]

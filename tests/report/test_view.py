@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from secateur.core.types import Verification
@@ -91,3 +93,41 @@ def test_empty_results_have_no_tables(part: object) -> None:
     assert callable(part)
     assert part(Results()) is None
     assert view.cards(Results()) == ()
+
+
+def test_a_busy_machine_makes_no_claim(results: Results) -> None:
+    """Neither the headline nor the picture has a speed-up where the dense network differs from itself."""
+    latency = tuple(
+        replace(t, again_ms=tuple(2 * ms for ms in t.samples_ms)) if t.model == "dense" else t for t in results.latency
+    )
+    busy = results.model_copy(update={"latency": latency})
+    card = {card.title: card for card in view.cards(busy)}["Measured time"]
+    assert card.detail == "the machine was busy, so no speed-up is claimed (ONNX Runtime forward, batch 1)"
+    assert not card.worse
+    table = view.latency(busy)
+    assert table is not None
+    assert all(row[-1].endswith(", busy") for row in table.rows)
+
+
+def test_a_speed_up_beyond_the_work_is_marked(results: Results) -> None:
+    latency = tuple(
+        replace(t, samples_ms=tuple(ms / 10 for ms in t.samples_ms)) if t.model == "pruned" else t
+        for t in results.latency
+    )
+    fast = results.model_copy(update={"latency": latency})
+    card = {card.title: card for card in view.cards(fast)}["Measured time"]
+    assert card.detail.endswith("; more than the MACs explain")
+
+
+def test_what_got_worse_is_not_green(results: Results) -> None:
+    assert {card.title: card.worse for card in view.cards(results)}["Top-1 accuracy"]
+
+
+def test_channels_name_their_layers(results: Results) -> None:
+    rows = view.channels(results)
+    assert [(row.layer, row.before, row.after, row.kept) for row in rows] == [
+        ("conv1", "16", "8", "50 %"),
+        ("gone", "16", "0", "0 %"),
+    ]
+    assert [(row.dense_share, row.pruned_share) for row in rows] == [("100.00", "50.00"), ("100.00", "0.00")]
+    assert view.channels(Results()) == ()

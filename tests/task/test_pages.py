@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from page_blocks import DOCS, blocks, run_page
 from secateur.task import TASKS
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-
-
-def blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize(("page", "said"), [("tasks.md", "'close'"), ("series-sound-tables.md", "predicts price")])
@@ -21,10 +15,8 @@ def test_their_blocks_run(
     page: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {"__name__": "page"}
-    for number, block in enumerate(blocks(page)):
-        assert len(block.splitlines()) <= 40
-        exec(compile(block, f"docs/{page}, block {number}", "exec"), space)
+    assert all(len(block.code.splitlines()) <= 40 for block in blocks(page, "python"))
+    run_page(page, ("python",))
     assert said in capsys.readouterr().out
 
 

@@ -47,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Makes trained PyTorch networks smaller and faster by pruning: exact, verified, measured.",
-    epilog="Start here: [bold]secateur run transfer-channel --out runs/first[/bold]",
+    epilog="Start here: [bold]secateur run quickstart --out runs/first[/bold]",
 )
 
 

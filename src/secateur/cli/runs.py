@@ -28,9 +28,9 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     app.command(
         epilog=examples(
-            "run transfer-channel --out runs/first",
+            "run --out runs/first",
+            "run quickstart --model resnet56 --weights r56.pt --data cifar.tar",
             "run transfer-channel --ratio 0.3 --epochs 20 --set steps.prune.scope=global",
-            "run transfer-channel --model resnet56 --weights r56.pt --data cifar.tar",
             "run my-recipe.yaml --seed 1",
             "run transfer-channel --log tensorboard --log mlflow",
         )
@@ -56,7 +56,8 @@ def run(
     recipe: Annotated[
         str,
         typer.Argument(metavar="RECIPE", help="Built-in recipe, or a YAML file.", autocompletion=completion.recipes),
-    ],
+    ] = "quickstart",
+    *,
     how: RunOptions,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
     log: Annotated[

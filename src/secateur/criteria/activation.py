@@ -69,7 +69,12 @@ def _mean(parts: list[Tensor]) -> Tensor | None:
 NEEDS.add("activations", Need(_Activations, "inputs"))
 
 
-@criterion("apoz", paper="Hu et al. 2016, Network Trimming, arXiv:1607.03250, eq. 1", needs=("activations",))
+@criterion(
+    "apoz",
+    paper="Hu et al. 2016, Network Trimming, arXiv:1607.03250, eq. 1",
+    needs=("activations",),
+    order="most zeros behind the ReLU first (APoZ)",
+)
 def apoz(view: GroupView) -> Tensor:
     """Share of activations that are not zero behind the ReLU: 1 − APoZ.
 

@@ -198,6 +198,7 @@ class Criterion:
         scope: The scope of a cut that asks for none.
         weights: Scores single weights, higher = keep.
         branches: Scores residual branches, higher = keep.
+        order: What goes first, in words; empty for the lowest of what is called ``name``.
     """
 
     name: str
@@ -210,6 +211,12 @@ class Criterion:
     scope: str = "local"
     weights: WeightScore | None = None
     branches: BranchScore | None = None
+    order: str = ""
+
+    @property
+    def goes_first(self) -> str:
+        """What goes first, in words, for what reports say of a cut."""
+        return self.order or f"lowest {self.name} first"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -248,6 +255,7 @@ def criterion(
     absolute: bool = False,
     additive: bool = False,
     scope: str = "local",
+    order: str = "",
 ) -> Callable[[F], F]:
     """Registers a function as a criterion; its docstring's first line is the summary.
 
@@ -266,6 +274,7 @@ def criterion(
         absolute: Whether scores of different groups compare as they are (channels only).
         additive: Whether what a group loses is the sum of the scores that go (channels only).
         scope: The scope of a cut that asks for none (channels only).
+        order: What goes first, in words, where "lowest NAME first" would say it wrongly.
 
     Raises:
         InputError: The name is taken for this kind.
@@ -293,6 +302,7 @@ def criterion(
             known = CRITERIA.add(name, Criterion(name, None, summary, paper))
         if kind == "channels":
             known = replace(known, needs=needs, absolute=absolute, additive=additive, scope=scope)
+        known = replace(known, order=order or known.order)
         CRITERIA.replace(name, replace(known, **{field_of: score}))  # type: ignore[arg-type]
         return score
 

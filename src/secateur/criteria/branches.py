@@ -81,7 +81,7 @@ def l2(view: BranchView) -> Tensor:
     return view.last_weight.square().mean().sqrt()
 
 
-@criterion("random", kind="branches", paper="the control")
+@criterion("random", kind="branches", paper="the control", order="at random")
 def random(view: BranchView) -> Tensor:
     """Uniform noise, the control."""
     return torch.rand((), generator=view.generator)

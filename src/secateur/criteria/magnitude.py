@@ -53,7 +53,7 @@ def lamp(view: GroupView) -> Tensor:
     return lamp_scores(l2(view).square())
 
 
-@criterion("random", paper="Mittal et al. 2018, Recovering from Random Pruning, arXiv:1801.10447")
+@criterion("random", paper="Mittal et al. 2018, Recovering from Random Pruning, arXiv:1801.10447", order="at random")
 def random(view: GroupView) -> Tensor:
     """Uniform noise: the control that every criterion has to beat."""
     return torch.rand(len(view), generator=view.generator)

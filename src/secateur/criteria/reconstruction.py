@@ -100,6 +100,7 @@ def _scores(units: NDArray[np.int64], curve: Curve, costs: Costs | None, measure
     absolute=True,
     additive=True,
     scope="global",
+    order="those first that the layers behind can best make good",
 )
 def reconstruction(view: GroupView) -> Tensor:
     """Error of the network's output that a refit of the layers behind cannot make good.

@@ -101,7 +101,12 @@ def greedy_order(gram: NDArray[np.float64]) -> list[int]:
     return order
 
 
-@criterion("thinet", paper="Luo et al. 2017, ThiNet, arXiv:1707.06342, eq. 6, algorithm 1", needs=("responses",))
+@criterion(
+    "thinet",
+    paper="Luo et al. 2017, ThiNet, arXiv:1707.06342, eq. 6, algorithm 1",
+    needs=("responses",),
+    order="those first whose loss changes the next response least (ThiNet)",
+)
 def thinet(view: GroupView) -> Tensor:
     """Greedy selection on the consumers' response: least ‖Σ removed‖² goes first.
 
@@ -211,7 +216,12 @@ class _Path:
         self.inverse[:] = left
 
 
-@criterion("lasso", paper="He et al. 2017, Channel Pruning, arXiv:1707.06168, eq. 2", needs=("responses",))
+@criterion(
+    "lasso",
+    paper="He et al. 2017, Channel Pruning, arXiv:1707.06168, eq. 2",
+    needs=("responses",),
+    order="those first that a growing L1 penalty on the next response drops (LASSO)",
+)
 def lasso(view: GroupView) -> Tensor:
     """LASSO on the consumers' response: what drops out first as the penalty grows.
 

@@ -63,7 +63,10 @@ def _filters(view: GroupView) -> Tensor:
 
 
 @criterion(
-    "filter_similarity", paper="Ayinde & Zurada 2018, Redundant Feature Pruning, arXiv:1802.07653", absolute=True
+    "filter_similarity",
+    paper="Ayinde & Zurada 2018, Redundant Feature Pruning, arXiv:1802.07653",
+    absolute=True,
+    order="those first that are most alike (filter_similarity)",
 )
 def filter_similarity(view: GroupView) -> Tensor:
     """Redundancy of filters by cosine: one of each cluster of similar ones stays.
@@ -179,7 +182,11 @@ NEEDS.add("maps", Need(_Maps, "inputs"))
 
 
 @criterion(
-    "map_similarity", paper="Ayinde & Zurada 2018, arXiv:1802.07653, on feature maps", needs=("maps",), absolute=True
+    "map_similarity",
+    paper="Ayinde & Zurada 2018, arXiv:1802.07653, on feature maps",
+    needs=("maps",),
+    absolute=True,
+    order="those first whose maps are most alike (map_similarity)",
 )
 def map_similarity(view: GroupView) -> Tensor:
     """Redundancy of feature maps by correlation: one of each cluster of similar ones stays.

@@ -31,7 +31,7 @@ def lamp(weight: Tensor, generator: torch.Generator) -> Tensor:
     return lamp_scores(weight.double().square().flatten()).reshape(weight.shape).to(weight.dtype)
 
 
-@criterion("random", kind="weights", paper="the control of Han et al. 2015 and of arXiv:2010.07611")
+@criterion("random", kind="weights", paper="the control of Han et al. 2015 and of arXiv:2010.07611", order="at random")
 def random(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform noise, the control."""
     return torch.rand(weight.shape, generator=generator)

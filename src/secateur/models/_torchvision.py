@@ -27,8 +27,11 @@ _KNOWN = {
 _LIBRARIES: list[torch.library.Library] = []  # a declaration lasts as long as its Library object
 
 
-def import_torchvision() -> ModuleType:
+def import_torchvision(extra: str = "zoo") -> ModuleType:
     """Returns the ``torchvision`` module; everything in this project that needs it comes here first.
+
+    Args:
+        extra: The extra of Secateur that installs it with what else the caller needs.
 
     Raises:
         InputError: torchvision is not installed, or cannot be imported for another reason.
@@ -38,7 +41,7 @@ def import_torchvision() -> ModuleType:
             return importlib.import_module("torchvision")
         except ImportError as error:
             if error.name and error.name.split(".")[0] == "torchvision":
-                raise InputError('torchvision is not installed: pip install "secateur[zoo]".') from error
+                raise InputError(f'torchvision is not installed: pip install "secateur[{extra}]".') from error
             raise InputError(f"torchvision cannot be imported: {error}") from error
         except RuntimeError as error:
             missing = _MISSING.search(str(error))

@@ -95,6 +95,8 @@ _add("mlp", "linear layers with ReLU, for rows of numbers", MLP, 1, 1, 1, 10)
 _add("conv_series", "convolutions over time, for windows of series", SeriesConv, 3, 3, 48)
 _add("unet", "U-Net with batch norm: class scores for every pixel", UNet, 21, 3, 64, 64)
 _add("vgg_digits", "VGG-7 for 8×8 digits", partial(VGG, 7, cifar=True, in_channels=1), 10, 1, 8, 8)
+_wide = partial(VGG, 7, cifar=True, in_channels=1, wider=4)
+_add("vgg_digits_wide", "VGG-7 for 8×8 digits, four times as wide: room to prune", _wide, 10, 1, 8, 8)
 _add("resnet_digits", "ResNet-14 for 8×8 digits", partial(SmallResNet, 14, in_channels=1), 10, 1, 8, 8)
 for _depth in (16, 19):
     _name = f"vgg{_depth}_bn"

@@ -18,9 +18,9 @@ LAYOUTS: dict[int, tuple[tuple[int, int], ...]] = {
 """Depth → (channels, convolutions) of each stage; 7 is for images of 8×8."""
 
 
-def _features(depth: int, in_channels: int) -> nn.Sequential:
+def _features(depth: int, in_channels: int, wider: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for width, count in LAYOUTS[depth]:
+    for width, count in ((wider * width, count) for width, count in LAYOUTS[depth]):
         for _ in range(count):
             layers += [
                 nn.Conv2d(in_channels, width, 3, padding=1),
@@ -48,13 +48,17 @@ class VGG(nn.Module):
     """VGG with batch normalisation: features, pooling, classifier."""
 
     def __init__(
-        self, depth: int, classes: int, *, cifar: bool = False, in_channels: int = 3, dropout: float = 0.5
-    ) -> None:
-        """``depth`` is 16, 19 or (``cifar`` alone) 7; ``cifar``: global pooling and one linear layer as the head."""
+        self, depth: int, classes: int, *, cifar: bool = False, in_channels: int = 3, dropout: float = 0.5,
+        wider: int = 1,
+    ) -> None:  # fmt: skip
+        """``depth`` is 16, 19 or (``cifar`` alone) 7; ``cifar``: global pooling and one linear layer as the head.
+
+        ``wider``: how many times the channels that the paper has (``cifar`` alone).
+        """
         super().__init__()
-        self.features = _features(depth, in_channels)
+        self.features = _features(depth, in_channels, wider if cifar else 1)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if cifar else 7)
-        width = LAYOUTS[depth][-1][0]
+        width = wider * LAYOUTS[depth][-1][0]
         self.classifier: nn.Module = nn.Linear(width, classes) if cifar else _imagenet_head(classes, dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

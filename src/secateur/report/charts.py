@@ -15,7 +15,7 @@ from secateur.core.metric import LOSS
 from secateur.report.schema import Curve, Results
 from secateur.runtimes import title_of
 
-__all__ = ["Figure", "axis_title", "base_layout", "curves", "layers", "plain", "shown", "times"]
+__all__ = ["Figure", "axis_title", "base_layout", "curves", "plain", "shown", "times"]
 
 Figure = dict[str, Any]
 
@@ -51,36 +51,6 @@ def curves(results: Results, measure: str) -> Figure | None:
     layout["xaxis"]["title"]["text"] = "epoch"
     layout["yaxis"]["title"]["text"] = title
     return {"data": traces, "layout": layout}
-
-
-def layers(results: Results) -> Figure | None:
-    """Returns the channels per layer: the pruned bar in front of the dense one."""
-    if not results.layers:
-        return None
-    positions = list(range(len(results.layers)))
-    names = [plain(f"{row.layer} ({row.kind})" if row.kind else row.layer) for row in results.layers]
-    shares = [100 * row.after / row.before if row.before else 0.0 for row in results.layers]
-    shared = {"type": "bar", "x": positions, "customdata": list(zip(names, shares, strict=True))}
-    dense = {
-        **shared,
-        "name": "dense",
-        "y": [row.before for row in results.layers],
-        "marker": {"color": "$faint", "line": {"width": 0}},
-        "hovertemplate": "%{customdata[0]}<br>dense: %{y}<extra></extra>",
-    }
-    pruned = {
-        **shared,
-        "name": "pruned",
-        "y": [row.after for row in results.layers],
-        "marker": {"color": "$pruned", "line": {"width": 0}},
-        "hovertemplate": "pruned: %{y} (%{customdata[1]:.0f} % kept)<extra></extra>",
-    }
-    layout = base_layout(barmode="overlay", bargap=0.2, hovermode="x unified")
-    layout["xaxis"].update(showticklabels=False, showgrid=False)
-    layout["xaxis"]["title"]["text"] = "layers, from input to output"
-    layout["yaxis"].update(rangemode="tozero")
-    layout["yaxis"]["title"]["text"] = "output channels"
-    return {"data": [dense, pruned], "layout": layout}
 
 
 def times(results: Results) -> Figure | None:

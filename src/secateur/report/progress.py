@@ -9,11 +9,12 @@ from secateur.core.metric import LOSS
 from secateur.cost import compression_ratio
 from secateur.report import words
 from secateur.report.charts import Figure, axis_title, base_layout
-from secateur.report.schema import Results, ScaleRow, Scales
+from secateur.report.schema import Point, Results, ScaleRow, Scales
 from secateur.report.view import Table
 
-__all__ = ["points_chart", "points_table", "ridges", "scales_charts", "stages_table"]
+__all__ = ["from_dense", "points_chart", "points_table", "ridges", "scales_charts", "stages_table", "widths_table"]
 
+MOST_COLUMNS = 12
 MOST_ROWS = 9  # more ridges than this hide each other
 BINS = 80
 OVERLAP = 1.9  # height of the highest ridge, in distances between rows
@@ -113,9 +114,11 @@ def stages_table(results: Results) -> Table | None:
 
 def points_table(results: Results) -> Table | None:
     """Returns one row per scored network, in the order of the run."""
-    if not results.points:
+    points = from_dense(results)
+    if not points:
         return None
-    first = results.points[0]
+    first = points[0]
+    more = [m for m in results.metrics if m.name != results.leading.name and any(m.name in p.quality for p in points)]
     rows = [
         (
             point.label,
@@ -124,17 +127,50 @@ def points_table(results: Results) -> Table | None:
             words.times(compression_ratio(first.nonzero_params, point.nonzero_params)),
             words.exact(point.macs),
             results.leading.words(point.value),
+            *(metric.words(point.quality.get(metric.name)) for metric in more),
             words.NOTHING if point.netscore is None else f"{point.netscore:.2f}",
         )
-        for point in results.points
+        for point in points
     ]
-    headers = ("", "Parameters", "Not zero", "Compression", "MACs", results.leading.label, "NetScore")
-    return Table(headers, tuple(rows))
+    labels = (results.leading.label, *(metric.label for metric in more))
+    return Table(("", "Parameters", "Not zero", "Compression", "MACs", *labels, "NetScore"), tuple(rows))
+
+
+def from_dense(results: Results) -> list[Point]:
+    """The scored networks, with the dense one first: all of them are compared with it."""
+    points, dense = list(results.points), results.network("dense")
+    if not points or dense is None:
+        return points
+    known, value = dense.measurement, dense.measurement.quality.get(results.leading.name)
+    left = known.nonzero_params or known.params
+    if not known.params or not known.macs or not left or value is None:
+        return points
+    if (points[0].nonzero_params, points[0].macs) == (left, known.macs):
+        return points
+    quality = dict(known.quality)
+    first = Point(label="dense", params=known.params, nonzero_params=left, macs=known.macs, value=value,
+                  netscore=known.netscore, quality=quality)  # fmt: skip
+    return [first, *points]
+
+
+def widths_table(results: Results) -> Table | None:
+    """Returns the output channels of the layers that change, point by point."""
+    points = [point for point in results.points if point.widths]
+    if len(points) < 2 or len(points) > MOST_COLUMNS:
+        return None
+    dense = {row.layer: row.before for row in results.layers}
+    names = list(dict.fromkeys(name for point in points for name in point.widths))
+    rows = []
+    for name in names:
+        values = [dense.get(name), *(point.widths.get(name) for point in points)]
+        if len({value for value in values if value is not None}) > 1:
+            rows.append((name, *(words.exact(value) for value in values)))
+    return Table(("Layer", "dense", *(point.label for point in points)), tuple(rows)) if rows else None
 
 
 def points_chart(results: Results, measure: str) -> Figure | None:
     """Returns ``netscore`` or ``value`` (the leading metric) of the scored networks over their compression."""
-    points = [point for point in results.points if getattr(point, measure) is not None]
+    points = [point for point in from_dense(results) if getattr(point, measure) is not None]
     if len(points) < 2:
         return None
     x = [compression_ratio(points[0].nonzero_params, point.nonzero_params) for point in points]

@@ -129,6 +129,8 @@ class Point(_Part):
         macs: Multiply-accumulates of one sample, zeros counted like other weights.
         value: Of the leading metric.
         netscore: Of it, non-zero parameters and MACs; ``None`` where the metric is no share of anything.
+        quality: All metrics by name.
+        widths: Output channels by layer.
     """
 
     label: str
@@ -137,6 +139,8 @@ class Point(_Part):
     macs: int = Field(gt=0)
     value: float
     netscore: float | None = None
+    quality: dict[str, float | None] = Field(default_factory=dict)
+    widths: dict[str, int] = Field(default_factory=dict)
 
 
 class Stage(_Part):

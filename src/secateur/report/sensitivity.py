@@ -32,7 +32,7 @@ def write_sensitivity(sensitivity: Sensitivity, path: str | PathLike[str], name:
         name: What the network is called.
 
     Raises:
-        InputError: Jinja2 or plotly is missing.
+        InputError: Jinja2 is missing.
         OSError: The file cannot be written.
     """
     headers, rows = sensitivity.rows()

@@ -16,14 +16,17 @@ from secateur.timing.timings import Speedup, Timing, speedups
 
 __all__ = [
     "Card",
+    "ChannelRow",
     "Table",
     "blocks",
     "cards",
+    "channels",
     "comparison",
     "exports",
     "headline_speedup",
     "latency",
     "measured_speedups",
+    "more_than_work",
     "setting_label",
 ]
 
@@ -99,6 +102,36 @@ def blocks(results: Results) -> Table | None:
     return Table(("Block", "Dense", "Pruned", "Kept"), tuple(rows), ("", "dense", "pruned", ""), total=True)
 
 
+@dataclass(frozen=True)
+class ChannelRow:
+    """A layer's output channels, and how long its bars are in percent of the widest layer's."""
+
+    layer: str
+    kind: str
+    before: str
+    after: str
+    kept: str
+    dense_share: str
+    pruned_share: str
+
+
+def channels(results: Results) -> tuple[ChannelRow, ...]:
+    """Returns one row per layer, in the order of the network."""
+    widest = max((row.before for row in results.layers), default=0) or 1
+    return tuple(
+        ChannelRow(
+            row.layer,
+            row.kind,
+            words.exact(row.before),
+            words.exact(row.after),
+            f"{100 * row.after / row.before:.0f} %" if row.before else words.NOTHING,
+            f"{100 * row.before / widest:.2f}",
+            f"{100 * row.after / widest:.2f}",
+        )
+        for row in results.layers
+    )
+
+
 def latency(results: Results) -> Table | None:
     """Returns one row per setting: each network's median and spread, then the speed-ups."""
     if not results.latency:
@@ -160,6 +193,18 @@ def headline_speedup(results: Results) -> Speedup | None:
     return min(forward, key=lambda s: (s.runtime != "onnxruntime", s.batch), default=None)
 
 
+_MORE = 1.5
+"""How many times the MAC reduction a speed-up may be before it needs an explanation."""
+
+
+def more_than_work(found: Speedup, results: Results) -> bool:
+    """Whether a network is faster by far more than its MACs went down."""
+    dense, pruned = (_measurement(results.network(role)) for role in ("dense", "pruned"))
+    if not dense.macs or not pruned.macs:
+        return False
+    return found.ratio.median > _MORE * mac_reduction(dense.macs, pruned.macs)
+
+
 def setting_label(runtime: str, direction: str, batch: int) -> str:
     """Words a setting.
 
@@ -191,7 +236,8 @@ def _metric_card(metric: Metric, dense: Measurement, pruned: Measurement) -> Car
         return None
     if before is None:
         return Card(metric.label, metric.words(after))
-    return Card(metric.label, metric.words(after), metric.words(before), metric.change(before, after))
+    worse = metric.improves(before, after)
+    return Card(metric.label, metric.words(after), metric.words(before), metric.change(before, after), worse=worse)
 
 
 def _speed_card(results: Results) -> Card | None:
@@ -201,12 +247,16 @@ def _speed_card(results: Results) -> Card | None:
     setting = (found.runtime, found.direction, found.batch)
     medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
     detail = f"{words.times(found.ratio.median)} as fast, {setting_label(*setting)}"
+    if found.doubt:
+        detail = f"the machine was busy, so no speed-up is claimed ({setting_label(*setting)})"
+    elif more_than_work(found, results):
+        detail += "; more than the MACs explain"
     return Card(
         "Measured time",
         words.milliseconds(medians.get("pruned")),
         words.milliseconds(medians.get("dense")),
         detail,
-        worse=found.ratio.median < 1,
+        worse=found.ratio.median < 1 and not found.doubt,
     )
 
 
@@ -239,7 +289,8 @@ def _time(timing: Timing | None) -> str:
 def _speedup(found: Speedup | None) -> str:
     if found is None:
         return words.NOTHING
-    return f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}{_TO}{found.ratio.q95:.2f})"
+    text = f"{words.times(found.ratio.median)} ({found.ratio.q05:.2f}{_TO}{found.ratio.q95:.2f})"
+    return f"{text}, busy" if found.doubt else text
 
 
 def _unbroken(text: str) -> str:

@@ -104,18 +104,19 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._draws, self._again, self._masks, self._seen, self._soft = draws, again, masks, seen, soft
         self._known: dict[Any, tuple[str, Kind | None, bool]] = {}
-        self._constants = Constants()
+        self._constants: list[Constants] = []
 
     def __enter__(self) -> Lifted:
-        """Sees also what is made by ``x.new_tensor``."""
-        self._constants.__enter__()  # type: ignore[no-untyped-call]
+        """Sees also what ``x.new_tensor`` makes; entered again (an operator is taken apart) by a new mode."""
+        self._constants.append(Constants())
+        self._constants[-1].__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         """As before."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._constants.__exit__(*error)  # type: ignore[no-untyped-call]
+        self._constants.pop().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs one operator."""
@@ -164,7 +165,8 @@ class Lifted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if law is Law.COINS:
             return self._chances(func, name, args, kwargs)
         if func._can_decompose():
-            with self:
+            # A mode that sees functions would call the operator instead of its parts, which ends here again.
+            with self, torch._C.DisableTorchFunction():
                 return func.decompose(*args, **kwargs)
         if law is Law.NORMAL and any(isinstance(a, Tensor) for a in args[:2]) and not _written(func):
             mean, std = args[0], args[1] if len(args) > 1 else 1.0

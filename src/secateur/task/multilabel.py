@@ -113,7 +113,7 @@ class MultiLabel(NumberedTask):
 def _metrics(labels: int) -> tuple[Metric, ...]:
     """Mean average precision and F1, the means over the labels."""
     try:
-        import_torchvision()  # torchmetrics imports it, and would fail the way it does
+        import_torchvision("detection")  # torchmetrics imports it, and would fail the way it does
         from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
     except ImportError as error:
         raise InputError(

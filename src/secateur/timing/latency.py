@@ -20,6 +20,7 @@ from secateur.core.types import ExampleInputs
 from secateur.timing.calls import backward_calls, copies, forward_calls
 from secateur.timing.children import ModuleFiles, children
 from secateur.timing.entrants import Entrant, as_entrants
+from secateur.timing.load import Load, watched_load
 from secateur.timing.rounds import rounds as run_rounds
 from secateur.timing.rounds import thread_count
 from secateur.timing.timings import Timing
@@ -44,6 +45,7 @@ def latency(
     seed: int = 0,
     processes: int = 0,
     trust: bool = False,
+    again: str | None = None,
 ) -> tuple[Timing, ...]:
     """Times networks (forward in any runtime, backward in PyTorch), interleaved in shuffled rounds.
 
@@ -74,6 +76,8 @@ def latency(
         seed: Seed of the order within the rounds.
         processes: 0 to measure in this process, else how many fresh ones per network and setting.
         trust: Whether ``.pt2`` files are opened, which can run any code.
+        again: Name of the network that the others are compared with: a second copy of it takes part in every round,
+            which tells what the machine does to a ratio that should be 1 (``Timing.again_ms``).
 
     Returns:
         One :class:`Timing` per network, runtime, direction and batch size.
@@ -100,6 +104,7 @@ def latency(
     train = all(switchable(model) for model in modules.values())
     copied = copies(modules)
     entered = tuple(replace(e, network=copied[e.label]) if isinstance(e.network, nn.Module) else e for e in entered)
+    entered += tuple(_second(e) for e in entered if e.label == again)
     settings = _settings(entered, batches, backward=backward)
     plan = _Plan(threads, rounds, warmup, seed, train)
     try:
@@ -122,14 +127,36 @@ def _timed(
             given = resize(inputs, setting.batch)
             share_s = left / (len(settings) - index)
             apart = files.of(setting.entrants, given) if processes and setting.forward else None
-            timings, seconds = (
-                _apart(replace(setting, entrants=apart), given, plan, share_s, processes=processes)
-                if apart
-                else _here(setting, given, plan, share_s)
-            )
-            found += timings
+            with watched_load() as load:
+                timings, seconds = (
+                    _apart(replace(setting, entrants=apart), given, plan, share_s, processes=processes)
+                    if apart
+                    else _here(setting, given, plan, share_s)
+                )
+            found += _with_control(timings, load)
             left -= seconds
     return tuple(found)
+
+
+_AGAIN = "\N{ZERO WIDTH SPACE}again"
+"""What tells the second copy's name from the first one's; nobody calls a network so."""
+
+
+def _second(entrant: Entrant) -> Entrant:
+    """The same network again: a copy of a module, since two runs of one would share its memory."""
+    network = entrant.network
+    copied = copies({"": network})[""] if isinstance(network, nn.Module) else network
+    return replace(entrant, name=entrant.name + _AGAIN, network=copied)
+
+
+def _with_control(timings: Sequence[Timing], load: Load) -> list[Timing]:
+    """The timings of the networks that were asked for, with the second copy's samples and what else went on."""
+    second = {t.model.replace(_AGAIN, ""): t.samples_ms for t in timings if _AGAIN in t.model}
+    return [
+        replace(t, again_ms=second.get(t.model, ()), others=load.others(t.threads), crowded=load.crowded(t.threads))
+        for t in timings
+        if _AGAIN not in t.model
+    ]
 
 
 @dataclass(frozen=True)

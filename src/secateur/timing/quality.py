@@ -40,6 +40,7 @@ class Unscored(InputError):
             "between its stages. Score the network itself, with secateur.evaluate."
         )
 
+
 Form = Any
 """How an output is built of tensors, as PyTorch's ``pytree`` says it."""
 

@@ -29,7 +29,8 @@ class EntrantResult(Record):
         bytes: Size of the file that the runtime loads, or of a module's weights as safetensors.
         difference: Largest difference to PyTorch that the export's check found, relative to the largest output.
         ms: Milliseconds for one image (batch 1), forward.
-        speedup: Times as fast as the reference in the same runtime at float32, from the same rounds.
+        speedup: Times as fast as the reference in the same runtime at float32, from the same rounds; ``None`` too
+            where the machine was too busy to tell (:func:`~secateur.timing.timings.doubt`).
         quality: The metrics of the task in this runtime, by name, and the mean test loss.
         samples: Number of test samples behind them.
         problem: Why it does not run there, in the converter's words.
@@ -73,7 +74,8 @@ def results(
     single = [t for t in timings if t.batch == 1 and t.direction == "forward"]
     times = {(t.model, t.runtime): t.spread_ms for t in single}
     known = any(t.model == reference for t in single)
-    ratios = {(s.model, s.runtime): s.ratio for s in speedups(single, reference)} if known else {}
+    found = speedups(single, reference) if known else ()
+    ratios = {(s.model, s.runtime): s.ratio for s in found if not s.doubt}
 
     def line(key: tuple[str, str], sizes: list[Entrant]) -> EntrantResult:
         first, quality = sizes[0], evaluations.get(key)

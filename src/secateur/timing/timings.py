@@ -11,7 +11,7 @@ from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.timing.records import Record
 
-__all__ = ["Speedup", "Spread", "Timing", "speedups", "spread"]
+__all__ = ["Speedup", "Spread", "Timing", "busy", "doubt", "speedups", "spread"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Timing(Record):
         samples_ms: Milliseconds per call of the whole batch, one entry per round, in order.
         processes: How many fresh processes of its own the samples come from, one after the other; 0 where it was
             measured inside the calling process.
+        again_ms: Of the network that the others are compared with: the same, of a second copy that took part in the
+            same rounds. Their ratio should be 1; what it is else, the machine did.
+        others: Processors that other programs kept busy meanwhile, on average; ``None`` where nobody says.
+        crowded: Whether these left no processor idle, so that the network had to share.
     """
 
     model: str
@@ -61,6 +65,9 @@ class Timing(Record):
     calls: int
     samples_ms: tuple[float, ...]
     processes: int = 0
+    again_ms: tuple[float, ...] = ()
+    others: float | None = None
+    crowded: bool = False
 
     @property
     def spread_ms(self) -> Spread:
@@ -89,6 +96,7 @@ class Speedup(Record):
         direction: ``forward`` or ``backward``.
         batch: Samples per call.
         ratio: Spread over the rounds of reference time / model time; above 1 is faster.
+        doubt: Why the ratio is not to be believed, a clause; empty where nothing speaks against it.
     """
 
     model: str
@@ -97,6 +105,7 @@ class Speedup(Record):
     direction: str
     batch: int
     ratio: Spread
+    doubt: str = ""
 
 
 @arguments.checked
@@ -150,5 +159,46 @@ def _speedup(reference: Timing, other: Timing) -> Speedup:
             f"{reference.model!r} has {len(reference.samples_ms)} rounds and {other.model!r} "
             f"{len(other.samples_ms)}; a speed-up compares times of the same rounds."
         )
-    ratios = [a / b for a, b in zip(reference.samples_ms, other.samples_ms, strict=True)]
-    return Speedup(other.model, reference.model, other.runtime, other.direction, other.batch, ratio=spread(ratios))
+    found = spread(_ratios(reference.samples_ms, other.samples_ms))
+    return Speedup(
+        other.model, reference.model, other.runtime, other.direction, other.batch, ratio=found, doubt=doubt(reference)
+    )
+
+
+def _ratios(reference: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(reference, other, strict=True)]
+
+
+def busy(timings: Iterable[Timing], reference: str = "dense") -> list[str]:
+    """One sentence where the machine was busy while something was timed, with the settings that it concerns."""
+    reasons: dict[str, list[str]] = {}
+    for timing in timings:
+        if timing.model == reference and (why := doubt(timing)):
+            reasons.setdefault(why, []).append(f"{timing.runtime} {timing.direction}, batch {timing.batch}")
+    if not reasons:
+        return []
+    found = "; ".join(f"{', '.join(where)}: {why}" for why, where in reasons.items())
+    return [f"The machine was busy while times were taken ({found}), so no speed-up is claimed there. Measure again."]
+
+
+STRAYS = 1.1
+"""How far from 1 a network may come out against itself, either way, before nothing is claimed of the others."""
+
+
+def doubt(reference: Timing) -> str:
+    """Why ratios over this timing are not to be believed, a clause; empty where nothing speaks against them.
+
+    The network was timed against itself in the same rounds; where that ratio strays from 1, or other programs left no
+    processor idle, the machine was busy.
+
+    >>> forward = dict(runtime="pytorch", direction="forward", batch=1, threads=1, mode="eval", calls=1)
+    >>> doubt(Timing(model="dense", samples_ms=(4.0, 4.0), again_ms=(5.0, 5.0), **forward))
+    'dense against itself came out 0.80 times as fast'
+    """
+    if reference.again_ms:
+        itself = spread(_ratios(reference.samples_ms, reference.again_ms)).median
+        if not 1 / STRAYS <= itself <= STRAYS:
+            return f"{reference.model} against itself came out {itself:.2f} times as fast"
+    if reference.crowded:
+        return f"other programs kept {reference.others:.1f} processors busy and left none idle"
+    return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from box_files import voc
+from page_blocks import blocks, run_page
 from secateur.models import create
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,11 +35,8 @@ def test_its_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         out.add(voc(tmp_path / "cells", ROWS), "cells")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 6
-    space: dict[str, object] = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/detection.md, block {number}", "exec"), space)
+    assert len(blocks("detection.md", "python")) == 7
+    run_page("detection.md", ("python",))
     said = capsys.readouterr().out
     assert "BoxSplit(2 images, 7 boxes)" in said
     assert {"small.cfg", "small.weights", "detector.onnx"} <= {path.name for path in tmp_path.iterdir()}

@@ -8,8 +8,9 @@ from typing import Any
 from secateur.cli.commands.show import console, error, integer, ratio, say, size, table
 from secateur.core.metric import LOSS, Metric
 from secateur.runtimes import RUNTIMES
-from secateur.timing import Measurement, Timing, machine, speedups
+from secateur.timing import Measurement, Speedup, Timing, machine, speedups
 from secateur.timing.results import EntrantResult
+from secateur.timing.timings import busy
 
 __all__ = ["foot", "runs", "sizes", "times"]
 
@@ -44,12 +45,12 @@ def times(timings: Sequence[Timing], reference: str) -> Any:
     """How long each took, setting by setting, and the speed-up over the reference in the same rounds."""
     measured = any(t.model == reference for t in timings)
     found = speedups(timings, reference) if measured else ()
-    ratios = {(s.model, s.runtime, s.direction, s.batch): s.ratio for s in found}
+    ratios = {(s.model, s.runtime, s.direction, s.batch): s for s in found}
     apart = any(t.processes for t in timings)
     rows = []
     for t in sorted(timings, key=lambda t: _order(t, timings)):
         spread, factor = t.spread_ms, ratios.get((t.model, t.runtime, t.direction, t.batch))
-        over = "–" if factor is None else f"{ratio(factor.median)} ({factor.q25:.2f}–{factor.q75:.2f})"
+        over = "–" if factor is None else _over(factor)
         rows.append(
             [
                 t.runtime,
@@ -65,7 +66,14 @@ def times(timings: Sequence[Timing], reference: str) -> Any:
     return table(columns, _once(rows, 3), words=(0, 1, 3))
 
 
-def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, failed: Sequence[EntrantResult]) -> None:
+def _over(found: Speedup) -> str:
+    quartiles = f"({found.ratio.q25:.2f}–{found.ratio.q75:.2f})"
+    return f"busy {quartiles}" if found.doubt else f"{ratio(found.ratio.median)} {quartiles}"
+
+
+def foot(
+    timings: Sequence[Timing], runtimes: Sequence[str], threads: int, failed: Sequence[EntrantResult], reference: str
+) -> None:  # fmt: skip
     """How it was measured, and in full what did not work."""
     here = machine()
     versions = ", ".join(dict.fromkeys(RUNTIMES[name].version() for name in runtimes))
@@ -73,6 +81,8 @@ def foot(timings: Sequence[Timing], runtimes: Sequence[str], threads: int, faile
         f"Median and quartiles of interleaved rounds, {threads} thread{'s' * (threads > 1)}{_where(timings)}, on "
         f"{here.cpu} ({here.cores} cores); {versions}."
     )
+    for note in busy(timings, reference):
+        say(note)
     for line in failed:
         console().print()
         error(line.problem, label=f"{line.label} in {line.runtime}")

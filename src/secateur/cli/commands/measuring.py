@@ -102,7 +102,7 @@ def measure(
             found.append(one)
             now(f"Writing networks: {one.label} for {one.runtime} is done …")
         now(f"Timing {len({(one.label, one.runtime) for one in found})} networks in shuffled rounds …")
-        timings = _timings(found, inputs, plan)
+        timings = _timings(found, inputs, plan, reference)
         now("Scoring networks …")
         like = networks[0].model if networks else None
         wanted: dict[str, Any] = {"samples": plan.images, "threads": plan.threads, "like": like}
@@ -129,7 +129,8 @@ def _tell(
     if timings:
         show.print(measured.times(timings, reference))
         show.print()
-    measured.foot(timings, [line.runtime for line in lines], plan.threads, [line for line in lines if line.problem])
+    failed = [line for line in lines if line.problem]
+    measured.foot(timings, [line.runtime for line in lines], plan.threads, failed, reference)
 
 
 def _open(sources: Sequence[str], weights: str | None, shape: tuple[int, ...] | None, trust: bool) -> list[Opened]:
@@ -219,10 +220,12 @@ def _tried(entrant: Entrant, inputs: Tensor, plan: MeasureRequest) -> Entrant:
     return entrant
 
 
-def _timings(found: Sequence[Entrant], inputs: Tensor, plan: MeasureRequest) -> tuple[Timing, ...]:
+def _timings(
+    found: Sequence[Entrant], inputs: Tensor, plan: MeasureRequest, reference: str
+) -> tuple[Timing, ...]:  # fmt: skip
     entrants = [one for one in found if not one.problem and one.batch in (None, *plan.batches)]
     if not entrants:
         return ()
     options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}
     options |= {"budget_s": plan.budget_s, "backward": plan.backward, "processes": plan.processes}
-    return latency(entrants, inputs, **options)
+    return latency(entrants, inputs, again=reference, **options)

@@ -195,7 +195,13 @@ def _speedups(results: Any) -> list[list[str]]:
     if not any(timing.model == "dense" for timing in results.latency):
         return []
     return [
-        [title_of(s.runtime), s.direction, str(s.batch), ratio(s.ratio.median), _quartiles(s.ratio)]
+        [
+            title_of(s.runtime),
+            s.direction,
+            str(s.batch),
+            "machine busy" if s.doubt else ratio(s.ratio.median),
+            _quartiles(s.ratio),
+        ]
         for s in speedups(results.latency)
         if s.model == "pruned"
     ]

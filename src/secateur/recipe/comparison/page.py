@@ -63,7 +63,7 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
     """Writes the page of a comparison: self-contained, loads nothing.
 
     Raises:
-        InputError: Jinja2 or plotly is missing.
+        InputError: Jinja2 is missing.
         OSError: The file cannot be written.
     """
     facts = dict(comparison.facts)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from secateur.core.errors import InputError
-from secateur.criteria.base import of_kind
+from secateur.criteria.base import CRITERIA, of_kind
 from secateur.cut.layers import removable, remove_layers
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
@@ -61,7 +61,7 @@ class RemoveLayersSettings(Settings):
             return f"whole residual branches: {', '.join(self.names)}"
         amount = f"{self.count}" if self.count is not None else f"{self.ratio:.0%}"
         what = "layers with all their branches" if self.whole else "residual branches"
-        return f"{amount} of the {what}, lowest {self.criterion} first"
+        return f"{amount} of the {what}, {CRITERIA[self.criterion].goes_first}"
 
 
 class RemoveLayers(Step[RemoveLayersSettings]):

@@ -135,17 +135,23 @@ class PruneSettings(Settings):
 
     def __str__(self) -> str:
         """What is asked for, in words."""
+        return f"{self._amount()}{self._where()}"
+
+    def _amount(self) -> str:
         pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
-        pool, target = pools[self.scope or CRITERIA[self.criterion].scope], self.target
-        if self.criterion == "reconstruction":
-            amount = f"down to {left(target)}" if target else ratio_in_words(self.ratio or 0.0, "units")
-            return f"{amount}, those first that the layers behind can best make good"
+        criterion, target = CRITERIA[self.criterion], self.target
+        pool = pools[self.scope or criterion.scope]
         if target is None:
             units = "units" if isinstance(self.ratio, Mapping) else f"units {pool}"
-            return f"{ratio_in_words(self.ratio or 0.0, units)}, lowest {self.criterion} first"
+            return f"{ratio_in_words(self.ratio or 0.0, units)}, {criterion.goes_first}"
         if target.measured and self.scope is None:
-            return f"down to {left(target)}, the widths that keep the most {self.criterion}"
-        return f"down to {left(target)}, units {pool} with the lowest {self.criterion} first"
+            return f"down to {left(target)}, {criterion.order or f'the widths that keep the most {self.criterion}'}"
+        return f"down to {left(target)}, units {pool}, {criterion.goes_first}"
+
+    def _where(self) -> str:
+        """What alone was cut, and what was left out."""
+        several = [("only in", self.only), ("only the groups", self.groups), ("but in", self.ignore)]
+        return "".join(f", {words} {', '.join(names)}" for words, names in several if names)
 
 
 def ratios_of(given: Any) -> Any:

@@ -45,7 +45,11 @@ class Score(Step[ScoreSettings]):
             "netscore": scored(leading.percent(quality[leading.name]), left, counts.macs),
         }
         summary = {**point, **context.told(quality)}
-        return state, StepResult(summary, {"points": [point]}, evaluations={state.current: quality})
+        told = {name: value for name, value in quality.items() if name != "loss"}
+        widths = {layer.name: layer.out_channels for layer in counts.layers}
+        return state, StepResult(
+            summary, {"points": [{**point, "quality": told, "widths": widths}]}, evaluations={state.current: quality}
+        )
 
 
 def cut_so_far(context: Context) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.core.files import whole
-from secateur.criteria.base import of_kind
+from secateur.criteria.base import CRITERIA, of_kind
 from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
@@ -76,7 +76,7 @@ class SparsifySettings(Settings):
         where = "of every layer" if self.scope == "local" else "of the whole network"
         if self.ratio is not None:
             pool = what if isinstance(self.ratio, Mapping) else f"{what} {where}"
-            return f"{ratio_in_words(self.ratio, pool, 1)}, lowest {self.criterion} first"
+            return f"{ratio_in_words(self.ratio, pool, 1)}, {CRITERIA[self.criterion].goes_first}"
         return f"{what} by {self.criterion}" if self.std is None else f"{what} below {self.std} standard deviations"
 
 

@@ -142,7 +142,7 @@ def _there(one: Boxes) -> dict[str, Tensor]:
 
 def _made() -> Any:
     """torchmetrics's metric, with the first COCO back end that is installed."""
-    import_torchvision()  # torchmetrics imports it, and would fail the way it does
+    import_torchvision("detection")  # torchmetrics imports it, and would fail the way it does
     try:
         detection = importlib.import_module("torchmetrics.detection")
     except ImportError as error:
