@@ -126,6 +126,23 @@ def test_a_checkpoint_is_gone_on_with(kind: type[Whole], tmp_path: Path) -> None
     assert len(second.pruned.plan.parts) == 2
 
 
+def test_a_checkpoint_of_just_before_a_cut_is_cut_when_it_is_gone_on_with(tmp_path: Path) -> None:
+    class Validated(Whole):
+        def validation_step(self, batch: Any, index: int) -> None:
+            self.log("v", torch.tensor(0.0))
+
+    def run(module: Any, epochs: int, *more: Any, **options: Any) -> None:
+        callback = PruneCallback({1: {"ratio": 0.5}})
+        trainer(tmp_path, epochs, callback, *more).fit(module, batches(), batches(), **options)
+
+    saving = L.callbacks.ModelCheckpoint(tmp_path, "{epoch}", monitor="v", save_top_k=-1, save_on_train_epoch_end=False)
+    run(Validated(), 1, saving)
+    noting, module = Noting(), Validated()
+    run(module, 2, noting, ckpt_path=str(tmp_path / "epoch=0.ckpt"))
+    assert noting.widths == [8, 8]
+    assert noting.steps == [{3.0}, {4.0}]
+
+
 def test_bad_input_is_told_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"network='nett': Part has no such module\. It has net"):
         trainer(tmp_path, 1, PruneCallback({1: {"ratio": 0.5}}, network="nett")).fit(Part(), batches())

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import nn
 import secateur
 from hostile_values import WRONG
 from onnx_cases import Case, file_of
-from secateur import cost, criteria, data, models, recovery, sparsity, timing
+from secateur import callbacks, cost, criteria, data, loggers, models, recovery, sparsity, timing
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.train import TrainConfig
@@ -64,6 +65,20 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "decompress": (secateur.decompress, {"path": lambda: "there.sdc"}),
     "export": (secateur.export, NETWORK | {"path": lambda: "net.pt2", "to": lambda: "pt2"}),
     "load": (secateur.load, {"folder": lambda: "artifact", "model": net}),
+    "from_pretrained": (secateur.from_pretrained, {"source": lambda: "artifact", "model": net}),
+    "Pruned.save_pretrained": (lambda **given: PRUNED.save_pretrained(**given),
+                               {"folder": lambda: "saved", "graph": lambda: False, "metadata": dict}),
+    "Pruned.push_to_hub": (lambda **given: PRUNED.push_to_hub(**given),
+                           {"repository": lambda: "me/net", "message": lambda: "m", "metadata": dict,
+                            "graph": lambda: False, "private": lambda: None, "token": lambda: None}),
+    "loggers.logger": (lambda **given: loggers.logger(**given), {"name": lambda: "mine"}),
+    "loggers.log_epochs": (lambda **given: loggers.log_epochs(**given).__enter__(),
+                           {"folder": lambda: "logged", "log": lambda: [], "name": lambda: "net", "settings": dict}),
+    "callbacks.gradually": (callbacks.gradually,
+                            {"after": lambda: [1], "schedule": lambda: "cubic", "ratio": lambda: 0.5}),
+    "callbacks.cut_in_place": (lambda **given: callbacks.cut_in_place(given.pop("network"), **given),
+                               {"network": net, "example_inputs": lambda: X, "optimizers": list, "aside": list,
+                                "ratio": lambda: 0.5}),
     "prune": (secateur.prune, NETWORK | {"ratio": lambda: 0.5}),
     "purify": (secateur.purify, NETWORK),
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
@@ -150,9 +165,12 @@ argument, and a decorator whose names the registry checks)."""
 WORDS = {"name_or_path": "data set|file or folder|images", "folder": "artifact", "path": "file|writ|read|does not fit",
          "weights": "state dict|network|file", "model": "network|pruned|does not run|plan|layer", "name": "model",
          "early": "weights", "keep": "plan", "dense_shapes": "plan", "removed": "branch", "text": "plan",
-         "data": "plan", "target": "size of", "example_inputs": "inputs|does not run", "to": "format", "over": "family",
-         "backend": "back end", "calibration": "data", "dense": "does not run", "normalise": "normalisation",
-         "plugin": "plug-in", "what": "plug-in"}  # fmt: skip
+         "data": "plan", "target": "size of", "example_inputs": "inputs|does not (run|fit)", "to": "format",
+         "over": "family", "backend": "back end", "calibration": "data", "dense": "does not run",
+         "normalise": "normalisation",
+         "plugin": "plug-in", "what": "plug-in", "source": "folder|repository", "repository": "Hub",
+         "revision": "commit", "log": "logger", "metadata": "card",
+         "network": "network|pruned|does not run"}  # fmt: skip
 """What messages call an argument where they do not use its own name."""
 
 TASK = secateur.Task(train=[(X, X)], test=[(X, X)], loss=lambda output, _: output.mean())
@@ -166,6 +184,8 @@ SPLIT = data.Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an artifact and a compressed network in it, to work in."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.HfApi", MagicMock)
     PRUNED.save("artifact")
     secateur.compress(net(), "there.sdc")
     Path("yolo.weights").write_bytes(models.DarknetHeader().bytes)

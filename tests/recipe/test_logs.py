@@ -83,6 +83,13 @@ def test_a_run_is_logged_whole(kept: dict[str, Any], tmp_path: Path) -> None:
     assert "threads" in began.settings["machine"]
 
 
+def test_a_run_that_ended_is_not_opened_again(kept: dict[str, Any], tmp_path: Path) -> None:
+    run(recipe("adapt", "prune"), tmp_path / "first", log="kept")
+    before = dict(kept["got"])
+    resume(tmp_path / "first")
+    assert (len(kept["runs"]), len(kept["ends"]), kept["got"]) == (1, 1, before)
+
+
 @pytest.mark.parametrize("at", [("dense", 1), ("dense", 2), ("results", 1), ("results", 2), ("pruned", 3)])
 def test_a_kill_at_a_number_leaves_none_out_and_none_twice(
     at: tuple[str, int], kept: dict[str, Any], tmp_path: Path

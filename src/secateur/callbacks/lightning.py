@@ -68,6 +68,7 @@ class PruneCallback(Callback):
         self.at = checked_schedule(at, options)
         self.network, self.example_inputs = network, example_inputs
         self.pruned: Pruned | None = None
+        self._done: list[int] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks what can be checked, and waits for a checkpoint to be loaded."""
@@ -95,20 +96,26 @@ class PruneCallback(Callback):
         pl_module.__dict__.pop("on_load_checkpoint", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tries the cuts that are to come."""
-        cuts = {epoch: options for epoch, options in self.at.items() if epoch > trainer.current_epoch}
+        """Tries the cuts that are to come, and makes up for those that a checkpoint was written just before."""
+        cuts = {epoch: options for epoch, options in self.at.items() if epoch not in self._done}
         rehearse(self._found(pl_module), self._inputs(pl_module), cuts, aside=_ASIDE)
+        for epoch in cuts:
+            if epoch <= trainer.current_epoch:
+                self._cut(trainer, pl_module, epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cuts, if this is the epoch."""
-        options = self.at.get(trainer.current_epoch + 1)
-        if options is not None:
-            network, inputs = self._found(pl_module), self._inputs(pl_module)
-            self.pruned = cut_in_place(network, inputs, trainer.optimizers, aside=_ASIDE, **options)
+        if trainer.current_epoch + 1 in self.at:
+            self._cut(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _cut(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        network, inputs = self._found(pl_module), self._inputs(pl_module)
+        self.pruned = cut_in_place(network, inputs, trainer.optimizers, aside=_ASIDE, **self.at[epoch])
+        self._done.append(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the plan of all cuts, as text."""
-        return {} if self.pruned is None else {"plan": self.pruned.plan.to_json()}
+        """What a checkpoint keeps: the plan of all cuts, as text, and after which epochs they were made."""
+        return {} if self.pruned is None else {"plan": self.pruned.plan.to_json(), "done": list(self._done)}
 
     @property
     def state_key(self) -> str:
@@ -120,6 +127,7 @@ class PruneCallback(Callback):
         if "plan" in state:
             network, inputs = self._found(pl_module), self._inputs(pl_module)
             self.pruned = cut_again(network, inputs, Plan.from_json(state["plan"]), aside=_ASIDE)
+            self._done = [epoch for epoch in state.get("done", ()) if type(epoch) is int]
 
     def _found(self, pl_module: LightningModule) -> nn.Module:
         try:

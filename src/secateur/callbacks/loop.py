@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
+from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.plan import Plan
 from secateur.core.types import ExampleInputs
@@ -31,9 +32,10 @@ _WRAPPED = ("forward", "_original_forward")
 """What Accelerate hangs on a network in mixed precision; it is no part of what is cut, and is put back."""
 
 
+@arguments.checked
 def cut_in_place(
     network: nn.Module,
-    example_inputs: ExampleInputs,
+    example_inputs: ExampleInputs | Mapping[str, Any],
     optimizers: Iterable[Optimizer] = (),
     *,
     aside: Sequence[str] = (),
@@ -154,7 +156,7 @@ def _aside(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
         network.__dict__.update(kept)
 
 
-def _moved(inputs: ExampleInputs, network: nn.Module) -> ExampleInputs:
+def _moved(inputs: ExampleInputs | Mapping[str, Any], network: nn.Module) -> ExampleInputs:
     device = next((p.device for p in network.parameters()), None)
     plain = dict(inputs) if isinstance(inputs, Mapping) else inputs  # transformers has a class of its own
     moved: ExampleInputs = pytree.tree_map_only(Tensor, lambda t: t.to(device), plain)

@@ -70,7 +70,7 @@ class PruneCallback(TrainerCallback):
                 "load_best_model_at_end=True would load weights of another size into the pruned network. Set it to "
                 "False, and open the checkpoint that you want with from_pretrained."
             )
-        done = round(state.epoch or 0)
+        done = _whole_epochs(state)
         rehearse(kwargs["model"], self.example_inputs, {e: cut for e, cut in self.at.items() if e > done})
 
     def on_epoch_end(
@@ -83,7 +83,12 @@ class PruneCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Cuts, if this is the epoch."""
-        options = self.at.get(round(state.epoch or 0))
+        options = self.at.get(_whole_epochs(state))
         if options is not None and model is not None:
             inner = getattr(optimizer, "optimizer", optimizer)  # of what Accelerate wraps around it
             self.pruned = cut_in_place(model, self.example_inputs, [inner], **options)
+
+
+def _whole_epochs(state: TrainerState) -> int:
+    """Epochs that are over; one that ``max_steps`` ends halfway is not."""
+    return int((state.epoch or 0) + 1e-3)

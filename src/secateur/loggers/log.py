@@ -31,12 +31,13 @@ class LoggerWarning(SecateurWarning):
 
 
 class _Sent(BaseModel):
-    """What one logger was sent: the keys of :meth:`Log.put`, in order, and what the run is called there."""
+    """What one logger was sent: the keys of :meth:`Log.put`, in order; the name of the run there; whether it ended."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     id: Annotated[str, Field(pattern=r"^[\w-]{0,128}$")] = ""
     sent: list[Key] = Field(default_factory=list)
+    done: bool = False
 
 
 class _Record(BaseModel):
@@ -58,8 +59,10 @@ class Log:
         loggers: Those that work, by name.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any] | None = None, *, reopen: bool = False) -> None:
         """Opens the loggers that ``folder`` names (``None``: no folder); one that fails is left out with a warning.
+
+        One that a run came to its end with has all numbers, and is left alone unless ``reopen``.
 
         Raises:
             DataError: The record is damaged.
@@ -71,7 +74,10 @@ class Log:
             return
         self._path = folder / RECORD
         self._record = _read(self._path)
+        self._sent = {name: set(known.sent) for name, known in self._record.loggers.items()}
         for name, known in self._record.loggers.items():
+            if known.done and not reopen:
+                continue
             run = LoggedRun(folder.name, folder, settings or {}, known.id, len(known.sent))
             with self._survived(name):
                 LOGGERS[name].need()
@@ -95,8 +101,7 @@ class Log:
         """
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         for name, one in tuple(self.loggers.items()):
-            sent = self._record.loggers[name].sent
-            if key in sent:
+            if key in self._sent[name]:
                 continue
             with self._survived(name):
                 new = finite
@@ -104,7 +109,8 @@ class Log:
                     new = {tag: value for tag, value in finite.items() if not one.has(f"{group}/{tag}", step)}
                 if new:
                     one.numbers(group, new, step)
-                sent.append(key)
+                self._sent[name].add(key)
+                self._record.loggers[name].sent.append(key)
                 self._write()
 
     def finish(self, files: Sequence[Path] = (), *, complete: bool) -> None:
@@ -113,6 +119,9 @@ class Log:
         for name, one in tuple(self.loggers.items()):
             with self._survived(name):
                 one.finish(there, complete=complete)
+                if complete:
+                    self._record.loggers[name].done = True
+                    self._write()
         self.loggers = {}
 
     def _write(self) -> None:
@@ -198,7 +207,7 @@ def log_epochs(
     known = _read(folder / RECORD).loggers
     both = {**new_record(names)["loggers"], **{key: value.model_dump() for key, value in known.items()}}
     write_json(folder / RECORD, {"format": _FORMAT, "loggers": both})
-    opened = Log(folder, settings)
+    opened = Log(folder, settings, reopen=True)
     complete = False
 
     def on_epoch(record: Any) -> None:

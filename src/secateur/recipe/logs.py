@@ -50,18 +50,21 @@ def follow(log: Log, lines: Iterable[Mapping[str, Any]]) -> None:
 def entries(lines: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
     """Epochs as curves of their network, over all epochs that led to it; results of steps over the recipe's steps."""
     lines = list(lines)
-    epochs = Counter(line["step"] for line in lines if line.get("epoch") is not None)
+    epochs = Counter(str(line["step"]) for line in lines if line.get("epoch") is not None)
+    before = {step: _before(step, epochs) for step in epochs}
     for line in lines:
         step, epoch = str(line["step"]), line.get("epoch")
         if epoch is None:
             yield Entry(step, "results", scalars(line), _position(step))
             continue
-        role = _role(step)
-        before = sum(
-            n for name, n in epochs.items() if _position(name) < _position(step) and _role(name) in descent(role)
-        )
         values = epoch_values({key: value for key, value in line.items() if key != "step"})
-        yield Entry(f"{step}/{epoch}", role, values, before + epoch)
+        yield Entry(f"{step}/{epoch}", _role(step), values, before[step] + epoch)
+
+
+def _before(step: str, epochs: Mapping[str, int]) -> int:
+    """Epochs of earlier steps that the network of ``step`` has behind it."""
+    line, position = descent(_role(step)), _position(step)
+    return sum(count for name, count in epochs.items() if _position(name) < position and _role(name) in line)
 
 
 def _position(step: str) -> int:
