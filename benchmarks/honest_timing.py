@@ -30,6 +30,7 @@ from records import into_docs, read, table, write
 import secateur
 from secateur.models import create
 from secateur.timing import Timing, latency
+from secateur.timing.entrants import as_entrants, compared_with
 from secateur.timing.timings import doubt
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/measuring.md"
@@ -87,9 +88,10 @@ def measure(condition: str, trials: int) -> None:
         for name, model in files.items():
             secateur.export(model, x, Path(folder) / name)
         networks: dict[str, Any] = {"dense": dense, "pruned": small, **{n: Path(folder) / n for n in files}}
+        entrants = compared_with("dense", as_entrants(networks, ["pytorch"]))
         for trial in range(trials):
             options: dict[str, Any] = {"batches": (1,), "backward": False, "rounds": 30, "budget_s": 4, "processes": 1}
-            timings = latency(networks, x, again="dense", seed=trial, **options)
+            timings = latency(entrants, x, seed=trial, **options)
             rows = [{"condition": condition, "trial": trial, **timing.to_json()} for timing in timings]
             write("honest_timing", [*read("honest_timing"), *rows])
             print(condition, trial, [(t.runtime, doubt(t)) for t in timings if t.model == "dense"], flush=True)

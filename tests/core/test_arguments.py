@@ -115,6 +115,10 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "data.scale_of": (data.scale_of, {"split": lambda: SPLIT}),
     "data.statistics": (data.statistics, {"split": lambda: SPLIT}),
     "data.Split": (data.Split, {"images": lambda: SPLIT.images, "labels": lambda: SPLIT.labels}),
+    "models.TorchvisionDetector": (
+        models.TorchvisionDetector,
+        {"detector": lambda: models.create("torchvision:ssdlite320_mobilenet_v3_large").detector},
+    ),
     "models.create": (models.create, {"name": lambda: "lenet5"}),
     "models.load_weights": (models.load_weights, {"model": net, "weights": lambda: net().state_dict()}),
     "models.normalisation": (models.normalisation, {"name": lambda: "resnet20"}),

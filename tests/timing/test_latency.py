@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.core.errors import InputError
 from secateur.timing import latency, speedups
+from secateur.timing.entrants import as_entrants, compared_with
 
 
 class Clock:
@@ -173,7 +174,8 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 def test_the_reference_takes_part_a_second_time(clock: Clock) -> None:
     """Its second copy is timed in the same rounds, and is no network of the results."""
     models = {"dense": Sleeper("dense", 0.02, clock), "pruned": Sleeper("pruned", 0.01, clock)}
-    dense, pruned = latency(models, torch.zeros(1, 3), batches=(1,), backward=False, rounds=4, warmup=1, again="dense")
+    entrants = compared_with("dense", as_entrants(models, ["pytorch"]))
+    dense, pruned = latency(entrants, torch.zeros(1, 3), batches=(1,), backward=False, rounds=4, warmup=1)
     assert (dense.model, pruned.model) == ("dense", "pruned")
     assert dense.again_ms == pytest.approx(dense.samples_ms)
     assert len(dense.again_ms) == len(dense.samples_ms) == 4
@@ -183,7 +185,8 @@ def test_the_reference_takes_part_a_second_time(clock: Clock) -> None:
 
 def test_the_second_copy_of_a_file_and_of_the_backward_pass(tmp_path: Path) -> None:
     model, x = network().eval(), torch.randn(1, 3, 8, 8)
-    found = latency({"dense": model, "other": network()}, x, batches=(1,), rounds=3, again="dense", processes=1)
+    entrants = compared_with("dense", as_entrants({"dense": model, "other": network()}, ["pytorch"]))
+    found = latency(entrants, x, batches=(1,), rounds=3, processes=1)
     assert {(t.model, t.direction): len(t.again_ms) for t in found} == {
         ("dense", "forward"): 3,
         ("other", "forward"): 0,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.modes import evaluating
 from secateur.models._torchvision import import_torchvision
@@ -33,6 +34,7 @@ def is_detector(model: nn.Module) -> bool:
     return isinstance(model, (*kinds, detection.ssd.SSD))
 
 
+@arguments.checked
 class TorchvisionDetector(nn.Module):
     """A detector of torchvision, which can be cut, timed and exported as one network with its heads.
 

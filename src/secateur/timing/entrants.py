@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from secateur.core.errors import InputError
 from secateur.runtimes import RUNTIMES
 from secateur.runtimes.formats import readers, writers
 
-__all__ = ["Entrant", "as_entrants", "labelled", "stem"]
+__all__ = ["Entrant", "as_entrants", "compared_with", "labelled", "stem"]
 
 
 @arguments.checked
@@ -35,6 +35,8 @@ class Entrant:
             known.
         difference: Largest difference to PyTorch that the export's check found; ``None`` where nothing was written.
         problem: Why it does not run there, in the converter's words; ``network`` is then the module that was to.
+        again: Whether a second copy takes part in every round: of the network that the others are compared with, it
+            tells what the machine does to a ratio that should be 1 (``Timing.again_ms``).
     """
 
     name: str
@@ -46,11 +48,17 @@ class Entrant:
     bytes: int | None = None
     difference: float | None = None
     problem: str = ""
+    again: bool = False
 
     @property
     def label(self) -> str:
         """What timings call it: the network, and the precision where it is not float32."""
         return labelled(self.name, self.precision)
+
+
+def compared_with(reference: str, entrants: Iterable[Entrant]) -> list[Entrant]:
+    """The entrants, of which the one that the others are compared with takes part twice."""
+    return [replace(entrant, again=entrant.label == reference) for entrant in entrants]
 
 
 def labelled(name: str, precision: str) -> str:

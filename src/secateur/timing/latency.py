@@ -45,7 +45,6 @@ def latency(
     seed: int = 0,
     processes: int = 0,
     trust: bool = False,
-    again: str | None = None,
 ) -> tuple[Timing, ...]:
     """Times networks (forward in any runtime, backward in PyTorch), interleaved in shuffled rounds.
 
@@ -76,8 +75,6 @@ def latency(
         seed: Seed of the order within the rounds.
         processes: 0 to measure in this process, else how many fresh ones per network and setting.
         trust: Whether ``.pt2`` files are opened, which can run any code.
-        again: Name of the network that the others are compared with: a second copy of it takes part in every round,
-            which tells what the machine does to a ratio that should be 1 (``Timing.again_ms``).
 
     Returns:
         One :class:`Timing` per network, runtime, direction and batch size.
@@ -104,7 +101,7 @@ def latency(
     train = all(switchable(model) for model in modules.values())
     copied = copies(modules)
     entered = tuple(replace(e, network=copied[e.label]) if isinstance(e.network, nn.Module) else e for e in entered)
-    entered += tuple(_second(e) for e in entered if e.label == again)
+    entered += tuple(_second(e) for e in entered if e.again)
     settings = _settings(entered, batches, backward=backward)
     plan = _Plan(threads, rounds, warmup, seed, train)
     try:
@@ -146,7 +143,7 @@ def _second(entrant: Entrant) -> Entrant:
     """The same network again: a copy of a module, since two runs of one would share its memory."""
     network = entrant.network
     copied = copies({"": network})[""] if isinstance(network, nn.Module) else network
-    return replace(entrant, name=entrant.name + _AGAIN, network=copied)
+    return replace(entrant, name=entrant.name + _AGAIN, network=copied, again=False)
 
 
 def _with_control(timings: Sequence[Timing], load: Load) -> list[Timing]:

@@ -20,7 +20,7 @@ from secateur.exports.entered import entered
 from secateur.runtimes import RUNTIMES, Runtime, installed
 from secateur.runtimes.formats import file_bytes, readers
 from secateur.timing import Entrant, Measurement, Timing, latency, measurement
-from secateur.timing.entrants import stem
+from secateur.timing.entrants import compared_with, stem
 from secateur.timing.quality import scores
 from secateur.timing.results import results
 
@@ -228,4 +228,4 @@ def _timings(
         return ()
     options: dict[str, Any] = {"batches": plan.batches, "threads": plan.threads, "rounds": plan.rounds}
     options |= {"budget_s": plan.budget_s, "backward": plan.backward, "processes": plan.processes}
-    return latency(entrants, inputs, again=reference, **options)
+    return latency(compared_with(reference, entrants), inputs, **options)

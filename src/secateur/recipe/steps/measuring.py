@@ -17,6 +17,7 @@ from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import DENSE, STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
 from secateur.timing import latency, measurement, speedups
+from secateur.timing.entrants import compared_with
 from secateur.timing.quality import scores
 from secateur.timing.results import EntrantResult, results
 from secateur.timing.timings import Timing, busy
@@ -109,13 +110,12 @@ def _time(
         "processes": config.processes,
         "seed": context.recipe.seed,
         "backward": config.backward,
-        "again": DENSE,
     }
     # The files are large, and only here to be timed; the network to ship is the export step's.
     with tempfile.TemporaryDirectory(dir=context.work, prefix=".measured-") as folder:
         wanted: dict[str, Any] = {"runtimes": config.runtimes, "batches": config.batches, "calibration": calibration}
         found = list(entered(models, images, Path(folder), **wanted))
-        entrants = [entrant for entrant in found if not entrant.problem]
+        entrants = compared_with(DENSE, (entrant for entrant in found if not entrant.problem))
         timings = latency(entrants, images, **options) if entrants else ()
         evaluations = scores(found, context.task, samples=config.images, threads=config.threads, like=models[DENSE])
     lines = results(found, timings, reference="dense", params=params, evaluations=evaluations)

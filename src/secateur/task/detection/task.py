@@ -16,8 +16,9 @@ from secateur.core.modes import evaluating
 from secateur.core.seeds import generator
 from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
-from secateur.models import TorchvisionDetector, is_detector
+from secateur.models import TorchvisionDetector
 from secateur.models.darknet import Detection as Scale
+from secateur.models.torchvision_detector import is_detector
 from secateur.task.batch import Batch
 from secateur.task.detection.anchors import find_anchors
 from secateur.task.detection.average_precision import AveragePrecision
