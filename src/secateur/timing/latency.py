@@ -20,7 +20,7 @@ from secateur.core.types import ExampleInputs
 from secateur.timing.calls import backward_calls, copies, forward_calls
 from secateur.timing.children import ModuleFiles, children
 from secateur.timing.entrants import Entrant, as_entrants
-from secateur.timing.load import Load, watched_load
+from secateur.timing.load import Load
 from secateur.timing.rounds import rounds as run_rounds
 from secateur.timing.rounds import thread_count
 from secateur.timing.timings import Timing
@@ -124,12 +124,12 @@ def _timed(
             given = resize(inputs, setting.batch)
             share_s = left / (len(settings) - index)
             apart = files.of(setting.entrants, given) if processes and setting.forward else None
-            with watched_load() as load:
-                timings, seconds = (
-                    _apart(replace(setting, entrants=apart), given, plan, share_s, processes=processes)
-                    if apart
-                    else _here(setting, given, plan, share_s)
-                )
+            load = Load()
+            timings, seconds = (
+                _apart(replace(setting, entrants=apart), given, plan, share_s, load, processes=processes)
+                if apart
+                else _here(setting, given, plan, share_s, load)
+            )
             found += _with_control(timings, load)
             left -= seconds
     return tuple(found)
@@ -196,7 +196,9 @@ def _settings(entrants: Sequence[Entrant], batches: Sequence[int], *, backward: 
     return found
 
 
-def _here(setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float) -> tuple[list[Timing], float]:
+def _here(
+    setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float, load: Load
+) -> tuple[list[Timing], float]:
     """Measures a setting in this process; returns the seconds that it took too."""
     start, mode = perf_counter(), "eval"
     if setting.forward:
@@ -205,14 +207,15 @@ def _here(setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float)
         models = {e.label: e.network for e in setting.entrants if isinstance(e.network, nn.Module)}
         mode, runs = backward_calls(models, inputs, train=plan.train)
     share_s -= perf_counter() - start
-    calls, samples = run_rounds(
-        runs, budget_s=max(share_s, 1e-9), rounds=plan.rounds, warmup=plan.warmup, seed=plan.seed
-    )
+    with load.watch():
+        calls, samples = run_rounds(
+            runs, budget_s=max(share_s, 1e-9), rounds=plan.rounds, warmup=plan.warmup, seed=plan.seed
+        )
     return setting.timings(plan.threads, mode, calls, samples, 0), perf_counter() - start
 
 
 def _apart(
-    setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float, *, processes: int
+    setting: _Setting, inputs: ExampleInputs, plan: _Plan, share_s: float, load: Load, *, processes: int
 ) -> tuple[list[Timing], float]:
     """Measures a setting in fresh processes, ``processes`` times anew; the seconds are those of the rounds."""
     samples: _Samples = {e.label: () for e in setting.entrants}
@@ -220,13 +223,14 @@ def _apart(
     for repeat in range(processes):
         with children(setting.entrants, inputs, plan.threads) as runs:
             start = perf_counter()
-            calls, new = run_rounds(
-                runs,
-                budget_s=max(share_s, 1e-9) / processes,
-                rounds=math.ceil(plan.rounds / processes),
-                warmup=plan.warmup,
-                seed=plan.seed + repeat,
-            )
+            with load.watch():  # the start of the processes is our own work
+                calls, new = run_rounds(
+                    runs,
+                    budget_s=max(share_s, 1e-9) / processes,
+                    rounds=math.ceil(plan.rounds / processes),
+                    warmup=plan.warmup,
+                    seed=plan.seed + repeat,
+                )
             samples = {name: samples[name] + new[name] for name in samples}
             seconds += perf_counter() - start
     return setting.timings(plan.threads, "eval", calls, samples, processes), seconds
