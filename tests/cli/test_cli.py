@@ -280,7 +280,7 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["run", "transfer-channel", "--model", "resnet65"], "resnet56"),
         (["run", "transfer-channel", "--data", "nowhere/at/all"], "nowhere"),
         (["run", "transfer-channel", "--weights", "none.safetensors"], "none.safetensors"),
-        (["run"], "RECIPE"),
+        (["sweep"], "RECIPE"),
         (["rnu"], "run"),
         (["run", "transfer-channel", "--wieghts", "x"], "--weights"),
         (["resume", "nowhere"], "no run in"),

@@ -44,7 +44,7 @@ def test_layers_and_channels_in_one_recipe(tmp_path: Path) -> None:
     result = json.loads((done.folder / "steps/02-remove_layers/result.json").read_text())["result"]
     assert set(result["summary"]["removed"]) == set(ranked[:2])
     assert {p["layer"] for p in result["report"]["pinned"]} == {"wide.body"}
-    assert f"2 of the residual branches, lowest auto first: {', '.join(sorted(ranked[:2]))}" in json.dumps(result)
+    assert f"2 of the residual branches, lowest score first: {', '.join(sorted(ranked[:2]))}" in json.dumps(result)
     blocks = {row["block"]: row["after"] for row in result["report"]["blocks"]}
     assert all(blocks[name] == 0 for name in ranked[:2])
     x = torch.randn(3, 1, 8, 8)

@@ -1,4 +1,6 @@
-"""What files say of how they were made: one JSON text, beside the tensors (safetensors) or the graph (ONNX).
+"""What files say of how they were made: one JSON text beside the graph (ONNX), read from safetensors too.
+
+The weights of an artifact have none: the plan lies beside them, and their size is promised to the byte.
 
 Digests, sizes and versions; nothing of the user's data, names or paths.
 """

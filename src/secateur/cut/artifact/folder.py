@@ -29,7 +29,6 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cut.artifact import graph_file
 from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
-from secateur.cut.metadata import KEY, facts
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
 from secateur.cut.training_mode import own_train_mode, with_own_train_mode
@@ -61,8 +60,7 @@ def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
             new = Path(temporary)
-            about = {KEY: facts(pruned.plan, pruned.before, pruned.after)}
-            save_file(_state(pruned.model), new / WEIGHTS, metadata=about)
+            save_file(_state(pruned.model), new / WEIGHTS)  # the plan beside it says how it was made
             if traced is not None and text is not None:
                 save_file(_constants(traced), new / CONSTANTS)
                 (new / GRAPH).write_text(text, encoding="utf-8")

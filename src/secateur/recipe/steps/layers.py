@@ -61,7 +61,12 @@ class RemoveLayersSettings(Settings):
             return f"whole residual branches: {', '.join(self.names)}"
         amount = f"{self.count}" if self.count is not None else f"{self.ratio:.0%}"
         what = "layers with all their branches" if self.whole else "residual branches"
-        return f"{amount} of the {what}, {CRITERIA[self.criterion].goes_first}"
+        return f"{amount} of the {what}, {_first(self.criterion)}"
+
+
+def _first(criterion: str) -> str:
+    """What goes first; ``auto`` has not chosen its criterion yet."""
+    return "lowest score first" if criterion == "auto" else CRITERIA[criterion].goes_first
 
 
 class RemoveLayers(Step[RemoveLayersSettings]):
