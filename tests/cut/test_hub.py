@@ -105,13 +105,14 @@ def test_without_a_graph_the_card_asks_for_the_class(small: secateur.Pruned, tmp
 def test_what_a_graph_cannot_hold_is_saved_without_it(
     small: secateur.Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(pruned: secateur.Pruned, folder: Path, *, graph: bool) -> Path:
+    def refuse(pruned: secateur.Pruned, where: Path, *, graph: bool) -> Path:
         if graph:
             raise ExportError("no such operator")
-        return real(pruned, folder, graph=graph)
+        return real(pruned, where, graph=graph)
 
-    real = hub.save
-    monkeypatch.setattr(hub, "save", refuse)
+    real = folder.save
+    for module in (folder, hub):
+        monkeypatch.setattr(module, "save", refuse)
     with pytest.warns(UserWarning, match="Saved without its graph.*no such operator"):
         small.save_pretrained(tmp_path / "net")
     with pytest.raises(ExportError):

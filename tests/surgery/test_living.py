@@ -694,13 +694,16 @@ class Constant(nn.Module):
             "numpy": lambda: torch.as_tensor(np.array(self.numbers), dtype=x.dtype),
             "new_tensor": lambda: x.new_tensor(self.numbers),
             "new_tensor by name": lambda: x.new_tensor(data=self.numbers, dtype=x.dtype),
+            "new_tensor of no type": lambda: x.new_tensor(self.numbers, dtype=None, device=None),
             "held": lambda: self.held,
         }[self.made]().view(-1, 1, 1)
         return self.second(torch.relu(self.first((x - given) / given)))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("numbers", [[0.1, 0.2, 0.3], [0.5, 0.5, 0.5]], ids=["unlike", "alike"])
-@pytest.mark.parametrize("made", ["tensor", "as_tensor", "numpy", "new_tensor", "new_tensor by name", "held"])
+@pytest.mark.parametrize(
+    "made", ["tensor", "as_tensor", "numpy", "new_tensor", "new_tensor by name", "new_tensor of no type", "held"]
+)
 def test_constants_of_the_code_cost_no_class(made: str, numbers: list[float]) -> None:
     """0.1 has 16 digits in lifted code and 8 in the graph; equal entries were perturbed in the graph alone."""
     small = secateur.prune(settle(Constant(made, numbers)), torch.randn(2, 3, 9, 9), ratio=0.3)

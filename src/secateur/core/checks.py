@@ -15,7 +15,8 @@ from secateur.core.errors import InputError, SecateurError, WeightsError
 from secateur.core.quantisers import computes_in_float, holds_still, imitating, observes, unseen
 from secateur.core.types import ExampleInputs, call
 
-__all__ = ["check_inputs", "check_kind", "check_network", "check_weights", "run"]
+__all__ = ["check_inputs", "check_kind", "check_network", "check_weights",
+           "is_torchvision_detector", "run"]  # fmt: skip
 
 
 def check_network(model: nn.Module, inputs: ExampleInputs) -> None:
@@ -29,6 +30,19 @@ def check_network(model: nn.Module, inputs: ExampleInputs) -> None:
     check_weights(model)
     check_inputs(inputs)
     _same_device(model, inputs)
+
+
+def is_torchvision_detector(model: object) -> bool:
+    """Whether it is one of torchvision's detectors (Faster R-CNN and its kin, RetinaNet, FCOS, SSD), by its class.
+
+    >>> is_torchvision_detector(nn.Linear(2, 2))
+    False
+    """
+    kinds = ((kind.__module__, kind.__name__) for kind in type(model).__mro__)
+    return any(m.startswith("torchvision.models.detection.") and name in _DETECTORS for m, name in kinds)
+
+
+_DETECTORS = {"GeneralizedRCNN", "RetinaNet", "FCOS", "SSD"}
 
 
 def check_kind(model: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.core import arguments
-from secateur.core.errors import ExportError, InputError
+from secateur.core.errors import InputError
 from secateur.core.hints import HoldsNetwork
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.shapes import described, like
@@ -175,17 +174,12 @@ class Pruned(HoldsNetwork):
             ExportError: ``graph=True``, and the network has an operator or an output that such a file cannot hold.
             InputError: The folder cannot be written.
         """
-        from secateur.cut.artifact import save
+        from secateur.cut.artifact.folder import save, save_what_fits
 
         if graph is not None or self.backend != "graph":
             return save(self, Path(folder), graph=bool(graph))
-        try:
-            return save(self, Path(folder), graph=True)
-        except ExportError as error:
-            warnings.warn(
-                f"Saved without its graph, so load(folder, model=YourNetwork()) needs your code: {error}", stacklevel=2
-            )
-            return save(self, Path(folder), graph=False)
+        save_what_fits(self, Path(folder), "load(folder, model=YourNetwork())", 3)
+        return Path(folder)
 
     @arguments.checked
     def save_pretrained(

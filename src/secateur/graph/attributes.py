@@ -45,12 +45,13 @@ def _opened(func: FunctionType) -> FunctionType:
 
 def constant(func: Any, args: Any, kwargs: Any, device: torch.device | None = None) -> torch.Tensor | None:
     """What ``x.new_tensor(numbers)`` makes, by :func:`torch.tensor`, which modes see; ``None`` for any other call."""
-    if func is not torch.Tensor.new_tensor or isinstance(
-        args[1] if len(args) > 1 else kwargs.get("data"), torch.Tensor
-    ):
+    if func is not torch.Tensor.new_tensor:
         return None
     like, *data = args
-    made: torch.Tensor = torch.tensor(*data, **{"dtype": like.dtype, "device": device or like.device, **kwargs})
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    if isinstance(data[0] if data else given.get("data"), torch.Tensor) or "layout" in given:
+        return None  # a copy, or what torch.tensor cannot make
+    made: torch.Tensor = torch.tensor(*data, **{"dtype": like.dtype, "device": device or like.device, **given})
     return made
 
 
@@ -84,7 +85,7 @@ class Attributes(FunctionMode):
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func in _MEMORY and (args[0].is_meta or self._writer.depends(args[0])):
             raise Unfollowed("Python reads the values of a tensor")
-        made = constant(func, args, kwargs, self._writer.device) if func is torch.Tensor.new_tensor else None
+        made = constant(func, args, kwargs, self._writer.device)
         return func(*args, **kwargs) if made is None else made
 
     def _followed(self, again: Again, func: Any, args: Any, kwargs: Any) -> Any:

@@ -20,6 +20,7 @@ from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from secateur.core.checks import is_torchvision_detector
 from secateur.core.errors import InputError, TraceError, first_line
 from secateur.core.types import ExampleInputs, call
 from secateur.graph.calling import TRACING, alone, doubled, entered, has_batch, plain_forward, preserved_rng, to_args
@@ -168,7 +169,7 @@ def _raise(
 ) -> None:  # fmt: skip
     """Words the failure: the network's own, or the tracer's with the line of the user's code."""
     name = type(model).__name__
-    if any(kind.__module__.startswith("torchvision.models.detection") for kind in type(model).__mro__):
+    if is_torchvision_detector(model):
         raise TraceError(
             f"{name} chooses boxes inside, whose number only the images decide, so that no graph describes it. Wrap "
             "it: secateur.models.TorchvisionDetector(network) is called with a tensor of images, and is cut whole, "

@@ -12,26 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateur.core import arguments
+from secateur.core.checks import is_torchvision_detector
 from secateur.core.errors import InputError
 from secateur.core.modes import evaluating
-from secateur.models._torchvision import import_torchvision
 
-__all__ = ["TorchvisionDetector", "is_detector"]
-
-
-def is_detector(model: nn.Module) -> bool:
-    """Whether it is one of torchvision's detectors: Faster R-CNN and its kin, RetinaNet, FCOS, SSD.
-
-    >>> is_detector(nn.Linear(2, 2))
-    False
-    """
-    if not any(kind.__module__.startswith("torchvision.models.detection") for kind in type(model).__mro__):
-        return False  # torchvision need not be here
-    import_torchvision()
-    from torchvision.models import detection
-
-    kinds = (detection.FasterRCNN, detection.RetinaNet, detection.FCOS, detection.generalized_rcnn.GeneralizedRCNN)
-    return isinstance(model, (*kinds, detection.ssd.SSD))
+__all__ = ["TorchvisionDetector"]
 
 
 @arguments.checked
@@ -65,7 +50,7 @@ class TorchvisionDetector(nn.Module):
     def __init__(self, detector: nn.Module, regions: int | None = None) -> None:
         """Reads nothing but the kind."""
         super().__init__()
-        if not is_detector(detector):
+        if not is_torchvision_detector(detector):
             raise InputError(
                 f"TorchvisionDetector wants a detector of torchvision (Faster R-CNN, RetinaNet, FCOS, SSD and their "
                 f"kin); got {type(detector).__name__}."

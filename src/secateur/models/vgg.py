@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError
+
 __all__ = ["LAYOUTS", "VGG"]
 
 LAYOUTS: dict[int, tuple[tuple[int, int], ...]] = {
@@ -56,7 +58,9 @@ class VGG(nn.Module):
         ``wider``: how many times the channels that the paper has (``cifar`` alone).
         """
         super().__init__()
-        self.features = _features(depth, in_channels, wider if cifar else 1)
+        if wider != 1 and not cifar:
+            raise InputError(f"VGG(wider={wider}) is for cifar=True; the ImageNet form has the paper's widths.")
+        self.features = _features(depth, in_channels, wider)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if cifar else 7)
         width = wider * LAYOUTS[depth][-1][0]
         self.classifier: nn.Module = nn.Linear(width, classes) if cifar else _imagenet_head(classes, dropout)

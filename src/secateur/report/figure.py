@@ -117,8 +117,7 @@ def _time_bar(results: Results) -> list[_Bar]:
     medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
     a, b = medians["dense"], medians["pruned"]
     title = f"{title_of(found.runtime)}, batch {found.batch}"
-    verdict = "machine busy" if found.doubt else f"{words.times(found.ratio.median)} as fast"
-    return [_Bar(title, a, b, words.milliseconds(a), words.milliseconds(b), verdict)]
+    return [_Bar(title, a, b, words.milliseconds(a), words.milliseconds(b), view.claim(found, results))]
 
 
 def _shapes(results: Results, bars: Sequence[_Bar], height: float) -> list[_Box | _Text]:

@@ -21,12 +21,12 @@ __all__ = [
     "blocks",
     "cards",
     "channels",
+    "claim",
     "comparison",
     "exports",
     "headline_speedup",
     "latency",
     "measured_speedups",
-    "more_than_work",
     "setting_label",
 ]
 
@@ -197,12 +197,16 @@ _MORE = 1.5
 """How many times the MAC reduction a speed-up may be before it needs an explanation."""
 
 
-def more_than_work(found: Speedup, results: Results) -> bool:
-    """Whether a network is faster by far more than its MACs went down."""
+def claim(found: Speedup, results: Results) -> str:
+    """What is said of a speed-up, in few words: nothing where the machine was busy, and whether the MACs explain it."""
+    if found.doubt:
+        return "machine busy"
+    text = f"{words.times(found.ratio.median)} as fast"
     dense, pruned = (_measurement(results.network(role)) for role in ("dense", "pruned"))
     if not dense.macs or not pruned.macs:
-        return False
-    return found.ratio.median > _MORE * mac_reduction(dense.macs, pruned.macs)
+        return text
+    beyond = found.ratio.median > _MORE * mac_reduction(dense.macs, pruned.macs)
+    return f"{text}, more than the MACs explain" if beyond else text
 
 
 def setting_label(runtime: str, direction: str, batch: int) -> str:
@@ -246,11 +250,7 @@ def _speed_card(results: Results) -> Card | None:
         return None
     setting = (found.runtime, found.direction, found.batch)
     medians = {t.model: t.median_ms for t in results.latency if t.setting[:3] == setting}
-    detail = f"{words.times(found.ratio.median)} as fast, {setting_label(*setting)}"
-    if found.doubt:
-        detail = f"the machine was busy, so no speed-up is claimed ({setting_label(*setting)})"
-    elif more_than_work(found, results):
-        detail += "; more than the MACs explain"
+    detail = f"{claim(found, results)}, {setting_label(*setting)}"
     return Card(
         "Measured time",
         words.milliseconds(medians.get("pruned")),

@@ -248,7 +248,10 @@ def _narrow(made: Tensor) -> Tensor:
 
     ``torch.tensor([0.1], dtype=x.dtype)`` is 0.1 to 16 digits where ``x`` is lifted, and to 8 in the recorded graph.
     """
-    return double(made.float()) if made.is_floating_point() else made
+    if not made.is_floating_point():
+        return made
+    narrow: Tensor = double(made.float())
+    return narrow if torch.equal(narrow.isfinite(), made.isfinite()) else double(made)  # beyond single precision
 
 
 def _as(value: Any, dtype: torch.dtype) -> Any:

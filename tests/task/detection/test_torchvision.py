@@ -145,3 +145,11 @@ def test_an_image_without_boxes_trains() -> None:
     loss = found.loss(found.forward(model, batch), batch.target)
     assert loss is not None
     assert bool(loss.isfinite())
+
+
+def test_masks_are_not_trained_in_silence() -> None:
+    found = task()
+    model = create("torchvision:maskrcnn_resnet50_fpn", classes=10, min_size=64, max_size=64).train()
+    batch = next(iter(found.evaluation("test")))
+    with pytest.raises(InputError, match="boxes and no masks"):
+        found.forward(model, batch)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 import secateur
 from secateur.core import arguments
-from secateur.core.errors import InputError, PlanError, WeightsError, first_line
+from secateur.core.errors import ExportError, InputError, PlanError, WeightsError, first_line
 from secateur.core.files import settle
 from secateur.core.plan import Plan, remember
 from secateur.core.reading import file_digest, read_json
@@ -50,6 +51,21 @@ WEIGHTS, PLAN, GRAPH, CONSTANTS = "model.safetensors", "plan.json", "graph.json"
 
 
 # ------------------------------------------------------------------------------------------------------- save
+
+
+def save_what_fits(pruned: Pruned, folder: Path, reader: str, stacklevel: int) -> bool:
+    """Writes the artifact with its graph, or with a warning without; returns whether the graph is there.
+
+    ``reader`` is the call that reads a folder without a graph.
+    """
+    try:
+        save(pruned, folder, graph=True)
+    except ExportError as error:
+        words = f"Saved without its graph, so {reader} needs your code: {error}"
+        warnings.warn(words, stacklevel=stacklevel + 1)
+        save(pruned, folder, graph=False)
+        return False
+    return True
 
 
 def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:

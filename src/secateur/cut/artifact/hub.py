@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 from torch import nn
 
 from secateur.core import arguments
-from secateur.core.errors import DataError, ExportError, InputError, first_line
+from secateur.core.errors import DataError, InputError, first_line
 from secateur.core.files import write_text
 from secateur.cut.artifact.card import CARD, card, is_ours
-from secateur.cut.artifact.folder import CONSTANTS, GRAPH, PLAN, WEIGHTS, load, save
+from secateur.cut.artifact.folder import CONSTANTS, GRAPH, PLAN, WEIGHTS, load, save, save_what_fits
 from secateur.cut.pruned import Pruned
 from secateur.runtimes.packages import need
 
@@ -42,26 +41,14 @@ def save_pretrained(
 
     ``source`` is what the card says to load it from, by default the folder.
     """
-    whole = _saved(pruned, folder, graph)
+    whole = bool(graph)
+    if graph is None:
+        whole = save_what_fits(pruned, folder, "from_pretrained(…, model=YourNetwork())", 4)
+    else:
+        save(pruned, folder, graph=graph)
     if is_ours(folder / CARD):
         write_text(folder / CARD, card(pruned, source or str(folder), graph=whole, metadata=metadata))
     return folder
-
-
-def _saved(pruned: Pruned, folder: Path, graph: bool | None) -> bool:
-    """Writes the artifact, with its graph if it can be; returns whether it is there."""
-    try:
-        save(pruned, folder, graph=graph is not False)
-    except ExportError as error:
-        if graph:
-            raise
-        warnings.warn(
-            f"Saved without its graph, so from_pretrained(…, model=YourNetwork()) needs your code: {error}",
-            stacklevel=4,
-        )
-        save(pruned, folder, graph=False)
-        return False
-    return graph is not False
 
 
 @arguments.checked

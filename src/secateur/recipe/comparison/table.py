@@ -24,7 +24,6 @@ from secateur.recipe.records import StepRecord, problem, read_record
 from secateur.recipe.runner import reopen
 from secateur.recipe.steps import STEPS
 from secateur.timing import latency
-from secateur.timing.entrants import as_entrants, compared_with
 from secateur.timing.measurement import scored
 from secateur.train import evaluate
 from secateur.train.history import plain
@@ -188,8 +187,7 @@ def _final(run: RunResult) -> nn.Module:
 
 
 def _times(networks: Mapping[str, nn.Module], sample: ExampleInputs, budget_s: float) -> tuple[Timing, ...]:
-    entrants = compared_with(DENSE, as_entrants(networks, ["pytorch"]))
-    return latency(entrants, sample, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
+    return latency(networks, sample, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
 
 
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:

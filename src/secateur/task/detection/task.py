@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.core.checks import is_torchvision_detector
 from secateur.core.errors import InputError
 from secateur.core.metric import Metric
 from secateur.core.modes import evaluating
@@ -18,13 +19,12 @@ from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
 from secateur.models import TorchvisionDetector
 from secateur.models.darknet import Detection as Scale
-from secateur.models.torchvision_detector import is_detector
 from secateur.task.batch import Batch
 from secateur.task.detection.anchors import find_anchors
 from secateur.task.detection.average_precision import AveragePrecision
 from secateur.task.detection.box_augment import BoxAugment
 from secateur.task.detection.decoding import Detections, decode, detections
-from secateur.task.detection.operators import runnable
+from secateur.task.detection.torchvision_calls import called, is_found, made_of
 from secateur.task.detection.yolo_loss import YoloLoss
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
@@ -40,9 +40,6 @@ _LEAST = 0.001
 
 _MEMORY = 2 * 2**30
 """Bytes of decoded images that are kept in memory; larger splits are decoded as they are asked for."""
-
-_MOST = 100
-"""Boxes of an image that average precision looks at (COCO)."""
 
 _DRAWN = 0.25
 """Score from which on the report draws a box."""
@@ -132,11 +129,11 @@ class Detection(NumberedTask):
         Of a :class:`~secateur.models.TorchvisionDetector` its losses by name where it trains, else the boxes it finds.
         """
         if isinstance(getattr(model, "module", model), TorchvisionDetector):
-            return _of_torchvision(model, batch)
+            return called(model, batch)
         if self._scales is None:
             found = getattr(getattr(model, "module", model), "detections", None)
             self._scales = tuple(found) if found else None
-        if is_detector(getattr(model, "module", model)):
+        if is_torchvision_detector(getattr(model, "module", model)):
             raise InputError(
                 f"{type(model).__name__} takes lists of images and chooses boxes inside, which no graph describes: "
                 "wrap it, secateur.models.TorchvisionDetector(network)."
@@ -148,9 +145,7 @@ class Detection(NumberedTask):
         """Of torchvision's detectors of one stage, the boxes that their maps mean; of those of two nobody can say."""
         if not isinstance(model, TorchvisionDetector):
             return output
-        with runnable():
-            found = model.found(output, [*batch.inputs])
-        return None if found is None else _as_detections(found)
+        return made_of(model, output, batch)
 
     def loss(self, output: Any, target: Any) -> Tensor | None:
         """See :class:`~secateur.task.detection.YoloLoss`; of torchvision's detectors, the sum of their own losses.
@@ -159,14 +154,14 @@ class Detection(NumberedTask):
         """
         if isinstance(output, dict):
             return sum(output.values(), torch.zeros((), device=next(iter(output.values())).device))
-        if _is_found(output):
+        if is_found(output):
             return None
         output = (output,) if isinstance(output, Tensor) else output
         return YoloLoss(self.scales, several=self.several)(output, target, self._square).total
 
     def predictions(self, output: Any) -> list[Detections]:
         """The boxes of every image, in pixels of the square, with all scores that average precision looks at."""
-        if _is_found(output):
+        if is_found(output):
             found: list[Detections] = output
             return found
         output = (output,) if isinstance(output, Tensor) else output
@@ -179,7 +174,7 @@ class Detection(NumberedTask):
         cells, with objectness o, classes c and the four numbers b of a box, as the maps hold them. Source: Mehta and
         Ozturk 2018, Object detection at 200 Frames Per Second, arXiv:1805.06361, §3.2. The temperature has no say.
         """
-        if isinstance(output, dict) or _is_found(output):
+        if isinstance(output, dict) or is_found(output):
             raise InputError(
                 "Detectors of torchvision cannot be distilled: they give losses where they train, and no maps that "
                 "could be held against a teacher's. Leave distill out."
@@ -248,7 +243,7 @@ class Detection(NumberedTask):
 
     def _shown(self, output: Any) -> list[Detections]:
         """What is drawn: boxes with a score of at least 0.25."""
-        if _is_found(output):
+        if is_found(output):
             return [one.above(_DRAWN) for one in output]
         return detections(*decode([o.float() for o in output], self.scales, self._square), threshold=_DRAWN)
 
@@ -367,37 +362,6 @@ def _four(corners: Sequence[float]) -> tuple[float, float, float, float]:
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-
-
-def _is_found(output: Any) -> bool:
-    return isinstance(output, list) and all(isinstance(one, Detections) for one in output)
-
-
-def _as_detections(found: Sequence[Mapping[str, Tensor]]) -> list[Detections]:
-    """What torchvision found, the surest first, as many as COCO's average precision looks at."""
-    orders = []
-    for one in found:
-        order = one["scores"].argsort(descending=True, stable=True)
-        orders.append(order[one["labels"][order] > 0][:_MOST])  # RetinaNet and FCOS have scores for a background too
-    return [
-        Detections(one["boxes"][order], one["scores"][order], one["labels"][order] - 1)
-        for one, order in zip(found, orders, strict=True)
-    ]
-
-
-def _of_torchvision(model: nn.Module, batch: Batch) -> Any:
-    """A detector of torchvision on a batch: its losses where it trains, else what it finds; 0 is its background."""
-    images = list(batch.inputs)
-    if not model.training:
-        with runnable():
-            return _as_detections(model(images))
-    device = images[0].device
-    there = [boxes.corners[~boxes.ignored] for boxes in batch.target]
-    labels = [boxes.labels[~boxes.ignored] + 1 for boxes in batch.target]
-    pairs = zip(there, labels, strict=True)
-    targets = [{"boxes": corners.to(device), "labels": label.to(device)} for corners, label in pairs]
-    with runnable():
-        return model(images, targets)
 
 
 def _by_anchor(maps: Tensor, scale: Scale) -> Tensor:
