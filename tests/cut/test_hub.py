@@ -16,6 +16,7 @@ from torch import nn
 import secateur
 from secateur.core.errors import DataError, ExportError, InputError, WeightsError
 from secateur.cut.artifact import card, hub
+from secateur.cut.artifact import folder as artifact_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -110,8 +111,8 @@ def test_what_a_graph_cannot_hold_is_saved_without_it(
             raise ExportError("no such operator")
         return real(pruned, where, graph=graph)
 
-    real = folder.save
-    for module in (folder, hub):
+    real = artifact_folder.save
+    for module in (artifact_folder, hub):
         monkeypatch.setattr(module, "save", refuse)
     with pytest.warns(UserWarning, match="Saved without its graph.*no such operator"):
         small.save_pretrained(tmp_path / "net")
