@@ -129,3 +129,6 @@ def test_widths_of_what_changes_step_by_step() -> None:
     assert table.headers == ("Layer", "dense", "once", "twice")
     assert table.rows == (("conv1", "16", "8", "4"),)
     assert progress.widths_table(Results(layers=layers, points=points[:1])) is None
+    repaired = points[1].model_copy(update={"label": "repaired"})
+    assert progress.widths_table(Results(layers=layers, points=(*points, repaired))) == table, "nothing was cut then"
+    assert progress.widths_table(Results(layers=layers, points=(points[1], repaired))) is None

@@ -154,9 +154,10 @@ def from_dense(results: Results) -> list[Point]:
 
 
 def widths_table(results: Results) -> Table | None:
-    """Returns the output channels of the layers that change, point by point."""
+    """Returns the output channels of the layers that change, for every point at which they did."""
     points = [point for point in results.points if point.widths]
-    if len(points) < 2 or len(points) > MOST_COLUMNS:
+    points = [p for k, p in enumerate(points) if not k or p.widths != points[k - 1].widths]
+    if not 2 <= len(points) <= MOST_COLUMNS:
         return None
     dense = {row.layer: row.before for row in results.layers}
     names = list(dict.fromkeys(name for point in points for name in point.widths))
