@@ -114,8 +114,8 @@ def test_what_cannot_be_cut_leaves_all_as_it_was() -> None:
 
 def test_a_cut_that_would_fail_is_told_before_the_training() -> None:
     net = network()
-    cuts = {1: {"ratio": 0.25}, 3: {"params": 177, "round_to": 8}}
-    with pytest.raises(InputError, match=r"The cut after epoch 3 would fail: The target of 177 params cannot be met"):
+    cuts = {1: {"ratio": 0.25}, 3: {"params": 17, "round_to": 8}}
+    with pytest.raises(InputError, match=r"The cut after epoch 3 would fail: The target of 17 params cannot be met"):
         rehearse(net, torch.randn(8, 6), cuts)
     assert net[0].out_features == 16
     rehearse(net, torch.randn(8, 6), {1: {"ratio": 0.25, "criterion": "taylor"}})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.budget.choose import check_rules, choose, reached
+from secateur.budget.choose import check_rules, check_tolerance, choose, reached
 from secateur.budget.earlier import LATENCY, gone_before, latency_of_dense, of_dense
 from secateur.budget.latency import Rules, setting_of, to_latency
 from secateur.budget.step import AUTO, step_of
@@ -62,6 +62,9 @@ class Aim:
         min_units: Units that every group keeps at least.
         uniform: Whether layers of a kind stay of one width when a target is reached with scope ``local``: what
             configurations can say that know one width for all layers.
+        tolerance: How far below the target, as a share of it, needs no note: 0.01 by default. A measured latency may
+            also be above it by as much: 0.05 by default.
+        exact: Whether to refuse what is further below a counted target than that.
     """
 
     ratio: Ratio | None = None
@@ -71,6 +74,8 @@ class Aim:
     round_to: int | str | None = None
     min_units: int = 1
     uniform: bool = False
+    tolerance: float | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what cannot be aimed at, before anything that takes time."""
@@ -81,6 +86,9 @@ class Aim:
         if self.target is not None and self.target.measured:
             setting_of(self.target)
         check_rules(self.scope or "local", self.step, self.min_units)
+        check_tolerance(self.tolerance)
+        if self.tolerance is not None and self.target is None:
+            raise InputError(f"tolerance={self.tolerance!r} is of a target (macs, params …); a ratio has none.")
         shares = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
         for name, share in shares.items():
             if share is not None and not 0 <= share < 1:
@@ -136,8 +144,8 @@ class Aim:
         if self.target is not None and self.target.measured:
             rules = Rules(self.scope, self.step, self.min_units, fine=self.round_to in (None, AUTO))
             wanted = latency_of_dense(self.target, earlier)
-            met = to_latency(costs, scores, wanted, rules=rules, dense=dense, cut=cut)
-            return Choice(met.keep, met.notes, {LATENCY: met.record})
+            met = to_latency(costs, scores, wanted, rules=rules, dense=dense, cut=cut, tolerance=self.tolerance)
+            return Choice(met.keep, (*met.notes, *arbitrary(scores, costs.groups, met.keep)), {LATENCY: met.record})
         goal = None if self.target is None else of_dense(self.target, earlier)
         ratio: float | Mapping[int, float] | None
         notes: tuple[str, ...] = ()
@@ -145,10 +153,32 @@ class Aim:
             scope, (ratio, notes) = "local", by_group(self.ratio, costs.groups, scores.values)
         else:
             scope, ratio = self.scope or scores.scope, self.ratio
-        keep = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
-                      min_units=self.min_units, gone=gone_before(earlier, costs.groups.items),
-                      absolute=scores.absolute, uniform=self.uniform)  # fmt: skip
-        return Choice(keep, (*notes, *reached(costs, keep, goal)), {"scope": scope})
+        found = choose(costs, scores.values, ratio=ratio, target=goal, scope=scope, round_to=self.step,
+                       min_units=self.min_units, gone=gone_before(earlier, costs.groups.items),
+                       absolute=scores.absolute, uniform=self.uniform, tolerance=self.tolerance,
+                       exact=self.exact)  # fmt: skip
+        said = (*notes, *reached(costs, found.keep, goal), *found.notes)
+        return Choice(found.keep, (*said, *arbitrary(scores, costs.groups, found.keep)), {"scope": scope})
+
+
+_NAMED = 5
+"""Groups that a note names."""
+
+
+def arbitrary(scores: Scores, groups: Groups, keep: Mask) -> tuple[str, ...]:
+    """A note on the groups whose units all had the same score, where some of them go: which ones, no score says."""
+    cut = [number for number in scores.values if not keep[groups.items[number].units].all()]
+    tied = [number for number in cut if len(groups.items[number]) > 1 and _equal(scores.values[number])]
+    if not tied:
+        return ()
+    names = [groups.items[number].name for number in tied]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    what = "every group that is cut" if len(tied) == len(cut) else f"{', '.join(names[:_NAMED])}{more}"
+    return (f"all scores are equal in {what}, so it is arbitrary which of their units go: the first ones were taken",)
+
+
+def _equal(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def target_of(

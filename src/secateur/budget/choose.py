@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,10 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "check_rules", "choose", "reached"]
+__all__ = ["TOLERANCE", "Chosen", "check_rules", "check_tolerance", "choose", "reached"]
 
 TOLERANCE = 0.01
-"""A target counts as met within one per cent."""
+"""A target counts as met up to one per cent below it."""
 
 Mask = NDArray[np.bool_]
 
@@ -25,6 +27,18 @@ _UNITS = {
     "energy": "multiply-accumulates by the model of secateur.cost.energy, nothing was measured",
     "size": "bytes of model.safetensors",
 }
+
+
+class Chosen(NamedTuple):
+    """Which units stay.
+
+    Attributes:
+        keep: Shape (units,), bool.
+        notes: That a target was not met within the tolerance, and why.
+    """
+
+    keep: Mask
+    notes: tuple[str, ...] = ()
 
 
 def choose(
@@ -39,7 +53,9 @@ def choose(
     gone: Mapping[int, int] | None = None,
     absolute: bool = False,
     uniform: bool = False,
-) -> Mask:
+    tolerance: float | None = None,
+    exact: bool = False,
+) -> Chosen:
     """Chooses which units stay.
 
     Args:
@@ -48,7 +64,8 @@ def choose(
         ratio: Share of units to remove, in [0, 1): of every group (``local``), of every block (``block``) or
             of all units (``global``); rounded to the nearest whole number, exactly, also under ties. Or, with scope
             ``local``, one per group number; other groups are left alone.
-        target: Parameters, MACs, energy or bytes to reach, within one per cent, instead of a ratio.
+        target: Parameters, MACs, energy or bytes, instead of a ratio: what is left is the nearest at or below it that
+            the widths allow.
         scope: ``local``, ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
@@ -57,15 +74,18 @@ def choose(
         absolute: Whether scores of different groups compare as they are; otherwise each group's are divided by
             their mean before groups are compared.
         uniform: Whether layers of a kind stay of one width (scope ``local``).
+        tolerance: How far below the target, as a share of it, needs no note; :data:`TOLERANCE` by default.
+        exact: Whether to refuse what is further below the target than that.
 
     Returns:
-        Which units stay, shape (units,), bool.
+        Which units stay, and what is to be said of it.
 
     Raises:
         InputError: A value out of range.
-        BudgetError: The target is out of reach; says how far it can go.
+        BudgetError: Nothing at or below the target can be reached; says how far it can go.
     """
     check_rules(scope, round_to, min_units)
+    check_tolerance(tolerance)
     groups = costs.groups.items
     if isinstance(ratio, Mapping):
         scores = {number: values for number, values in scores.items() if number in ratio}
@@ -74,7 +94,14 @@ def choose(
                               uniform=uniform and target is not None)  # fmt: skip
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
-        return _to_target(costs, steps, keep, target)
+        found = _to_target(costs, steps, keep, target)
+        if found is None:
+            widest = removal_order(groups, scores, scope=scope, round_to=1, min_units=1, absolute=absolute)
+            raise BudgetError(_out_of_reach(costs, target, _without(keep, steps), _without(keep, widest)))
+        short = _short(costs, target, found, TOLERANCE if tolerance is None else tolerance, round_to)
+        if short and exact:
+            raise BudgetError(f"The target cannot be met within the tolerance: {short[0]}.")
+        return Chosen(found.keep, short)
     assert ratio is not None
     shares = ratio if isinstance(ratio, Mapping) else dict.fromkeys(scores, ratio)
     if not steps and any(share > 0 for share in shares.values()):
@@ -84,7 +111,7 @@ def choose(
         )
     for taken in _to_ratio(steps, groups, shares, scope, gone or {}):
         keep[taken.units] = False
-    return keep
+    return Chosen(keep)
 
 
 def reached(costs: Costs, keep: Mask, target: Target | None) -> tuple[str, ...]:
@@ -101,6 +128,14 @@ def check_rules(scope: str, round_to: int, min_units: int) -> None:
         raise UnknownNameError("scope", scope, SCOPES)
     if round_to < 1 or min_units < 1:
         raise InputError(f"round_to and min_units are at least 1; got {round_to!r} and {min_units!r}.")
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Checks how far below a target may be."""
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise InputError(
+            f"tolerance is how far below the target needs no note, as a share of it in [0, 1); got {tolerance!r}."
+        )
 
 
 def _to_ratio(
@@ -132,8 +167,24 @@ def _to_ratio(
 # ---------------------------------------------------------------------------------------------------- targets
 
 
-def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
-    """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
+class _Found(NamedTuple):
+    """The nearest networks on both sides of a target.
+
+    Attributes:
+        keep: Units of the one at or below it.
+        above: What the one above it costs; ``None`` where the target is met exactly.
+    """
+
+    keep: Mask
+    above: float | None = None
+
+
+def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> _Found | None:
+    """Bisects the beginning of the order that meets the target, then closes the gap step by step.
+
+    Returns:
+        The nearest at or below the target, ``None`` where even all steps leave more than that.
+    """
     if target.measured:
         raise InputError(f"A latency is measured, not counted: secateur.prune() aims at one; got {target}.")
     name = target.measure
@@ -141,32 +192,56 @@ def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) 
     wanted = target.of(dense)
     if wanted >= dense:
         if wanted <= dense * (1 + TOLERANCE):
-            return keep
+            return _Found(keep)
         raise BudgetError(f"The target of {wanted:,.0f} {name} is above the dense network's {dense:,.0f}.")
-    low, high = 0, len(steps)  # low steps cost at least the target, high steps (if any) less
-    floor = costs.measure(name, _without(keep, steps))
-    if floor > wanted * (1 + TOLERANCE):
-        raise BudgetError(
-            f"The target of {wanted:,.0f} {name} cannot be met: with all that may go removed, {floor:,.0f} are "
-            f"left ({floor / dense:.1%} of {dense:,.0f}). Lower round_to or min_units, or widen only/ignore."
-        )
+    most = wanted * (1 + _ROUNDING)
+    low, high = 0, len(steps)  # low steps cost more than the target, high steps do not
+    if costs.measure(name, _without(keep, steps)) > most:
+        return None
     while high - low > 1:
         middle = (low + high) // 2
-        if costs.measure(name, _without(keep, steps[:middle])) >= wanted:
+        if costs.measure(name, _without(keep, steps[:middle])) > most:
             low = middle
         else:
             high = middle
-    over = _fill(costs, name, steps, low, _without(keep, steps[:low]), wanted)
-    under = _without(keep, steps[:high])
-    best = min((over, under), key=lambda k: abs(costs.measure(name, k) - wanted))
-    reached = costs.measure(name, best)
-    if abs(reached - wanted) > TOLERANCE * wanted:
-        near = sorted({round(costs.measure(name, over)), round(costs.measure(name, under))})
-        raise BudgetError(
-            f"The target of {wanted:,.0f} {name} cannot be met within 1 %: the nearest widths that the coupled "
-            f"groups allow give {' and '.join(f'{v:,}' for v in near)}. Take one of those, or a smaller round_to."
-        )
-    return best
+    over = _fill(costs, name, steps[low:], _without(keep, steps[:low]), most)
+    under = [*_crossing(costs, name, steps[low:], over, most), _without(keep, steps[:high])]
+    return _Found(max(under, key=lambda k: costs.measure(name, k)), costs.measure(name, over))
+
+
+_ROUNDING = 1e-9
+"""What a share of a count may be off by, being a float."""
+
+_NEAR = 0.001
+"""So near above a target, no cheaper removals are looked for."""
+
+
+def _short(costs: Costs, target: Target, found: _Found, tolerance: float, round_to: int) -> tuple[str, ...]:
+    """A note where the target was missed by more than the tolerance: by how much, and what kept it."""
+    name, dense = target.measure, costs.measure(target.measure, np.ones_like(found.keep))
+    wanted, left = target.of(dense), costs.measure(target.measure, found.keep)
+    if found.above is None or left >= wanted * (1 - tolerance):
+        return ()
+    why = f" (multiples of {round_to})" if round_to > 1 else ""
+    return (
+        f"{name}: {left:,.0f} are left, {1 - left / wanted:.1%} below the target of {wanted:,.0f} (tolerance "
+        f"{tolerance:g}): the widths that units which go together allow{why} have nothing between that and "
+        f"{found.above:,.0f}",
+    )
+
+
+def _out_of_reach(costs: Costs, target: Target, least: Mask, free: Mask) -> str:
+    """Why a target cannot be met, and whether ``round_to`` and ``min_units`` are in its way, which is tried."""
+    name, dense = target.measure, costs.measure(target.measure, np.ones_like(least))
+    wanted, floor, without = target.of(dense), costs.measure(name, least), costs.measure(name, free)
+    said = (
+        f"The target of {wanted:,.0f} {name} cannot be met: with all that may go removed, {floor:,.0f} are left "
+        f"({math.ceil(1000 * floor / dense) / 1000:.1%} of {dense:,.0f})."
+    )
+    if without <= wanted:
+        return f"{said} With round_to=1 and min_units=1 it can be met."
+    fewer = f" Even with round_to=1 and min_units=1, {without:,.0f} are left." if without < floor else ""
+    return f"{said}{fewer} What else may go is said by only, ignore and groups; remove_layers takes whole layers out."
 
 
 def _without(keep: Mask, steps: Sequence[Step]) -> Mask:
@@ -176,18 +251,27 @@ def _without(keep: Mask, steps: Sequence[Step]) -> Mask:
     return keep
 
 
-def _fill(costs: Costs, name: str, steps: Sequence[Step], low: int, keep: Mask, wanted: float) -> Mask:
-    """Takes cheaper later steps, in order, as long as the cost stays at or above the target."""
-    closed: set[int] = set()
-    for step in steps[low:]:
-        if step.group in closed:
-            continue
-        cost = costs.measure(name, keep)
-        if cost - wanted <= 0.001 * wanted or len(closed) == len(costs.groups.items):
+def _fill(costs: Costs, name: str, steps: Sequence[Step], keep: Mask, most: float) -> Mask:
+    """Takes cheaper later steps, in order, as long as more than the target is left."""
+    left, cost = {step.group for step in steps}, costs.measure(name, keep)
+    for step in steps:
+        if cost - most <= _NEAR * most or not left:
             break
+        if step.group not in left:
+            continue
         trial = _without(keep, [step])
-        if costs.measure(name, trial) >= wanted:
-            keep = trial
+        if (less := costs.measure(name, trial)) > most:
+            keep, cost = trial, less
         else:
-            closed.add(step.group)
+            left.remove(step.group)
     return keep
+
+
+def _crossing(costs: Costs, name: str, steps: Sequence[Step], keep: Mask, most: float) -> list[Mask]:
+    """The networks that one more step of any group takes to the target or below it."""
+    first: dict[int, Step] = {}
+    for step in steps:
+        if keep[step.units].any():
+            first.setdefault(step.group, step)
+    found = (_without(keep, [step]) for step in first.values())
+    return [trial for trial in found if costs.measure(name, trial) <= most]

@@ -109,7 +109,7 @@ def at_level(curves: Mapping[str, Points], removals: Removals, target: Target, r
         return {name: share_at(points, level) for name, points in curves.items()}
 
     low, high = -1.0, max(points[-1][1] for points in curves.values())
-    if (floor := cost(at(high))) > wanted * (1 + TOLERANCE):
+    if (floor := cost(at(high))) > wanted:
         raise BudgetError(_out_of_reach(wanted, floor, dense, target.measure, curves))
     low, high = _bisected(lambda level: cost(at(level)) > wanted, low, high)
     above, below = at(low), at(high)
@@ -117,15 +117,12 @@ def at_level(curves: Mapping[str, Points], removals: Removals, target: Target, r
     def between(part: float) -> dict[str, float]:
         return {name: above[name] + part * (below[name] - above[name]) for name in curves}
 
-    few, many = (between(part) for part in _bisected(lambda part: cost(between(part)) > wanted, 0.0, 1.0))
-    best = few if abs(cost(few) - wanted) < min(abs(cost(many) - wanted), TOLERANCE * wanted) else many
-    return {name: sum(map(len, steps[name][:count])) for name, count in taken(best).items()}
+    _, part = _bisected(lambda part: cost(between(part)) > wanted, 0.0, 1.0)
+    return {name: sum(map(len, steps[name][:count])) for name, count in taken(between(part)).items()}
 
 
 def _bisected(too_much: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
     """The narrowest interval whose beginning is too much and whose end is not."""
-    if too_much(high):  # within the tolerance of the target
-        return high, high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if too_much(middle) else (low, middle)

@@ -34,6 +34,7 @@ from secateur.cli.options import (
     Shape,
     Size,
     TaskName,
+    Tolerance,
     Trust,
     Use,
     Weights,
@@ -80,6 +81,7 @@ class AimOptions:
     runtime: Runtime = None
     batch: LatencyBatch = 1
     threads: LatencyThreads = 1
+    tolerance: Tolerance = None
 
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`secateur.prune`: a ratio, or a target."""
@@ -87,7 +89,7 @@ class AimOptions:
         ratio = pruning.parse_aim(self.ratio)
         target = pruning.target(ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
                                 latency=self.latency, where=where)  # fmt: skip
-        return {"ratio": ratio, "target": target}
+        return {"ratio": ratio, "target": target, "tolerance": self.tolerance}
 
 
 @dataclass(frozen=True)

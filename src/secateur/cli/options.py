@@ -11,8 +11,8 @@ from secateur.core.plugins import use
 
 __all__ = [
     "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
-    "Params", "Pattern", "Quiet", "Ratios", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Trust",
-    "Use", "Weights", "examples",
+    "Params", "Pattern", "Quiet", "Ratios", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Tolerance",
+    "Trust", "Use", "Weights", "examples",
 ]  # fmt: skip
 
 
@@ -53,6 +53,10 @@ Runtime = Annotated[
 ]
 LatencyBatch = Annotated[int, typer.Option(help="Samples per call that --latency is of.")]
 LatencyThreads = Annotated[int, typer.Option(help="Threads that --latency is of.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="How far below the target needs no note. [default: 0.01, of a latency 0.05]", metavar="SHARE"),
+]
 Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
 Model = Annotated[
     str | None,

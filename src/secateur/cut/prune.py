@@ -73,6 +73,7 @@ def prune(
     latency: float | None = None,
     runtime: str | None = None,
     target: Target | None = None,
+    tolerance: float | None = None,
     of: str = "current",
     scope: str | None = None,
     round_to: int | str | None = None,
@@ -101,14 +102,18 @@ def prune(
             names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
             general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
             Exactly one of ``ratio`` and what follows is given.
-        macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; reached within 1 %.
+        macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; what is
+            left is the nearest at or below it that the widths allow.
         params: Parameters to keep, the same.
         energy: Energy (by a model, in multiply-accumulates) to keep, the same.
         size: Bytes of the weights file to keep, the same.
-        latency: Measured time in ``runtime`` to keep: a share up to 1, or milliseconds above 1; within 5 %.
+        latency: Measured time in ``runtime`` to keep: a share up to 1, or milliseconds above 1; times
+            stray, so up to ``tolerance`` above counts as met.
         runtime: Where ``latency`` is measured.
         target: A :class:`~secateur.Target`, which also says the batch and the threads that a latency is of, and takes
             milliseconds below 1 (``latency_ms``).
+        tolerance: How far below the target, as a share of it, needs no note that says how far and why: 0.01 by default,
+            0.05 for a latency.
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
@@ -150,7 +155,7 @@ def prune(
         InputError: An argument that cannot be used.
         WeightsError: NaN or infinite weights.
         TraceError: The network cannot be traced.
-        BudgetError: A target out of reach, or nothing to prune; says how far it can go.
+        BudgetError: Nothing at or below the target can be reached (says how far it can go), or nothing can be pruned.
         VerificationError: No back end gives the right network; names the first operator that differs.
 
     >>> import torch
@@ -168,14 +173,14 @@ def prune(
         raise UnknownNameError("back end", backend, BACKENDS)
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
     goal = target_of(ratio, target, kept, runtime)
-    aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units)
+    aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     if part is not None:
         _refuse_with_part(criterion, aim, groups=groups, also=also)
-        how = {"criterion": criterion, "ratio": ratio, "target": goal, "scope": scope, "round_to": round_to,
-               "min_units": min_units, "granularity": granularity, "backend": backend, "verify": verify,
-               "seed": seed}  # fmt: skip
+        how = {"criterion": criterion, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
+               "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
+               "verify": verify, "seed": seed}  # fmt: skip
         return _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
 
     tried: set[bytes] = set()
@@ -203,7 +208,7 @@ def prune(
 
     if granularity != "auto" or not _again(data) or groups is not None:
         return once(granularity)
-    return _most_alive(once, replace(aim, uniform=True) if aim.measure and aim.scope in (None, "local") else None)
+    return _most_alive(once, aim)
 
 
 def _prune_parts(
@@ -242,13 +247,17 @@ class _TriedError(Exception):
     """Another name for a way to take blocks apart that was tried."""
 
 
-def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
+def _most_alive(once: Callable[..., Pruned], aim: Aim) -> Pruned:
     """The cut as ``auto`` has it, or else another way to take blocks apart, where that keeps more of the network.
+
+    Another way has to meet the target: what misses it is smaller, and keeps less in the end.
 
     Args:
         once: Cuts, by a granularity and perhaps another aim.
-        uniform: The aim with one width for layers of a kind, where that is another one.
+        aim: Of the first way.
     """
+    exact = replace(aim, exact=True)
+    uniform = replace(exact, uniform=True) if aim.measure and aim.scope in (None, "local") else None
     first: VerificationError | None = None
     best: Pruned | None = None
     ways: list[tuple[Any, ...]] = [("auto",), ("whole",), ("within",), ("even",)]
@@ -256,7 +265,7 @@ def _most_alive(once: Callable[..., Pruned], uniform: Aim | None) -> Pruned:
         ways[2:2] = [("auto", uniform), ("whole", uniform)]
     for granularity, *other in ways:
         try:
-            found = once(granularity, *other)
+            found = once(granularity, *(other or ([] if best is None else [exact])))
         except VerificationError as error:
             first = first or error.with_traceback(None)  # its frames hold networks
             continue

@@ -193,7 +193,7 @@ def _trials(subject: Subject, shares: Sequence[float]) -> tuple[list[_Trial], li
     groups, found, whole = subject.analysis.groups.items, list[_Trial](), list[str]()
     for number, scores in subject.scores.items():
         try:
-            made = [choose(subject.analysis.costs, {number: scores}, ratio={number: share}) for share in shares]
+            made = [choose(subject.analysis.costs, {number: scores}, ratio={number: share}).keep for share in shares]
         except BudgetError:  # no smaller width
             whole.append(groups[number].name)
             continue

@@ -118,7 +118,9 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
     for settings in settings_of(tree, kind):
         for other in AMOUNTS:
             settings.pop(other, None)
-        if key != "ratio" and "of" in known[kind]:
+        if key == "ratio":
+            settings.pop("tolerance", None)  # it is of a target
+        elif "of" in known[kind]:
             settings["of"] = "dense"
     return _set(tree, f"steps.{kind}.{key}", value, option)
 

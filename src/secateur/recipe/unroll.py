@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from secateur.budget import by_group, choose, step_of
-from secateur.core.errors import BudgetError, InputError
+from secateur.core.errors import BudgetError, InputError, SecateurWarning
 from secateur.core.types import ExampleInputs
 from secateur.cost.energy import energy
 from secateur.cut.analysis import analyse
@@ -117,7 +118,7 @@ def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> lis
     items = analysis.groups.items
     order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
     ratio = prune.ratio
-    keep = choose(
+    found = choose(
         analysis.costs,
         order,
         ratio=by_group(ratio, analysis.groups, order)[0] if isinstance(ratio, Mapping) else ratio,
@@ -125,11 +126,14 @@ def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> lis
         scope="block" if prune.scope == "block" else "local",
         round_to=step_of(prune.round_to, prune.target),
         min_units=prune.min_units,
+        tolerance=prune.tolerance,
     )
+    for note in found.notes:
+        warnings.warn(f"steps.prune: {note}", SecateurWarning, stacklevel=2)
     pools: dict[str, list[Group]] = {}
     for number, group in enumerate(items):
         pools.setdefault(group.block if by_block else str(number), []).append(group)
-    parts = [_Part(tuple(groups), _gone(groups, keep)) for groups in pools.values()]
+    parts = [_Part(tuple(groups), _gone(groups, found.keep)) for groups in pools.values()]
     return [part for part in parts if part.ratio > 0]
 
 

@@ -24,7 +24,7 @@ from secateur.criteria.scoring import Scores
 __all__ = ["TOLERANCE", "LatencyOutcome", "in_words", "setting_of", "to_latency"]
 
 TOLERANCE = 0.05
-"""A latency counts as met within five per cent."""
+"""A latency counts as met within five per cent: times stray."""
 
 _ENOUGH = 0.01  # closer than this, another round would follow the noise
 _NEAR = 0.03  # closer than this, no other network is looked for
@@ -69,6 +69,7 @@ def to_latency(
     rules: Rules,
     dense: tuple[nn.Module, ExampleInputs],
     cut: Callable[[Mask], nn.Module],
+    tolerance: float | None = None,
 ) -> LatencyOutcome:
     """Chooses which units stay so that one call of the network takes as long as asked for.
 
@@ -77,7 +78,8 @@ def to_latency(
     3. The network that this leaves is cut, opened in the runtime and timed beside the dense one, in the same
        rounds. The limit of the table's time is corrected by what was measured so far (linearly between the two
        nearest measured networks), and 2. is solved again, until the measured time is within 1 % of the target, no
-       new network comes out, or six networks were measured. The nearest one is taken.
+       new network comes out, or six networks were measured. The nearest one is taken of those that are at most the
+       tolerance above the target, if there are any.
 
     Args:
         costs: Sizes of the network under any choice.
@@ -86,6 +88,7 @@ def to_latency(
         rules: Which widths are allowed.
         dense: The network and its example inputs.
         cut: Cuts the network by a choice.
+        tolerance: How far from the target, as a share of it, needs no note; :data:`TOLERANCE` by default.
 
     Raises:
         BudgetError: The target is below what the narrowest network takes, or above the dense one's.
@@ -102,9 +105,11 @@ def to_latency(
         )
     found = widths(costs.groups.items, scores, rules)
     table, terms = _table(costs, found, setting, start)
-    search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut)
+    tolerance = TOLERANCE if tolerance is None else tolerance
+    search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut, tolerance)
     keep, reached = search.run(share)
-    record = _record(setting, start, reached, share, search) | {"score_kept": score_kept(found, keep)}
+    record = _record(setting, start, reached, share, search)
+    record |= {"score_kept": score_kept(found, keep), "tolerance": tolerance}
     return LatencyOutcome(keep, record, (*table.notes, in_words(record)))
 
 
@@ -136,10 +141,12 @@ class _Search:
     """Solves, measures and corrects; remembers what was measured."""
 
     def __init__(
-        self, costs: Costs, terms: list[Term], pick: Picker, whole: DenseInRuntime, cut: Callable[[Mask], nn.Module]
-    ) -> None:
+        self, costs: Costs, terms: list[Term], pick: Picker, whole: DenseInRuntime, cut: Callable[[Mask], nn.Module],
+        tolerance: float,
+    ) -> None:  # fmt: skip
         self.costs, self.terms = costs, terms
         self.pick, self.whole, self.cut = pick, whole, cut
+        self.tolerance = tolerance
         self.measured: dict[bytes, float] = {}
 
     def run(self, share: float) -> tuple[Mask, PairTimes]:
@@ -152,14 +159,18 @@ class _Search:
             found = self.whole.measure(None if keep.all() else self.cut(keep))
             self.measured[keep.tobytes()] = found.share
             points.append((found.share, self._ms(keep)))
-            if best is None or abs(found.share - share) < abs(best[1].share - share):
+            if best is None or self._miss(found.share, share) < self._miss(best[1].share, share):
                 best = keep, found
             if abs(found.share - share) <= _ENOUGH * share:
                 break
-            if found.share > share * (1 + TOLERANCE) and (keep == self.pick.narrowest).all():
+            if self._miss(found.share, share)[0] and (keep == self.pick.narrowest).all():
                 raise BudgetError(self._below(share, found))
         assert best is not None
         return best
+
+    def _miss(self, found: float, share: float) -> tuple[bool, float]:
+        """Whether a network is too slow, and how far from the target: what is smaller is better."""
+        return found > share * (1 + max(self.tolerance, _ENOUGH)), abs(found - share)
 
     def _next(self, limit: float, share: float) -> Mask | None:
         """The network at a limit; where it was measured, one a little further the way that is missing, if any."""
@@ -181,8 +192,7 @@ class _Search:
         runtime = self.whole.setting.runtime
         return (
             f"The target of {share:.1%} of the dense network's time ({share * found.dense_ms:.3g} ms) in {runtime} "
-            f"cannot be met: the narrowest network takes {found.share:.1%} ({found.ms:.3g} ms). Lower round_to or "
-            "min_units, or widen only/ignore."
+            f"cannot be met: the narrowest network takes {found.share:.1%} ({found.ms:.3g} ms)."
         )
 
 
@@ -216,8 +226,10 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 def _worded(record: Mapping[str, Any]) -> str:
     off = record["reached"] / record["wanted"] - 1
-    missed = "" if off <= TOLERANCE else f", which is {off:.0%} above the target: no allowed widths came nearer"
-    missed = missed if off >= -TOLERANCE else ", as nothing that was measured up to there keeps more score"
+    tolerance = record.get("tolerance", TOLERANCE)  # plans of earlier versions have none
+    missed = "" if off <= tolerance else f", which is {off:.0%} above the target: no allowed widths came nearer"
+    below = f", which is {-off:.0%} below the target: nothing that was measured up to there keeps more score"
+    missed = missed if off >= -tolerance else below
     many = f"batch {record['batch']}, {record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     return (
         f"measured in {record['version']} ({many}): {record['ms']:.3g} ms against {record['dense_ms']:.3g} ms dense, "

@@ -28,6 +28,7 @@ def recover(
     criterion: str,
     ratio: float | None,
     target: Target | None,
+    tolerance: float | None,
     only: Sequence[str] | None,
     ignore: Sequence[str],
 ) -> None:
@@ -47,8 +48,8 @@ def recover(
     model, inputs = opened.model, found.sample(2)
     with busy("Choosing and cutting …") as now:
         batches, loss = calibration(opened, data, images, task)
-        pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, only=only, ignore=ignore,
-                       data=batches, loss=loss)  # fmt: skip
+        pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, tolerance=tolerance,
+                       only=only, ignore=ignore, data=batches, loss=loss)  # fmt: skip
         now("Repairing …")
         fixed = repair(pruned, x, dense=model, method=method)
     keep(opened, fixed, out)

@@ -57,6 +57,7 @@ class PruneSettings(Settings):
         runtime: Where a latency is measured.
         batch: Images per call that a latency is of.
         threads: Threads inside an operator that a latency is of.
+        tolerance: How far below the target, as a share of it, needs no note: 0.01 by default, 0.05 for a latency.
         of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
         scope: Rank units within each group (local), block, or over the whole network (global); by default local
             (global with the criterion ``reconstruction``), and with a latency whatever keeps the most score in that
@@ -90,6 +91,7 @@ class PruneSettings(Settings):
     runtime: str | None = None
     batch: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
+    tolerance: float | None = Field(default=None, ge=0, lt=1)
     of: Literal["current", "dense"] = "current"
     scope: Literal["local", "global", "block"] | None = None
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
@@ -125,7 +127,9 @@ class PruneSettings(Settings):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         one_amount(self, "set what you do not want to null")
-        Aim(ratio=self.ratio, target=target_of(self), scope=self.scope)  # it checks what goes together
+        Aim(
+            ratio=self.ratio, target=target_of(self), scope=self.scope, tolerance=self.tolerance
+        )  # it checks what goes together
         return self
 
     @property
