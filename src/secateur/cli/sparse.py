@@ -58,5 +58,12 @@ def sparsify(
     amount = {"ratio": pruning.parse_ratio("--ratio", ratio), "std": pruning.parse_ratio("--std", std)}
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
     sparsifying.sparsify(
-        opening.open(model), out, bits=bits, convert=convert, only=only, ignore=ignore or (), **amount, **options
+        opening.open(model, accuracy=True),
+        out,
+        bits=bits,
+        convert=convert,
+        only=only,
+        ignore=ignore or (),
+        **amount,
+        **options,
     )

@@ -24,7 +24,7 @@ from secateur.criteria.branches import ranked
 from secateur.cut.analysis import unsupported
 from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.over_processes import over_processes
-from secateur.cut.pruned import Pruned, opened
+from secateur.cut.pruned import Pruned, opened, untrained
 from secateur.cut.selection import Selection, names_in
 from secateur.cut.training_mode import shortened_graph
 from secateur.graph.branches import Branch, find_branches
@@ -206,24 +206,61 @@ def remove_layers(
     names, ignore = names_in(given, names, "names"), names_in(given, ignore, "ignore")
     model = plain_network(given)
     network = _network(model, example_inputs)
-    if not network.free and not (whole and network.stages.more):
-        raise BudgetError(_nothing_free(network.branches))
-    stay = {b.name for pattern in ignore for b in _matching(pattern, network.branches, "ignore")}
-    if names is not None:
-        if count is not None or ratio is not None:
-            raise InputError("Give one of count, ratio and names; got names and another one.")
-        elements = _elements(model, network) if whole else {}
-        chosen = _named_elements(names, elements, stay) if elements else _named(names, network, stay)
-    elif whole:
-        scores = _scores(network, criterion, seed)
-        chosen = _lowest_elements(scores, _elements(model, network), stay, count, ratio)
-    else:
-        scores = ranked(network.groups, network.free, criterion, seed)
-        chosen = _lowest([n for n, _ in scores if n not in stay], network, count, ratio)
+    amount = _Amount(count, ratio, names, ignore, whole)
+    chosen = _chosen(model, network, amount, criterion, seed)
     provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
     gone = [b for b in (*network.free, *network.stages.more.values()) if b.name in chosen]
     pruned = _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
-    return replace(pruned, dense=first)
+    return untrained(replace(pruned, dense=first), given)
+
+
+@dataclass(frozen=True)
+class _Amount:
+    """What goes: so many, such a share, or these; and what stays."""
+
+    count: int | None
+    ratio: float | None
+    names: list[str] | None
+    ignore: Sequence[str]
+    whole: bool
+
+
+def foresee_removal(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    count: int | None = None,
+    ratio: float | None = None,
+    names: Selection | None = None,
+    ignore: Selection = (),
+    criterion: str = "auto",
+    whole: bool = False,
+) -> None:
+    """Chooses as :func:`remove_layers` does and cuts nothing: what it raises has nothing to do with the weights.
+
+    Raises:
+        SecateurError: What the choice raises.
+    """
+    names, ignore = names_in(model, names, "names"), names_in(model, ignore, "ignore")
+    network = _network(plain_network(model), example_inputs)
+    _chosen(model, network, _Amount(count, ratio, names, ignore, whole), criterion, 0)
+
+
+def _chosen(model: nn.Module, network: _Network, amount: _Amount, criterion: str, seed: int) -> set[str]:
+    """Names of the branches that go."""
+    if not network.free and not (amount.whole and network.stages.more):
+        raise BudgetError(_nothing_free(network.branches))
+    stay = {b.name for pattern in amount.ignore for b in _matching(pattern, network.branches, "ignore")}
+    if amount.names is not None:
+        if amount.count is not None or amount.ratio is not None:
+            raise InputError("Give one of count, ratio and names; got names and another one.")
+        elements = _elements(model, network) if amount.whole else {}
+        return _named_elements(amount.names, elements, stay) if elements else _named(amount.names, network, stay)
+    if amount.whole:
+        scores = _scores(network, criterion, seed)
+        return _lowest_elements(scores, _elements(model, network), stay, amount.count, amount.ratio)
+    scores = ranked(network.groups, network.free, criterion, seed)
+    return _lowest([n for n, _ in scores if n not in stay], network, amount.count, amount.ratio)
 
 
 def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:

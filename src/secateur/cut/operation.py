@@ -12,7 +12,8 @@ from torch import nn
 from secateur.core.errors import PlanError, VerificationError
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.types import Verification
-from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
+from secateur.core.weights_print import weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.flow import Flow
 from secateur.graph.free import free_sizes
 from secateur.graph.groups import Groups

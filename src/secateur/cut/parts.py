@@ -17,9 +17,10 @@ from secateur.core.checks import check_network
 from secateur.core.errors import BudgetError, InputError, PlanError, TraceError
 from secateur.core.plan import Place, Plan, forget, remember, remembered
 from secateur.core.types import Counts, ExampleInputs, Verification
+from secateur.core.weights_print import weights_print
 from secateur.cut.part_calls import as_inputs, inputs_of
 from secateur.cut.part_proof import Again, prove_in_place, prove_other_calls
-from secateur.cut.pruned import WEIGHTS_PRINT, Cut, Pruned, weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, Cut, Pruned
 from secateur.graph.copies import deep_copy
 from secateur.surgery.building import has_configuration
 

@@ -35,7 +35,7 @@ from secateur.cut.over_processes import over_processes
 from secateur.cut.part_calls import Through, names_inside, parts_of
 from secateur.cut.parts import check_alone, cut_parts, plan_inside
 from secateur.cut.plans import fitting, plan_of
-from secateur.cut.pruned import Cut, Pruned, opened
+from secateur.cut.pruned import Cut, Pruned, opened, untrained
 from secateur.cut.selection import Selection, groups_named, names_in
 from secateur.cut.training_mode import as_graph
 from secateur.graph.copies import plain_network
@@ -181,7 +181,8 @@ def prune(
         how = {"criterion": criterion, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
                "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
                "verify": verify, "seed": seed}  # fmt: skip
-        return _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
+        parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
+        return untrained(parts, network)
 
     tried: set[bytes] = set()
 
@@ -207,8 +208,8 @@ def prune(
         return replace(pruned, notes=(*scores.notes, *choice.notes, *pruned.notes))
 
     if granularity != "auto" or not _again(data) or groups is not None:
-        return once(granularity)
-    return _most_alive(once, aim)
+        return untrained(once(granularity), network)
+    return untrained(_most_alive(once, aim), network)
 
 
 def _prune_parts(

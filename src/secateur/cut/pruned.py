@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
@@ -20,10 +16,12 @@ from secateur.core.hints import HoldsNetwork
 from secateur.core.plan import Plan, remember, remembered
 from secateur.core.shapes import described, like
 from secateur.core.types import Counts, ExampleInputs, Unsupported, Verification
+from secateur.core.weights_print import weights_print
 from secateur.graph.groups import Group
 from secateur.models.onnx_file import OnnxNetwork
+from secateur.models.random_weights import RANDOM, has_random_weights
 
-__all__ = ["WEIGHTS_PRINT", "Cut", "Pruned", "descended", "opened", "weights_print"]
+__all__ = ["WEIGHTS_PRINT", "Cut", "Pruned", "descended", "opened", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -311,29 +309,12 @@ def descended(pruned: Pruned, first: nn.Module | None) -> Pruned:
 
 
 WEIGHTS_PRINT = "dense_weights"
-"""Entry of a plan's provenance: :func:`weights_print` of the network that was cut."""
+"""Entry of a plan's provenance: :func:`~secateur.core.weights_print.weights_print` of the network that was cut."""
 
 
-def weights_print(model: nn.Module) -> str | None:
-    """A digest of some 256 numbers of every parameter, spread evenly: it tells networks of one shape apart.
-
-    Returns:
-        ``None`` for a network without values (on the meta device).
-    """
-    found = hashlib.sha256()
-    for name, tensor in model.named_parameters():
-        if tensor.device.type == "meta":
-            return None
-        found.update(f"{name}{tuple(tensor.shape)}".encode())
-        found.update(_spread(tensor.detach()).tobytes())
-    return found.hexdigest()[:32]
-
-
-def _spread(tensor: Tensor, most: int = 256) -> NDArray[np.float64]:
-    flat = tensor.reshape(-1)[:: max(1, tensor.numel() // most)]
-    values: NDArray[np.float64] = torch.view_as_real(flat).double().cpu().numpy() if flat.is_complex() else (
-        flat.double().cpu().numpy())  # fmt: skip
-    return values
+def untrained(pruned: Pruned, network: nn.Module) -> Pruned:
+    """The result of a cut of ``network``, with a note where this has the random weights that it was made with."""
+    return replace(pruned, notes=(*pruned.notes, RANDOM)) if has_random_weights(network) else pruned
 
 
 def _share(after: int, before: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from secateur.models.lenet import LeNet5, LeNet300
 from secateur.models.mlp import MLP, SeriesConv
 from secateur.models.mobilenetv3 import MobileNetV3
 from secateur.models.onnx_file import read_onnx
+from secateur.models.random_weights import note_random
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
 from secateur.models.torchvision_detector import TorchvisionDetector
@@ -32,7 +33,7 @@ from secateur.models.unet import UNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
 
-__all__ = ["MODELS", "ModelEntry", "create", "normalisation"]
+__all__ = ["MODELS", "ModelEntry", "create", "made_at_random", "normalisation"]
 
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -163,6 +164,26 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     """
     if classes is not None and classes < 1:
         raise InputError(f"create(classes=…) is at least 1; got {classes}.")
+    model = _created(name, classes, weights, options)
+    if made_at_random(name, weights, options):
+        note_random(model)
+    return model
+
+
+def made_at_random(name: str, weights: str | Path | None, options: Mapping[str, Any]) -> bool:
+    """Whether :func:`create` gives random weights for these arguments; what a user's own factory does nobody knows.
+
+    >>> made_at_random("resnet56", None, {}), made_at_random("resnet56", "r56.safetensors", {})
+    (True, False)
+    >>> made_at_random("mine.nets:build", None, {}), made_at_random("small.onnx", None, {})
+    (False, False)
+    """
+    if weights is not None or is_onnx_name(name) or options.get("weights_backbone") is not None:
+        return False
+    return name.endswith(".cfg") or name.partition(":")[0] in ("torchvision", "timm") or ":" not in name
+
+
+def _created(name: str, classes: int | None, weights: str | Path | None, options: dict[str, Any]) -> nn.Module:
     if name.endswith(".cfg"):
         return _from_file(_from_cfg(name, classes, options), weights, name)
     if is_onnx_name(name):

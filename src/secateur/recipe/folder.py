@@ -66,14 +66,15 @@ class RunFolder:
         given: Given = NOTHING,
         *,
         log: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> RunFolder:
-        """Makes the folder with everything that a resume needs; ``log`` names its loggers.
+        """Makes the folder with everything that a resume needs; ``log`` names its loggers, ``notes`` go to the report.
 
         Raises:
             InputError: The folder holds something already, or cannot be made.
         """
         text = recipe.to_yaml()
-        about = _about(path, recipe, task, command)
+        about = {**_about(path, recipe, task, command), "notes": list(notes)}
         digest = hashlib.sha256(text.encode()).hexdigest()
         state = {
             "format": FORMAT,

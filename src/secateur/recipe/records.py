@@ -103,6 +103,7 @@ class Environment(_Record):
     machine: _Machine
     metrics: list[dict[str, str | int | None]]
     unit: Annotated[str, Field(max_length=100)]
+    notes: list[Short] = []
 
 
 class _Epoch(_Record):

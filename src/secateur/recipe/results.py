@@ -42,6 +42,7 @@ def collect(recipe: Recipe, about: Mapping[str, Any], folder: Path, steps: Itera
         "duration_s": round(sum(float(file["seconds"]) for file in files), 3),
         "recipe_yaml": recipe.to_yaml(),
         **{key: about[key] for key in ("data", "created", "seeds", "machine", "command", "metrics", "unit")},
+        "notes": list(about.get("notes", ())),  # of what the run assumed; earlier versions noted none
     }
     names = [metric["name"] for metric in joined["metrics"]]
     joined["stages"] = [

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.core.errors import SecateurError
+from secateur.core.errors import SecateurError, SecateurWarning
 from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
 from secateur.loggers import Log, need_loggers
+from secateur.recipe.beforehand import Problems, assumed, check_place, check_steps, foresee
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.logs import FILES, follow, open_log
 from secateur.recipe.metrics import Metrics
@@ -92,7 +93,9 @@ def run(
 ) -> RunResult:
     """Runs ``recipe`` into the new folder ``out``.
 
-    Data and network are loaded before the folder is made, so a wrong name or file leaves nothing behind.
+    Data and network are loaded before the folder is made, so a wrong name or file leaves nothing behind, and the whole
+    recipe is looked at before its first training: packages, targets (by a plan of the cut on the network as it is),
+    steps that need what earlier ones do not give, room on the disk. All that is wrong is told in one message.
 
     Args:
         recipe: From `secateur.recipe.load_recipe`.
@@ -115,15 +118,28 @@ def run(
     out = Path(out)
     permit_recipe(recipe, trust=trust)
     refuse_used(out)
-    log = need_loggers(log)
-    _check(recipe)
-    task = open_task(recipe, given)
-    state = _begin(recipe, task, given)
-    recipe = unroll(recipe, state.dense, task.sample(2, seed=recipe.seed))
-    _check(recipe)
+    problems = Problems()
+    with problems.at():
+        log = need_loggers(log)
+    check_place(out, problems)
+    check_steps(recipe, problems)
+    begun: tuple[Recipe, Task, State] | None = None
+    with problems.at():
+        task = open_task(recipe, given)
+        state = _begin(recipe, task, given)
+        begun = unroll(recipe, state.dense, task.sample(2, seed=recipe.seed)), task, state
+    if begun is not None:
+        check_steps(begun[0], problems)
+        foresee(begun[0], task, state.dense, out, problems)
+    problems.tell()
+    assert begun is not None  # else there was a problem
+    recipe, task, state = begun
     warn_if_inexact(task, recipe)
+    notes = assumed(recipe, given)
+    for note in notes:
+        warnings.warn(f"{note}.", SecateurWarning, stacklevel=2)
     with disk_errors(out):
-        folder = RunFolder.create(out, recipe, task, command, given, log=log)
+        folder = RunFolder.create(out, recipe, task, command, given, log=log, notes=notes)
     return _Runner(folder, recipe, task, given, on_event, progress).go(state)
 
 
@@ -147,7 +163,9 @@ def resume(
         InputError: Its recipe was changed or names code that is not trusted, or another process works in it.
     """
     with _opened(folder, given, trust) as (found, recipe, task), thread_count(int(found.about["machine"]["threads"])):
-        _check(recipe)
+        problems = Problems()
+        check_steps(recipe, problems)
+        problems.tell()
         found.compare(recipe, task, given)
         return _Runner(found, recipe, task, given, on_event, progress).go(_begin(recipe, task, given))
 
@@ -169,12 +187,6 @@ def warn_if_inexact(task: Task, recipe: Recipe) -> None:
             "stopped goes on from its last epoch, but will not end with exactly the same numbers.",
             stacklevel=3,
         )
-
-
-def _check(recipe: Recipe) -> None:
-    for step in recipe.steps:
-        if step.kind in STEPS:  # an iterate over layers becomes steps when the network is there
-            STEPS[step.kind].check(step.config)
 
 
 def _begin(recipe: Recipe, task: Task, given: Given) -> State:

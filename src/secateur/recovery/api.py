@@ -11,13 +11,14 @@ from torch import nn
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.inputs import Data, calls
+from secateur.core.weights_print import weights_print
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
 from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
-from secateur.cut.pruned import WEIGHTS_PRINT, Pruned, weights_print
+from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from secateur.cli.commands import measured
-from secateur.cli.commands.networks import Opened, labelled, open_network, open_run
+from secateur.cli.commands.networks import Opened, labelled, open_network, open_run, tell
 from secateur.cli.commands.show import busy, console
 from secateur.core.batches import resize
 from secateur.core.errors import InputError, SecateurError, first_line
@@ -92,6 +92,7 @@ def measure(
     task = labelled(networks, data, inputs, task=task_name)
     if plan.int8 and task is None:
         raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
+    tell(networks, accuracy=task is not None)
     show, reference = console(), _reference(sources, networks)
     numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
     show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from secateur.cli.commands.show import say
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
 from secateur.models import MODELS, create, normalisation, read_onnx
 from secateur.models.create import is_onnx_name
 from secateur.models.darknet import Darknet
+from secateur.models.random_weights import RANDOM, has_random_weights
 from secateur.recipe.runner import reopen
 from secateur.task import Classification
 from secateur.task.registry import TASKS, Request
@@ -23,7 +25,7 @@ from secateur.task.registry import TASKS, Request
 if TYPE_CHECKING:
     from secateur.task import Task
 
-__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape"]
+__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape", "tell"]
 
 IMAGENET_SHAPE = (3, 224, 224)
 _LARGEST_SAMPLE = 2**26
@@ -41,6 +43,7 @@ class Opened:
         images: Real samples to check an export on, if there are some.
         task: The run's, if the network comes from a run.
         more: Further inputs, of a network that takes several.
+        assumed: What nobody said and was assumed, in words.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Opened:
     images: Tensor | None = None
     task: Task | None = None
     more: tuple[Tensor, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def called_with(self) -> ExampleInputs:
@@ -103,7 +107,11 @@ def open_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
-    return Opened(source, model, _random(shape or _known_shape(source, model), seed))
+    shape = shape or _known_shape(source, model)
+    if shape is not None:
+        return Opened(source, model, _random(shape, seed))
+    guess = f"what {source} takes is not known, so an input of {_form(IMAGENET_SHAPE)} was taken (--input-shape C,H,W)"
+    return Opened(source, model, _random(IMAGENET_SHAPE, seed), assumed=(guess,))
 
 
 def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
@@ -183,11 +191,30 @@ def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
     return tuple(found.shape[1:])
 
 
-def _known_shape(name: str, model: nn.Module) -> tuple[int, ...]:
+def tell(networks: Iterable[Opened], *, accuracy: bool = True) -> None:
+    """Says what was assumed of networks, and, where their accuracy matters, which of them have random weights."""
+    networks = list(networks)
+    for network in networks:
+        for words in network.assumed:
+            say(f"Note: {words}.")
+    random = [network.name for network in networks if accuracy and has_random_weights(network.model)]
+    if random:
+        say(f"Note: {', '.join(random)}: {RANDOM} (--weights takes trained ones).")
+
+
+def _form(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _known_shape(name: str, model: nn.Module) -> tuple[int, ...] | None:
+    """The shape of one sample, as the network says it, or what it is known for."""
     if isinstance(model, Darknet):  # its .cfg says what it takes
         return model.image
+    if name.startswith("timm:"):  # timm notes what a network was made for
+        sizes = getattr(model, "pretrained_cfg", None) or {}
+        return tuple(sizes["input_size"]) if sizes.get("input_size") else None
     entry = MODELS.get(name)
-    return entry.shape if entry is not None else IMAGENET_SHAPE
+    return None if entry is None else entry.shape
 
 
 def _random(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +17,7 @@ from secateur.core.errors import InputError
 from secateur.core.metric import LOSS
 from secateur.core.registry import Registry
 from secateur.recipe.metrics import Metrics
-from secateur.recipe.schema import Recipe, Settings
+from secateur.recipe.schema import Recipe, Settings, StepEntry
 from secateur.train import evaluate
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
     from secateur.task import Task
 
-__all__ = ["DENSE", "PRUNED", "STEPS", "Context", "State", "Step", "StepResult", "derive_seed",
+__all__ = ["DENSE", "PRUNED", "STEPS", "Ahead", "Context", "State", "Step", "StepResult", "derive_seed",
            "descent", "step", "title_of"]  # fmt: skip
 
 DENSE: str = "dense"
@@ -174,6 +175,33 @@ class Context:
         return found[-1] if found else None
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What is known at a step's place before the first step of a run.
+
+    Attributes:
+        model: The dense network as the run begins.
+        task: Data, loss and metrics.
+        earlier: The steps before this one.
+        seed: The recipe's.
+    """
+
+    model: nn.Module
+    task: Task
+    earlier: tuple[StepEntry, ...]
+    seed: int
+
+    @cached_property
+    def inputs(self) -> ExampleInputs:
+        """What the network is called with, the same samples as :meth:`Context.inputs` gives."""
+        return self.task.sample(2, split="train", seed=derive_seed(self.seed, "images"))
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the network's parameters and buffers."""
+        return sum(t.numel() * t.element_size() for t in (*self.model.parameters(), *self.model.buffers()))
+
+
 class Step(ABC, Generic[ConfigT]):
     """A kind of step, which says of itself what others have to know. A new one is a subclass below ``@step("name")``.
 
@@ -213,6 +241,17 @@ class Step(ABC, Generic[ConfigT]):
         Raises:
             InputError: Something is missing; the message holds the install command.
         """
+
+    def foresee(self, config: ConfigT, ahead: Ahead) -> None:
+        """Checks what can be known of its success before the run's first step: asked then, not hours later.
+
+        Raises:
+            SecateurError: What the step would raise at its place, whatever the steps before it find.
+        """
+
+    def leaves(self, config: ConfigT, ahead: Ahead) -> int:
+        """Bytes that it surely leaves in the run's folder; 0 where that depends on steps before it, or is small."""
+        return 0
 
     @abstractmethod
     def run(self, context: Context, state: State, config: ConfigT) -> tuple[State, StepResult]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings, as_list
-from secateur.recipe.steps.base import Context, State, StepResult, descent
+from secateur.recipe.steps.base import Ahead, Context, State, StepResult, descent
 from secateur.recipe.steps.penalties import PenaltySettings
 from secateur.recipe.steps.weights import save_weights
 from secateur.sparsity.masks import HoldMasks
@@ -20,7 +20,8 @@ from secateur.sparsity.rewinding import Snapshot
 from secateur.train import Extra, History, TrainConfig, fit
 from secateur.train.history import plain
 
-__all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "train", "weights_file"]
+__all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "kept_bytes", "train",
+           "weights_file"]  # fmt: skip
 
 
 MANY_IMAGES = 20_000
@@ -49,6 +50,15 @@ class TrainSettings(Settings, TrainConfig):
         if self.precision == "auto":
             settings["precision"] = "bf16" if many else "32"
         return TrainConfig(**settings)
+
+
+def kept_bytes(config: TrainSettings, ahead: Ahead) -> int:
+    """Bytes of the files that a training of the dense network leaves: its end, its best and its last epoch.
+
+    With the last epoch the optimiser's state is kept: one number a weight with momentum, two with AdamW.
+    """
+    numbers = {"adamw": 2}.get(config.optimizer, int(config.momentum > 0))
+    return 0 if config.epochs == 0 else (3 + numbers) * ahead.weight_bytes
 
 
 def weights_file(context: Context) -> Path:

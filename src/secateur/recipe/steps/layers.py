@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from secateur.core.errors import InputError
 from secateur.criteria.base import CRITERIA, of_kind
-from secateur.cut.layers import removable, remove_layers
+from secateur.cut.layers import foresee_removal, removable, remove_layers
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.pruning import cut_again, keep_cut
+from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.pruning import cut_again, keep_cut, narrows
 
 __all__ = ["RemoveLayers", "RemoveLayersSettings"]
 
@@ -75,6 +75,12 @@ class RemoveLayers(Step[RemoveLayersSettings]):
     summary = "remove whole residual branches (their skips stay), and verify the cut"
     config = RemoveLayersSettings
     changes_network, cuts, repairable = True, "layers", True
+
+    def foresee(self, config: RemoveLayersSettings, ahead: Ahead) -> None:
+        """Chooses among the branches of the dense network, unless cuts come first."""
+        if config.if_any or any(narrows(entry) for entry in ahead.earlier):
+            return
+        foresee_removal(ahead.model, ahead.inputs, **config.model_dump(exclude={"if_any", "backend"}))
 
     def run(self, context: Context, state: State, config: RemoveLayersSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""

@@ -18,10 +18,12 @@ from secateur.core.types import Counts, ExampleInputs, Target
 from secateur.cost.counts import MEASURES, count
 from secateur.criteria import CRITERIA
 from secateur.criteria.base import of_kind
+from secateur.cut.foreseen import foresee_cut
 from secateur.cut.prune import apply, prune
+from secateur.models.random_weights import RANDOM
 from secateur.recipe.records import CutRecord, read_record
-from secateur.recipe.schema import Ratio, Settings, ratio_in_words
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.schema import Ratio, Settings, StepEntry, ratio_in_words
+from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult, derive_seed
 from secateur.report import block_rows, layer_rows
 from secateur.runtimes import RUNTIMES
 from secateur.sparsity.masks import follow
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from secateur.graph.groups import Group
 
 __all__ = ["TARGETS", "WHERE", "Prune", "PruneSettings", "after_cut", "calibration", "cut_again", "keep_cut",
-           "known_runtime", "left", "one_amount", "pinned_layers", "ratios_of", "target_of"]  # fmt: skip
+           "known_runtime", "left", "narrows", "one_amount", "pinned_layers", "ratios_of", "target_of"]  # fmt: skip
 
 TARGETS = (*MEASURES, "latency", "latency_ms")
 """Settings that say what is to be left; a step takes one of them, or a ratio."""
@@ -131,6 +133,12 @@ class PruneSettings(Settings):
             ratio=self.ratio, target=target_of(self), scope=self.scope, tolerance=self.tolerance
         )  # it checks what goes together
         return self
+
+    @property
+    def aim(self) -> Aim:
+        """What the cut aims at."""
+        return Aim(self.ratio, self.target, of=self.of, scope=self.scope, round_to=self.round_to,
+                   min_units=self.min_units, tolerance=self.tolerance)  # fmt: skip
 
     @property
     def target(self) -> Target | None:
@@ -242,6 +250,14 @@ class Prune(Step[PruneSettings]):
     config = PruneSettings
     changes_network, cuts, repairable = True, "channels", True
 
+    def foresee(self, config: PruneSettings, ahead: Ahead) -> None:
+        """Plans the cut on the dense network, unless other cuts come first: what they leave is not known."""
+        cuts = [entry for entry in ahead.earlier if narrows(entry)]
+        if any(_freedom(entry.config) != _freedom(config) for entry in cuts) or (cuts and config.of == "current"):
+            return
+        how = config.model_dump(include={"criterion", "only", "ignore", "groups", "granularity"})
+        foresee_cut(ahead.model, ahead.inputs, config.aim, **how)
+
     def run(self, context: Context, state: State, config: PruneSettings) -> tuple[State, StepResult]:
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration", "mirror"}) | {"target": config.target}
@@ -259,6 +275,17 @@ class Prune(Step[PruneSettings]):
     @staticmethod
     def _inputs(context: Context) -> ExampleInputs:
         return context.inputs(2)
+
+
+def narrows(entry: StepEntry) -> bool:
+    """Whether a step may leave another form than it was given; weights that become zero change none."""
+    return entry.kind not in STEPS or STEPS[entry.kind].cuts not in ("", "weights")
+
+
+def _freedom(config: Settings) -> dict[str, Any]:
+    """What alone says how far a cut can go."""
+    names = ("only", "ignore", "groups", "granularity", "round_to", "min_units", "scope")
+    return {name: getattr(config, name, None) for name in names}
 
 
 def calibration(context: Context, samples: int, mirror: bool) -> Iterator[tuple[ExampleInputs, Any]]:
@@ -299,7 +326,7 @@ def keep_cut(
         "layers": [row.model_dump() for row in layer_rows(before, pruned.after)],
         "unsupported": [asdict(item) for item in pruned.unsupported],
         "pinned": pinned,
-        "notes": list(pruned.notes),
+        "notes": [note for note in pruned.notes if note != RANDOM],  # the run says so itself
     }
     summary = {
         "params_before": pruned.before.params,

@@ -11,7 +11,7 @@ from secateur.core.errors import InputError
 from secateur.cost.counts import count
 from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
+from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, early_weights, epochs_before, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into, read_weights, save_weights
 from secateur.sparsity.masks import apply_masks
@@ -40,6 +40,13 @@ class Rewind(Step[RewindSettings]):
         """What made a pruned network."""
         return earlier.changes_network
 
+    def foresee(self, config: RewindSettings, ahead: Ahead) -> None:
+        """Asks whether an adapt step will come to that epoch."""
+        samples = ahead.task.samples("train")
+        trained = [entry.config.train_config(samples).epochs for entry in ahead.earlier if entry.kind == "adapt"]  # type: ignore[attr-defined]
+        if config.epoch > max(trained, default=0):
+            raise InputError(_not_kept("rewind", config.epoch))
+
     def run(self, context: Context, state: State, config: RewindSettings) -> tuple[State, StepResult]:
         """Rewinds the pruned network in place; masks go on to hold."""
         model = state.cut.model
@@ -56,6 +63,13 @@ class Rewind(Step[RewindSettings]):
         return state
 
 
+def _not_kept(step: str, epoch: int) -> str:
+    return (
+        f"{step} wants the weights after epoch {epoch}, and no adapt step of this recipe keeps them. Put an adapt step "
+        "of at least that many epochs before the cut, or rewind to epoch 0 (as the run began)."
+    )
+
+
 def _early(context: Context, epoch: int) -> dict[str, Tensor]:
     """The dense network's weights after ``epoch``.
 
@@ -68,10 +82,7 @@ def _early(context: Context, epoch: int) -> dict[str, Tensor]:
     found = [early_weights(steps / name, epoch) for name in context.results if name.endswith("-adapt")]
     file = next((path for path in found if path.is_file()), None)
     if file is None:
-        raise InputError(
-            f"{context.step} wants the weights after epoch {epoch}, and no adapt step of this recipe kept them. Put "
-            "an adapt step of at least that many epochs before the cut, or rewind to epoch 0 (as the run began)."
-        )
+        raise InputError(_not_kept(context.step, epoch))
     return read_weights(file)
 
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from secateur.core.errors import InputError
 from secateur.graph.copies import deep_copy
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
-from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
+from secateur.recipe.steps.base import DENSE, STEPS, Ahead, Context, State, Step, StepResult
+from secateur.recipe.steps.fitting import TrainSettings, held, kept_bytes, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.train import Distill
 
@@ -41,12 +41,16 @@ class DistillSettings(Settings):
             InputError: The recipe has not trained a control.
         """
         if self.teacher not in state.models:
-            raise InputError(
-                f"{context.step} distils from the {self.teacher} network, which this recipe does not have so far. "
-                "Put a control step before it, or distil from dense."
-            )
+            raise InputError(_no_teacher(context.step, self.teacher))
         options = self.model_dump(exclude={"teacher"})
         return Distill(state.models[self.teacher], inputs=context.inputs(2), task=context.task, **options)
+
+
+def _no_teacher(step: str, teacher: str) -> str:
+    return (
+        f"{step} distils from the {teacher} network, which this recipe does not have so far. Put a control step before "
+        "it, or distil from dense."
+    )
 
 
 class FinetuneSettings(TrainSettings):
@@ -66,6 +70,10 @@ class Adapt(Step[TrainSettings]):
     config = TrainSettings
     role, title, trains = "dense", "Dense, adapted", True
 
+    def leaves(self, config: TrainSettings, ahead: Ahead) -> int:
+        """Checkpoints, and the weights in the end."""
+        return kept_bytes(config, ahead)
+
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains ``dense`` in place."""
         return state, train(context, state.dense, config, self.role, self.title)
@@ -82,6 +90,10 @@ class Control(Step[TrainSettings]):
     summary = "train a copy of the dense network on, to compare the pruned one with"
     config = TrainSettings
     role, title, trains, compared = "control", "Dense, trained on", True, False
+
+    def leaves(self, config: TrainSettings, ahead: Ahead) -> int:
+        """Checkpoints, and the weights in the end."""
+        return kept_bytes(config, ahead)
 
     def run(self, context: Context, state: State, config: TrainSettings) -> tuple[State, StepResult]:
         """Trains a copy of ``dense`` as ``control``."""
@@ -106,6 +118,12 @@ class Finetune(Step[FinetuneSettings]):
     def builds_on(self, earlier: Step[Any]) -> bool:
         """What made a pruned network."""
         return earlier.changes_network
+
+    def foresee(self, config: FinetuneSettings, ahead: Ahead) -> None:
+        """Asks whether there will be a teacher."""
+        roles = {DENSE, *(STEPS[entry.kind].role for entry in ahead.earlier if entry.kind in STEPS)}
+        if config.distill is not None and config.distill.teacher not in roles:
+            raise InputError(_no_teacher("finetune", config.distill.teacher))
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place."""
