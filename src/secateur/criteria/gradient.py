@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from secateur.core.cross_entropy import default_cross_entropy
 from secateur.core.errors import InputError
 from secateur.core.inputs import Batch, pieces
 from secateur.core.types import Member
@@ -128,7 +128,7 @@ class _Slices:
 
 def _cross_entropy(output: Any, labels: Any) -> Tensor:
     if isinstance(output, Tensor) and isinstance(labels, Tensor):
-        return F.cross_entropy(output, labels.to(output.device))
+        return default_cross_entropy(output, labels)
     raise InputError(
         f"Gradients need one number to differentiate: the network gives a {type(output).__name__} and the labels are a "
         f"{type(labels).__name__}, so cross-entropy does not fit. Give loss=, a function of output and labels."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.core.cross_entropy import default_cross_entropy
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.types import ExampleInputs, call
 from secateur.task import Batch, Task
@@ -134,7 +135,7 @@ def _called(model: nn.Module, batch: Batch) -> Any:
 
 
 def _cross_entropy(output: Any, target: Any) -> Tensor:
-    return F.cross_entropy(logits_of(output), target)
+    return default_cross_entropy(logits_of(output), target)
 
 
 def soft_scores(output: Any, wanted: Any, temperature: float) -> Tensor:
