@@ -178,6 +178,8 @@ class Sensitivity(Shown):
     ) -> Path:
         """Writes :meth:`to_json` in one step; with a target, the ratios that meet it are in the file.
 
+        What is at ``path`` is replaced.
+
         Raises:
             InputError: The file cannot be written; or what :meth:`ratios` raises.
         """

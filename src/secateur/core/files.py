@@ -23,6 +23,7 @@ __all__ = [
     "lock",
     "new_folder",
     "read_json",
+    "refuse_existing",
     "refuse_links",
     "settle",
     "whole",
@@ -104,6 +105,22 @@ def read_json(path: Path, *, largest: int = reading.LARGEST_JSON) -> dict[str, A
     if not isinstance(value, Mapping):
         raise DataError(f"{path} is damaged: it holds a {type(value).__name__}, not an object.")
     return dict(value)
+
+
+def refuse_existing(path: Path, option: str) -> None:
+    """Checks that a command writes over nothing: what its user names for a result is not there yet.
+
+    Functions are other: what they are told to write takes the place of what is there, in one step.
+
+    Raises:
+        InputError: Something lies at ``path``; ``option`` is what named it.
+
+    >>> refuse_existing(Path("."), "--out")
+    Traceback (most recent call last):
+    secateur.core.errors.InputError: . exists already. Choose another --out.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path} exists already. Choose another {option}.")
 
 
 def refuse_links(folder: Path) -> None:

@@ -46,7 +46,7 @@ class _Gradients(Learner):
 
     def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
-        self._loss = setting.loss or _cross_entropy
+        self._loss = setting.loss
         self._module = self.groups.flow.traced.module
         views = [GroupView(g, self.groups, torch.Generator()) for g in self.groups.items]
         shared: dict[int, Tensor] = {}  # tied weights are one leaf under all of their names
@@ -73,7 +73,8 @@ class _Gradients(Learner):
         """g·w of every weight, for one sample."""
         values = {**self._leaves, **(written(self._module) if self._changes else {})}
         args, kwargs = sample.copied()
-        loss = self._loss(functional_call(self._module, values, args, kwargs), sample.labels)
+        output = functional_call(self._module, values, args, kwargs)
+        loss = self._loss(output, sample.labels) if self._loss is not None else _cross_entropy(output, sample)
         if not torch.isfinite(loss):
             check_run(self.groups.flow.traced, sample)
             raise InputError(
@@ -126,13 +127,17 @@ class _Slices:
             total.index_add_(0, self._unit, rows.double().cpu()[self._own])
 
 
-def _cross_entropy(output: Any, labels: Any) -> Tensor:
-    if isinstance(output, Tensor) and isinstance(labels, Tensor):
+def _cross_entropy(output: Any, sample: Batch) -> Tensor:
+    labels = sample.labels
+    if not isinstance(output, Tensor) or not isinstance(labels, Tensor):
+        raise InputError(
+            f"Gradients need one number to differentiate: the network gives a {type(output).__name__} and the labels "
+            f"are a {type(labels).__name__}, so cross-entropy does not fit. Give loss=, a function of output and labels."
+        )
+    try:
         return default_cross_entropy(output, labels)
-    raise InputError(
-        f"Gradients need one number to differentiate: the network gives a {type(output).__name__} and the labels are a "
-        f"{type(labels).__name__}, so cross-entropy does not fit. Give loss=, a function of output and labels."
-    )
+    except InputError as error:
+        raise InputError(f"Batch {sample.number} of the data: {error}") from error
 
 
 NEEDS.add("gradients", Need(_Gradients, "inputs, labels"))

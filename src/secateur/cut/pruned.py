@@ -161,7 +161,7 @@ class Pruned(HoldsNetwork):
         Nothing of the example inputs but their shapes and types is written.
 
         Args:
-            folder: Made if it is not there; an artifact that lies in it is replaced.
+            folder: Made if it is not there; an artifact that lies in it is replaced, weights of anything else are not.
             graph: Whether to write ``graph.json`` too, from which the network is loaded without your code; by
                 default for the graph back end, if such a file can hold the network (a warning says if it cannot).
 
@@ -170,7 +170,7 @@ class Pruned(HoldsNetwork):
 
         Raises:
             ExportError: ``graph=True``, and the network has an operator or an output that such a file cannot hold.
-            InputError: The folder cannot be written.
+            InputError: The folder cannot be written, or holds weights that belong to no artifact.
         """
         from secateur.cut.artifact.folder import save, save_what_fits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,7 +294,10 @@ class _Runner:
             return
         now = (state.pruned.plan.to_json(), contents(state.pruned.model))
         if now != self.kept.get("artifact"):
-            state.pruned.save(self.path / "artifact")
+            place = self.path / "artifact"
+            if not (place / "plan.json").is_file():  # what a killed process began
+                shutil.rmtree(place, ignore_errors=True)
+            state.pruned.save(place)
             self.kept["artifact"] = now
 
     def _result(self, state: State, results: Mapping[str, StepResult]) -> RunResult:

@@ -66,7 +66,7 @@ def picture(results: Results | Mapping[str, Any], path: str | PathLike[str]) -> 
 
     Args:
         results: A :class:`~secateur.report.Results`, or its JSON form.
-        path: An ``.svg`` file, or a ``.png`` file of twice the size (needs Pillow).
+        path: Replaced where it is there: an ``.svg`` file, or a ``.png`` file of twice the size (needs Pillow).
 
     Returns:
         The path of the picture.

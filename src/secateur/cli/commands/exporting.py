@@ -8,7 +8,7 @@ from pathlib import Path
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, say, tell
 from secateur.core.errors import InputError
-from secateur.core.files import disk_errors, write_json
+from secateur.core.files import disk_errors, refuse_existing, write_json
 from secateur.core.metric import LOSS
 from secateur.core.types import ExampleInputs
 from secateur.exports import export as write
@@ -52,9 +52,10 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
     """Exports a network to ``path`` and says how well the file agrees with it, and its accuracy on labelled images.
 
     Raises:
-        InputError: Quantisation without images to calibrate on.
+        InputError: The file is there already, or quantisation without images to calibrate on.
         SecateurError: What exporting raises.
     """
+    refuse_existing(path, "PATH")
     to = writer_for(path, wanted.to).format
     data = labelled([opened], wanted.data or wanted.calibration, opened.inputs, task=wanted.task)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
@@ -87,6 +88,8 @@ def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
 
 def report(folder: Path, picture: Path | None, *, trust: bool = False) -> None:
     """Writes ``report.html`` from the finished steps of a run, and a picture if one is asked for."""
+    if picture is not None:
+        refuse_existing(picture, "--picture")
     run = RunFolder.open(folder, trusted=trust)
     results = collect(run.recipe(), run.about, folder, run.done())
     with disk_errors(folder):

@@ -11,7 +11,7 @@ from secateur.budget.sensitivity import read_ratios
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
 from secateur.core.errors import InputError, SecateurError
-from secateur.core.files import disk_errors
+from secateur.core.files import disk_errors, refuse_existing
 from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
 from secateur.cut.analysis import analyse
 from secateur.cut.prune import prune as cut
@@ -189,8 +189,8 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
 
 def refuse_taken(out: Path) -> None:
     """Raises :class:`InputError` where something lies in the place of a result."""
-    if is_file_name(out) and out.exists():
-        raise InputError(f"{out} exists already. Choose another --out.")
+    if is_file_name(out):
+        refuse_existing(out, "--out")
     refuse_used(out)
 
 

@@ -11,7 +11,7 @@ from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import parse_amount
 from secateur.cli.commands.show import busy, console, say, table
 from secateur.core.errors import InputError
-from secateur.core.files import disk_errors
+from secateur.core.files import disk_errors, refuse_existing
 from secateur.recovery.sensitivity import LeadingMetric
 from secateur.recovery.sensitivity import sensitivity as measure
 from secateur.report.sensitivity import write_sensitivity
@@ -115,8 +115,7 @@ def _check_file(option: str, path: Path | None, suffix: str) -> None:
         return
     if path.suffix.lower() != suffix:
         raise InputError(f"{option} is a {suffix} file; got {path}.")
-    if path.exists():
-        raise InputError(f"{path} exists already. Choose another {option}.")
+    refuse_existing(path, option)
     if not path.absolute().parent.is_dir():
         raise InputError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it first.")
 

@@ -70,6 +70,7 @@ def save_what_fits(pruned: Pruned, folder: Path, reader: str, stacklevel: int) -
 
 def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
     """Writes the artifact; files are complete or not there at all, and the plan comes last."""
+    _refuse_others(folder)
     traced = _traced(pruned) if graph else None
     text = None if traced is None else graph_file.to_json(traced)
     try:
@@ -90,6 +91,20 @@ def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"The artifact cannot be written to {folder}: {reason}.") from error
     return folder
+
+
+def _refuse_others(folder: Path) -> None:
+    """Checks that what an artifact's files would replace is an artifact.
+
+    Raises:
+        InputError: Names a file of somebody else's.
+    """
+    others = [folder / name for name in (WEIGHTS, GRAPH, CONSTANTS) if (folder / name).exists()]
+    if others and not (folder / PLAN).exists():
+        raise InputError(
+            f"{others[0]} is there already and belongs to no artifact of Secateur, so it is not replaced. Choose "
+            "another folder."
+        )
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
