@@ -132,7 +132,7 @@ def _cross_entropy(output: Any, sample: Batch) -> Tensor:
     if not isinstance(output, Tensor) or not isinstance(labels, Tensor):
         raise InputError(
             f"Gradients need one number to differentiate: the network gives a {type(output).__name__} and the labels "
-            f"are a {type(labels).__name__}, so cross-entropy does not fit. Give loss=, a function of output and labels."
+            f"are a {type(labels).__name__}, so cross-entropy does not fit. Give loss=, a function of both."
         )
     try:
         return default_cross_entropy(output, labels)

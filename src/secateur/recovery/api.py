@@ -163,7 +163,7 @@ def _short(stops: Sequence[Adjustment]) -> list[str]:
         return []
     return [
         f"few calibration samples for the size of {len(names)} layer{'s' * (len(names) > 1)} ({', '.join(names[:3])}"
-        f"{' …' * (len(names) > 3)}): a strong ridge keeps them near the weights that they had; give more samples"
+        f"{' …' * (len(names) > 3)}): a strong ridge keeps them near the weights that they had"
     ]
 
 

@@ -138,8 +138,8 @@ def _slower(timings: tuple[Timing, ...]) -> list[str]:
     if not found:
         return []
     return [
-        f"Fewer MACs, but slower here ({'; '.join(found)}). How long a width takes depends on the runtime and the "
-        "machine: a target of time (--latency 0.5 --runtime onnxruntime) measures widths before it chooses them."
+        # What would be faster was not tried here, so nothing is advised.
+        f"Fewer MACs, but slower here ({'; '.join(found)}): how long a width takes depends on the runtime and the machine."
     ]
 
 
