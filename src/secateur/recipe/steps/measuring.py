@@ -139,7 +139,8 @@ def _slower(timings: tuple[Timing, ...]) -> list[str]:
         return []
     return [
         # What would be faster was not tried here, so nothing is advised.
-        f"Fewer MACs, but slower here ({'; '.join(found)}): how long a width takes depends on the runtime and the machine."
+        f"Fewer MACs, but slower here ({'; '.join(found)}): how long a width takes depends on the runtime and the "
+        "machine."
     ]
 
 
