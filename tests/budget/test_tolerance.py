@@ -48,7 +48,7 @@ def test_the_note_says_how_far_and_why() -> None:
     note = next(note for note in pruned.notes if "below the target" in note)
     assert f"macs: {left:,} are left, {1 - left / wanted:.1%} below the target of {wanted:,.0f}" in note
     assert "multiples of 8" in note
-    above = int(re.findall(r"nothing between that and ([\d,]+)", note)[0].replace(",", ""))
+    above = int(re.findall(r"above it that was found has ([\d,]+)", note)[0].replace(",", ""))
     assert above > wanted
     assert not [m for m in reachable(model, x, 8) if left < m < wanted], "nothing nearer was there"
 

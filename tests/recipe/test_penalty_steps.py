@@ -206,8 +206,8 @@ def test_penalties_are_written_out_with_their_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        (("adapt: {epochs: 1}", CUT, "rewind: {epoch: 2}"), "01-adapt trains for 1"),
-        ((CUT, "rewind: {epoch: 2}"), "no adapt step of this recipe kept them"),
+        (("adapt: {epochs: 1}", CUT, "rewind: {epoch: 2}"), "wants the weights after epoch 2"),
+        ((CUT, "rewind: {epoch: 2}"), "no adapt step of this recipe keeps them"),
     ],
 )
 def test_rewinding_without_early_weights(tmp_path: Path, steps: tuple[str, ...], words: str) -> None:

@@ -222,11 +222,10 @@ def _short(costs: Costs, target: Target, found: _Found, tolerance: float, round_
     wanted, left = target.of(dense), costs.measure(target.measure, found.keep)
     if found.above is None or left >= wanted * (1 - tolerance):
         return ()
-    why = f" (multiples of {round_to})" if round_to > 1 else ""
+    why = f"units go together{f' and widths are multiples of {round_to}' if round_to > 1 else ''}"
     return (
         f"{name}: {left:,.0f} are left, {1 - left / wanted:.1%} below the target of {wanted:,.0f} (tolerance "
-        f"{tolerance:g}): the widths that units which go together allow{why} have nothing between that and "
-        f"{found.above:,.0f}",
+        f"{tolerance:g}): {why}; the nearest above it that was found has {found.above:,.0f}",
     )
 
 
