@@ -29,7 +29,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
             main([str(a) for a in arguments])
         said = capsys.readouterr()
         assert stopped.value.code == 0, said.err
-        return said.out
+        return said.out + said.err
 
     return run
 

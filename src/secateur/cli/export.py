@@ -52,7 +52,7 @@ def export(
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are test samples."""
     wanted = exporting.ExportRequest(to, int8, calibration, data, images, task, dynamic)
-    exporting.export(opening.open(model, accuracy=True), path, wanted)
+    exporting.export(opening.open(model), path, wanted)
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

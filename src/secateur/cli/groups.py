@@ -63,15 +63,10 @@ class OpenOptions:
         """The shape of one input, where it was given."""
         return networks.parse_shape(self.input_shape)
 
-    def open(self, model: str, *, accuracy: bool = False) -> networks.Opened:
-        """The network of that name, or of that folder; what was assumed of it is said.
-
-        Args:
-            model: The name.
-            accuracy: Whether its accuracy matters here and nobody else says that random weights have none.
-        """
+    def open(self, model: str) -> networks.Opened:
+        """The network of that name, or of that folder; what was assumed of its input is said."""
         opened = networks.open_network(model, weights=self.weights, shape=self.shape(), trust=self.trust)
-        networks.tell([opened], accuracy=accuracy)
+        networks.tell_assumed(opened)
         return opened
 
 

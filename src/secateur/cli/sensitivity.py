@@ -85,4 +85,4 @@ def sensitivity(
 ) -> None:
     """Shows what the network loses where units of one group go, and ratios by layer for a target."""
     wanted, aim = look.request(), sensing.parse_target(**asdict(target))
-    sensing.sensitivity(lambda: opening.open(model, accuracy=True), wanted, aim, out=out, page=page)
+    sensing.sensitivity(lambda: opening.open(model), wanted, aim, out=out, page=page)

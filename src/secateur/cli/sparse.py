@@ -58,7 +58,7 @@ def sparsify(
     amount = {"ratio": pruning.parse_ratio("--ratio", ratio), "std": pruning.parse_ratio("--std", std)}
     options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
     sparsifying.sparsify(
-        opening.open(model, accuracy=True),
+        opening.open(model),
         out,
         bits=bits,
         convert=convert,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.cli.commands.networks import Opened, labelled
+from secateur.cli.commands.networks import Opened, labelled, tell_random
 from secateur.cli.commands.show import busy, say, tell
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, refuse_existing, write_json
@@ -75,6 +75,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
         shown = [m for m in dict.fromkeys((data.leading, LOSS)) if check.quality.get(m.name) is not None]
         found = ", ".join(f"{m.within} {m.words(check.quality[m.name])}" for m in shown)
         say(f"In {check.runtime} on {check.scored:,} test {data.unit}s: {found}.")
+    tell_random([opened])
 
 
 def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:

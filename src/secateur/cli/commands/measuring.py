@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from secateur.cli.commands import measured
-from secateur.cli.commands.networks import Opened, labelled, open_network, open_run, tell
+from secateur.cli.commands.networks import Opened, labelled, open_network, open_run, tell_assumed, tell_random
 from secateur.cli.commands.show import busy, console
 from secateur.core.batches import resize
 from secateur.core.errors import InputError, SecateurError, first_line
@@ -87,12 +87,13 @@ def measure(
     """Measures what ``sources`` name and prints it; the first one is what the others are compared with."""
     files = [source for source in sources if _readers(source)]
     networks = _open(sources, weights, shape, trust)
+    for network in networks:
+        tell_assumed(network)
     inputs = networks[0].inputs if networks else _inputs_of(shape)
     _check(networks, files, inputs)
     task = labelled(networks, data, inputs, task=task_name)
     if plan.int8 and task is None:
         raise InputError("--int8 needs images to calibrate on: --data DATA (or the folder of a run, which has them).")
-    tell(networks, accuracy=task is not None)
     show, reference = console(), _reference(sources, networks)
     numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
     show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))
@@ -109,6 +110,8 @@ def measure(
         wanted: dict[str, Any] = {"samples": plan.images, "threads": plan.threads, "like": like}
         scored = scores(found, task, **wanted) if task is not None else {}
     _tell(found, timings, plan, reference=reference, numbers=numbers, scored=scored, task=task)
+    if scored:
+        tell_random(networks)
 
 
 def _tell(

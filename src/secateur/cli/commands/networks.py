@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from secateur.cli.commands.show import say
+from secateur.cli.commands.show import error, say
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
@@ -25,7 +25,7 @@ from secateur.task.registry import TASKS, Request
 if TYPE_CHECKING:
     from secateur.task import Task
 
-__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape", "tell"]
+__all__ = ["Opened", "labelled", "open_network", "open_run", "parse_shape", "tell_assumed", "tell_random"]
 
 IMAGENET_SHAPE = (3, 224, 224)
 _LARGEST_SAMPLE = 2**26
@@ -191,13 +191,15 @@ def _recorded_shape(folder: Path) -> tuple[int, ...] | None:
     return tuple(found.shape[1:])
 
 
-def tell(networks: Iterable[Opened], *, accuracy: bool = True) -> None:
-    """Says what was assumed of networks, and, where their accuracy matters, which of them have random weights."""
-    networks = list(networks)
-    for network in networks:
-        for words in network.assumed:
-            say(f"Note: {words}.")
-    random = [network.name for network in networks if accuracy and has_random_weights(network.model)]
+def tell_assumed(opened: Opened) -> None:
+    """Says what was assumed of a network, before anything is done with it: it may be why that fails."""
+    for words in opened.assumed:
+        error(f"{words}.", label="Note")
+
+
+def tell_random(networks: Iterable[Opened]) -> None:
+    """Says which of the networks whose accuracy was shown, or is handed on, have random weights."""
+    random = [network.name for network in networks if has_random_weights(network.model)]
     if random:
         say(f"Note: {', '.join(random)}: {RANDOM} (--weights takes trained ones).")
 

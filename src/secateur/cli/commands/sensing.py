@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.budget.sensitivity import Sensitivity
-from secateur.cli.commands.networks import Opened, labelled
+from secateur.cli.commands.networks import Opened, labelled, tell_random
 from secateur.cli.commands.pruning import parse_amount
 from secateur.cli.commands.show import busy, console, say, table
 from secateur.core.errors import InputError
@@ -103,6 +103,7 @@ def sensitivity(
         found = _measured(opened, wanted)
     found = found.aimed(**target) if target else found
     _show(found, out)
+    tell_random([opened])
     for path in filter(None, (out, page)):
         with disk_errors(path.parent):
             found.save(path) if path is out else write_sensitivity(found, path, opened.name)

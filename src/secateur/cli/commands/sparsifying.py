@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.networks import Opened, tell_random
 from secateur.cli.commands.show import change, console, integer, say, table
 from secateur.core.files import disk_errors
 from secateur.recipe.folder import refuse_used
@@ -31,6 +31,7 @@ def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = Fal
         if faster is not None and faster.speedup is not None:
             faster.save(out / CONVERTED)
     _show(opened.name, found)
+    tell_random([opened])
     if small is not None:
         say(
             f"Compressed: {FILE}, {small.bytes:,} bytes on disk, {small.ratio:.1f}× smaller than the "
