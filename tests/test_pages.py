@@ -13,15 +13,14 @@ from xml.etree import ElementTree
 import pytest
 
 import secateur
-from page_blocks import DOCS, ROOT, blocks, run_page
+from page_blocks import DOCS, ROOT, blocks, commands, run_command, run_page
 from secateur.models import import_torchvision
 
-QUICK = {
-    "run slimming": (
-        "--epochs", "1", "--set", "steps.measure.budget_s=0.1", "--set", "steps.measure.rounds=1",
-        "--set", "steps.measure.processes=0", "--quiet",
-    ),
-}  # fmt: skip
+_SHORT = (
+    "--epochs", "1", "--set", "steps.measure.budget_s=0.1", "--set", "steps.measure.rounds=1",
+    "--set", "steps.measure.processes=0", "--quiet",
+)  # fmt: skip
+QUICK = {"run slimming": _SHORT, "run quickstart": _SHORT}
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +49,20 @@ def test_blocks_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = _plain(capsys.readouterr().out)
     for block in blocks(page, "text"):
         assert _plain(block.code) in said, block.code
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    run_page("../README.md", kinds=("python",))
+    assert Path("small.onnx").is_file()
+
+
+def test_the_shell_of_the_readme_names_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in blocks("../README.md", "bash") for line in commands(block)]
+    assert len(lines) >= 5
+    for command, *words in lines:
+        run_command([command, "--help"])
+        known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= known, command
 
 
 def _plain(text: str) -> str:
