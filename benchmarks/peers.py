@@ -2,8 +2,8 @@
 
     PYTHON benchmarks/peers.py            PYTHON: an environment with torch-pruning, nvidia-modelopt, nncf and secateur
 
-Every trial runs on a fresh torchvision network with random weights and 64×64 images, on one thread, and says what came back:
-sizes and shapes, or the error word for word. Seconds are of this machine, beside other work; they say orders of
+Every trial runs on a fresh torchvision network with random weights and 64×64 images, on one thread, and says what came
+back: sizes and shapes, or the error word for word. Seconds are of this machine, beside other work; they say orders of
 magnitude. Writes results/peers.json; docs/peers.md reads them, and cites pages for what cannot be tried.
 """
 
@@ -36,7 +36,7 @@ def network(name: str) -> nn.Module:
     return import_torchvision().models.get_model(name, weights=None).eval()  # type: ignore[no-any-return]
 
 
-def by_secateur(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:  # noqa: ARG001
+def by_secateur(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:
     """The head stays by itself."""
     return secateur.prune(model, X, ratio=ratio, ignore=layer or ()).model
 
@@ -54,7 +54,7 @@ def by_torch_pruning(model: nn.Module, ratio: Any, head: bool = True, layer: str
     return model
 
 
-def by_modelopt(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:  # noqa: ARG001
+def by_modelopt(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:
     """FastNAS as its guide has it, with a score of a few batches and a short search; it takes FLOPs, not a ratio."""
     import modelopt.torch.prune as mtp
 
@@ -76,7 +76,7 @@ def by_modelopt(model: nn.Module, ratio: Any, head: bool = True, layer: str | No
     return pruned  # type: ignore[no-any-return]
 
 
-def by_nncf(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:  # noqa: ARG001
+def by_nncf(model: nn.Module, ratio: Any, head: bool = True, layer: str | None = None) -> nn.Module:
     """Zeros inside of the weights: filters are removed by none of its modes any more."""
     import nncf
 

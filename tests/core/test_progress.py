@@ -82,9 +82,14 @@ def test_nothing_is_drawn_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bar_goes_when_the_work_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_of(monkeypatch)
-    with pytest.raises(KeyboardInterrupt), watched(["a", "b"], "Broken", "parts", after_s=0) as told:
-        for _ in told:
+
+    def broken() -> None:
+        with watched(["a", "b"], "Broken", "parts", after_s=0) as told:
+            next(told)
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
     assert all_of(["a"], "Next", 0) == ["a"]
     assert "Next" in terminal.getvalue()
 
