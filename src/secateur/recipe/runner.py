@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.core.errors import SecateurError, SecateurWarning
 from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
+from secateur.core.progress import LOG, silent
 from secateur.loggers import Log, need_loggers
 from secateur.recipe.beforehand import Problems, assumed, check_place, check_steps, foresee
 from secateur.recipe.folder import RunFolder, refuse_used
@@ -57,6 +58,11 @@ class Event:
     total: int
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        took = f" after {self.seconds:.1f} s" if self.what == "end" else ""
+        return f"[{self.index}/{self.total}] {self.kind}: {self.what}{took}"
 
 
 @dataclass(frozen=True)
@@ -228,8 +234,12 @@ class _Runner:
                 metrics = Metrics(self.path / "metrics.jsonl", partial(follow, log))
                 follow(log, metrics.lines)  # what was not sent when the run was stopped
                 results: dict[str, StepResult] = {}
-                for position in range(len(self.recipe.steps)):
-                    state = self._step(position, state, metrics, results)
+                try:
+                    for position in range(len(self.recipe.steps)):
+                        state = self._step(position, state, metrics, results)
+                except KeyboardInterrupt as stop:  # what a traceback in Python ends with
+                    stop.add_note(f"Nothing that is done is lost: secateur.resume({str(self.path)!r}) goes on.")
+                    raise
                 return self._result(state, results)
 
     @contextlib.contextmanager
@@ -277,7 +287,8 @@ class _Runner:
             return state
         self._tell(event("begin"))
         began = time.perf_counter()
-        after, result = STEPS[kind].run(context, state, config)
+        with silent(self.progress is False):
+            after, result = STEPS[kind].run(context, state, config)
         self._keep(after)
         state = after
         seconds = round(time.perf_counter() - began, 3)
@@ -307,6 +318,7 @@ class _Runner:
         return RunResult(self.path, self.recipe, self.task, state, collected)
 
     def _tell(self, event: Event) -> None:
+        LOG.info("%s", event)
         if self.on_event is not None:
             self.on_event(event)
 
