@@ -26,6 +26,7 @@ from secateur.recipe.steps import STEPS, Context, State, StepResult
 from secateur.recipe.steps.weights import contents
 from secateur.recipe.trust import permit_folder, permit_recipe
 from secateur.recipe.unroll import unroll
+from secateur.task.metadata import ModelMetadata
 from secateur.timing.rounds import thread_count
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ class _Runner:
             return
         now = (state.pruned.plan.to_json(), contents(state.pruned.model))
         if now != self.kept.get("artifact"):
-            state.pruned.save(self.path / "artifact")
+            state.pruned.save(self.path / "artifact", metadata=ModelMetadata.of(self.task), header=False)
             self.kept["artifact"] = now
 
     def _result(self, state: State, results: Mapping[str, StepResult]) -> RunResult:

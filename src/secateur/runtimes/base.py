@@ -106,6 +106,13 @@ class Runtime:
         """
         raise NotImplementedError
 
+    def write_metadata(self, file: Path, text: str) -> None:
+        """Puts a text into a file that was just written, where the format has a place for it; nothing by default."""
+
+    def read_metadata(self, file: Path) -> str | None:
+        """The text that :meth:`write_metadata` put there; may raise what it likes where the file is damaged."""
+        return None
+
     def recognises(self, file: Path) -> bool:
         """Whether a file is one of this runtime's: by its first bytes where they tell, else by its ending."""
         return file.suffix.lower() in self.suffixes

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from secateur.core.batches import chunks
 from secateur.core.types import ExampleInputs
 from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
-from secateur.runtimes.files import feed_in_order, fit_shapes, head
+from secateur.runtimes.files import METADATA, feed_in_order, fit_shapes, head
+from secateur.runtimes.packages import need
 from secateur.runtimes.silence import silence
 
 __all__ = ["LiteRT"]
@@ -57,6 +59,25 @@ class LiteRT(Runtime):
             return [torch.as_tensor(array) for array in found]
 
         return Program(prepare, run, outputs)
+
+    def write_metadata(self, file: Path, text: str) -> None:
+        """Into the file's table of metadata, as a buffer of its own; left out where weights lie behind the tables."""
+        model = _model(file)
+        if any(buffer.offset > 1 for buffer in model.buffers):
+            return
+        entry, buffer = _schema().MetadataT(), _schema().BufferT()
+        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        entry.name, entry.buffer = METADATA, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+        file.write_bytes(_packed(model))
+
+    def read_metadata(self, file: Path) -> str | None:
+        """From the file's table of metadata."""
+        need(self.packages[:1], self.extra, "Reading LiteRT files")
+        model = _model(file)
+        entry = next((e for e in model.metadata or [] if e.name == METADATA.encode()), None)
+        return None if entry is None else bytes(model.buffers[entry.buffer].data).decode()
 
     def recognises(self, file: Path) -> bool:
         """By the mark of the format."""
@@ -116,3 +137,22 @@ def _interpreter(path: str, threads: int) -> Any:
         interpreter = Interpreter(path, num_threads=threads)
         interpreter.allocate_tensors()
     return interpreter
+
+
+def _schema() -> Any:
+    """LiteRT's own classes for the tables of its files."""
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated
+
+
+def _model(file: Path) -> Any:
+    return _schema().ModelT.InitFromPackedBuf(bytearray(file.read_bytes()), 0)
+
+
+def _packed(model: Any) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from secateur.cli.commands.networks import Opened, labelled
-from secateur.cli.commands.show import busy, say, tell
+from secateur.cli.commands.show import busy, console, say, table, tell
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, write_json
 from secateur.core.metric import LOSS
 from secateur.core.types import ExampleInputs
+from secateur.cut.metadata import read_metadata
 from secateur.exports import export as write
 from secateur.exports.scored import scored
+from secateur.models.create import is_onnx_name
 from secateur.recipe.folder import RunFolder
 from secateur.recipe.results import collect
 from secateur.report import picture as draw
 from secateur.report import write_report
 from secateur.runtimes.formats import writer_for
+from secateur.task import ModelMetadata
 
-__all__ = ["ExportRequest", "export", "report"]
+__all__ = ["ExportRequest", "export", "report", "shows_file"]
 
 _CALIBRATION = 256
 _COMPARED = 64
@@ -67,6 +72,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
             calibration=_calibration(opened, wanted) if wanted.int8 else None,
             check_inputs=opened.called_with if images is None else images,
             dynamic=wanted.dynamic,
+            metadata=None if data is None or (wanted.data is None and opened.task is None) else ModelMetadata.of(data),
         )
     tell(check, "random inputs" if images is None else "test images")
     if data is not None and wanted.images != 0:
@@ -83,6 +89,32 @@ def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
             "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
         )
     return data.sample(_CALIBRATION, split="train")
+
+
+def shows_file(source: str) -> bool:
+    """Shows what a file says of itself; whether that is all there is to show of it (an ONNX file is a network too).
+
+    Raises:
+        InputError: It is damaged, or the package that reads its format is missing.
+    """
+    path = Path(source)
+    if not path.is_file() or path.suffix.lower() not in _TOLD:
+        return False
+    found = read_metadata(path)
+    if found:
+        rows = [[key, value if isinstance(value, str) else _words(value)] for key, value in found.items()]
+        console().print(table(["Metadata", "Value"], rows, words=(0, 1), fold=(1,)))
+    alone = not is_onnx_name(source)
+    if alone and not found:
+        say(f"{path.name} says nothing of itself: Secateur writes metadata into .onnx, .xml, .tflite and .safetensors.")
+    return alone
+
+
+_TOLD = (".onnx", ".xml", ".tflite", ".safetensors")
+
+
+def _words(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def report(folder: Path, picture: Path | None, *, trust: bool = False) -> None:
