@@ -25,6 +25,8 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "export runs/first pruned.onnx",
             "export runs/first small.xml --to openvino --int8",
+            "export runs/first net.tflite --integer --c-array",
+            "export runs/first folder --bundle --to openvino",
             "export resnet56 r56.tflite --weights r56.safetensors --int8 --calibration cifar10:PATH",
         )
     )(export)
@@ -34,12 +36,22 @@ def register(app: typer.Typer) -> None:
 @grouped
 def export(
     model: Source,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; with --bundle a new folder.")],
     opening: OpenOptions,
     to: Annotated[
         str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
+    integer: Annotated[
+        bool,
+        typer.Option("--integer", help="Quantise all of it, inputs and outputs too, for microcontrollers (litert)."),
+    ] = False,
+    c_array: Annotated[
+        bool, typer.Option("--c-array", help="Write it as a C array too (.h and .cc); goes with --integer.")
+    ] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="PATH becomes a folder with all that runs it: script, labels, README.")
+    ] = False,
     calibration: Annotated[
         str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
     ] = None,
@@ -51,8 +63,9 @@ def export(
     ] = "sizes",
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are test samples."""
-    wanted = exporting.ExportRequest(to, int8, calibration, data, images, task, dynamic)
-    exporting.export(opening.open(model), path, wanted)
+    wanted = exporting.ExportRequest(to, int8 or integer, calibration, data, images, task, dynamic, integer, c_array)
+    act = exporting.bundle if bundle else exporting.export
+    act(opening.open(model), path, wanted)
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from secateur.exports.c_array import write_c_array
 from secateur.exports.checks import ExportCheck
 from secateur.exports.exports import export
 
-__all__ = ["ExportCheck", "export"]
+__all__ = ["ExportCheck", "export", "write_c_array"]

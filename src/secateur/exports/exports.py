@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from secateur.core.plan import remembered
 from secateur.core.types import ExampleInputs
 from secateur.cut.metadata import facts
 from secateur.cut.pruned import Pruned, opened
-from secateur.exports.calibration import check_calibration, judge_int8
+from secateur.exports.calibration import check_calibration, check_integer, integer_part, judge_int8
 from secateur.exports.checks import ExportCheck
 from secateur.exports.onnx_again import rename, write_again
 from secateur.exports.publish import publish, scratch, target
@@ -50,6 +51,7 @@ def export(
     tolerance: float = TOLERANCE,
     dynamic: str = "sizes",
     metadata: ModelMetadata | None = None,
+    integer: bool = False,
 ) -> ExportCheck:
     """Writes the network to ``path`` and checks the file against PyTorch before it gets its name.
 
@@ -81,6 +83,8 @@ def export(
             ``secateur.task.ModelMetadata.of(data)`` takes it from a data set or task. It goes into ``onnx``,
             ``openvino`` and ``litert`` files, beside versions, sizes and the digest of the plan;
             :func:`secateur.cut.metadata.read_metadata` reads it.
+        integer: Whether the int8 file shall compute in integers alone, its inputs and outputs too, as microcontrollers
+            want it (``litert``). Checked on ``check_inputs`` in quantisation steps.
 
     Returns:
         What was checked and how well the two agree.
@@ -103,6 +107,8 @@ def export(
     sound_inputs(example_inputs)
     if dynamic not in DYNAMIC:
         raise UnknownNameError("dynamic", dynamic, DYNAMIC)
+    if integer:
+        check_integer(runtime, calibration)
     if calibration is not None:
         check_calibration(runtime, calibration, example_inputs)
     if check_inputs is None:
@@ -119,7 +125,10 @@ def export(
                     runtime.write_metadata(file, about)
                 return replace(again, bytes=publish(file, path))
         try:
-            traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
+            if integer:
+                traced = write(model, example_inputs, file, runtime, calibration, integer=True)
+            else:
+                traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
         except OSError as error:
             raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
         if runtime.format == "onnx" and isinstance(dense, OnnxNetwork):
@@ -131,7 +140,9 @@ def export(
         else:
             judge_int8(found, runtime.format)
         check = _check(found, runtime, path, traced)
-        facts = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
+        facts: dict[str, Any] = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
+        if integer:
+            facts |= integer_part(model, file, runtime, check_inputs)
         return replace(check, bytes=publish(file, path), **facts)
 
 

@@ -14,7 +14,9 @@ from secateur.core.files import disk_errors, write_json
 from secateur.core.metric import LOSS
 from secateur.core.types import ExampleInputs
 from secateur.cut.metadata import read_metadata
+from secateur.exports import bundle as write_bundle
 from secateur.exports import export as write
+from secateur.exports import write_c_array
 from secateur.exports.scored import scored
 from secateur.models.create import is_onnx_name
 from secateur.recipe.folder import RunFolder
@@ -42,6 +44,8 @@ class ExportRequest:
         images: Test samples for the metrics; ``None`` for all.
         task: The kind of task that ``data`` is for; ``None`` for the run's, or classification.
         dynamic: What the file takes others of.
+        integer: Whether an int8 file computes in integers alone.
+        c_array: Whether to write it as a C array too.
     """
 
     to: str | None = None
@@ -51,6 +55,8 @@ class ExportRequest:
     images: int | None = None
     task: str | None = None
     dynamic: str = "sizes"
+    integer: bool = False
+    c_array: bool = False
 
 
 def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
@@ -61,6 +67,8 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
         SecateurError: What exporting raises.
     """
     to = writer_for(path, wanted.to).format
+    if wanted.c_array and not wanted.integer:
+        raise InputError("--c-array is for files that compute in integers alone: add --integer.")
     data = labelled([opened], wanted.data or wanted.calibration, opened.inputs, task=wanted.task)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
     with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
@@ -73,13 +81,42 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
             check_inputs=opened.called_with if images is None else images,
             dynamic=wanted.dynamic,
             metadata=None if data is None or (wanted.data is None and opened.task is None) else ModelMetadata.of(data),
+            integer=wanted.integer,
         )
+        arrays = write_c_array(path) if wanted.c_array else ()
     tell(check, "random inputs" if images is None else "test images")
+    if arrays:
+        say(f"As a C array: {', '.join(map(str, arrays))}.")
     if data is not None and wanted.images != 0:
         check = scored(check, data, samples=wanted.images, like=opened.model)
         shown = [m for m in dict.fromkeys((data.leading, LOSS)) if check.quality.get(m.name) is not None]
         found = ", ".join(f"{m.within} {m.words(check.quality[m.name])}" for m in shown)
         say(f"In {check.runtime} on {check.scored:,} test {data.unit}s: {found}.")
+
+
+def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
+    """Writes a deployment bundle and says how well what it prints agrees with the network.
+
+    Raises:
+        InputError: There are no samples to check it on, or an option that goes with a single file.
+        SecateurError: What bundling raises.
+    """
+    if wanted.c_array:
+        raise InputError("--c-array goes with a single file, not with --bundle.")
+    data = labelled([opened], wanted.data, opened.inputs, task=wanted.task)
+    if data is None:
+        raise InputError("--bundle needs the data set: its classes, how images are prepared, and images to check it on. "
+                         "Give --data DATA (or the folder of a run, which has them).")  # fmt: skip
+    with disk_errors(folder.parent), busy(f"Writing and checking {folder.name} …"):
+        check = write_bundle(
+            opened.model,
+            data,
+            folder,
+            to=wanted.to or "onnx",
+            calibration=_calibration(opened, wanted) if wanted.int8 else None,
+            integer=wanted.integer,
+        )
+    console().print(str(check))
 
 
 def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
