@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from secateur.exports.bundle import BundleCheck, bundle
 from secateur.exports.c_array import write_c_array
 from secateur.exports.checks import ExportCheck
 from secateur.exports.exports import export
 
-__all__ = ["ExportCheck", "export", "write_c_array"]
+__all__ = ["BundleCheck", "ExportCheck", "bundle", "export", "write_c_array"]

@@ -66,6 +66,9 @@ class Runtime:
         format: What ``secateur.export(…, to=…)`` calls its files; the name where nothing is given.
         fixed_batch: Whether its files take batches of the size of the example inputs only.
         code: Whether its files can hold code: one that is not the user's own is opened only if it is trusted.
+        script: Python that runs a file without PyTorch, for bundles: imports, an empty line, and lines that open the
+            file called ``FILE`` and define ``network(x)``: from an array to a list of arrays, of numbers as the network
+            gives them. NumPy is ``np``. Empty where the runtime's own package needs PyTorch.
         slow_to_start: Whether the first call takes so long that it is measured only where it is named.
     """
 
@@ -80,6 +83,7 @@ class Runtime:
     format: ClassVar[str] = ""
     fixed_batch: ClassVar[bool] = False
     code: ClassVar[bool] = False
+    script: ClassVar[str] = ""
     slow_to_start: ClassVar[bool] = False
 
     # ------------------------------------------------------------------------------- what a runtime overrides

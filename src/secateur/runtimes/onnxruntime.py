@@ -42,6 +42,13 @@ class OnnxRuntime(Runtime):
     step = 16
     format = "onnx"
     suffixes = (".onnx",)
+    script = """import onnxruntime
+
+session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
+
+
+def network(x):
+    return session.run(None, {session.get_inputs()[0].name: x})"""
 
     def from_file(self, file: Path, threads: int) -> Program:
         """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""

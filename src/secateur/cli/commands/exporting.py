@@ -105,8 +105,10 @@ def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
         raise InputError("--c-array goes with a single file, not with --bundle.")
     data = labelled([opened], wanted.data, opened.inputs, task=wanted.task)
     if data is None:
-        raise InputError("--bundle needs the data set: its classes, how images are prepared, and images to check it on. "
-                         "Give --data DATA (or the folder of a run, which has them).")  # fmt: skip
+        raise InputError(
+            "--bundle needs the data set: its classes, how images are prepared, and images to check it on. Give --data "
+            "DATA (or the folder of a run, which has them)."
+        )
     with disk_errors(folder.parent), busy(f"Writing and checking {folder.name} …"):
         check = write_bundle(
             opened.model,
