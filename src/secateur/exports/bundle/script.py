@@ -44,7 +44,7 @@ _CROP = """def prepare(path):
 _LETTERBOX = """def prepare(path):
     image, side = Image.open(path).convert(HOW["channels"]), HOW["width"]
     size = [max(1, round(length * (side / max(image.size)))) for length in image.size]
-    place = [(side - length) // 2 for length in size]
+    place = tuple((side - length) // 2 for length in size)
     square = Image.new(image.mode, (side, side), (HOW["fill"],) * 3)
     square.paste(image.resize(size, Image.Resampling.BILINEAR), place)
     pixels = (np.asarray(square, np.float32) / HOW["scale"] - HOW["mean"]) / HOW["std"]
