@@ -24,7 +24,7 @@ from secateur.data.boxes import Boxes, BoxSet, BoxSplit
 from secateur.data.decode import decode
 from secateur.data.labelled import digits_with_labels
 from secateur.exports import bundle
-from secateur.exports.bundle import trial
+from secateur.exports.bundles import trial
 from secateur.models import import_torchvision
 from secateur.models.darknet import Detection as Scale
 from secateur.runtimes import Runtime, packages

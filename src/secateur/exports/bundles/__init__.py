@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from secateur.exports.bundle.bundle import BundleCheck, bundle
+from secateur.exports.bundles.making import BundleCheck, bundle
 
 __all__ = ["BundleCheck", "bundle"]

@@ -21,9 +21,9 @@ from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs
 from secateur.cut.pruned import Pruned
 from secateur.data import DataSet
-from secateur.exports.bundle.kinds import network_of, samples_of
-from secateur.exports.bundle.script import script
-from secateur.exports.bundle.trial import Trial, tried
+from secateur.exports.bundles.kinds import network_of, samples_of
+from secateur.exports.bundles.script import script
+from secateur.exports.bundles.trial import Trial, tried
 from secateur.exports.checks import ExportCheck
 from secateur.exports.exports import export
 from secateur.runtimes import Runtime
