@@ -30,6 +30,7 @@ __all__ = ["ExportRequest", "export", "report", "shows_file"]
 
 _CALIBRATION = 256
 _COMPARED = 64
+_TRIED = 32
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ExportRequest:
         int8: Whether to quantise.
         calibration: Data set with whose training images to quantise; ``None`` for ``data``.
         data: Data set on whose test images to check and score; ``None`` for ``calibration``, or the run's.
-        images: Test samples for the metrics; ``None`` for all.
+        images: Test samples for the metrics; ``None`` for all. Of a bundle, how many it is tried on.
         task: The kind of task that ``data`` is for; ``None`` for the run's, or classification.
         dynamic: What the file takes others of.
         integer: Whether an int8 file computes in integers alone.
@@ -117,6 +118,7 @@ def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
             to=wanted.to or "onnx",
             calibration=_calibration(opened, wanted) if wanted.int8 else None,
             integer=wanted.integer,
+            images=_TRIED if wanted.images is None else wanted.images,
         )
     console().print(str(check))
 
@@ -124,8 +126,9 @@ def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
 def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
     data = labelled([opened], wanted.calibration or wanted.data, opened.inputs, task=wanted.task)
     if data is None:
+        option = "--integer" if wanted.integer else "--int8"
         raise InputError(
-            "--int8 needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
+            f"{option} needs images to calibrate on: --calibration DATA (or the folder of a run, which has them)."
         )
     return data.sample(_CALIBRATION, split="train")
 
