@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.groups import OpenOptions, grouped
+from secateur.cli.groups import FileOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Data, Pattern, Source, TaskName, Use, examples
 
@@ -38,23 +38,7 @@ def export(
     model: Source,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; with --bundle a new folder.")],
     opening: OpenOptions,
-    to: Annotated[
-        str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
-    ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
-    integer: Annotated[
-        bool,
-        typer.Option("--integer", help="Quantise all of it, inputs and outputs too, for microcontrollers (litert)."),
-    ] = False,
-    c_array: Annotated[
-        bool, typer.Option("--c-array", help="Write it as a C array too (.h and .cc); goes with --integer.")
-    ] = False,
-    bundle: Annotated[
-        bool, typer.Option("--bundle", help="PATH becomes a folder with all that runs it: script, labels, README.")
-    ] = False,
-    calibration: Annotated[
-        str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
-    ] = None,
+    how: FileOptions,
     data: Data = None,
     task: TaskName = None,
     images: Annotated[int | None, typer.Option(min=0, help="Test samples for the metrics; by default all.")] = None,
@@ -63,8 +47,10 @@ def export(
     ] = "sizes",
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are test samples."""
-    wanted = exporting.ExportRequest(to, int8 or integer, calibration, data, images, task, dynamic, integer, c_array)
-    act = exporting.bundle if bundle else exporting.export
+    wanted = exporting.ExportRequest(
+        how.to, how.int8 or how.integer, how.calibration, data, images, task, dynamic, how.integer, how.c_array
+    )
+    act = exporting.bundle if how.bundle else exporting.export
     act(opening.open(model), path, wanted)
 
 
