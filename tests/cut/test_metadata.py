@@ -82,6 +82,9 @@ def test_of_a_data_set_there_are_classes_and_preprocessing_alone() -> None:
     assert found["classes"] == [str(i) for i in range(10)]
     assert set(found) == {"task", "classes", "preprocessing"}
     assert "embedded" not in json.dumps(found)
+    other = secateur.Task(test=[(X, X)])
+    other.classes = 10  # type: ignore[assignment]
+    assert ModelMetadata.of(other) == ModelMetadata()
     assert ModelMetadata.of(secateur.Task(name="Bob's pictures", test=[(X, X)])).to_json() == {}
 
 

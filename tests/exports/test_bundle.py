@@ -129,7 +129,9 @@ def test_a_detector_brings_its_decoding_and_chooses_the_same_boxes(tmp_path: Pat
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     net, task = detector()
-    check = bundle(net, task, tmp_path / "bundle", images=3)
+    check = bundle(net.train(), task, tmp_path / "bundle", images=3)
+    assert net.training
+    assert net.eval() is net
     assert check.images == 3
     assert 0 < check.shades <= 1.01  # filters of two libraries
     assert check.same_labels > 0.95

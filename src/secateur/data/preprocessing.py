@@ -10,7 +10,7 @@ import torch
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
-from secateur.data.types import DataSet
+from secateur.data.types import AnySplit, DataSet
 
 __all__ = ["FITS", "Preprocessing"]
 
@@ -76,9 +76,8 @@ class Preprocessing:
         Returns:
             ``None`` where its samples are no images of 8 bits: spectrograms, or images of more bits.
         """
-        first, _ = next(iter(data.train.batches(1, order=torch.tensor([0]))))
         channels, height, width = data.shape
-        if first.dtype != torch.uint8 or channels not in (1, 3):
+        if channels not in (1, 3) or not all(map(_of_bytes, (data.train, data.validation, data.test))):
             return None
         return Preprocessing((height, width), channels, tuple(data.mean), tuple(data.std), data.scale)
 
@@ -95,3 +94,12 @@ class Preprocessing:
             "std": list(self.std),
         }
         return {**found, "fill": self.fill} if self.fit == "letterbox" else found
+
+
+def _of_bytes(split: AnySplit) -> bool:
+    """Whether a split's images have 8 bits; files are not decoded for it, as they say it themselves."""
+    deep = getattr(split, "deep", None)
+    if deep is not None or not len(split):
+        return not deep
+    first, _ = next(iter(split.batches(1, order=torch.tensor([0]))))
+    return first.dtype == torch.uint8

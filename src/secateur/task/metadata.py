@@ -47,8 +47,11 @@ class ModelMetadata:
         ('0', '1', '2')
         """
         task = as_task(data)
-        kind = type(task).name
-        return ModelMetadata("" if kind == Task.name else kind, tuple(task.classes), task.image_preprocessing())
+        kind, classes = type(task).name, task.classes
+        # In a task of the user's own, `classes` may be anything.
+        named = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+        kind = "" if kind == Task.name else kind
+        return ModelMetadata(kind, tuple(classes) if named else (), task.image_preprocessing())
 
     def to_json(self) -> dict[str, Any]:
         """The same as data that :mod:`json` can write; what is not known is left out."""

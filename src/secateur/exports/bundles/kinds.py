@@ -36,7 +36,9 @@ def network_of(model: nn.Module, dense: nn.Module | None, task: Task) -> nn.Modu
             "YOLOv3 family there are."
         )
     known = next((found for one in (model, dense) if (found := getattr(one, "detections", None))), None)
-    return DecodedDetector(model, known or task.scales).eval()
+    whole = DecodedDetector(model, known or task.scales)
+    whole.training = model.training  # alone: the modes inside are the user's
+    return whole
 
 
 def samples_of(task: Task, count: int, folder: Path) -> Iterator[tuple[Path, Tensor]]:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 import secateur
 from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.files import new_folder
+from secateur.core.modes import evaluating
 from secateur.core.tables import Shown, Table
 from secateur.core.types import ExampleInputs
 from secateur.cut.pruned import Pruned
@@ -177,7 +179,8 @@ def _check_metadata(metadata: ModelMetadata, task: Task) -> None:
 
 
 def _check_boxes(network: nn.Module, inputs: Tensor, metadata: ModelMetadata) -> None:
-    found = int(network(inputs)[1].shape[2])
+    with evaluating(network), torch.no_grad():
+        found = int(network(inputs)[1].shape[2])
     if found != len(metadata.classes):
         raise InputError(f"The detector has {found} classes and the data set {len(metadata.classes)}.")
 
