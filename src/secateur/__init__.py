@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
-    from secateur.exports import export
+    from secateur.exports import bundle, export
     from secateur.graph.rules import operator
     from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
@@ -56,6 +56,7 @@ __all__ = [
     "VerificationError",
     "analyse",
     "apply",
+    "bundle",
     "check",
     "compare",
     "compress",
@@ -113,6 +114,7 @@ _HOME = {
     "Verification": "secateur.core.types",
     "analyse": "secateur.cut.analysis",
     "apply": "secateur.cut.prune",
+    "bundle": "secateur.exports",
     "check": "secateur.core.conformance",
     "compress": "secateur.sparsity.storage",
     "count": "secateur.cost.counts",

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx import helper
+from safetensors.torch import save_file
 
+import secateur
 from onnx_cases import model, weights
 from secateur.cli.main import main
+from secateur.task import ModelMetadata
 
 
 def net(folder: Path, shape: list[object]) -> Path:
@@ -78,3 +82,19 @@ def test_what_does_not_go_with_a_file(tmp_path: Path, more: list[str], capsys: p
 def test_no_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("inspect", tmp_path / "none.onnx") == 2
     assert "Cannot read" in capsys.readouterr().err
+
+
+def test_what_a_file_says_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    told = ModelMetadata("classification", ("cat", "dog"))
+    secateur.export(net, torch.zeros(1, 4), tmp_path / "net.onnx", metadata=told, dynamic="batch")
+    assert run("inspect", tmp_path / "net.onnx", "--input-shape", "4") == 0
+    said = capsys.readouterr().out
+    assert '["cat", "dog"]' in said
+    assert "MACs per sample" in said
+    save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
+    assert run("inspect", tmp_path / "other.safetensors") == 0
+    assert "says nothing of itself" in capsys.readouterr().out
+    (tmp_path / "bad.xml").write_text("<?xml")
+    assert run("inspect", tmp_path / "bad.xml") == 2
+    assert "no readable file of the format 'openvino'" in capsys.readouterr().err

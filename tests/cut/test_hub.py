@@ -106,10 +106,10 @@ def test_without_a_graph_the_card_asks_for_the_class(small: secateur.Pruned, tmp
 def test_what_a_graph_cannot_hold_is_saved_without_it(
     small: secateur.Pruned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(pruned: secateur.Pruned, where: Path, *, graph: bool) -> Path:
+    def refuse(pruned: secateur.Pruned, where: Path, *, graph: bool, **more: Any) -> Path:
         if graph:
             raise ExportError("no such operator")
-        return real(pruned, where, graph=graph)
+        return real(pruned, where, graph=graph, **more)
 
     real = artifact_folder.save
     for module in (artifact_folder, hub):

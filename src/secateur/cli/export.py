@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from secateur.cli.groups import OpenOptions, grouped
+from secateur.cli.groups import FileOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Data, Pattern, Source, TaskName, Use, examples
 
@@ -25,6 +25,8 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "export runs/first pruned.onnx",
             "export runs/first small.xml --to openvino --int8",
+            "export runs/first net.tflite --integer --c-array",
+            "export runs/first folder --bundle --to openvino",
             "export resnet56 r56.tflite --weights r56.safetensors --int8 --calibration cifar10:PATH",
         )
     )(export)
@@ -34,15 +36,9 @@ def register(app: typer.Typer) -> None:
 @grouped
 def export(
     model: Source,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write; with --bundle a new folder.")],
     opening: OpenOptions,
-    to: Annotated[
-        str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
-    ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False,
-    calibration: Annotated[
-        str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
-    ] = None,
+    how: FileOptions,
     data: Data = None,
     task: TaskName = None,
     images: Annotated[int | None, typer.Option(min=0, help="Test samples for the metrics; by default all.")] = None,
@@ -51,8 +47,11 @@ def export(
     ] = "sizes",
 ) -> None:
     """Writes a network for another runtime, checked against PyTorch and scored where there are test samples."""
-    wanted = exporting.ExportRequest(to, int8, calibration, data, images, task, dynamic)
-    exporting.export(opening.open(model), path, wanted)
+    wanted = exporting.ExportRequest(
+        how.to, how.int8 or how.integer, how.calibration, data, images, task, dynamic, how.integer, how.c_array
+    )
+    act = exporting.bundle if how.bundle else exporting.export
+    act(opening.open(model), path, wanted)
 
 
 def runtimes(text: Pattern = None, use: Use = None) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 else:
     networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
 
-__all__ = ["AimOptions", "ClockOptions", "CutOptions", "OpenOptions", "RunOptions", "grouped"]
+__all__ = ["AimOptions", "ClockOptions", "CutOptions", "FileOptions", "OpenOptions", "RunOptions", "grouped"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -167,6 +167,29 @@ class ClockOptions:
         int, typer.Option(help="Fresh processes for each network, one after the other; 0: in this one.", min=0)
     ] = 1
     backward: Annotated[bool, typer.Option(help="Time the backward pass too (PyTorch).")] = True
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What an exported file is, and what is written with it."""
+
+    to: Annotated[
+        str | None, typer.Option(help="The format (`secateur runtimes` lists them); by default what PATH ends in.")
+    ] = None
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to 8 bits.")] = False
+    integer: Annotated[
+        bool,
+        typer.Option("--integer", help="Quantise all of it, inputs and outputs too, for microcontrollers (litert)."),
+    ] = False
+    c_array: Annotated[
+        bool, typer.Option("--c-array", help="Write it as a C array too (.h and .cc); goes with --integer.")
+    ] = False
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="PATH becomes a folder with all that runs it: script, labels, README.")
+    ] = False
+    calibration: Annotated[
+        str | None, typer.Option(help="Data set whose training images set the ranges of int8.", metavar="DATA")
+    ] = None
 
 
 def grouped(command: F) -> F:

@@ -29,9 +29,10 @@ from secateur.core.errors import SecateurError, SecateurWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
 
 if TYPE_CHECKING:
+    from secateur.cli.commands import exporting, measuring, pruning, recovering, show
     from secateur.cli.commands import layers as removing
-    from secateur.cli.commands import measuring, pruning, recovering, show
 else:
+    exporting = Lazy("secateur.cli.commands.exporting")
     removing = Lazy("secateur.cli.commands.layers")
     measuring = Lazy("secateur.cli.commands.measuring")
     pruning = Lazy("secateur.cli.commands.pruning")
@@ -157,10 +158,16 @@ def layers(
                     whole=whole)  # fmt: skip
 
 
-@app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
+@app.command(
+    epilog=examples(
+        "inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0", "inspect pruned.tflite"
+    )
+)
 @grouped
 def inspect(model: Source, opening: OpenOptions, only: Only = None, ignore: Ignore = None) -> None:
-    """Shows what of a network can be cut together, its size, and what is pinned and why."""
+    """Shows what of a network can be cut together, its size, and what is pinned and why; of an export what it says."""
+    if exporting.shows_file(model):
+        return
     pruning.inspect(opening.open(model), only=only, ignore=ignore or ())
 
 

@@ -20,6 +20,7 @@ from secateur.core.weights_print import weights_print
 from secateur.graph.groups import Group
 from secateur.models.onnx_file import OnnxNetwork
 from secateur.models.random_weights import RANDOM, has_random_weights
+from secateur.task.metadata import ModelMetadata
 
 __all__ = ["WEIGHTS_PRINT", "Cut", "Pruned", "descended", "opened", "untrained"]
 
@@ -155,7 +156,10 @@ class Pruned(HoldsNetwork):
         return analyse(part, as_inputs(part, path, call)).explain(name.removeprefix(path).lstrip(".") or "*")
 
     @arguments.checked
-    def save(self, folder: str | Path, *, graph: bool | None = None) -> Path:
+    def save(
+        self, folder: str | Path, *, graph: bool | None = None, metadata: ModelMetadata | None = None,
+        header: bool = True,
+    ) -> Path:  # fmt: skip
         """Writes ``model.safetensors`` and ``plan.json`` (and the self-contained ``graph.json``).
 
         Nothing of the example inputs but their shapes and types is written.
@@ -164,6 +168,10 @@ class Pruned(HoldsNetwork):
             folder: Made if it is not there; an artifact that lies in it is replaced, weights of anything else are not.
             graph: Whether to write ``graph.json`` too, from which the network is loaded without your code; by
                 default for the graph back end, if such a file can hold the network (a warning says if it cannot).
+            metadata: What whoever runs it has to know (classes, how images are prepared):
+                ``secateur.task.ModelMetadata.of(data)``. It goes into ``plan.json``.
+            header: Whether ``__metadata__`` of ``model.safetensors`` has it too, for weights that travel alone. Its
+                bytes come on top of those that a target for the size counts.
 
         Returns:
             The folder.
@@ -175,8 +183,9 @@ class Pruned(HoldsNetwork):
         from secateur.cut.artifact.folder import save, save_what_fits
 
         if graph is not None or self.backend != "graph":
-            return save(self, Path(folder), graph=bool(graph))
-        save_what_fits(self, Path(folder), "load(folder, model=YourNetwork())", 3)
+            return save(self, Path(folder), graph=bool(graph), metadata=metadata, header=header)
+        reader = "load(folder, model=YourNetwork())"
+        save_what_fits(self, Path(folder), reader, 3, metadata=metadata, header=header)
         return Path(folder)
 
     @arguments.checked

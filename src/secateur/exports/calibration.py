@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from secateur.core.batches import batch_size, tensors
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.core.batches import batch_size, chunks, tensors
+from secateur.core.checks import run
 from secateur.core.errors import ExportError, InputError
+from secateur.core.modes import evaluating
 from secateur.core.types import ExampleInputs
 from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writers
 from secateur.runtimes.parity import Agreement
 
-__all__ = ["LEAST_SNR_DB", "check_calibration", "judge_int8"]
+__all__ = ["LEAST_SNR_DB", "check_calibration", "check_integer", "integer_part", "judge_int8"]
 
 LEAST_SNR_DB = 3.0
 """Below this, half of what the file says is noise: a broken quantisation, not a rough one.
@@ -41,6 +49,56 @@ def check_calibration(runtime: Runtime, calibration: ExampleInputs, example_inpu
         raise InputError("There is no calibration sample; int8 needs some, best a few hundred real ones.")
     if any(tensor.is_floating_point() and not tensor.isfinite().all() for tensor in tensors(calibration)):
         raise InputError("There are NaN or infinite values in the calibration samples; int8 needs finite ones.")
+
+
+def check_integer(runtime: Runtime, calibration: ExampleInputs | None) -> None:
+    """Checks that the format has full-integer files, and that there is something to quantise with.
+
+    Raises:
+        InputError: It has none, or there are no calibration samples.
+    """
+    if not runtime.integer:
+        offered = [to for to, one in writers().items() if one.integer]
+        raise InputError(
+            f"integer=True asks for a file that computes in integers alone, which the format {runtime.format!r} has "
+            f"none of; there are of {', '.join(offered)}."
+        )
+    if calibration is None:
+        raise InputError(
+            "integer=True needs samples that say how large the numbers get: calibration=… (--calibration DATA), a few "
+            "hundred real ones."
+        )
+
+
+def integer_part(model: nn.Module, file: Path, runtime: Runtime, inputs: ExampleInputs) -> dict[str, Any]:
+    """Checks that a file has no floating-point operator, and measures its error in quantisation steps.
+
+    Returns:
+        Fields of :class:`~secateur.exports.ExportCheck`.
+
+    Raises:
+        ExportError: An operator stayed in floating point; the message names it.
+    """
+    facts = runtime.integer_facts(file)
+    if facts.floats:
+        raise ExportError(
+            f"integer=True: the operators {', '.join(sorted(set(facts.floats)))} cannot be quantised by "
+            f"{runtime.title} and would compute in floating point. No file was written. Express them with others, or "
+            "leave integer out."
+        )
+    program, apart = runtime.open(file, torch.get_num_threads(), trust=True), [torch.zeros(0)]
+    with evaluating(model), torch.no_grad():
+        for part in chunks(inputs, facts.inputs[0].shape[0], fill=True):
+            wanted, found = tensors(run(model, part, "check_inputs")), program(part)
+            ends = zip(wanted, found, facts.outputs, strict=True)
+            apart += [(a.cpu() - b).abs().flatten() / end.scale for a, b, end in ends if end.scale]
+    steps = torch.cat(apart)
+    return {
+        "integer": True,
+        "mean_steps": float(steps.mean()),
+        "largest_steps": float(steps.max()),
+        "activations": facts.activations,
+    }
 
 
 def judge_int8(found: Agreement, to: str) -> None:

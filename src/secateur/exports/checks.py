@@ -33,6 +33,11 @@ class ExportCheck(Shown, Record):
         scored: On how many samples.
         masked_difference: Of a file that was cut from an ONNX file: the largest difference from the dense file whose
             removed entries are zero, both in ONNX Runtime; ``None`` where no dense file says the same.
+        integer: Whether inputs, outputs and all operators are integers.
+        mean_steps: Of such a file, the mean of |exported − PyTorch| over all outputs and samples, in quantisation steps
+            of the output.
+        largest_steps: The largest, in the same unit; outputs beyond the calibrated range are cut off.
+        activations: Of such a file, bytes of activations that are alive at once: the least that an arena has to hold.
     """
 
     format: str
@@ -50,6 +55,10 @@ class ExportCheck(Shown, Record):
     quality: dict[str, float | None] = field(default_factory=dict)
     scored: int = 0
     masked_difference: float | None = None
+    integer: bool = False
+    mean_steps: float | None = None
+    largest_steps: float | None = None
+    activations: int | None = None
 
     def table(self) -> Table:
         """The file, and how far it is from the network."""
@@ -63,9 +72,15 @@ class ExportCheck(Shown, Record):
         if self.masked_difference is not None:
             rows.append(("from the masked dense file", f"{self.masked_difference:.1e}"))
         rows += [("signal to noise", f"{self.snr_db:.1f} dB")] if self.snr_db is not None else []
+        if self.mean_steps is not None:
+            rows.append(("quantisation steps apart", f"{self.mean_steps:.2f} (at most {self.largest_steps:.1f})"))
+        if self.activations is not None:
+            rows.append(("activations at once", f"{self.activations:,} bytes"))
         known = {name: value for name, value in self.quality.items() if value is not None}
         rows += [(name, f"{value:.4g} on {self.scored:,} samples") for name, value in known.items()]
-        precision = f"int8 (from {self.calibration} samples)" if self.int8 else "float32"
+        precision = (
+            f"{'full-integer ' * self.integer}int8 (from {self.calibration} samples)" if self.int8 else "float32"
+        )
         return Table(f"{self.format}, {precision}, checked in {self.runtime}", ("", ""), rows, words=(0, 1))
 
     @property

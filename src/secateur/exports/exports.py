@@ -7,21 +7,23 @@ import math
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from secateur.core import arguments
-from secateur.core.batches import batch_size
+from secateur.core.batches import batch_size, tensors
 from secateur.core.checks import check_inputs as sound_inputs
-from secateur.core.checks import check_kind
+from secateur.core.checks import check_kind, run
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.core.modes import evaluating
 from secateur.core.plan import remembered
 from secateur.core.types import ExampleInputs
-from secateur.cut.metadata import facts, write_onnx_metadata
+from secateur.cut.metadata import facts
 from secateur.cut.pruned import Pruned, opened
-from secateur.exports.calibration import check_calibration, judge_int8
+from secateur.exports.calibration import check_calibration, check_integer, integer_part, judge_int8
 from secateur.exports.checks import ExportCheck
 from secateur.exports.onnx_again import rename, write_again
 from secateur.exports.publish import publish, scratch, target
@@ -32,6 +34,7 @@ from secateur.runtimes import Runtime
 from secateur.runtimes.formats import writer_for
 from secateur.runtimes.parity import Agreement, judge, noise
 from secateur.runtimes.writing import TOLERANCE, compare, write
+from secateur.task.metadata import ModelMetadata
 
 __all__ = ["export"]
 
@@ -47,6 +50,8 @@ def export(
     check_inputs: ExampleInputs | None = None,
     tolerance: float = TOLERANCE,
     dynamic: str = "sizes",
+    metadata: ModelMetadata | None = None,
+    integer: bool = False,
 ) -> ExportCheck:
     """Writes the network to ``path`` and checks the file against PyTorch before it gets its name.
 
@@ -74,6 +79,12 @@ def export(
         tolerance: Allowed difference of a float32 file, relative to each output's largest value (at least 1).
         dynamic: What the file takes others of, where the network does: ``sizes`` (batches, and in ONNX files heights,
             widths and lengths too, which are checked at another size) or ``batch`` alone.
+        metadata: What whoever runs the file has to know: the kind of task, names of classes, how images are prepared.
+            ``secateur.task.ModelMetadata.of(data)`` takes it from a data set or task. It goes into ``onnx``,
+            ``openvino`` and ``litert`` files, beside versions, sizes and the digest of the plan;
+            :func:`secateur.cut.metadata.read_metadata` reads it.
+        integer: Whether the int8 file shall compute in integers alone, its inputs and outputs too, as microcontrollers
+            want it (``litert``). Checked on ``check_inputs`` in quantisation steps.
 
     Returns:
         What was checked and how well the two agree.
@@ -81,11 +92,11 @@ def export(
     Raises:
         UnknownNameError: When ``to`` is not a known format.
         InputError: When a package that the format needs is missing (the message holds the install command), the
-            format has no int8, or the calibration samples do not fit.
+            format has no int8, the calibration samples do not fit, or there are not as many classes as outputs.
         ExportError: When the file's name says no format or another one, the network cannot be traced, an operator
             cannot be converted, the file cannot be written, or it computes something else; no file is left then.
     """
-    dense, about = _dense(model), _about(model)
+    dense, about = _dense(model), _about(model, metadata)
     model, example_inputs, path = _given(model, example_inputs, path)
     path = target(path)
     runtime = writer_for(path, to)
@@ -96,33 +107,42 @@ def export(
     sound_inputs(example_inputs)
     if dynamic not in DYNAMIC:
         raise UnknownNameError("dynamic", dynamic, DYNAMIC)
+    if integer:
+        check_integer(runtime, calibration)
     if calibration is not None:
         check_calibration(runtime, calibration, example_inputs)
     if check_inputs is None:
         check_inputs = noise(example_inputs) if calibration is None else calibration
     sound_inputs(check_inputs, "check_inputs")
+    if metadata is not None:
+        _check_classes(model, example_inputs, metadata)
     with scratch(path) as folder:
         file = Path(folder) / path.name
         if runtime.format == "onnx" and calibration is None and isinstance(model, OnnxNetwork):
             with contextlib.suppress(Unwritable):
-                return replace(
-                    write_again(model, dense, example_inputs, file, runtime, path, tolerance), bytes=publish(file, path)
-                )
+                again = write_again(model, dense, example_inputs, file, runtime, path, tolerance)
+                if metadata is not None:
+                    runtime.write_metadata(file, about)
+                return replace(again, bytes=publish(file, path))
         try:
-            traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
+            if integer:
+                traced = write(model, example_inputs, file, runtime, calibration, integer=True)
+            else:
+                traced = _freest(model, example_inputs, file, runtime, calibration, dynamic, tolerance)
         except OSError as error:
             raise ExportError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
         if runtime.format == "onnx" and isinstance(dense, OnnxNetwork):
             rename(file, dense)
-        if runtime.format == "onnx":
-            write_onnx_metadata(file, about)
+        runtime.write_metadata(file, about)
         found = compare(model, file, traced, runtime, check_inputs)
         if calibration is None:
             judge(found, runtime.format, tolerance)
         else:
             judge_int8(found, runtime.format)
         check = _check(found, runtime, path, traced)
-        facts = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
+        facts: dict[str, Any] = {"tolerance": tolerance} if calibration is None else _int8_facts(found, calibration)
+        if integer:
+            facts |= integer_part(model, file, runtime, check_inputs)
         return replace(check, bytes=publish(file, path), **facts)
 
 
@@ -136,11 +156,16 @@ def _dense(given: nn.Module | Pruned) -> nn.Module | None:
     return None if remembered(given) else given
 
 
-def _about(given: nn.Module | Pruned) -> str:
+def _about(given: nn.Module | Pruned, metadata: ModelMetadata | None) -> str:
     """What the file says of how it was made."""
     if isinstance(given, Pruned):
-        return facts(given.plan, given.before, given.after)
-    return facts(remembered(given))
+        return facts(given.plan, given.before, given.after, metadata)
+    return facts(remembered(given), metadata=metadata)
+
+
+def _check_classes(model: nn.Module, inputs: ExampleInputs, metadata: ModelMetadata) -> None:
+    with evaluating(model), torch.no_grad():
+        metadata.check_outputs(tensors(run(model, inputs, "example_inputs")))
 
 
 def _freest(

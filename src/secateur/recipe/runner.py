@@ -29,6 +29,7 @@ from secateur.recipe.steps import STEPS, Context, State, StepResult
 from secateur.recipe.steps.weights import contents
 from secateur.recipe.trust import permit_folder, permit_recipe
 from secateur.recipe.unroll import unroll
+from secateur.task.metadata import ModelMetadata
 from secateur.timing.rounds import thread_count
 
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ class _Runner:
             place = self.path / "artifact"
             if not (place / "plan.json").is_file():  # what a killed process began
                 shutil.rmtree(place, ignore_errors=True)
-            state.pruned.save(place)
+            state.pruned.save(place, metadata=ModelMetadata.of(self.task), header=False)
             self.kept["artifact"] = now
 
     def _result(self, state: State, results: Mapping[str, StepResult]) -> RunResult:

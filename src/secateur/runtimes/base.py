@@ -16,6 +16,7 @@ from secateur.core.errors import ExportError, InputError, SecateurError, first_l
 from secateur.core.registry import Registry
 from secateur.core.types import ExampleInputs
 from secateur.graph.export import Exported
+from secateur.runtimes.integer import IntegerFacts
 from secateur.runtimes.packages import install_command, missing, need, version_of
 from secateur.runtimes.refusals import first_words, reason
 from secateur.runtimes.silence import silence
@@ -65,6 +66,9 @@ class Runtime:
         format: What ``secateur.export(…, to=…)`` calls its files; the name where nothing is given.
         fixed_batch: Whether its files take batches of the size of the example inputs only.
         code: Whether its files can hold code: one that is not the user's own is opened only if it is trusted.
+        script: Python that runs a file without PyTorch, for bundles: imports, an empty line, and lines that open the
+            file called ``FILE`` and define ``network(x)``: from an array to a list of arrays, of numbers as the network
+            gives them. NumPy is ``np``. Empty where the runtime's own package needs PyTorch.
         slow_to_start: Whether the first call takes so long that it is measured only where it is named.
     """
 
@@ -79,6 +83,7 @@ class Runtime:
     format: ClassVar[str] = ""
     fixed_batch: ClassVar[bool] = False
     code: ClassVar[bool] = False
+    script: ClassVar[str] = ""
     slow_to_start: ClassVar[bool] = False
 
     # ------------------------------------------------------------------------------- what a runtime overrides
@@ -106,6 +111,21 @@ class Runtime:
         """
         raise NotImplementedError
 
+    def quantise_integer(self, dense: Path, calibration: ExampleInputs, batch: int | None, file: Path) -> None:
+        """As :meth:`quantise`, and inputs, outputs and every operator are integers, for processors without others."""
+        raise NotImplementedError
+
+    def integer_facts(self, file: Path) -> IntegerFacts:
+        """What a file of :meth:`quantise_integer` says of its integers; belongs to that method."""
+        raise NotImplementedError
+
+    def write_metadata(self, file: Path, text: str) -> None:
+        """Puts a text into a file that was just written, where the format has a place for it; nothing by default."""
+
+    def read_metadata(self, file: Path) -> str | None:
+        """The text that :meth:`write_metadata` put there; may raise what it likes where the file is damaged."""
+        return None
+
     def recognises(self, file: Path) -> bool:
         """Whether a file is one of this runtime's: by its first bytes where they tell, else by its ending."""
         return file.suffix.lower() in self.suffixes
@@ -130,6 +150,11 @@ class Runtime:
     def int8(self) -> bool:
         """Whether it writes int8 files."""
         return type(self).quantise is not Runtime.quantise
+
+    @property
+    def integer(self) -> bool:
+        """Whether it writes files that compute in integers alone."""
+        return type(self).quantise_integer is not Runtime.quantise_integer
 
     @property
     def suffix(self) -> str:
@@ -190,8 +215,10 @@ class Runtime:
                     f"{str(file)!r} is a file of the format {other.format!r}; {self.title} reads {self.format!r}."
                 )
 
-    def write(self, traced: Exported, file: Path, calibration: ExampleInputs | None = None) -> None:
-        """Writes a traced network, as int8 if there are samples to quantise with.
+    def write(
+        self, traced: Exported, file: Path, calibration: ExampleInputs | None = None, *, integer: bool = False
+    ) -> None:
+        """Writes a traced network, as int8 if there are samples to quantise with, if ``integer`` to the last number.
 
         Raises:
             ExportError: An operator cannot be converted (the message names it and the module that it comes from), the
@@ -204,18 +231,20 @@ class Runtime:
             if calibration is None:
                 self.convert(traced, file)
             else:
-                self._write_int8(traced, file, calibration)
+                self._write_int8(traced, file, calibration, self.quantise_integer if integer else self.quantise)
         except (ExportError, InputError, OSError):
             raise
         except Exception as error:  # each converter has classes of its own
             raise ExportError(reason(error, self.title, traced.program)) from error
 
-    def _write_int8(self, traced: Exported, file: Path, calibration: ExampleInputs) -> None:
+    def _write_int8(
+        self, traced: Exported, file: Path, calibration: ExampleInputs, quantise: Callable[..., None]
+    ) -> None:
         with tempfile.TemporaryDirectory(prefix="secateur-") as folder, silence():
             dense = Path(folder) / f"net{self.suffix}"
             self.convert(traced, dense)
             try:
-                self.quantise(dense, calibration, None if traced.dynamic else traced.batch, file)
+                quantise(dense, calibration, None if traced.dynamic else traced.batch, file)
             except (ExportError, OSError):
                 raise
             except Exception as error:

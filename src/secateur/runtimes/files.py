@@ -14,7 +14,10 @@ from secateur.core.batches import tensors
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 
-__all__ = ["feed_in_order", "fit_shapes", "head"]
+__all__ = ["METADATA", "feed_in_order", "fit_shapes", "head"]
+
+METADATA = "secateur"
+"""Under what name files hold the text of :meth:`~secateur.runtimes.Runtime.write_metadata`."""
 
 
 def head(file: Path, count: int = 16) -> bytes:

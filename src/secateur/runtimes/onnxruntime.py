@@ -17,7 +17,8 @@ from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
 from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
-from secateur.runtimes.files import feed_in_order, head
+from secateur.runtimes.files import METADATA, feed_in_order, head
+from secateur.runtimes.packages import need
 from secateur.runtimes.refusals import reason
 
 __all__ = ["OnnxRuntime", "feed", "is_onnx", "session", "write_onnx"]
@@ -41,6 +42,13 @@ class OnnxRuntime(Runtime):
     step = 16
     format = "onnx"
     suffixes = (".onnx",)
+    script = """import onnxruntime
+
+session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
+
+
+def network(x):
+    return session.run(None, {session.get_inputs()[0].name: x})"""
 
     def from_file(self, file: Path, threads: int) -> Program:
         """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
@@ -55,6 +63,22 @@ class OnnxRuntime(Runtime):
             return [torch.as_tensor(array) for array in arrays]
 
         return Program(prepare, lambda arrays: opened.run(None, arrays), outputs)
+
+    def write_metadata(self, file: Path, text: str) -> None:
+        """Into the file's ``metadata_props``; weights in another file stay there."""
+        import onnx
+
+        model = onnx.load(file, load_external_data=False)
+        onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, METADATA: text})
+        file.write_bytes(model.SerializeToString())
+
+    def read_metadata(self, file: Path) -> str | None:
+        """From the file's ``metadata_props``."""
+        need(("onnx",), "onnx", "Reading ONNX files")
+        import onnx
+
+        model = onnx.load(file, load_external_data=False)
+        return next((str(entry.value) for entry in model.metadata_props if entry.key == METADATA), None)
 
     def recognises(self, file: Path) -> bool:
         """By the first field of the message."""

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from secateur.core.errors import ExportError, InputError
 from secateur.core.types import ExampleInputs
 from secateur.graph.export import Exported
 from secateur.runtimes.base import Program, Runtime, runtime
-from secateur.runtimes.files import feed_in_order, head
+from secateur.runtimes.files import METADATA, feed_in_order, head
 from secateur.runtimes.onnxruntime import is_onnx, write_onnx
 
 __all__ = ["OpenVINO"]
@@ -35,6 +37,13 @@ class OpenVINO(Runtime):
     extra = "openvino"
     step = 16
     suffixes = (".xml", ".onnx")
+    script = """import openvino
+
+compiled = openvino.compile_model(FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def network(x):
+    return list(compiled(x).values())"""
 
     def from_file(self, file: Path, threads: int) -> Program:
         """Opens a file; what it refuses is worded when inputs are prepared, outside the timed call."""
@@ -59,6 +68,19 @@ class OpenVINO(Runtime):
             return [torch.as_tensor(array) for array in found.values()]
 
         return Program(prepare, request.infer, outputs)
+
+    def write_metadata(self, file: Path, text: str) -> None:
+        """Into the ``rt_info`` of the ``.xml`` file, as an entry that OpenVINO's own ``get_rt_info`` finds."""
+        xml = file.read_text(encoding="utf-8").rstrip()
+        entry, end = f"<{METADATA} value={quoteattr(text)} />", "</net>"
+        body = xml.removesuffix(end).rstrip()
+        inner = body.removesuffix("</rt_info>")
+        made = f"{inner}\t{entry}\n\t</rt_info>" if inner != body else f"{body}\n\t<rt_info>\n\t\t{entry}\n\t</rt_info>"
+        file.write_text(f"{made}\n{end}\n", encoding="utf-8")
+
+    def read_metadata(self, file: Path) -> str | None:
+        """From the ``rt_info`` of the network, read without entities and without the weights."""
+        return _RtInfo().read(file)
 
     def recognises(self, file: Path) -> bool:
         """By the XML, or as an ONNX file."""
@@ -89,6 +111,36 @@ class OpenVINO(Runtime):
         parts = [feed_in_order(part, names, dense) for part in chunks(calibration, batch or 1, fill=True)]
         samples = [dict(zip(names, arrays, strict=True)) for arrays in parts]
         _save(nncf.quantize(model, nncf.Dataset(samples), subset_size=len(samples)), file)
+
+
+class _RtInfo:
+    """Looks for one entry in the ``rt_info`` that lies directly in the network's element."""
+
+    def __init__(self) -> None:
+        self.path: list[str] = []
+        self.found: str | None = None
+
+    def read(self, file: Path) -> str | None:
+        """The entry's value.
+
+        Raises:
+            InputError: The file has a document type, which OpenVINO's have not and which can do harm.
+        """
+        parser = expat.ParserCreate()
+
+        def start(name: str, attributes: dict[str, str]) -> None:
+            self.path.append(name)
+            if self.path == ["net", "rt_info", METADATA]:
+                self.found = attributes.get("value")
+
+        def refuse(*_: object) -> None:
+            raise InputError(f"{file} has a document type, which no file of OpenVINO has.")
+
+        parser.StartElementHandler, parser.EndElementHandler = start, lambda name: self.path.pop()
+        parser.StartDoctypeDeclHandler = refuse
+        with file.open("rb") as opened:
+            parser.ParseFile(opened)
+        return self.found
 
 
 def _is_xml(file: Path) -> bool:

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 def write(
     model: nn.Module, inputs: ExampleInputs, file: Path, runtime: Runtime, calibration: ExampleInputs | None = None,
-    *, sizes: Sequence[Sequence[int]] = (),
+    *, sizes: Sequence[Sequence[int]] = (), integer: bool = False,
 ) -> Exported:  # fmt: skip
     """Traces a network in evaluation mode and writes it for a runtime, without anything of the inputs' values.
 
@@ -38,6 +38,7 @@ def write(
         runtime: Whose file.
         calibration: Samples to quantise with, for an int8 file.
         sizes: Further dimensions of every input that stay free where that works (heights, widths, lengths).
+        integer: Whether the int8 file shall compute in integers alone.
 
     Returns:
         What was written.
@@ -53,7 +54,7 @@ def write(
         except (InputError, TraceError) as error:
             raise ExportError(f"The network cannot be traced for export: {error}") from error
         traced = private(traced)
-        runtime.write(traced, file, calibration)
+        runtime.write(traced, file, calibration, integer=integer)
     return traced
 
 

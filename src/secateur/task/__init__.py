@@ -6,6 +6,7 @@ from secateur.task.base import SPLITS, Epoch, Task
 from secateur.task.batch import Batch
 from secateur.task.classification import Classification, as_task
 from secateur.task.detection.task import Detection
+from secateur.task.metadata import ModelMetadata
 from secateur.task.meters import Meter
 from secateur.task.multilabel import MultiLabel
 from secateur.task.numbered import NumberedTask
@@ -24,6 +25,7 @@ __all__ = [
     "Epoch",
     "LanguageModelling",
     "Meter",
+    "ModelMetadata",
     "MultiLabel",
     "NumberedTask",
     "Regression",

@@ -17,6 +17,7 @@ from secateur.core import arguments
 from secateur.core.errors import InputError, first_line
 from secateur.core.metric import LOSS, Metric
 from secateur.core.types import ExampleInputs, call
+from secateur.data.preprocessing import Preprocessing
 from secateur.task.batch import Batch, form, inputs_and_target, joined, layout_of, moved, samples_in, shapes
 from secateur.task.meters import Meter, MetricMeter, named_metrics
 from secateur.task.shown import Shown
@@ -269,6 +270,10 @@ class Task:
     def show(self, models: Mapping[str, nn.Module]) -> Shown:
         """What the report shows of networks by role: test samples side by side, curves; nothing by default."""
         return Shown()
+
+    def image_preprocessing(self) -> Preprocessing | None:
+        """How an image file becomes an input; ``None`` where inputs are no image files, or nobody can say."""
+        return None
 
     def options(self, model: str) -> dict[str, Any]:
         """What a network of that name is built with for this task: classes, anchors; those of a recipe go first."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from secateur.core.errors import InputError
 from secateur.core.metric import TOP1, TOP5, Metric
+from secateur.data.preprocessing import Preprocessing
 from secateur.data.types import AnySplit, DataSet
 from secateur.task.augment import Draws, crop_and_flip
 from secateur.task.base import Epoch, Task
@@ -41,7 +42,11 @@ class Classification(Task):
     def __init__(self, data: DataSet) -> None:
         """Nothing is computed yet."""
         super().__init__(metrics=(TOP1, TOP5), name="classification")
-        self.data = data
+        self.data, self.classes = data, tuple(data.classes)
+
+    def image_preprocessing(self) -> Preprocessing | None:
+        """Cropped to the middle and normalised, where the data are images of 8 bits."""
+        return Preprocessing.of(self.data)
 
     def loss(self, output: Any, target: Any) -> Tensor:
         """Cross-entropy of scores (B, classes) and labels (B,) or class probabilities (B, classes)."""

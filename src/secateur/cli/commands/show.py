@@ -136,8 +136,12 @@ def tell(check: ExportCheck, kind: str) -> None:
     if check.masked_difference is not None:
         agreement += f", {check.masked_difference:.1e} from the dense file whose removed entries are zero"
     if check.int8:
-        precision = f" int8 (calibrated on {check.calibration} images)"
+        precision = f" {'full-integer ' * check.integer}int8 (calibrated on {check.calibration} images)"
         agreement += "" if check.snr_db is None else f", signal-to-noise ratio {check.snr_db:.1f} dB"
+    if check.mean_steps is not None:
+        agreement += f", {check.mean_steps:.2f} quantisation steps apart on average"
+    if check.activations is not None:
+        agreement += f". At least {check.activations:,} bytes of activations are alive at once"
     say(
         f"{check.path}: {size(check.bytes)}, {check.format}{precision} for {batch}. "
         f"Checked with {check.runtime} on {check.images} {kind}: {agreement}."

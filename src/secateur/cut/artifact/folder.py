@@ -30,6 +30,7 @@ from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cut.artifact import graph_file
 from secateur.cut.artifact.graph_read import from_json
 from secateur.cut.artifact.trial import try_out
+from secateur.cut.metadata import KEY, facts
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
 from secateur.cut.training_mode import own_train_mode, with_own_train_mode
@@ -41,6 +42,7 @@ from secateur.surgery.agreement import TOLERANCE
 from secateur.surgery.layers import put_layers
 from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.training import EVAL_ALONE
+from secateur.task.metadata import ModelMetadata
 
 __all__ = ["load", "read_inputs", "read_plan", "save"]
 
@@ -53,36 +55,43 @@ WEIGHTS, PLAN, GRAPH, CONSTANTS = "model.safetensors", "plan.json", "graph.json"
 # ------------------------------------------------------------------------------------------------------- save
 
 
-def save_what_fits(pruned: Pruned, folder: Path, reader: str, stacklevel: int) -> bool:
+def save_what_fits(
+    pruned: Pruned, folder: Path, reader: str, stacklevel: int, *, metadata: ModelMetadata | None = None,
+    header: bool = True,
+) -> bool:  # fmt: skip
     """Writes the artifact with its graph, or with a warning without; returns whether the graph is there.
 
     ``reader`` is the call that reads a folder without a graph.
     """
     try:
-        save(pruned, folder, graph=True)
+        save(pruned, folder, graph=True, metadata=metadata, header=header)
     except ExportError as error:
         words = f"Saved without its graph, so {reader} needs your code: {error}"
         warnings.warn(words, stacklevel=stacklevel + 1)
-        save(pruned, folder, graph=False)
+        save(pruned, folder, graph=False, metadata=metadata, header=header)
         return False
     return True
 
 
-def save(pruned: Pruned, folder: Path, *, graph: bool) -> Path:
+def save(
+    pruned: Pruned, folder: Path, *, graph: bool, metadata: ModelMetadata | None = None, header: bool = True
+) -> Path:
     """Writes the artifact; files are complete or not there at all, and the plan comes last."""
     _refuse_others(folder)
+    about = facts(pruned.plan, pruned.before, pruned.after, metadata)
     traced = _traced(pruned) if graph else None
     text = None if traced is None else graph_file.to_json(traced)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
             new = Path(temporary)
-            save_file(_state(pruned.model), new / WEIGHTS)  # the plan beside it says how it was made
+            told = {KEY: about} if header and metadata is not None else None  # else the plan beside it says it
+            save_file(_state(pruned.model), new / WEIGHTS, metadata=told)
             if traced is not None and text is not None:
                 save_file(_constants(traced), new / CONSTANTS)
                 (new / GRAPH).write_text(text, encoding="utf-8")
             digests = {file.name: file_digest(file, WeightsError) for file in sorted(new.iterdir())}
-            (new / PLAN).write_text(json.dumps(_record(pruned, digests)), encoding="utf-8")
+            (new / PLAN).write_text(json.dumps(_record(pruned, digests, about)), encoding="utf-8")
             for name in (*digests, PLAN):
                 settle(new / name, folder / name)
         for name in {GRAPH, CONSTANTS} - set(digests):
@@ -142,7 +151,7 @@ def _constants(traced: GraphModule) -> dict[str, Tensor]:
     return {n: t.detach().cpu().clone().contiguous() for n, (kind, t) in found if kind == "constant"}
 
 
-def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
+def _record(pruned: Pruned, digests: Mapping[str, str], about: str) -> dict[str, Any]:
     """Everything of the artifact that is not weights."""
     proof = pruned.verification
     return {
@@ -157,6 +166,7 @@ def _record(pruned: Pruned, digests: Mapping[str, str]) -> dict[str, Any]:
         "macs": [pruned.before.macs, pruned.after.macs],
         "verified": None if proof is None or not proof.proven else proof.max_relative_error,
         "sha256": dict(digests),
+        "about": about,
     }
 
 

@@ -17,6 +17,7 @@ from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
 from secateur.report import write_report
 from secateur.runtimes.formats import writer
+from secateur.task import ModelMetadata
 
 __all__ = ["Export", "ExportSettings", "Report", "ReportSettings"]
 
@@ -85,7 +86,8 @@ def _exported(context: Context, model: nn.Module, config: ExportSettings, to: st
     inputs = context.inputs(config.images, split="test")
     file = context.folder / f"model{'-int8' if int8 else ''}{writer(to).suffix}"
     calibration = context.inputs(config.calibration) if int8 else None
-    check = export(model, resize(inputs, 1), file, to=to, calibration=calibration, check_inputs=inputs)
+    check = export(model, resize(inputs, 1), file, to=to, calibration=calibration, check_inputs=inputs,
+                   metadata=ModelMetadata.of(context.task))  # fmt: skip
     return scored(check, context.task, samples=config.scored, like=model)
 
 

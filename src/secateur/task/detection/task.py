@@ -17,6 +17,8 @@ from secateur.core.modes import evaluating
 from secateur.core.seeds import generator
 from secateur.core.types import call
 from secateur.data.boxes import Boxes, BoxSet, BoxSplit, Image, Letterboxed, collate, digits_on_canvas, load_boxes
+from secateur.data.boxes.letterbox import GREY
+from secateur.data.preprocessing import Preprocessing
 from secateur.models import TorchvisionDetector
 from secateur.models.darknet import Detection as Scale
 from secateur.task.batch import Batch
@@ -261,6 +263,10 @@ class Detection(NumberedTask):
     def _picture(self, index: int, role: str, pixels: Tensor, marks: Sequence[Mark]) -> Picture:
         height, width = (int(side) for side in pixels.shape[1:])
         return Picture(f"Test image {index + 1}", role, png(pixels), width, height, tuple(marks))
+
+    def image_preprocessing(self) -> Preprocessing:
+        """Letterboxed, 0…1."""
+        return Preprocessing(self._square, 3, (0.0,) * 3, (1.0,) * 3, fit="letterbox", fill=GREY)
 
     def options(self, model: str) -> dict[str, Any]:
         """Classes and anchors of the built-in networks: k-means over the training boxes, with a fixed seed."""
