@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from secateur.core.metric import Metric
     from secateur.core.plan import Plan
     from secateur.core.plugins import use
+    from secateur.core.progress import silent
     from secateur.core.types import Counts, Target, Verification
     from secateur.cost.counts import count
     from secateur.criteria import criterion
