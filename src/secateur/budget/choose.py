@@ -14,7 +14,7 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "check_rules", "choose", "reached"]
+__all__ = ["TOLERANCE", "check_rules", "choose", "reached", "to_target"]
 
 TOLERANCE = 0.01
 """A target counts as met within one per cent."""
@@ -74,7 +74,7 @@ def choose(
                               uniform=uniform and target is not None)  # fmt: skip
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
-        return _to_target(costs, steps, keep, target)
+        return to_target(costs, steps, keep, target)
     assert ratio is not None
     shares = ratio if isinstance(ratio, Mapping) else dict.fromkeys(scores, ratio)
     if not steps and any(share > 0 for share in shares.values()):
@@ -132,7 +132,7 @@ def _to_ratio(
 # ---------------------------------------------------------------------------------------------------- targets
 
 
-def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
+def to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> Mask:
     """Bisects the beginning of the order that costs the target, then closes the gap step by step."""
     if target.measured:
         raise InputError(f"A latency is measured, not counted: secateur.prune() aims at one; got {target}.")

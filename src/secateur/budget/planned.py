@@ -1,0 +1,116 @@
+"""What a network would cost at any budget: the planner is run at some twenty of them, and nothing is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.budget.choose import to_target
+from secateur.budget.order import Step, removal_order
+from secateur.core.errors import BudgetError
+from secateur.core.types import Target
+from secateur.cost.counts import Costs
+from secateur.criteria.scoring import Scores
+
+__all__ = ["POINTS", "PlannedCut", "planned_cuts"]
+
+POINTS = 20
+"""Budgets at which the planner is run, about."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PlannedCut:
+    """What the planner chose for one budget.
+
+    Attributes:
+        asked: MACs to keep that were asked for: a share up to 1, or a count above 1.
+        keep: Which units stay, shape (units,), bool.
+        params: Parameters that are left.
+        macs: MACs of one sample that are left.
+        size: Bytes of the file of weights that are left.
+        widths: Units that every group keeps, in the order of the groups.
+    """
+
+    asked: float
+    keep: Mask
+    params: int
+    macs: int
+    size: int
+    widths: tuple[int, ...]
+
+
+def planned_cuts(
+    costs: Costs, scores: Scores, *, scope: str, round_to: int = 1, min_units: int = 1, points: int = POINTS
+) -> tuple[PlannedCut, ...]:
+    """Plans cuts from the whole network down to the smallest that the widths allow, in MACs.
+
+    Budgets are whole percentages at even distances, and at last the smallest network there is. Where no allowed widths
+    meet one within 1 %, the nearest below takes its place, and :attr:`PlannedCut.asked` is what that one has.
+
+    Args:
+        costs: Exact costs under any choice.
+        scores: What the units are worth; groups without any stay whole.
+        scope: ``local`` (the same share of every group), ``global`` or ``block``.
+        round_to: Widths that are left are multiples of this.
+        min_units: Units that every group keeps at least.
+        points: About how many.
+
+    Returns:
+        From the dense network to the smallest; at least the dense network.
+    """
+    steps = removal_order(costs.groups.items, scores.values, scope=scope, round_to=round_to, min_units=min_units,
+                          absolute=scores.absolute)  # fmt: skip
+    dense = costs.measure("macs", _without(costs, ()))
+    least = costs.measure("macs", _without(costs, steps)) if steps else dense
+    found = [_cut(costs, 1.0, _without(costs, ()))]
+    for percent in _percentages(least / dense if dense else 1.0, points):
+        asked, keep = _at(costs, steps, percent / 100)
+        if round(costs.measure("macs", keep)) < found[-1].macs:
+            found.append(_cut(costs, asked, keep))
+    if round(least) < found[-1].macs:
+        found.append(_cut(costs, least, _without(costs, steps)))
+    return tuple(found)
+
+
+def _percentages(least: float, points: int) -> range:
+    """Whole percentages below 100 and above ``least``, at even distances.
+
+    >>> list(_percentages(0.62, 5))
+    [90, 80, 70]
+    """
+    distance = max(1, ceil(100 * (1 - least) / max(1, points - 1)))
+    return range(100 - distance, int(100 * least), -distance)
+
+
+def _at(costs: Costs, steps: Sequence[Step], share: float) -> tuple[float, Mask]:
+    """What is asked for, and the units that stay; where nothing meets the share, what lies next below it."""
+    everything = _without(costs, ())
+    try:
+        return share, to_target(costs, steps, everything, Target(macs=share))
+    except BudgetError:
+        wanted, low, high = share * costs.measure("macs", everything), 0, len(steps)
+        while high - low > 1:  # high steps removed cost less than what is wanted
+            middle = (low + high) // 2
+            over = costs.measure("macs", _without(costs, steps[:middle])) > wanted
+            low, high = (middle, high) if over else (low, middle)
+        keep = _without(costs, steps[:high])
+        return costs.measure("macs", keep), keep
+
+
+def _without(costs: Costs, steps: Sequence[Step]) -> Mask:
+    keep = np.ones(costs.groups.units, dtype=bool)
+    for step in steps:
+        keep[step.units] = False
+    return keep
+
+
+def _cut(costs: Costs, asked: float, keep: Mask) -> PlannedCut:
+    params, macs, size = (round(costs.measure(name, keep)) for name in ("params", "macs", "size"))
+    widths = tuple(int(keep[group.units].sum()) for group in costs.groups.items)
+    return PlannedCut(asked, keep, params, macs, size, widths)
