@@ -81,10 +81,10 @@ def planned_cuts(
 def _percentages(least: float, points: int) -> range:
     """Whole percentages below 100 and above ``least``, at even distances.
 
-    >>> list(_percentages(0.62, 5))
+    >>> list(_percentages(0.62, 4))
     [90, 80, 70]
     """
-    distance = max(1, ceil(100 * (1 - least) / max(1, points - 1)))
+    distance = max(1, ceil(100 * (1 - least) / points))
     return range(100 - distance, int(100 * least), -distance)
 
 

@@ -18,6 +18,7 @@ import typer
 import secateur
 from secateur.cli import completion
 from secateur.cli import export as cli_export
+from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
@@ -157,11 +158,7 @@ def layers(
                     whole=whole)  # fmt: skip
 
 
-@app.command(epilog=examples("inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0"))
-@grouped
-def inspect(model: Source, opening: OpenOptions, only: Only = None, ignore: Ignore = None) -> None:
-    """Shows what of a network can be cut together, its size, and what is pinned and why."""
-    pruning.inspect(opening.open(model), only=only, ignore=ignore or ())
+cli_inspection.register(app)
 
 
 @app.command(

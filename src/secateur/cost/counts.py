@@ -159,7 +159,7 @@ class Costs:
         return Counts(params, sum(value(t) for t in self.macs.values()) + further, layers)
 
     def layers(self, keep: Mask) -> dict[Node, LayerCount]:
-        """Counts under ``keep`` by operator, recurrent layers included, which :meth:`counts` has in its totals alone."""
+        """Counts under ``keep`` by operator; recurrent layers too, which :meth:`counts` has in its totals alone."""
         sizes = self.sizes(keep)
         found = {}
         for node in self.groups.flow.labels:

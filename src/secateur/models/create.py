@@ -201,6 +201,18 @@ def is_onnx_name(name: str) -> bool:
     return Path(name).suffix.lower() == ".onnx"
 
 
+def comes_untrained(name: str) -> bool:
+    """Whether a network of this name has random weights where no file of weights is given.
+
+    A function of the user's own may load some.
+
+    >>> comes_untrained("torchvision:resnet50"), comes_untrained("my_package.nets:build"), comes_untrained("net.onnx")
+    (True, False, False)
+    """
+    library, colon, _ = name.partition(":")
+    return not is_onnx_name(name) and (not colon or library in ("torchvision", "timm"))
+
+
 def _from_onnx(path: str, classes: int | None, weights: object, options: dict[str, Any]) -> nn.Module:
     if classes is not None or weights is not None or options.keys() - {"sizes"}:
         raise InputError(f"{path} holds its weights and says its classes itself; leave everything but sizes out.")

@@ -14,7 +14,7 @@ from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
 from secateur.models import MODELS, create, normalisation, read_onnx
-from secateur.models.create import is_onnx_name
+from secateur.models.create import comes_untrained, is_onnx_name
 from secateur.models.darknet import Darknet
 from secateur.recipe.runner import reopen
 from secateur.task import Classification
@@ -41,6 +41,7 @@ class Opened:
         images: Real samples to check an export on, if there are some.
         task: The run's, if the network comes from a run.
         more: Further inputs, of a network that takes several.
+        untrained: Whether its weights are known to be random.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Opened:
     images: Tensor | None = None
     task: Task | None = None
     more: tuple[Tensor, ...] = ()
+    untrained: bool = False
 
     @property
     def called_with(self) -> ExampleInputs:
@@ -103,7 +105,8 @@ def open_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
-    return Opened(source, model, _random(shape or _known_shape(source, model), seed))
+    return Opened(source, model, _random(shape or _known_shape(source, model), seed),
+                  untrained=weights is None and comes_untrained(source))  # fmt: skip
 
 
 def open_run(folder: Path, *, trust: bool = False) -> list[Opened]:
