@@ -14,7 +14,7 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "check_rules", "choose", "reached", "to_target"]
+__all__ = ["TOLERANCE", "check_rules", "choose", "reached", "to_target", "without"]
 
 TOLERANCE = 0.01
 """A target counts as met within one per cent."""
@@ -144,7 +144,7 @@ def to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -
             return keep
         raise BudgetError(f"The target of {wanted:,.0f} {name} is above the dense network's {dense:,.0f}.")
     low, high = 0, len(steps)  # low steps cost at least the target, high steps (if any) less
-    floor = costs.measure(name, _without(keep, steps))
+    floor = costs.measure(name, without(keep, steps))
     if floor > wanted * (1 + TOLERANCE):
         raise BudgetError(
             f"The target of {wanted:,.0f} {name} cannot be met: with all that may go removed, {floor:,.0f} are "
@@ -152,12 +152,12 @@ def to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -
         )
     while high - low > 1:
         middle = (low + high) // 2
-        if costs.measure(name, _without(keep, steps[:middle])) >= wanted:
+        if costs.measure(name, without(keep, steps[:middle])) >= wanted:
             low = middle
         else:
             high = middle
-    over = _fill(costs, name, steps, low, _without(keep, steps[:low]), wanted)
-    under = _without(keep, steps[:high])
+    over = _fill(costs, name, steps, low, without(keep, steps[:low]), wanted)
+    under = without(keep, steps[:high])
     best = min((over, under), key=lambda k: abs(costs.measure(name, k) - wanted))
     reached = costs.measure(name, best)
     if abs(reached - wanted) > TOLERANCE * wanted:
@@ -169,10 +169,11 @@ def to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -
     return best
 
 
-def _without(keep: Mask, steps: Sequence[Step]) -> Mask:
+def without(keep: Mask, steps: Sequence[Step]) -> Mask:
+    """``keep`` without the units of some removals."""
     keep = keep.copy()
-    for step in steps:
-        keep[step.units] = False
+    if steps:
+        keep[np.concatenate([step.units for step in steps])] = False
     return keep
 
 
@@ -185,7 +186,7 @@ def _fill(costs: Costs, name: str, steps: Sequence[Step], low: int, keep: Mask, 
         cost = costs.measure(name, keep)
         if cost - wanted <= 0.001 * wanted or len(closed) == len(costs.groups.items):
             break
-        trial = _without(keep, [step])
+        trial = without(keep, [step])
         if costs.measure(name, trial) >= wanted:
             keep = trial
         else:

@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.choose import to_target
+from secateur.budget.choose import to_target, without
 from secateur.budget.order import Step, removal_order
 from secateur.core.errors import BudgetError
 from secateur.core.types import Target
@@ -66,15 +66,16 @@ def planned_cuts(
     """
     steps = removal_order(costs.groups.items, scores.values, scope=scope, round_to=round_to, min_units=min_units,
                           absolute=scores.absolute)  # fmt: skip
-    dense = costs.measure("macs", _without(costs, ()))
-    least = costs.measure("macs", _without(costs, steps)) if steps else dense
-    found = [_cut(costs, 1.0, _without(costs, ()))]
+    everything = np.ones(costs.groups.units, dtype=bool)
+    smallest = without(everything, steps)
+    dense, least = (costs.measure("macs", keep) for keep in (everything, smallest))
+    found = [_cut(costs, 1.0, everything)]
     for percent in _percentages(least / dense if dense else 1.0, points):
-        asked, keep = _at(costs, steps, percent / 100)
+        asked, keep = _at(costs, steps, everything, percent / 100)
         if round(costs.measure("macs", keep)) < found[-1].macs:
             found.append(_cut(costs, asked, keep))
     if round(least) < found[-1].macs:
-        found.append(_cut(costs, least, _without(costs, steps)))
+        found.append(_cut(costs, least, smallest))
     return tuple(found)
 
 
@@ -88,26 +89,18 @@ def _percentages(least: float, points: int) -> range:
     return range(100 - distance, int(100 * least), -distance)
 
 
-def _at(costs: Costs, steps: Sequence[Step], share: float) -> tuple[float, Mask]:
+def _at(costs: Costs, steps: Sequence[Step], everything: Mask, share: float) -> tuple[float, Mask]:
     """What is asked for, and the units that stay; where nothing meets the share, what lies next below it."""
-    everything = _without(costs, ())
     try:
         return share, to_target(costs, steps, everything, Target(macs=share))
     except BudgetError:
         wanted, low, high = share * costs.measure("macs", everything), 0, len(steps)
         while high - low > 1:  # high steps removed cost less than what is wanted
             middle = (low + high) // 2
-            over = costs.measure("macs", _without(costs, steps[:middle])) > wanted
+            over = costs.measure("macs", without(everything, steps[:middle])) > wanted
             low, high = (middle, high) if over else (low, middle)
-        keep = _without(costs, steps[:high])
+        keep = without(everything, steps[:high])
         return costs.measure("macs", keep), keep
-
-
-def _without(costs: Costs, steps: Sequence[Step]) -> Mask:
-    keep = np.ones(costs.groups.units, dtype=bool)
-    for step in steps:
-        keep[step.units] = False
-    return keep
 
 
 def _cut(costs: Costs, asked: float, keep: Mask) -> PlannedCut:

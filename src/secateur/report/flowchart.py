@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby
 
 from secateur.graph.outline import Part
 from secateur.report.parts import NetworkPart
@@ -30,7 +31,7 @@ class Row:
 
     Attributes:
         number: Of the part; −1 for the heading of a section.
-        label: The name without that of its section; of a heading, the section's.
+        label: The name without that of its section, of what is no layer the operator; of a heading, the section's name.
         y: Middle of the row, in pixels.
         height: Pixels.
     """
@@ -99,24 +100,35 @@ def section_of(name: str) -> str:
 
 def _rows(parts: Sequence[NetworkPart]) -> list[Row]:
     rows: list[Row] = []
-    top, section = 0, ""
-    for number, part in enumerate(parts):
-        here = _section(part, section)
-        if here != section and here:
-            rows.append(Row(-1, here, top + HEADING / 2, HEADING))
+    sections, named = _sections(parts), Counter(part.name for part in parts if part.part is Part.LAYER)
+    top, before = 0, ""
+    for number, (part, section) in enumerate(zip(parts, sections, strict=True)):
+        if section and section != before:
+            rows.append(Row(-1, section, top + HEADING / 2, HEADING))
             top += HEADING
-        section, height = here, HEIGHTS[part.part]
-        label = part.name.removeprefix(f"{here}.") if here else part.name
+        before, height = section, HEIGHTS[part.part]
+        label = part.name.removeprefix(f"{section}.") if section else part.name
+        if part.part is not Part.LAYER:
+            label = part.operator
+        elif named[part.name] > 1 or not label:
+            label = f"{label} ({part.operator})".strip()
         rows.append(Row(number, label, top + height / 2, height))
         top += height
     return rows
 
 
-def _section(part: NetworkPart, before: str) -> str:
-    """A join of a whole block stays in its section."""
-    if part.part in (Part.INPUT, Part.OUTPUT):
-        return ""
-    return before if before and f"{part.name}.".startswith(f"{before}.") else section_of(part.name)
+def _sections(parts: Sequence[NetworkPart]) -> list[str]:
+    """The section of every part: joins stay in that of the layer before; one with a single layer is none."""
+    found: list[str] = []
+    for part in parts:
+        join = part.part is Part.JOIN and found
+        found.append(found[-1] if join else section_of(part.name) if part.part is Part.LAYER else "")
+    runs = [list(run) for _, run in groupby(range(len(parts)), key=lambda k: found[k])]
+    for run in runs:
+        if sum(parts[k].part is Part.LAYER for k in run) < 2:
+            for k in run:
+                found[k] = ""
+    return found
 
 
 def _targets(parts: Sequence[NetworkPart], source: int) -> list[int]:

@@ -70,7 +70,7 @@ class _GroupRow:
     number: int
     name: str
     layers: int
-    units: int
+    units: str
     hue: int | None
     share: str
 
@@ -143,13 +143,12 @@ def _drawn(found: Inspection, chart: Flowchart, hues: dict[int, int], place: int
     if row.number < 0:
         return _Drawn(row.y, row.height, plain(row.label))
     part = found.parts[row.number]
-    label = part.operator if part.part is not Part.LAYER else row.label or part.operator
     most_macs, most_params = (
         max((getattr(p, name) for p in found.parts), default=0) or 1 for name in ("macs", "params")
     )
     return _Drawn(
-        row.y, row.height, plain(label), part.part, _group(part), hues.get(_group(part)), part.pinned,
-        _percent(part.macs, most_macs), f"{100 * part.params / most_params:.2f}",
+        row.y, row.height, plain(row.label), part.part, _group(part), hues.get(_group(part)), part.pinned,
+        _percent(part.macs, most_macs), _percent(part.params, most_params),
         words.count(part.macs) if part.part is Part.LAYER else "", _title(found, part),
     )  # fmt: skip
 
@@ -202,7 +201,8 @@ def _group_rows(found: Inspection, hues: dict[int, int]) -> list[_GroupRow]:
     items = found.analysis.groups.items
     widest = max(map(len, items), default=1)
     return [
-        _GroupRow(k, plain(group.name), len(group.producers), len(group), hues.get(k), _percent(len(group), widest))
+        _GroupRow(k, plain(group.name), len(group.producers), words.exact(len(group)), hues.get(k),
+                  _percent(len(group), widest))
         for k, group in enumerate(items)
     ]  # fmt: skip
 
@@ -253,8 +253,9 @@ def _point(found: Inspection, scope: str, cut: PlannedCut, command: Sequence[str
     if found.latency is not None:
         time = found.latency.ms(cut.keep)
         figures["latency"] = _change(words.milliseconds(time), time, found.latency.dense_ms)
-    whole = cut.macs == dense.macs
-    return {"kept": _kept(found, cut), "figures": figures, "widths": list(cut.widths),
+    whole, items = cut.macs == dense.macs, found.analysis.groups.items
+    return {"kept": _kept(found, cut), "figures": figures, "widths": [f"{width:,}" for width in cut.widths],
+            "bars": [_percent(k, len(g)) for k, g in zip(cut.widths, items, strict=True)],
             "command": "" if whole or not command else _command(found, scope, cut, command)}  # fmt: skip
 
 

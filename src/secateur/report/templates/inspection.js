@@ -34,9 +34,8 @@
     for (const row of document.querySelectorAll("#widths tr[data-group]")) {
       const group = Number(row.dataset.group);
       const rects = row.querySelectorAll("rect");
-      const all = planned[0].points[0].widths[group];
       row.lastElementChild.textContent = point.widths[group];
-      rects[1].setAttribute("width", parseFloat(rects[0].getAttribute("width")) * point.widths[group] / all + "%");
+      rects[1].setAttribute("width", parseFloat(rects[0].getAttribute("width")) * point.bars[group] / 100 + "%");
     }
   }
 
