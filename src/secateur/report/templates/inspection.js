@@ -2,7 +2,7 @@
   "use strict";
   const planned = JSON.parse(document.getElementById("planned").textContent);
   const budget = document.getElementById("budget");
-  const tables = document.querySelectorAll("#budgets table");
+  const tables = document.querySelectorAll("#budgets details table");
   const scopes = planned.map((plan) => plan.scope);
 
   function chosen() {
