@@ -32,7 +32,8 @@ console.error = console.warn = (...said) => problems.push(said.join(" "));
 </script>"""
 
 PROBE = r"""
-const shown = (e) => e.getClientRects().length > 0 && e.checkVisibility({ visibilityProperty: true, opacityProperty: true });
+const shown = (e) => e.getClientRects().length > 0 &&
+  e.checkVisibility({ visibilityProperty: true, opacityProperty: true });
 
 function rgba(text) {
   const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);

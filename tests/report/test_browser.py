@@ -1,8 +1,7 @@
-"""The report and the page of `secateur inspect --html` in a real browser: two widths, light and dark, without scripts."""
+"""The report and the page of `secateur inspect --html` in a real browser: widths, light, dark, no scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,13 @@ LONG = "a_module_with_a_very_long_name.of_several_parts.that_no_column_of_a_phon
 
 def wide(results: Results) -> Results:
     """A report with every part, and more columns than fit."""
-    layers = (*results.layers, *(LayerRow(layer=f"{LONG}{k}", kind="conv2d", before=64, after=64 - k) for k in range(30)))
+    layers = (
+        *results.layers,
+        *(LayerRow(layer=f"{LONG}{k}", kind="conv2d", before=64, after=64 - k) for k in range(30)),
+    )
     points = tuple(
-        Point(label=f"after round {k}, channels and heads", params=10**6 // k, nonzero_params=10**6 // k, value=90.0 - k,
-              macs=10**8 // k, netscore=80.0 + k, quality={"top1": 90.0 - k, "top5": 99.0, "loss": 0.3},
+        Point(label=f"after round {k}, channels and heads", params=10**6 // k, nonzero_params=10**6 // k,
+              macs=10**8 // k, value=90.0 - k, netscore=80.0 + k, quality={"top1": 90.0 - k, "top5": 99.0, "loss": 0.3},
               widths={f"{LONG}{n}": 64 - k for n in range(3)})
         for k in range(1, 6)
     )  # fmt: skip
@@ -66,7 +68,7 @@ KNOWN: dict[str, dict[str, dict[str, Any]]] = {}
 
 
 @pytest.fixture
-def found(scheme: str, folder: Path, results: Results) -> Iterator[dict[str, dict[str, Any]]]:
+def found(scheme: str, folder: Path, results: Results) -> dict[str, dict[str, Any]]:
     """What the browser sees; it is started once for each scheme."""
     browser()
     if scheme not in KNOWN:
@@ -75,7 +77,7 @@ def found(scheme: str, folder: Path, results: Results) -> Iterator[dict[str, dic
             inspected(folder)
         KNOWN[scheme] = looked_at(pages, scheme, folder)
     assert not [f"{title}: {page['failed']}" for title, page in KNOWN[scheme].items() if "failed" in page]
-    yield KNOWN[scheme]
+    return KNOWN[scheme]
 
 
 PAGES = [f"{name} {width}" for name in ("report", "inspect") for width in WIDTHS]
@@ -135,7 +137,8 @@ def test_the_slider_shows_what_the_tables_hold(found: dict[str, dict[str, Any]],
     half = next(point for point in points if point["kept"] == "50 %")
     assert half["command"].startswith("secateur prune 'my nets:build' --macs ")
     assert half["widths"] != first["widths"]
-    assert "NaN" not in found[f"inspect {width}"]["text"] and "undefined" not in found[f"inspect {width}"]["text"]
+    assert "NaN" not in found[f"inspect {width}"]["text"]
+    assert "undefined" not in found[f"inspect {width}"]["text"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

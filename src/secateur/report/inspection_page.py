@@ -88,6 +88,7 @@ def write_inspection(found: Inspection, path: str | PathLike[str], command: Sequ
         sensitivity=sensitivity,
         cards=_cards(found),
         chart=chart,
+        coloured=bool(hues),
         drawn=[_drawn(found, chart, hues, k) for k in range(len(chart.rows))],
         ways=[(edge.path, hues.get(_group(found.parts[edge.source]))) for edge in chart.edges],
         layers=_layer_rows(found, hues),
