@@ -64,7 +64,7 @@ def test_with_weights_there_are_plans_across_layers_and_curves(capsys: pytest.Ca
     assert "--scope global" in points("page.html", 1)[3]["command"]
     assert "--weights w.safetensors" in points("page.html")[3]["command"]
     assert 'data-figure="curves"' in Path("page.html").read_text()
-    code, _, err = call(capsys, "inspect", "resnet20", "--html", "other.html", "--sensitivity", "s.json")
+    code, _, err = call(capsys, "inspect", "lenet5", "--html", "other.html", "--sensitivity", "s.json")
     assert code == 2
     assert "curves of another network" in err
     assert not Path("other.html").exists()
