@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secateur.recipe.steps import step
     from secateur.recovery import purify, recover
     from secateur.recovery.sensitivity import sensitivity
+    from secateur.report.inspection import inspect
     from secateur.runtimes import runtime
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
@@ -70,6 +71,7 @@ __all__ = [
     "export",
     "fit",
     "from_pretrained",
+    "inspect",
     "load",
     "loggers",
     "models",
@@ -123,6 +125,7 @@ _HOME = {
     "decompress": "secateur.sparsity.storage",
     "export": "secateur.exports",
     "from_pretrained": "secateur.cut.artifact",
+    "inspect": "secateur.report.inspection",
     "load": "secateur.cut.artifact",
     "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",

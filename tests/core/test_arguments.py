@@ -89,6 +89,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "Plan.from_dict": (secateur.Plan.from_dict, {"data": lambda: PLAN.to_dict()}),
     "Plan.from_json": (secateur.Plan.from_json, {"text": lambda: PLAN.to_json()}),
     "Target": (secateur.Target, {"macs": lambda: 0.5}),
+    "inspect": (secateur.inspect, NETWORK),
     "sensitivity": (secateur.sensitivity, NETWORK | {"ratios": lambda: (0.5,)}),
     "Sensitivity.ratios": (lambda **given: CURVES.ratios(**({"macs": 0.9} | given if "round_to" in given else given)),
                            {"macs": lambda: 0.9}),

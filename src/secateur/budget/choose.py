@@ -16,7 +16,7 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "Chosen", "check_rules", "check_tolerance", "choose", "reached"]
+__all__ = ["TOLERANCE", "Chosen", "check_rules", "check_tolerance", "choose", "reached", "to_target", "without"]
 
 TOLERANCE = 0.01
 """A target counts as met up to one per cent below it."""
@@ -94,10 +94,10 @@ def choose(
                               uniform=uniform and target is not None)  # fmt: skip
     keep = np.ones(costs.groups.units, dtype=bool)
     if target is not None:
-        found = _to_target(costs, steps, keep, target)
+        found = to_target(costs, steps, keep, target)
         if found is None:
             widest = removal_order(groups, scores, scope=scope, round_to=1, min_units=1, absolute=absolute)
-            raise BudgetError(_out_of_reach(costs, target, _without(keep, steps), _without(keep, widest)))
+            raise BudgetError(_out_of_reach(costs, target, without(keep, steps), without(keep, widest)))
         short = _short(costs, target, found, TOLERANCE if tolerance is None else tolerance, round_to)
         if short and exact:
             raise BudgetError(f"The target cannot be met within the tolerance: {short[0]}.")
@@ -179,7 +179,7 @@ class _Found(NamedTuple):
     above: float | None = None
 
 
-def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> _Found | None:
+def to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) -> _Found | None:
     """Bisects the beginning of the order that meets the target, then closes the gap step by step.
 
     Returns:
@@ -196,16 +196,16 @@ def _to_target(costs: Costs, steps: Sequence[Step], keep: Mask, target: Target) 
         raise BudgetError(f"The target of {wanted:,.0f} {name} is above the dense network's {dense:,.0f}.")
     most = wanted * (1 + _ROUNDING)
     low, high = 0, len(steps)  # low steps cost more than the target, high steps do not
-    if costs.measure(name, _without(keep, steps)) > most:
+    if costs.measure(name, without(keep, steps)) > most:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        if costs.measure(name, _without(keep, steps[:middle])) > most:
+        if costs.measure(name, without(keep, steps[:middle])) > most:
             low = middle
         else:
             high = middle
-    over = _fill(costs, name, steps[low:], _without(keep, steps[:low]), most)
-    under = [*_crossing(costs, name, steps[low:], over, most), _without(keep, steps[:high])]
+    over = _fill(costs, name, steps[low:], without(keep, steps[:low]), most)
+    under = [*_crossing(costs, name, steps[low:], over, most), without(keep, steps[:high])]
     return _Found(max(under, key=lambda k: costs.measure(name, k)), costs.measure(name, over))
 
 
@@ -232,21 +232,22 @@ def _short(costs: Costs, target: Target, found: _Found, tolerance: float, round_
 def _out_of_reach(costs: Costs, target: Target, least: Mask, free: Mask) -> str:
     """Why a target cannot be met, and whether ``round_to`` and ``min_units`` are in its way, which is tried."""
     name, dense = target.measure, costs.measure(target.measure, np.ones_like(least))
-    wanted, floor, without = target.of(dense), costs.measure(name, least), costs.measure(name, free)
+    wanted, floor, freest = target.of(dense), costs.measure(name, least), costs.measure(name, free)
     said = (
         f"The target of {wanted:,.0f} {name} cannot be met: with all that may go removed, {floor:,.0f} are left "
         f"({math.ceil(1000 * floor / dense) / 1000:.1%} of {dense:,.0f})."
     )
-    if without <= wanted:
+    if freest <= wanted:
         return f"{said} With round_to=1 and min_units=1 it can be met."
-    fewer = f" Even with round_to=1 and min_units=1, {without:,.0f} are left." if without < floor else ""
+    fewer = f" Even with round_to=1 and min_units=1, {freest:,.0f} are left." if freest < floor else ""
     return f"{said}{fewer} What else may go is said by only, ignore and groups; remove_layers takes whole layers out."
 
 
-def _without(keep: Mask, steps: Sequence[Step]) -> Mask:
+def without(keep: Mask, steps: Sequence[Step]) -> Mask:
+    """``keep`` without the units of some removals."""
     keep = keep.copy()
-    for step in steps:
-        keep[step.units] = False
+    if steps:
+        keep[np.concatenate([step.units for step in steps])] = False
     return keep
 
 
@@ -258,7 +259,7 @@ def _fill(costs: Costs, name: str, steps: Sequence[Step], keep: Mask, most: floa
             break
         if step.group not in left:
             continue
-        trial = _without(keep, [step])
+        trial = without(keep, [step])
         if (less := costs.measure(name, trial)) > most:
             keep, cost = trial, less
         else:
@@ -272,5 +273,5 @@ def _crossing(costs: Costs, name: str, steps: Sequence[Step], keep: Mask, most: 
     for step in steps:
         if keep[step.units].any():
             first.setdefault(step.group, step)
-    found = (_without(keep, [step]) for step in first.values())
+    found = (without(keep, [step]) for step in first.values())
     return [trial for trial in found if costs.measure(name, trial) <= most]

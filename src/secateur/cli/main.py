@@ -18,6 +18,7 @@ import typer
 import secateur
 from secateur.cli import completion
 from secateur.cli import export as cli_export
+from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
@@ -158,17 +159,7 @@ def layers(
                     whole=whole)  # fmt: skip
 
 
-@app.command(
-    epilog=examples(
-        "inspect resnet56", "inspect torchvision:mobilenet_v3_large --ignore features.0", "inspect pruned.tflite"
-    )
-)
-@grouped
-def inspect(model: Source, opening: OpenOptions, only: Only = None, ignore: Ignore = None) -> None:
-    """Shows what of a network can be cut together, its size, and what is pinned and why; of an export what it says."""
-    if exporting.shows_file(model):
-        return
-    pruning.inspect(opening.open(model), only=only, ignore=ignore or ())
+cli_inspection.register(app)
 
 
 @app.command(

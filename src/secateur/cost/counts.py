@@ -20,7 +20,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts
 from secateur.graph.trace import trace
 
-__all__ = ["MEASURES", "Costs", "count"]
+__all__ = ["MEASURES", "Costs", "count", "output_channels"]
 
 _CONVOLUTIONS = (Kind.CONV, Kind.CONV_TRANSPOSE)
 
@@ -46,6 +46,13 @@ def count(model: nn.Module, example_inputs: ExampleInputs) -> Counts:
     labelled = flow(trace(model, example_inputs))
     costs = Costs(solve(labelled))
     return costs.counts(np.ones(costs.groups.units, dtype=bool))
+
+
+def output_channels(flow: Flow, node: Node) -> tuple[Labels, int]:
+    """Labels of an operator's (first) output, and its channels: dimension 1 of convolutions, the last of all others."""
+    found = flow.labels[node]
+    out: Labels = found[0] if isinstance(found, list) else found
+    return out, min(1, out.ndim - 1) if facts(node).kind in _CONVOLUTIONS else out.ndim - 1
 
 
 class Costs:
@@ -74,16 +81,15 @@ class Costs:
         self._more = {
             node: [self._term(t.factor / batch, t.sizes) for t in terms] for node, terms in flow.more_macs.items()
         }
-        self._outputs = {node: self._output(node) for node in self.macs}
-        self._held = {node: self._weights_of(node) for node in self.macs}
+        self._outputs = {node: self._output(node) for node in (*self.macs, *self._more)}
+        self._held = {node: self._weights_of(node) for node in (*self.macs, *self._more)}
 
     def _term(self, factor: float, sizes: Iterable[tuple[Labels, int]]) -> tuple[float, list[int]]:
         return factor, [self.slot(labels, dim % labels.ndim) for labels, dim in sizes]
 
     def _output(self, node: Node) -> int:
-        """Slot of an operator's output channels: dimension 1 of convolutions, the last of all others."""
-        out = self.groups.flow.labels[node]
-        return self.slot(out, min(1, out.ndim - 1) if facts(node).kind in _CONVOLUTIONS else out.ndim - 1)
+        """Slot of an operator's output channels."""
+        return self.slot(*output_channels(self.groups.flow, node))
 
     def slot(self, labels: Labels, dim: int) -> int:
         """Slot of a dimension in the vector that :meth:`sizes` gives."""
@@ -151,6 +157,17 @@ class Costs:
         params = sum(value(t) for t in self.params) + self._unused
         further = sum(value(term) for terms in self._more.values() for term in terms)
         return Counts(params, sum(value(t) for t in self.macs.values()) + further, layers)
+
+    def layers(self, keep: Mask) -> dict[Node, LayerCount]:
+        """Counts under ``keep`` by operator; recurrent layers too, which :meth:`counts` has in its totals alone."""
+        sizes = self.sizes(keep)
+        found = {}
+        for node in self.groups.flow.labels:
+            terms = [self.macs[node]] if node in self.macs else self._more.get(node)
+            if terms is not None:
+                macs = sum(round(factor * prod(int(sizes[s]) for s in slots)) for factor, slots in terms)
+                found[node] = self._layer(node, macs, sizes)
+        return found
 
     def _layer(self, node: Node, macs: int, sizes: NDArray[np.int64]) -> LayerCount:
         held = self._held[node]

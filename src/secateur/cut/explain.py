@@ -16,7 +16,7 @@ from secateur.graph.lines import line_of
 from secateur.graph.reasons import MEETS, OUTPUT, change_for
 from secateur.graph.solve import nearest
 
-__all__ = ["Explanation", "explained"]
+__all__ = ["Explanation", "explained", "reason_of"]
 
 MOST = 8
 """Names that one line lists."""
@@ -69,7 +69,7 @@ def _row(groups: Groups, tensor: str, dim: int, vector: Vector) -> tuple[str, st
     free = int((units >= 0).sum())
     count = f"{free:,} of {len(vector):,}"
     if not free:
-        return tensor, str(dim), count, _reason(groups, vector)
+        return tensor, str(dim), count, reason_of(groups, vector)
     chosen = set(units[units >= 0].tolist())
     group = [g for g in groups.items if chosen & set(g.units.tolist())]
     members = dict.fromkeys(m.parameter for g in group for m in g.members if m.parameter != tensor)
@@ -99,7 +99,7 @@ def _operators(groups: Groups, units: Vector) -> list[str]:
     return list(found)
 
 
-def _reason(groups: Groups, vector: Vector) -> str:
+def reason_of(groups: Groups, vector: Vector) -> str:
     """What holds the labels, and which change of the network's source would free them."""
     constraints = groups.flow.constraints
     for pins in nearest(constraints, vector):

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from secateur.budget.latency.layers import Layer, LayerWidths, sites
+from secateur.budget.latency.store import Setting
 from secateur.budget.latency.table import Table, axis
 from secateur.cost.counts import Costs
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, facts
 from secateur.graph.writes import may_alias, mutates
 
-__all__ = ["Network", "Sizes", "Term"]
+__all__ = ["Network", "Sizes", "Term", "layer_terms", "predicted"]
 
 Sizes = NDArray[np.int64]
+
+Mask = NDArray[np.bool_]
 
 _FREE = (Kind.COPY, Kind.SIZE, Kind.RESHAPE, Kind.TYPE_CHECK)
 
@@ -98,6 +101,26 @@ class Network:
         free = [d for d in range(1, labels.ndim) if labels.at(d)]
         fixed = prod(labels.shape[d] for d in range(1, labels.ndim) if d not in free)
         return float(fixed), [self.costs.slot(labels, d) for d in free]
+
+
+def layer_terms(costs: Costs, setting: Setting, narrowest: Mask, references: float) -> tuple[Table, list[Term]]:
+    """Measures the layers down to the narrowest network; returns the table and the parts of the network's time.
+
+    Args:
+        costs: Sizes of the network under any choice.
+        setting: Where the layers are timed.
+        narrowest: The units that stay in the narrowest network.
+        references: Time of the dense network in times of the table's reference layer.
+    """
+    network, table = Network(costs), Table(setting)
+    table.measure(network.grid(costs.sizes(narrowest), table.step))
+    return table, network.terms(table, references * table.times.reference_ms)
+
+
+def predicted(costs: Costs, terms: Sequence[Term], keep: Mask) -> float:
+    """Milliseconds by the table, in its own scale."""
+    sizes = costs.sizes(keep).tolist()
+    return sum(term.ms(*(sizes[s] for s in term.slots)) for term in terms)
 
 
 def _works(node: Node) -> bool:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.budget.latency.pick import Picker, Rules, Widths, by_order, knapsack, score_kept, widths
-from secateur.budget.latency.predict import Network, Term
+from secateur.budget.latency.predict import Term, layer_terms, predicted
 from secateur.budget.latency.store import Setting
-from secateur.budget.latency.table import Table
 from secateur.budget.latency.whole import DenseInRuntime, PairTimes
 from secateur.budget.order import removal_order
 from secateur.core.errors import BudgetError, PlanError
@@ -105,7 +104,10 @@ def to_latency(
             f"{start.dense_ms:.3g} ms."
         )
     found = widths(costs.groups.items, scores, rules)
-    table, terms = _table(costs, found, setting, start)
+    narrowest = np.ones(costs.groups.units, dtype=bool)
+    for one in found:
+        narrowest = one.cut(narrowest, len(one.kept) - 1)
+    table, terms = layer_terms(costs, setting, narrowest, start.references)
     tolerance = TOLERANCE if tolerance is None else tolerance
     search = _Search(costs, terms, _picker(costs, scores, found, rules, terms), whole, cut, tolerance)
     keep, reached = search.run(share)
@@ -114,28 +116,12 @@ def to_latency(
     return LatencyOutcome(keep, record, (*table.notes, in_words(record)))
 
 
-def _table(costs: Costs, found: list[Widths], setting: Setting, start: PairTimes) -> tuple[Table, list[Term]]:
-    """Measures the layers; returns the table and the parts of the network's time."""
-    network, table = Network(costs), Table(setting)
-    narrow = np.ones(costs.groups.units, dtype=bool)
-    for one in found:
-        narrow = one.cut(narrow, len(one.kept) - 1)
-    table.measure(network.grid(costs.sizes(narrow), table.step))
-    return table, network.terms(table, start.references * table.times.reference_ms)
-
-
 def _picker(costs: Costs, scores: Scores, found: list[Widths], rules: Rules, terms: list[Term]) -> Picker:
     if rules.scope is None:
         return knapsack(costs, found, terms)
     steps = removal_order(costs.groups.items, scores.values, scope=rules.scope, round_to=rules.round_to,
                           min_units=rules.min_units, absolute=scores.absolute)  # fmt: skip
     return by_order(steps, costs.groups.units, lambda keep: predicted(costs, terms, keep))
-
-
-def predicted(costs: Costs, terms: list[Term], keep: Mask) -> float:
-    """Milliseconds by the table."""
-    sizes = costs.sizes(keep).tolist()
-    return sum(term.ms(*(sizes[s] for s in term.slots)) for term in terms)
 
 
 class _Search:

@@ -1,9 +1,9 @@
-"""`secateur prune` and `secateur inspect`."""
+"""`secateur prune`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,15 @@ from secateur.cli.commands.show import busy, change, console, error, integer, ra
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors, refuse_existing
 from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
-from secateur.cut.analysis import analyse
 from secateur.cut.artifact import save_what_fits
 from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
 from secateur.exports import ExportCheck, export
 from secateur.recipe.folder import refuse_used
-from secateur.recipe.steps.pruning import pinned_layers
 from secateur.runtimes.formats import writers
 
 __all__ = [
     "calibration",
-    "inspect",
     "is_file_name",
     "keep",
     "parse_aim",
@@ -34,6 +31,7 @@ __all__ = [
     "parse_step",
     "prune",
     "refuse_taken",
+    "show_unsupported",
     "target",
 ]
 
@@ -242,7 +240,7 @@ def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
         error(f"nothing moves {', '.join(proof.unproven)}, so the cut is not proven.", label="Warning")
     for note in pruned.notes:
         say(f"Note: {note}")
-    _show_unsupported(pruned.unsupported)
+    show_unsupported(pruned.unsupported)
     if check is not None:
         tell(check, "random inputs")
         return
@@ -258,42 +256,8 @@ def _channels(counts: Counts) -> int:
     return sum(layer.out_channels for layer in counts.layers)
 
 
-def inspect(opened: Opened, *, only: Sequence[str] | None, ignore: Sequence[str]) -> None:
-    """Shows layers, groups, and what is pinned and why."""
-    import numpy as np
-
-    analysis = analyse(opened.model, opened.called_with, only=only, ignore=ignore)
-    show, groups = console(), analysis.groups
-    counts = analysis.costs.counts(np.ones(groups.units, dtype=bool))
-    of = {layer: group.name for group in groups.items for layer in group.producers}
-    rows = [
-        [
-            layer.name or "(top level)",
-            layer.kind,
-            of.get(layer.name, "pinned"),
-            integer(layer.out_channels),
-            integer(layer.params),
-            integer(layer.macs),
-        ]
-        for layer in counts.layers
-    ]
-    show.print(table(["Layer", "Operator", "Group", "Channels", "Parameters", "MACs"], rows, words=(0, 1, 2)))
-    show.print()
-    cut = [[g.name, integer(len(g)), integer(len(g.members)), ", ".join(g.producers[1:]) or "–"] for g in groups.items]
-    say(f"{len(cut)} groups, {groups.units:,} units", style="bold")
-    show.print(table(["Group", "Units", "Tensors", "Cut together with"], cut, fold=(3,)))
-    show.print()
-    shape = "×".join(map(str, opened.inputs.shape[1:]))
-    say(
-        f"{opened.name}, input {shape}: {integer(counts.params)} parameters, {integer(counts.macs)} "
-        "MACs per sample (1 MAC = 2 FLOPs)."
-    )
-    for pinned in pinned_layers(counts, groups.items):
-        say(f"Pinned (never cut): {pinned['layer']}: {pinned['reason']}.")
-    _show_unsupported(analysis.unsupported)
-
-
-def _show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
+def show_unsupported(unsupported: tuple[Unsupported, ...]) -> None:
+    """Shows which operators keep what they touch, and why."""
     if not unsupported:
         return
     rows = [[u.operator, u.module or "(top level)", integer(u.pinned_params), u.reason, u.line] for u in unsupported]

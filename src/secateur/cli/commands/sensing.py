@@ -9,9 +9,9 @@ from pathlib import Path
 from secateur.budget.sensitivity import Sensitivity
 from secateur.cli.commands.networks import Opened, labelled, tell_random
 from secateur.cli.commands.pruning import parse_amount
-from secateur.cli.commands.show import busy, console, say, table
+from secateur.cli.commands.show import busy, check_file, console, say, table
 from secateur.core.errors import InputError
-from secateur.core.files import disk_errors, refuse_existing
+from secateur.core.files import disk_errors
 from secateur.recovery.sensitivity import LeadingMetric
 from secateur.recovery.sensitivity import sensitivity as measure
 from secateur.report.sensitivity import write_sensitivity
@@ -96,8 +96,8 @@ def sensitivity(
         InputError: No data, or a file that cannot be written.
         SecateurError: What measuring raises.
     """
-    _check_file("--out", out, ".json")
-    _check_file("--page", page, ".html")
+    check_file("--out", out, ".json")
+    check_file("--page", page, ".html")
     opened = opening()
     with busy("Measuring group by group …"):
         found = _measured(opened, wanted)
@@ -108,17 +108,6 @@ def sensitivity(
         with disk_errors(path.parent):
             found.save(path) if path is out else write_sensitivity(found, path, opened.name)
         say(f"Saved: {path}")
-
-
-def _check_file(option: str, path: Path | None, suffix: str) -> None:
-    """Refuses a name that nothing can be written to, before anything takes time."""
-    if path is None:
-        return
-    if path.suffix.lower() != suffix:
-        raise InputError(f"{option} is a {suffix} file; got {path}.")
-    refuse_existing(path, option)
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it first.")
 
 
 def _measured(opened: Opened, wanted: Request) -> Sensitivity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,12 +13,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from secateur.core.errors import InputError
+from secateur.core.files import refuse_existing
+
 if TYPE_CHECKING:
     from secateur.exports import ExportCheck
 
-__all__ = ["busy", "change", "console", "error", "integer", "ratio", "say", "size", "table", "tell"]
+__all__ = ["busy", "change", "check_file", "console", "error", "integer", "ratio", "say", "size", "table", "tell"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
+
+
+def check_file(option: str, path: Path | None, suffix: str) -> None:
+    """Refuses a name that nothing can be written to, before anything takes time."""
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        raise InputError(f"{option} is a {suffix} file; got {path}.")
+    refuse_existing(path, option)
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"There is no folder {path.absolute().parent} to write {path.name} to. Make it first.")
 
 
 def console() -> Console:
