@@ -48,8 +48,8 @@ def planned_cuts(
 ) -> tuple[PlannedCut, ...]:
     """Plans cuts from the whole network down to the smallest that the widths allow, in MACs.
 
-    Budgets are whole percentages at even distances, and at last the smallest network there is. Where no allowed widths
-    meet one within 1 %, the nearest below takes its place, and :attr:`PlannedCut.asked` is what that one has.
+    Budgets are whole percentages at even distances, and at last the smallest network there is; what is left is the
+    nearest at or below each that the widths allow.
 
     Args:
         costs: Exact costs under any choice.

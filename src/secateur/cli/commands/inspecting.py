@@ -65,14 +65,15 @@ def page(opening: Callable[[], Opened], wanted: PageRequest, *, only: Sequence[s
     check_file("--html", wanted.path, ".html")
     curves = None if wanted.sensitivity is None else Sensitivity.read(wanted.sensitivity)
     opened = opening()
+    random = has_random_weights(opened.model)
     words = f"Measuring the network and its layers in {wanted.runtime} …" if wanted.runtime else "Planning cuts …"
     with busy(words):
         found = look(
             opened.model, opened.called_with, name=opened.name, criterion=wanted.criterion,
-            scopes=SCOPES[:1] if has_random_weights(opened.model) else SCOPES, round_to=parse_step(wanted.round_to), only=only,
-            ignore=ignore, runtime=wanted.runtime, batch=wanted.batch, threads=wanted.threads, sensitivity=curves,
+            scopes=SCOPES[:1] if random else SCOPES, round_to=parse_step(wanted.round_to), only=only, ignore=ignore,
+            runtime=wanted.runtime, batch=wanted.batch, threads=wanted.threads, sensitivity=curves,
         )  # fmt: skip
-    if has_random_weights(opened.model):
+    if random:
         found = found.with_note(
             "the weights are random, so there is no plan across layers, which goes by what weights are worth: give "
             "--weights"
