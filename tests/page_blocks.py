@@ -51,14 +51,18 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def run_page(
-    page: str, kinds: Sequence[str] = ("python", "bash"), quick: Mapping[str, Sequence[str]] | None = None
+    page: str,
+    kinds: Sequence[str] = ("python", "bash"),
+    quick: Mapping[str, Sequence[str]] | None = None,
+    setup: str = "",
 ) -> None:
     """Runs the blocks of a page in the working directory, one after the other, in one namespace.
 
     ``quick`` has further arguments by command and what it is given first (``run slimming``), which make it short: fewer
-    epochs, less timing.
+    epochs, less timing. ``setup`` is run first: what the page takes for granted.
     """
     space: dict[str, object] = {"__name__": "page"}
+    exec(compile(setup, f"docs/{page}, setup", "exec"), space)
     for number, block in enumerate(blocks(page)):
         if block.file:
             Path(block.file).write_text(block.code)

@@ -6,6 +6,8 @@ import ast
 import importlib
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,15 +15,15 @@ from xml.etree import ElementTree
 import pytest
 
 import secateur
-from page_blocks import DOCS, ROOT, blocks, run_page
+from page_blocks import DOCS, ROOT, blocks, commands, run_command, run_page
+from page_setups import FRESH, SETUPS
 from secateur.models import import_torchvision
 
-QUICK = {
-    "run slimming": (
-        "--epochs", "1", "--set", "steps.measure.budget_s=0.1", "--set", "steps.measure.rounds=1",
-        "--set", "steps.measure.processes=0", "--quiet",
-    ),
-}  # fmt: skip
+_SHORT = (
+    "--epochs", "1", "--set", "steps.measure.budget_s=0.1", "--set", "steps.measure.rounds=1",
+    "--set", "steps.measure.processes=0", "--quiet",
+)  # fmt: skip
+QUICK = {"run slimming": _SHORT, "run quickstart": _SHORT}
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,64 @@ def test_blocks_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = _plain(capsys.readouterr().out)
     for block in blocks(page, "text"):
         assert _plain(block.code) in said, block.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in SETUPS if page not in FRESH])
+def test_blocks_run_on_what_the_page_takes_for_granted(page: str) -> None:
+    if page in ("alive.md", "layer-pruning.md"):
+        pytest.importorskip("transformers")
+    run_page(page, ("python",), setup=SETUPS[page])
+
+
+@pytest.mark.slow
+def test_blocks_that_register_something_run_in_a_process_of_their_own() -> None:
+    code = "import sys; from page_blocks import run_page; from page_setups import FRESH, SETUPS\n"
+    code += "for page in FRESH: run_page(page, ('python',), setup=SETUPS[page])"
+    paths = os.pathsep.join((str(ROOT / "tests"), os.environ["PYTHONPATH"]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_with_python_is_run_by_some_test() -> None:
+    elsewhere = {"detection.md", "ecosystem.md", "series-sound-tables.md", "tasks.md"}  # beside what they are about
+    known = {*SECONDS, *CONCEPTS, *MORE_THAN_TEN_SECONDS, *SETUPS, *elsewhere}
+    found = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert {page for page in found if blocks(page, "python")} <= known
+
+
+def test_the_shell_of_all_pages_names_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted: dict[str, set[str]] = {}
+    for path in DOCS.rglob("*.md"):
+        for block in blocks(path.relative_to(DOCS).as_posix()):
+            for command, *words in commands(block) if block.kind in ("bash", "sh", "") else ():
+                wanted.setdefault(command, set()).update(w for w in words if w.startswith("--"))
+    assert {"run", "prune", "export", "measure", "compare"} <= set(wanted)
+    for command, options in wanted.items():
+        if command not in ("recipes", "criteria", "--help"):  # these two have commands of their own
+            run_command([command, "--help"])
+            known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+            assert options <= known, command
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    run_page("../README.md", kinds=("python",))
+    assert Path("small.onnx").is_file()
+
+
+def test_the_shell_of_the_readme_names_options_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in blocks("../README.md", "bash") for line in commands(block)]
+    assert len(lines) >= 5
+    for command, *words in lines:
+        run_command([command, "--help"])
+        known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= known, command
 
 
 def _plain(text: str) -> str:

@@ -122,6 +122,19 @@ def test_prune_saves_an_artifact_that_loads(tmp_path: Path, secateur_cli) -> Non
     assert shapes["layer3.0.conv1.weight"][0] == 64, "ignored"
 
 
+@pytest.mark.parametrize("verb", [("prune", "--ratio", "0.5"), ("sparsify", "--ratio", "0.5")])
+def test_other_commands_open_what_prune_and_sparsify_saved(verb, tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
+    """Without the network's code, and without being asked to save a graph."""
+    folder = tmp_path / "small"
+    command, *options = verb
+    assert secateur_cli(command, "lenet5", *options, "--out", folder).code == 0
+    inspected = secateur_cli("inspect", folder)
+    assert inspected.code == 0, inspected.err
+    exported = secateur_cli("export", folder, tmp_path / "small.onnx")
+    assert exported.code == 0, exported.err
+    assert (tmp_path / "small.onnx").is_file()
+
+
 def test_prune_by_a_ratio_per_layer(tmp_path: Path, secateur_cli) -> None:  # type: ignore[no-untyped-def]
     shares = ("--ratio", "fc1=0.5", "--ratio", "fc2=0.25")
     assert secateur_cli("prune", "lenet300", *shares, "--out", tmp_path / "a").code == 0

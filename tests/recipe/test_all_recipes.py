@@ -128,6 +128,14 @@ def quickstart(run: Run) -> None:
     assert stages["04-recover"]["loss"] < stages["02-prune"]["loss"], "computed back, without labels"
 
 
+def half_the_time(run: Run) -> None:
+    cut = run.result.state.pruned
+    assert any("measured in onnxruntime" in note for note in cut.notes), "the time was measured, not counted"
+    networks = {n["role"]: n["measurement"] for n in run.result.results["networks"]}
+    assert networks["pruned"]["macs"] < 0.8 * networks["dense"]["macs"]
+    assert [point["label"] for point in run.result.results["points"]] == ["cut", "repaired"]
+
+
 def slimming(run: Run) -> None:
     (plan,) = run.parts()
     by_scale(run, plan, 0.5)
@@ -288,6 +296,7 @@ def yolo_layers_channels(run: Run) -> None:
 
 EXPECTED: dict[str, Callable[[Run], None]] = {
     "quickstart": quickstart,
+    "half-the-time": half_the_time,
     "transfer-channel": transfer_channel,
     "slimming": slimming,
     "double-pruning": double_pruning,

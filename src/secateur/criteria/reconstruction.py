@@ -42,7 +42,7 @@ class _Rises(Learner):
         walker = Walker(self.groups.flow.traced.module)
         every = np.ones(len(self.groups.component), dtype=bool)
         self._pair = Twin(self.groups, every, walker, walker, {n: n for n in walker.nodes})
-        self._sweep = Sweep((walker,))
+        self._sweep = Sweep((walker,), what="Choosing channels")
         self._seed, self._measure = setting.seed, setting.measure
         self._first: Any = None
         self._scores: dict[int, Tensor] = {}

@@ -17,6 +17,7 @@ from secateur.budget import choose
 from secateur.budget.curves import Curve
 from secateur.core.errors import BudgetError, InputError, SecateurError, first_line
 from secateur.core.inputs import Batch
+from secateur.core.progress import watched
 from secateur.core.types import ExampleInputs
 from secateur.cut.analysis import Analysis
 from secateur.cut.plans import plan_of
@@ -161,7 +162,11 @@ def measured(
             cut = apply(subject.model, plan_of(groups, groups.label_keep(trial.keep), {}), subject.inputs)
             return (cut if repair is None else repair(cut)).model.eval()
 
-        found = [(trial, _number(value(network(trial)))) for trial in trials]
+        def named(trial: _Trial) -> str:
+            return f"{trial.removed} of {groups.items[trial.group].name}"
+
+        with watched(trials, "Measuring sensitivity", "cuts", named) as told:
+            found = [(trial, _number(value(network(trial)))) for trial in told]
     return Measured(dense, *_curves(groups.items, found, notes))
 
 

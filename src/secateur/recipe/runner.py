@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.core.errors import SecateurError
 from secateur.core.files import clear_hidden, disk_errors, lock, write_json
 from secateur.core.processes import scratch
+from secateur.core.progress import LOG, silent
 from secateur.loggers import Log, need_loggers
 from secateur.recipe.folder import RunFolder, refuse_used
 from secateur.recipe.logs import FILES, follow, open_log
@@ -55,6 +56,11 @@ class Event:
     total: int
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        took = f" after {self.seconds:.1f} s" if self.what == "end" else ""
+        return f"[{self.index}/{self.total}] {self.kind}: {self.what}{took}"
 
 
 @dataclass(frozen=True)
@@ -215,8 +221,12 @@ class _Runner:
                 metrics = Metrics(self.path / "metrics.jsonl", partial(follow, log))
                 follow(log, metrics.lines)  # what was not sent when the run was stopped
                 results: dict[str, StepResult] = {}
-                for position in range(len(self.recipe.steps)):
-                    state = self._step(position, state, metrics, results)
+                try:
+                    for position in range(len(self.recipe.steps)):
+                        state = self._step(position, state, metrics, results)
+                except KeyboardInterrupt as stop:  # what a traceback in Python ends with
+                    stop.add_note(f"Nothing that is done is lost: secateur.resume({str(self.path)!r}) goes on.")
+                    raise
                 return self._result(state, results)
 
     @contextlib.contextmanager
@@ -264,7 +274,8 @@ class _Runner:
             return state
         self._tell(event("begin"))
         began = time.perf_counter()
-        after, result = STEPS[kind].run(context, state, config)
+        with silent(self.progress is False):
+            after, result = STEPS[kind].run(context, state, config)
         self._keep(after)
         state = after
         seconds = round(time.perf_counter() - began, 3)
@@ -291,6 +302,7 @@ class _Runner:
         return RunResult(self.path, self.recipe, self.task, state, collected)
 
     def _tell(self, event: Event) -> None:
+        LOG.info("%s", event)
         if self.on_event is not None:
             self.on_event(event)
 

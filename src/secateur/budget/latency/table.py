@@ -17,6 +17,7 @@ from secateur.budget.latency.module import SideBySide
 from secateur.budget.latency.onnxfile import ONNX, write_layer
 from secateur.budget.latency.store import Setting, Times
 from secateur.core.modes import no_gc, switch
+from secateur.core.progress import watched
 from secateur.core.types import ExampleInputs
 from secateur.graph.calling import preserved_rng
 from secateur.runtimes import Program
@@ -101,17 +102,20 @@ class Table:
         Returns:
             How many layers had to be measured.
         """
-        new = 0
         self._known.clear()
+        missing: dict[Layer, list[tuple[int, int]]] = {}
         for layer, (outer, inner) in wanted.items():
             self._axes[layer.key] = tuple(outer), tuple(inner)
-            missing = [(o, i) for o in outer for i in inner if self.times.get(layer.key, o, i) is None]
-            if missing:
-                new += 1
-                self._measure(layer, missing, budget_s)
-        if new and (note := self.times.save()):
-            self.notes.append(note)
-        return new
+            missing[layer] = [(o, i) for o in outer for i in inner if self.times.get(layer.key, o, i) is None]
+        new = [layer for layer, points in missing.items() if points]
+        try:
+            with watched(new, f"Timing in {self.setting.runtime}", "layers", lambda layer: layer.key) as told:
+                for layer in told:
+                    self._measure(layer, missing[layer], budget_s)
+        finally:  # what was measured is kept, whatever stops the rest
+            if self.times.reference_ms and new and (note := self.times.save()):
+                self.notes.append(note)
+        return len(new)
 
     def _measure(self, layer: Layer, points: Sequence[tuple[int, int]], budget_s: float) -> None:
         """Times one layer at several widths, in rounds with the reference layer."""

@@ -16,6 +16,7 @@ from secateur.budget.latency.store import Setting
 from secateur.budget.latency.whole import DenseInRuntime, PairTimes
 from secateur.budget.order import removal_order
 from secateur.core.errors import BudgetError, PlanError
+from secateur.core.progress import LOG
 from secateur.core.types import ExampleInputs, Target
 from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
@@ -137,6 +138,7 @@ class _Search:
                 break
             found = self.whole.measure(None if keep.all() else self.cut(keep))
             self.measured[keep.tobytes()] = found.share
+            LOG.info("Network %d: %.1f %% of the dense time", len(self.measured), 100 * found.share)
             points.append((found.share, self._ms(keep)))
             if best is None or abs(found.share - share) < abs(best[1].share - share):
                 best = keep, found

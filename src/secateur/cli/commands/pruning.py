@@ -13,6 +13,7 @@ from secateur.cli.commands.show import busy, change, console, error, integer, ra
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors
 from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
+from secateur.cut.artifact import save_what_fits
 from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
 from secateur.exports import ExportCheck, export
@@ -192,6 +193,9 @@ def refuse_taken(out: Path) -> None:
     refuse_used(out)
 
 
+COMMANDS = "what measures, exports or inspects the folder"
+
+
 def is_file_name(out: Path) -> bool:
     """Whether a result is wanted as a file for a runtime, by its ending.
 
@@ -207,7 +211,7 @@ def _write(pruned: Pruned, out: Path) -> ExportCheck | None:
         with disk_errors(out):
             if is_file_name(out):
                 return export(pruned, out)
-            pruned.save(out)
+            save_what_fits(pruned, out, COMMANDS, 1)  # without it no other command could open the folder
     except SecateurError:
         with contextlib.suppress(OSError):
             out.rmdir()  # only ever an empty folder

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cli.commands.networks import Opened
+from secateur.cli.commands.pruning import COMMANDS
 from secateur.cli.commands.show import change, console, integer, say, table
 from secateur.core.files import disk_errors
+from secateur.cut.artifact import save_what_fits
 from secateur.recipe.folder import refuse_used
 from secateur.sparsity import Converted, Sparse, compress, convert_sparse
 from secateur.sparsity import sparsify as remove
@@ -23,9 +25,9 @@ def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = Fal
     With ``convert``, sparse products are timed too, and what wins is saved as ``converted.safetensors``.
     """
     refuse_used(out)
-    found = remove(opened.model, **options)
+    found = remove(opened.model, example_inputs=opened.inputs, **options)
     with disk_errors(out):
-        found.save(out)
+        save_what_fits(found, out, COMMANDS, 1)
         small = None if bits is None else compress(found.model, out / FILE, bits=bits)
         faster = convert_sparse(found.model, opened.inputs[:1]) if convert else None
         if faster is not None and faster.speedup is not None:

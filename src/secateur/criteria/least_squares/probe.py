@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from secateur.core.progress import watched
 from secateur.criteria.least_squares.gather import Curve
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values, Walker
@@ -39,14 +40,16 @@ def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: i
         trials = [(*_trial(pair, n, c, k), n, k) for n, c in curves.items() for k in range(len(c.repaired))]
         found: dict[int, list[float]] = {n: [] for n in curves}
         at = 0
-        for start, keep, number, k in sorted(trials, key=lambda t: t[0]):
-            pair.dense.advance(base, at, start)
-            at = start
-            gone, tensors = curves[number].repaired[k]
-            got = _masked(pair, keep, tensors, base, start)
-            foretold = sum(curves[number].rises[:gone])
-            if gone and foretold > 0:
-                found[number].append(_change(_apart(got, joined), _apart(want, joined)) / foretold)
+        ordered = sorted(trials, key=lambda t: t[0])
+        with watched(ordered, "Probing outputs", "cuts", lambda trial: pair.groups.items[trial[2]].name) as told:
+            for start, keep, number, k in told:
+                pair.dense.advance(base, at, start)
+                at = start
+                gone, tensors = curves[number].repaired[k]
+                got = _masked(pair, keep, tensors, base, start)
+                foretold = sum(curves[number].rises[:gone])
+                if gone and foretold > 0:
+                    found[number].append(_change(_apart(got, joined), _apart(want, joined)) / foretold)
     known = [v for values in found.values() for v in values]
     return {n: float(np.mean(values)) if values else float(np.median(known or [1.0])) for n, values in found.items()}
 

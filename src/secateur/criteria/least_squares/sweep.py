@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from secateur.core.progress import watched
 from secateur.criteria.least_squares.walk import Store, Values, Walker
 
 __all__ = ["MEMORY_BYTES", "Adjustment", "Sweep", "sweep"]
@@ -54,8 +55,9 @@ class Sweep:
     does not grow with the number of samples.
     """
 
-    def __init__(self, walkers: Sequence[Walker], memory_bytes: int = MEMORY_BYTES) -> None:
-        """``walkers`` are the networks, side by side."""
+    def __init__(self, walkers: Sequence[Walker], memory_bytes: int = MEMORY_BYTES, what: str = "Refitting") -> None:
+        """``walkers`` are the networks, side by side; ``what`` is done at the stops, for who watches."""
+        self._what = what
         self._walkers = walkers
         self._store = Store(walkers, memory_bytes)
         self._samples = 0
@@ -78,8 +80,9 @@ class Sweep:
         try:
             with torch.no_grad():
                 stops = plan(self._samples)
-                for stop in stops:
-                    at = _visit(stop, self._walkers, self._store, at)
+                with watched(stops, self._what, "layers", lambda stop: stop.name) as told:
+                    for stop in told:
+                        at = _visit(stop, self._walkers, self._store, at)
         finally:
             self.close()
         return [f"{stop.name}: {note}" for stop in stops for note in stop.notes]

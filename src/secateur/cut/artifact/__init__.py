@@ -1,6 +1,15 @@
 """Artifacts: a pruned network in a folder, from which it is loaded anywhere and from which nothing else can come."""
 
-from secateur.cut.artifact.folder import load, read_inputs, read_plan, save
+from secateur.cut.artifact.folder import load, read_inputs, read_plan, save, save_what_fits
 from secateur.cut.artifact.hub import from_pretrained, push_to_hub, save_pretrained
 
-__all__ = ["from_pretrained", "load", "push_to_hub", "read_inputs", "read_plan", "save", "save_pretrained"]
+__all__ = [
+    "from_pretrained",
+    "load",
+    "push_to_hub",
+    "read_inputs",
+    "read_plan",
+    "save",
+    "save_pretrained",
+    "save_what_fits",
+]

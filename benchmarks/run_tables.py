@@ -1,15 +1,16 @@
-"""The tables and the picture of docs/transfer-channel.md, from the folders of finished runs.
+"""Tables and picture of a page from the folders of finished runs: docs/transfer-channel.md or docs/half-the-time.md.
 
-Run: python benchmarks/transfer_table.py RUN_FOLDER [MORE_FOLDERS ...]
+    python benchmarks/run_tables.py transfer-channel RUN_FOLDER [MORE_FOLDERS ...]
+    python benchmarks/run_tables.py half-the-time RUN_FOLDER
 
-The first run makes the tables of the page, every run becomes a row of its comparison, and all results are kept
-as benchmarks/results/transfer_channel.json.
+The first run makes the tables, every run becomes a row of the page's comparison if it has one, and all results are kept
+as benchmarks/results/PAGE.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -72,19 +73,37 @@ def comparison(runs: dict[str, Any]) -> str:
     return table(head, body)
 
 
-def main(folders: list[str]) -> None:
+def stages(results: dict[str, Any]) -> str:
+    """Accuracy and size after each step that made the pruned network what it is."""
+    rows = [s for s in results["stages"] if s["role"] in ("dense", "pruned")]
+    body = [
+        [s["step"].partition("-")[2], *(_cell(s["quality"].get(key), "{:.2f}") for key in ("top1", "top5")),
+         f"{s['params']:,}", f"{s['macs']:,}"]
+        for s in rows
+    ]  # fmt: skip
+    return table(["step", "test top-1, %", "test top-5, %", "parameters", "MACs"], body)
+
+
+def main(page: str, folders: list[str]) -> None:
     runs = {Path(f).name: json.loads((Path(f) / "results.json").read_text()) for f in folders}
     RESULTS.mkdir(exist_ok=True)
     kept = {name: {k: v for k, v in r.items() if k != "command"} for name, r in runs.items()}
     text = json.dumps(kept).replace(str(SHARED), "../shared")  # no path of this machine
-    (RESULTS / "transfer_channel.json").write_text(text + "\n")
-    first, page = next(iter(runs.values())), DOCS / "transfer-channel.md"
-    into_docs(page, "headline", headline(first))
-    into_docs(page, "comparison", comparison(runs))
-    into_docs(page, "blocks", table(["block", "dense", "pruned"], [list(b.values()) for b in first["blocks"]]))
-    into_docs(page, "times", times(first))
-    picture(first, DOCS / "resnet56-cifar10.svg")
+    (RESULTS / f"{page.replace('-', '_')}.json").write_text(text + "\n")
+    first, document = next(iter(runs.values())), DOCS / f"{page}.md"
+    into_docs(document, "headline", headline(first))
+    into_docs(document, "times", times(first))
+    if page == "half-the-time":
+        into_docs(document, "stages", stages(first))
+        picture(first, DOCS / "resnet56-half-the-time.svg")
+        return
+    into_docs(document, "comparison", comparison(runs))
+    into_docs(document, "blocks", table(["block", "dense", "pruned"], [list(b.values()) for b in first["blocks"]]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", choices=["transfer-channel", "half-the-time"])
+    parser.add_argument("folders", nargs="+")
+    given = parser.parse_args()
+    main(given.page, given.folders)
