@@ -159,7 +159,7 @@ class RunOptions:
 class ClockOptions:
     """How networks are timed."""
 
-    batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable. [default: 1, 32]")] = None
+    batch: Annotated[list[int] | None, typer.Option(help="Images per call; repeatable.", show_default="1, 32")] = None
     threads: Annotated[int, typer.Option(help="Threads inside an operator.")] = 1
     rounds: Annotated[int, typer.Option(help="Rounds in which each network is timed once.")] = 30
     seconds: Annotated[float, typer.Option(help="Time for all rounds together.")] = 20.0

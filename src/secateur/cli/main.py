@@ -180,11 +180,11 @@ def measure(
     clock: ClockOptions,
     runtimes: Annotated[
         list[str] | None,
-        typer.Option(help="Where; repeatable. [default: every installed one but compiled]", metavar="NAME"),
+        typer.Option(help="Where; repeatable.", show_default="every installed one but compiled", metavar="NAME"),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set: metrics and loss in every runtime too.")] = None,
     task: TaskName = None,
-    images: Annotated[int | None, typer.Option(help="Test samples for that. [default: all]", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Test samples for that.", show_default="all", min=1)] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantised too, where a runtime has it.")] = False,
 ) -> None:
     """Compares networks in every runtime: size, memory, metrics, and time measured in turn."""

@@ -55,7 +55,9 @@ LatencyBatch = Annotated[int, typer.Option(help="Samples per call that --latency
 LatencyThreads = Annotated[int, typer.Option(help="Threads that --latency is of.")]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="How far below the target needs no note. [default: 0.01, of a latency 0.05]", metavar="SHARE"),
+    typer.Option(
+        help="How far below the target needs no note.", show_default="0.01, of a latency 0.05", metavar="SHARE"
+    ),
 ]
 Pattern = Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Show only lines with this in them.")]
 Model = Annotated[

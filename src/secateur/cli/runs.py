@@ -21,7 +21,7 @@ else:
 
 __all__ = ["register"]
 
-Jobs = Annotated[int | None, typer.Option(help="Processes at a time. [default: one per core]")]
+Jobs = Annotated[int | None, typer.Option(help="Processes at a time.", show_default="one per core")]
 
 
 def register(app: typer.Typer) -> None:
