@@ -24,7 +24,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 ROWS = [("test top-1, %", "top1", "{:.2f}"), ("test top-5, %", "top5", "{:.2f}"), ("test loss", "loss", "{:.4f}"),
-        ("seconds per image", "seconds_per_image", "{:.5f}"), ("parameters", "params", "{:,}"),
+        ("seconds per image", "seconds_per_sample", "{:.5f}"), ("parameters", "params", "{:,}"),
         ("MACs per image", "macs", "{:,}"), ("bytes of weights", "weight_bytes", "{:,}"),
         ("peak memory of one forward pass, bytes", "peak_memory_bytes", "{:,}")]  # fmt: skip
 
@@ -32,7 +32,8 @@ ROWS = [("test top-1, %", "top1", "{:.2f}"), ("test top-5, %", "top5", "{:.2f}")
 def headline(results: dict[str, Any]) -> str:
     """Dense, control and pruned beside each other."""
     networks = results["networks"]
-    body = [[label, *(_cell(n["measurement"].get(key), form) for n in networks)] for label, key, form in ROWS]
+    found = [{**n["measurement"], **n["measurement"]["quality"]} for n in networks]
+    body = [[label, *(_cell(one.get(key), form) for one in found)] for label, key, form in ROWS]
     return table(["", *(n["label"] for n in networks)], body)
 
 
@@ -62,7 +63,7 @@ def comparison(runs: dict[str, Any]) -> str:
     """One row a run: what was asked, what is left, accuracy of the pruned network and of the control."""
     body = []
     for name, results in runs.items():
-        by = {n["role"]: n["measurement"] for n in results["networks"]}
+        by = {n["role"]: {**n["measurement"], **n["measurement"]["quality"]} for n in results["networks"]}
         control = by.get("control", by["dense"])
         dense, pruned = by["dense"], by["pruned"]
         left = [f"{pruned[key] / dense[key]:.1%}" for key in ("params", "macs")]
@@ -74,14 +75,13 @@ def comparison(runs: dict[str, Any]) -> str:
 
 
 def stages(results: dict[str, Any]) -> str:
-    """Accuracy and size after each step that made the pruned network what it is."""
-    rows = [s for s in results["stages"] if s["role"] in ("dense", "pruned")]
+    """Quality after each step that changed the pruned network; the first row is the dense one."""
+    found = [s for s in results["stages"] if s["role"] in ("dense", "pruned") and not s["step"].endswith("score")]
+    keys = {"top1": "{:.2f}", "top5": "{:.2f}", "loss": "{:.4f}"}
     body = [
-        [s["step"].partition("-")[2], *(_cell(s["quality"].get(key), "{:.2f}") for key in ("top1", "top5")),
-         f"{s['params']:,}", f"{s['macs']:,}"]
-        for s in rows
-    ]  # fmt: skip
-    return table(["step", "test top-1, %", "test top-5, %", "parameters", "MACs"], body)
+        [s["step"].partition("-")[2], *(_cell(s["quality"].get(k), form) for k, form in keys.items())] for s in found
+    ]
+    return table(["step", "test top-1, %", "test top-5, %", "test loss"], body)
 
 
 def main(page: str, folders: list[str]) -> None:
