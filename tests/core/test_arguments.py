@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 import secateur
 from hostile_values import WRONG
 from onnx_cases import Case, file_of
-from secateur import callbacks, cost, criteria, data, loggers, models, recovery, sparsity, timing
+from secateur import callbacks, cost, criteria, data, exports, loggers, models, recovery, sparsity, timing
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.train import TrainConfig
@@ -64,6 +65,9 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "criterion": (secateur.criterion, {"name": lambda: "mine", "paper": lambda: "none"}),
     "decompress": (secateur.decompress, {"path": lambda: "there.sdc"}),
     "export": (secateur.export, NETWORK | {"path": lambda: "net.pt2", "to": lambda: "pt2"}),
+    "bundle": (secateur.bundle, {"model": lambda: models.create("vgg_digits").eval(), "data": lambda: DIGITS,
+                                 "folder": lambda: f"bundle{next(NUMBERS)}", "images": lambda: 2}),
+    "exports.write_c_array": (exports.write_c_array, {"file": lambda: "there.sdc"}),
     "load": (secateur.load, {"folder": lambda: "artifact", "model": net}),
     "from_pretrained": (secateur.from_pretrained, {"source": lambda: "artifact", "model": net}),
     "Pruned.save_pretrained": (lambda **given: PRUNED.save_pretrained(**given),
@@ -153,7 +157,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
 }  # fmt: skip
 
 SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.compress": "compress",
-        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
+        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export", "exports.bundle": "bundle",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",
@@ -162,7 +166,7 @@ RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "Verificat
            "Machine",
            "Measurement", "import_torchvision",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
-           "machine", "operator",
+           "machine", "operator", "silent", "BundleCheck",
            "run", "resume", "compare", "sweep", "TrainConfig"}  # fmt: skip
 """Errors, results and entries of registries: Secateur makes them, users read them (and a function of no
 argument, and a decorator whose names the registry checks)."""
@@ -182,6 +186,8 @@ TASK = secateur.Task(train=[(X, X)], test=[(X, X)], loss=lambda output, _: outpu
 PRUNED = secateur.prune(net(), X, ratio=0.5)
 PLAN = PRUNED.plan
 CURVES = secateur.sensitivity(net(), X, ratios=(0.5,))
+NUMBERS = itertools.count()
+DIGITS = data.load("digits", limit=20)
 SPLIT = data.Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 1]))
 
 

@@ -101,7 +101,7 @@ data: {name: digits, limit: 96}
 steps:
 - adapt: {epochs: 1}
 - prune: {ratio: 0.2}
-- finetune: {epochs: 100}
+- finetune: {epochs: 1000}
 """
 
 
@@ -124,6 +124,6 @@ def test_a_signal_ends_a_command_with_one_line_that_says_how_to_go_on(
         _, said = process.communicate()
     assert process.returncode == status
     assert " ".join(said.split()) == f"Stopped: Go on with: secateur resume {out}"
-    assert not list(place.iterdir())
+    assert not [path for path in place.iterdir() if not path.name.startswith("torchinductor_")]  # a cache of PyTorch
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

@@ -8,6 +8,7 @@ from math import prod
 from os import PathLike
 from pathlib import Path
 
+from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, write_text
 from secateur.core.reading import read_bytes
@@ -20,6 +21,7 @@ _OURS = "// Written by Secateur from "
 _COLUMNS = 16
 
 
+@arguments.checked
 def write_c_array(file: str | PathLike[str]) -> tuple[Path, Path]:
     """Writes ``NAME.h`` and ``NAME.cc`` beside a full-integer file ``NAME.tflite``.
 
