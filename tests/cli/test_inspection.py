@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 pytest.importorskip("jinja2")
 
 import secateur
-from secateur.cli.main import main
+from command_line import call
 from secateur.models import create
 from secateur.report.words import count
 
@@ -23,14 +23,6 @@ SHORT = ("--data", "digits", "--images", 24, "--ratios", "0.5", "--error")
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main([*map(str, arguments)])
-    said = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, said.out, said.err
 
 
 def points(page: str, scope: int = 0) -> list[dict[str, Any]]:

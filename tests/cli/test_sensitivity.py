@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 
 import secateur
-from secateur.cli.main import main
+from command_line import call
 from secateur.models import create
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main([*map(str, arguments)])
-    said = capsys.readouterr()
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code, said.out, said.err
 
 
 SHORT = ("--data", "digits", "--images", 24, "--ratios", "0.25,50%")

@@ -30,10 +30,9 @@ from secateur.core.errors import SecateurError, SecateurWarning
 from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, forks_follow, imports_from_nowhere
 
 if TYPE_CHECKING:
-    from secateur.cli.commands import exporting, measuring, pruning, recovering, show
     from secateur.cli.commands import layers as removing
+    from secateur.cli.commands import measuring, pruning, recovering, show
 else:
-    exporting = Lazy("secateur.cli.commands.exporting")
     removing = Lazy("secateur.cli.commands.layers")
     measuring = Lazy("secateur.cli.commands.measuring")
     pruning = Lazy("secateur.cli.commands.pruning")

@@ -24,12 +24,13 @@ from secateur.core.reading import opened, parse_json, read_json
 from secateur.core.types import Counts
 from secateur.models.safetensors_file import check_header
 from secateur.runtimes import RUNTIMES, Runtime
+from secateur.runtimes.files import METADATA
 from secateur.task.metadata import ModelMetadata
 
 __all__ = ["KEY", "facts", "read_metadata"]
 
-KEY = "secateur"
-"""Under which it stands; one key, since safetensors orders several by chance."""
+KEY = METADATA
+"""Under which it stands in safetensors too; one key, since safetensors orders several by chance."""
 _LARGEST = 2**20
 _PLAN = "plan.json"
 
