@@ -14,6 +14,7 @@ from torch import nn
 
 import secateur
 from secateur.core.progress import silent, watched
+from secateur.train.progress import TrainProgress
 
 
 class Terminal(io.StringIO):
@@ -70,6 +71,8 @@ def test_nothing_is_drawn_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_of(monkeypatch)
     with silent():
         assert all_of(["a"], "Hidden", 0) == ["a"]
+        with TrainProgress("hidden training", 2, 0, show=None) as bar:
+            bar.step(1, 0.5, "", "")
     with silent(hidden=False):
         assert all_of(["a"], "Shown", 0) == ["a"]
     assert all_of(["a"], "Quick", 3600) == ["a"]
@@ -77,7 +80,7 @@ def test_nothing_is_drawn_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all_of(["a"], "Piped", 0) == ["a"]
     said = terminal.getvalue()
     assert "Shown" in said
-    assert not any(word in said for word in ("Hidden", "Quick", "Piped"))
+    assert not any(word in said for word in ("Hidden", "hidden training", "Quick", "Piped"))
 
 
 def test_a_bar_goes_when_the_work_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-__all__ = ["LOG", "silent", "watched"]
+__all__ = ["LOG", "drawn", "silent", "watched"]
 
 LOG = logging.getLogger("secateur")
 """INFO when a long piece of work begins and ends, DEBUG for every part of it."""
@@ -42,6 +42,11 @@ def silent(hidden: bool = True) -> Iterator[None]:
         yield
     finally:
         _HIDDEN.reset(token)
+
+
+def drawn() -> bool:
+    """Whether bars are drawn where nobody said: on a terminal and in a notebook, unless :func:`silent` hides them."""
+    return not _HIDDEN.get() and (sys.stderr.isatty() or Console().is_jupyter)
 
 
 @contextmanager
@@ -90,7 +95,7 @@ class _Bar:
     def draw(self, done: int, item: str) -> None:
         """Shows how much is done and what is worked on."""
         if self._progress is None:
-            if _HIDDEN.get() or _Bar._drawn is not None or not (sys.stderr.isatty() or Console().is_jupyter):
+            if _Bar._drawn is not None or not drawn():
                 return
             _Bar._drawn = self
             self._progress = Progress(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from secateur.core.progress import drawn
+
 __all__ = ["TrainProgress"]
 
 
 class TrainProgress:
-    """Context manager around a whole run; ``None`` means: shown if stderr is a terminal."""
+    """Context manager around a whole run; ``None`` means: shown on a terminal and in a notebook."""
 
     def __init__(self, name: str, steps: int, done: int, *, show: bool | None) -> None:
         """``steps`` are the optimiser steps of the whole run, ``done`` those of epochs restored."""
-        shown = sys.stderr.isatty() if show is None else show
+        shown = drawn() if show is None else show
         self._bar: Progress | None = None
         if shown:
             self._bar = Progress(
