@@ -123,6 +123,7 @@ def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
             images=_TRIED if wanted.images is None else wanted.images,
         )
     console().print(str(check))
+    tell_random([opened])
 
 
 def _calibration(opened: Opened, wanted: ExportRequest) -> ExampleInputs:
