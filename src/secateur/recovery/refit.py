@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
 from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
@@ -60,10 +61,10 @@ class LeastSquares(Fitted):
         target, x = self.target(dense, pruned), self.input(pruned)
         at = self.at(index, target)
         rows = self.layout.rows(target, at)
-        columns = self.layout.columns(x, tuple(target.shape), at)
-        for fold, part in enumerate(self._halves(columns.shape[2], index)):
-            u, t = columns[:, :, part].flatten(2), rows[:, :, part].flatten(2)
-            if not u.shape[2]:
+        whole = design(self.layout, x, tuple(target.shape), at)
+        for fold, part in enumerate(self._halves(len(whole), index)):
+            u, t = whole.of(part), rows[:, :, part]
+            if not len(u):
                 continue
             if turn == 0:
                 self.folds[fold].add(u, t)
@@ -75,11 +76,9 @@ class LeastSquares(Fitted):
         """Even and odd images; batches of one image go to either half in turn."""
         return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
 
-    def _add_visible(self, fold: int, u: Tensor, t: Tensor) -> None:
-        whole = torch.cat([u, u.new_ones(u.shape[0], 1, u.shape[2])], 1)
-        predicted = self.matrix.to(whole) @ whole
-        free = torch.where(t > 0, t, predicted.clamp_max(0))
-        self.folds[fold].add_targets(whole, free)
+    def _add_visible(self, fold: int, u: Design, t: Tensor) -> None:
+        free = torch.where(t > 0, t, u.predicted(self.matrix).clamp_max(0))
+        self.folds[fold].add_targets(u, free)
 
     def finish(self, turn: int) -> None:
         """All batches were seen."""

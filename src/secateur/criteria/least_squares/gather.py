@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur.criteria.base import GroupView
 from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.design import design
 from secateur.criteria.least_squares.elimination import Fit, eliminate, fit_without
 from secateur.criteria.least_squares.fitted import Fitted
 from secateur.criteria.least_squares.layout import transposed
@@ -157,9 +158,7 @@ class Gather(Fitted):
         x = self.input(values[0])
         shape = shape_of(self.node)
         at = self.at(index, x.new_empty(shape))
-        columns = self.layout.columns(x, shape, at).flatten(2)
-        whole = torch.cat([columns, columns.new_ones(columns.shape[0], 1, columns.shape[2])], 1)
-        self.moments.gram += (whole @ whole.mT).double().cpu()
+        self.moments.add_rows(design(self.layout, x, shape, at))
 
     def finish(self, turn: int) -> None:
         """The response is the present map of the columns, so its moments follow from theirs."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.criteria.least_squares.design import Design, mirrored
+from secateur.criteria.least_squares.layout import Layout
+
 __all__ = ["RIDGES", "Moments", "Solution", "ridge_solve", "solve"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -16,42 +19,62 @@ FEW = 4
 """Fewer rows per column than this are worth a note."""
 
 
-@dataclass
 class Moments:
     """Second moments of the columns u (with a 1 for the intercept) and the targets t, group by group.
 
     Attributes:
-        gram: Σ [u; 1][u; 1]ᵀ, shape (G, p + 1, p + 1), float64.
-        cross: Σ [u; 1] tᵀ, shape (G, p + 1, O/G).
+        cross: Σ [u; 1] tᵀ, shape (G, p + 1, O/G), float64.
         square: Σ t², shape (G, O/G).
     """
 
-    gram: Tensor
-    cross: Tensor
-    square: Tensor
+    def __init__(self, gram: Tensor, cross: Tensor, square: Tensor) -> None:
+        """Starts with sums; ``gram`` is what the property gives."""
+        self._gram, self.cross, self.square = gram, cross, square
+        self._empty = False
+        self._upper: tuple[Tensor, Layout] | None = None
+
+    @property
+    def gram(self) -> Tensor:
+        """Σ [u; 1][u; 1]ᵀ, shape (G, p + 1, p + 1), float64."""
+        if self._upper is not None:
+            upper, layout = self._upper
+            added = mirrored(layout, upper)
+            self._gram, self._upper = added if self._empty else self._gram + added, None
+            self._empty = False
+        return self._gram
 
     @classmethod
     def zeros(cls, groups: int, columns: int, outputs: int) -> Moments:
         """Nothing accumulated yet."""
         size, kind = columns + 1, torch.float64
-        return cls(torch.zeros(groups, size, size, dtype=kind), torch.zeros(groups, size, outputs, dtype=kind),
-                   torch.zeros(groups, outputs, dtype=kind))  # fmt: skip
+        found = cls(torch.zeros(groups, size, size, dtype=kind), torch.zeros(groups, size, outputs, dtype=kind),
+                    torch.zeros(groups, outputs, dtype=kind))  # fmt: skip
+        found._empty = True
+        return found
 
     @property
     def rows(self) -> float:
         """How many rows were added (of every group)."""
         return float(self.gram[0, -1, -1])
 
-    def add(self, columns: Tensor, targets: Tensor) -> None:
-        """Adds columns (G, p, n) and targets (G, O/G, n)."""
-        whole = torch.cat([columns, columns.new_ones(columns.shape[0], 1, columns.shape[2])], 1)
-        self.gram += (whole @ whole.mT).double().cpu()
-        self.add_targets(whole, targets)
+    def add(self, rows: Design, targets: Tensor) -> None:
+        """Adds rows with their targets (G, O/G, N, positions)."""
+        self.add_rows(rows)
+        self.add_targets(rows, targets)
 
-    def add_targets(self, whole: Tensor, targets: Tensor) -> None:
-        """Adds the targets' part alone, for columns that were counted before (with their row of ones)."""
-        self.cross += (whole @ targets.mT).double().cpu()
-        self.square += targets.double().square().sum(2).cpu()
+    def add_rows(self, rows: Design) -> None:
+        """Adds rows alone, whose targets follow from them or come later.
+
+        What is added stays half a matrix, in the order that is fastest, until :attr:`gram` is asked for.
+        """
+        if self._upper is None:
+            self._upper = self._gram if self._empty else torch.zeros_like(self._gram), rows.layout
+        rows.add_gram(self._upper[0])
+
+    def add_targets(self, rows: Design, targets: Tensor) -> None:
+        """Adds the targets' part alone, for rows that were counted before."""
+        rows.add_cross(self.cross, targets)
+        self.square += targets.double().square().sum((2, 3)).cpu()
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
