@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import torch
@@ -14,7 +15,7 @@ from secateur.criteria.least_squares.layout import Layout
 
 __all__ = ["Design", "design", "mirrored"]
 
-PIECE_BYTES = 1 << 25
+PIECE_BYTES = 1 << 24
 """Rows that are in memory at a time: they are used in the cache, and large layers need no more."""
 
 WIDTH = 128
@@ -88,22 +89,33 @@ class Design:
     def _pieces(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """Samples, positions, and their rows (G, rows, p)."""
         most = max(1, PIECE_BYTES // (4 * prod(self.layout.kernel) * self.samples.shape[2]))
-        many = max(1, most // max(1, self.positions))
+        if len(self) * self.positions <= most:
+            yield slice(0, len(self)), slice(0, self.positions), self._rows
+            return
+        many = max(1, most // self.positions)
         few = self.positions if many > 1 else min(most, self.positions)
         for first in range(0, len(self), many):
-            for start in range(0, self.positions, max(1, few)):
+            for start in range(0, self.positions, few):
                 samples = slice(first, min(first + many, len(self)))
                 at = slice(start, min(start + few, self.positions))
-                yield samples, at, self._rows(samples, at)
+                yield samples, at, self._of(samples, at)._rows
 
-    def _rows(self, samples: slice, at: slice) -> Tensor:
-        found = self.samples[samples]
+    def _of(self, samples: slice, at: slice) -> Design:
+        """The same of some samples and positions."""
         if self.index is None:
-            rows = found[:, at].flatten(0, 1)[None]
+            return replace(self, samples=self.samples[samples, at])
+        return replace(self, samples=self.samples[samples], index=self.index[at])
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """All rows, (G, N · positions, p); predictions and sums need them one after the other."""
+        found = self.samples
+        if self.index is None:
+            rows = found.flatten(0, 1)[None]
         else:
             count, places, channels = found.shape
             first = torch.arange(count, device=found.device)[:, None] * places
-            wanted = (first + self.index[at].reshape(1, -1)).reshape(-1)
+            wanted = (first + self.index.reshape(1, -1)).reshape(-1)
             rows = found.reshape(-1, channels).index_select(0, wanted)
             rows = rows.reshape(-1, prod(self.layout.kernel), self.layout.groups, channels // self.layout.groups)
             rows = rows.permute(2, 0, 1, 3).flatten(2)
