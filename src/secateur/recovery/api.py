@@ -15,12 +15,14 @@ from secateur.core.inputs import Data, calls
 from secateur.core.weights_print import weights_print
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
+from secateur.criteria.least_squares.normal import bytes_of_fit
 from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, Later, Stops, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
+from secateur.graph.copies import deep_copy
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
@@ -67,14 +69,16 @@ def recover(
             cross-validated layer by layer.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
-        memory_bytes: What activations between two layers may take in memory, beside the networks and the matrices of
-            one layer's fit; what is more goes to temporary files. By default 1 GiB.
+        memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
+            memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
+            whatever the fits take.
 
     Returns:
         A new result with the same plan; its notes say which layers were short of data.
 
     Raises:
-        InputError: Data that does not fit, NaN or infinite activations (names the layer), another network.
+        InputError: Data that does not fit, NaN or infinite activations (names the layer), another network, a limit to
+            the memory below what the largest layer's fit takes (says how much that is).
         UnknownNameError: No such method.
 
     >>> import secateur, torch
@@ -86,15 +90,16 @@ def recover(
     >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 4)
     True
     """
-    _check(data, method, ridge, batch_size)
+    _check(data, method, ridge, batch_size, memory_bytes)
     dense = _dense_of(pruned, dense)
-    pair = twin(pruned, dense)
+    new = deep_copy(pruned.model)
+    pair = twin(replace(pruned, model=new), dense)
     _check_unchanged(pruned, dense)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
         notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed), memory_bytes)
-    return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
+    return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
 
 
 def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
@@ -127,7 +132,9 @@ def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
         )
 
 
-def _check(calibration: Data | None, method: str, ridge: float | None, batch_size: int) -> None:
+def _check(
+    calibration: Data | None, method: str, ridge: float | None, batch_size: int, memory_bytes: int | None
+) -> None:
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
     if calibration is None and method not in WITHOUT_DATA:
@@ -138,21 +145,23 @@ def _check(calibration: Data | None, method: str, ridge: float | None, batch_siz
         raise InputError(f"ridge is 0 or more (or None to choose it); got {ridge!r}.")
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
+    if memory_bytes is not None and memory_bytes < 0:
+        raise InputError(f"memory_bytes is a number of bytes, 0 or more (or None); got {memory_bytes!r}.")
 
 
 def _with_data(
     pair: Twin, calibration: Data, method: str, batch_size: int, options: Options, memory_bytes: int | None
 ) -> list[str]:
     flow = pair.groups.flow
+    behind = affected(pair, sites(flow))
+    room = _room(pair, behind, method, memory_bytes)
     short: list[str] = []
 
     def plan(samples: int) -> Stops:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return [
-            Later(site.name, partial(_stop, pair, site, method, known)) for site in affected(pair, sites(flow))
-        ]
+        return [Later(site.name, partial(_stop, pair, site, method, known)) for site in behind]
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -163,8 +172,31 @@ def _with_data(
         data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
-        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, memory_bytes, after)
+        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, room, after)
     return notes + _short(short)
+
+
+def _room(pair: Twin, behind: Sequence[Site], method: str, memory_bytes: int | None) -> int | None:
+    """What is left of a limit beside the largest fit, for what waits between two layers.
+
+    Raises:
+        InputError: Nothing is.
+    """
+    if memory_bytes is None or method not in ("least_squares", "scale"):
+        return memory_bytes
+    largest, most = 0, ""
+    for site in behind:
+        form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
+        columns, outputs = form.sizes(weight)
+        needed = bytes_of_fit(form.groups, columns, outputs) if columns <= Options().largest else 0
+        if needed > largest:
+            largest, most = needed, f"{site.name!r} ({columns:,} inputs and {outputs:,} outputs)"
+    if memory_bytes < largest:
+        raise InputError(
+            f"memory_bytes={memory_bytes:,} is too little: the fit of {most} takes about {largest:,} bytes. Give that "
+            "or more, or no limit, or method='bias'."
+        )
+    return memory_bytes - largest
 
 
 def _short(names: Sequence[str]) -> list[str]:

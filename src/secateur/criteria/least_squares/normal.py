@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.criteria.least_squares.design import Design, mirrored
 from secateur.criteria.least_squares.layout import Layout
 
-__all__ = ["RIDGES", "Moments", "Solution", "ridge_solve", "solve"]
+__all__ = ["RIDGES", "Moments", "Solution", "bytes_of_fit", "ridge_solve", "solve"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
@@ -112,6 +112,17 @@ class Solution:
     ridge: float
     error: float
     short: bool = False
+
+
+def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
+    """What a fit with a ridge to choose takes in memory at most, about.
+
+    Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
+
+    >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
+    3.7597...
+    """
+    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
 
 
 def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:

@@ -1,0 +1,106 @@
+"""Limits to the memory: the same result within them, one sentence where they are too small, nothing lost."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateur
+from secateur.core.errors import InputError
+from secateur.criteria.least_squares import normal
+from secateur.criteria.least_squares.normal import Moments
+
+
+@pytest.fixture
+def cut() -> tuple[nn.Module, torch.Tensor, secateur.Pruned]:
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(16, 16), nn.ReLU())), nn.Linear(16, 3))
+    x = torch.randn(96, 16)
+    return net.eval(), x, secateur.prune(net, x[:2], ratio=0.5)
+
+
+def test_a_limit_changes_nothing_but_the_memory(cut: Any) -> None:
+    net, x, pruned = cut
+    want = secateur.recover(pruned, x, dense=net).model.state_dict()
+    got = secateur.recover(pruned, x, dense=net, memory_bytes=17 * 8 * (5 * 17 + 8 * 8)).model.state_dict()
+    assert all(torch.equal(got[n], want[n]) for n in want)
+
+
+def test_too_small_a_limit_is_one_sentence_and_nothing_is_lost(cut: Any) -> None:
+    net, x, pruned = cut
+    before = copy.deepcopy(pruned.model.state_dict()), copy.deepcopy(net.state_dict())
+    with pytest.raises(InputError, match=r"memory_bytes=1,000 is too little: the fit of '0' \(16 inputs and 8 outputs\)"):
+        secateur.recover(pruned, x, dense=net, memory_bytes=1_000)
+    with pytest.raises(InputError, match="memory_bytes is a number of bytes"):
+        secateur.recover(pruned, x, dense=net, memory_bytes=-1)
+    for model, state in zip((pruned.model, net), before, strict=True):
+        assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
+    assert secateur.recover(pruned, x, dense=net, memory_bytes=1_000, method="bias").notes == pruned.notes
+
+
+def test_a_failure_in_the_middle_leaves_the_pruned_network_as_it_was(
+    cut: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, pruned = cut
+    before = copy.deepcopy(pruned.model.state_dict())
+    real, calls = normal.ridge_solve, []
+
+    def breaks(*args: Any, **options: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) > 40:
+            raise MemoryError
+        return real(*args, **options)
+
+    monkeypatch.setattr(normal, "ridge_solve", breaks)
+    with pytest.raises(MemoryError):
+        secateur.recover(pruned, x, dense=net)
+    assert all(torch.equal(t, before[n]) for n, t in pruned.model.state_dict().items())
+
+
+def test_sums_of_one_layer_are_alive_at_a_time(cut: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, pruned = cut
+    alive: list[int] = []
+    real = Moments.zeros
+
+    def counted(groups: int, columns: int, outputs: int) -> Moments:
+        gc.collect()
+        alive.append(sum(isinstance(o, Moments) for o in gc.get_objects()))
+        return real(groups, columns, outputs)
+
+    monkeypatch.setattr(Moments, "zeros", counted)
+    secateur.recover(pruned, x, dense=net)
+    assert len(alive) == 14
+    assert max(alive) <= 3, "two folds of this layer, and what the one before leaves until then"
+    alive.clear()
+    secateur.prune(net, x[:2], criterion="reconstruction", data=x, ratio=0.5)
+    assert len(alive) == 6
+    assert max(alive) <= 1
+
+
+def test_layers_with_the_same_input_share_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.gate, self.up = nn.Linear(4, 12), nn.Linear(12, 8), nn.Linear(12, 8)
+            self.down = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.tanh(self.into(x))
+            return self.down(torch.sigmoid(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net, x, made = Gated().eval(), torch.randn(64, 4), []
+    real = Moments.zeros
+
+    def counted(groups: int, columns: int, outputs: int) -> Moments:
+        made.append(columns)
+        return real(groups, columns, outputs)
+
+    monkeypatch.setattr(Moments, "zeros", counted)
+    secateur.prune(net, x[:2], criterion="reconstruction", data=x, ratio=0.5)
+    assert made == [12, 8], "of gate and up together, and of down"
