@@ -3,9 +3,10 @@
 Run: python benchmarks/recovery_size.py [--only NAME …] [--smollm2 FOLDER --text FILE]
 
 Llamas of random weights (or what a folder holds, by transformers), in bfloat16, whose MLPs lose half of their width: by
-reconstruction where it is chosen, by L2 norm elsewhere; then recovery by least squares. Calibration on random tokens (text
-where a folder has a tokenizer and --text is given): time and memory do not depend on what they say. Each row in a process of its own, on one thread; peak memory is of that whole
-process, network and PyTorch included. Rows that are there are not done again.
+reconstruction where it is chosen, by L2 norm elsewhere; then recovery by least squares. Calibration on random tokens
+(text where a folder has a tokenizer and --text is given): time and memory do not depend on what they say. Each row in a
+process of its own, on one thread; peak memory is of that whole process, network and PyTorch included. Rows that are
+there are not done again.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def child(size: str, chosen: bool, folder: str | None, text: str | None) -> None
         want, cutted, got = (m(**small).logits.double() for m in (net, cut.model, fixed.model))
     scale = want.var()
     print(json.dumps({
-        "params": params, "params_after": sum(p.numel() for p in fixed.model.parameters()), "tokens": windows * tokens, "ridge": ridge,
+        "params": params, "params_after": sum(p.numel() for p in fixed.model.parameters()), "tokens": windows * tokens,
+        "ridge": ridge,
         "weights_mb": round(2 * params / 1e6), "start_mb": marks[0][0], "prune_mb": marks[1][0], "peak_mb": marks[2][0],
         "prune_cpu_s": round(marks[1][1] - marks[0][1], 1), "recover_cpu_s": round(marks[2][1] - marks[1][1], 1),
         "change_cut": round(float((cutted - want).square().mean() / scale), 4),
@@ -116,13 +118,14 @@ def peak() -> int:
 def page(rows: list[dict[str, Any]]) -> str:
     """The table of docs/recovery.md."""
     body = [
-        [r["size"], f"{r['params'] / 1e6:,.0f} M", f"{r['params_after'] / 1e6:,.0f} M", "reconstruction" if r["chosen"] else "l2",
+        [r["size"], f"{r['params'] / 1e6:,.0f} M", f"{r['params_after'] / 1e6:,.0f} M",
+         "reconstruction" if r["chosen"] else "l2",
          f"{r['tokens']:,}", f"{r['weights_mb']:,}", f"{r['start_mb']:,}", f"{r['prune_mb']:,}", f"{r['peak_mb']:,}",
          "chosen" if r["ridge"] is None else r["ridge"], r["prune_cpu_s"], r["recover_cpu_s"]]
         for r in sorted(rows, key=lambda r: (r["chosen"], r["params"]))
     ]  # fmt: skip
-    head = ["network", "parameters", "after", "channels", "tokens", "weights, MB", "process before, MB", "peak of the choice, MB",
-            "peak in all, MB", "ridge", "choice, CPU s", "repair, CPU s"]  # fmt: skip
+    head = ["network", "parameters", "after", "channels", "tokens", "weights, MB", "process before, MB",
+            "peak of the choice, MB", "peak in all, MB", "ridge", "choice, CPU s", "repair, CPU s"]  # fmt: skip
     return table(head, body)
 
 

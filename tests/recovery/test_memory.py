@@ -34,7 +34,8 @@ def test_a_limit_changes_nothing_but_the_memory(cut: Any) -> None:
 def test_too_small_a_limit_is_one_sentence_and_nothing_is_lost(cut: Any) -> None:
     net, x, pruned = cut
     before = copy.deepcopy(pruned.model.state_dict()), copy.deepcopy(net.state_dict())
-    with pytest.raises(InputError, match=r"memory_bytes=1,000 is too little: the fit of '0' \(16 inputs and 8 outputs\)"):
+    too_little = r"memory_bytes=1,000 is too little: the fit of '0' \(16 inputs and 8 outputs\)"
+    with pytest.raises(InputError, match=too_little):
         secateur.recover(pruned, x, dense=net, memory_bytes=1_000)
     with pytest.raises(InputError, match="memory_bytes is a number of bytes"):
         secateur.recover(pruned, x, dense=net, memory_bytes=-1)
@@ -43,9 +44,7 @@ def test_too_small_a_limit_is_one_sentence_and_nothing_is_lost(cut: Any) -> None
     assert secateur.recover(pruned, x, dense=net, memory_bytes=1_000, method="bias").notes == pruned.notes
 
 
-def test_a_failure_in_the_middle_leaves_the_pruned_network_as_it_was(
-    cut: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_in_the_middle_leaves_the_pruned_network_as_it_was(cut: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, pruned = cut
     before = copy.deepcopy(pruned.model.state_dict())
     real, calls = normal.ridge_solve, []

@@ -52,7 +52,7 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
 
 
 def _take_weights(found: Twin, model: nn.Module) -> None:
-    """The pruned network's present weights: it may have been trained since the cut. They are the graph's from now on."""
+    """The pruned network's present weights: it may have been trained since the cut. The graph shares them."""
     for name, tensor in model.state_dict().items():
         mine = found.tensors.get(name)
         if mine is None or not isinstance(tensor, Tensor):

@@ -198,7 +198,8 @@ def _validated(folds: tuple[Moments, Moments], prior: Tensor, intercept: bool) -
         return 1e-4
     mixed = prior.shape[1] > MIXED
     if mixed:
-        signs = torch.randint(0, 2, (prior.shape[1], MIXED), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (prior.shape[1], MIXED), generator=generator).double() * 2 - 1
         folds = (folds[0].mixed(signs), folds[1].mixed(signs))
         prior = (prior.mT @ signs).mT
 

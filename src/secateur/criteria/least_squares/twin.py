@@ -55,9 +55,10 @@ class Twin:
             self.tensors[name].copy_(value)
 
     def share(self, name: str, tensor: Tensor) -> None:
-        """Makes a weight or statistic of the pruned graph the memory of ``tensor``, which :meth:`write` then changes."""
+        """Takes ``tensor`` for a weight or statistic of the pruned graph; :meth:`write` changes it from then on."""
         module = self.pruned.module
-        mine = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+        mine: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+        mine |= dict(module.named_buffers(remove_duplicate=False))
         if (mine[name].dtype, mine[name].device) != (tensor.dtype, tensor.device):
             self.write(name, tensor)
             return
