@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+import torch
 from torch import nn
 
 from secateur.core import arguments
@@ -37,6 +38,7 @@ METHODS = {
     "merge": "removed channels become multiples of kept ones; needs no data (neuron merging)",
 }
 WITHOUT_DATA = ("bias", "merge")
+_SUMMED = ("least_squares", "scale")
 
 
 @arguments.checked
@@ -50,6 +52,7 @@ def recover(
     batch_size: int = 64,
     seed: int = 0,
     memory_bytes: int | None = None,
+    over_processes: bool = False,
 ) -> Pruned:
     """Gives a pruned network back what can be had without labels, gradients or training.
 
@@ -72,6 +75,8 @@ def recover(
         memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
             memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
             whatever the fits take.
+        over_processes: Whether all processes of ``torch.distributed`` call this at the same time, each with samples of
+            its own: sums are taken over all of them, and the results are the same. For ``least_squares`` and ``scale``.
 
     Returns:
         A new result with the same plan; its notes say which layers were short of data.
@@ -91,6 +96,7 @@ def recover(
     True
     """
     _check(data, method, ridge, batch_size, memory_bytes)
+    _check_processes(method, over_processes)
     dense = _dense_of(pruned, dense)
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
@@ -98,7 +104,8 @@ def recover(
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
-        notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed), memory_bytes)
+        limits = _Limits(batch_size, memory_bytes, over_processes)
+        notes = _with_data(pair, data, method, limits, Options(ridge=ridge, seed=seed))
     return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
 
 
@@ -149,12 +156,32 @@ def _check(
         raise InputError(f"memory_bytes is a number of bytes, 0 or more (or None); got {memory_bytes!r}.")
 
 
-def _with_data(
-    pair: Twin, calibration: Data, method: str, batch_size: int, options: Options, memory_bytes: int | None
-) -> list[str]:
+def _check_processes(method: str, over_processes: bool) -> None:
+    if over_processes and method not in _SUMMED:
+        raise InputError(
+            f"over_processes=True adds up the sums of {' and '.join(map(repr, _SUMMED))}; got method={method!r}. Give "
+            "every process all samples instead."
+        )
+    if over_processes and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        raise InputError(
+            "over_processes=True adds up over the processes of torch.distributed, and there are none: call "
+            "torch.distributed.init_process_group first, or leave it out."
+        )
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How many samples run at a time, what may be in memory, and whether processes share the samples."""
+
+    batch_size: int
+    memory_bytes: int | None
+    over_processes: bool
+
+
+def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, options: Options) -> list[str]:
     flow = pair.groups.flow
     behind = affected(pair, sites(flow))
-    room = _room(pair, behind, method, memory_bytes)
+    room = _room(pair, behind, method, limits.memory_bytes)
     short: list[str] = []
 
     def plan(samples: int) -> Stops:
@@ -169,10 +196,10 @@ def _with_data(
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     with preserved_rng(*devices):
-        data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
+        data = (batch.inputs for batch in calls(calibration, flow.traced, limits.batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
-        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, room, after)
+        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, room, after, limits.over_processes)
     return notes + _short(short)
 
 
@@ -182,7 +209,7 @@ def _room(pair: Twin, behind: Sequence[Site], method: str, memory_bytes: int | N
     Raises:
         InputError: Nothing is.
     """
-    if memory_bytes is None or method not in ("least_squares", "scale"):
+    if memory_bytes is None or method not in _SUMMED:
         return memory_bytes
     largest, most = 0, ""
     for site in behind:

@@ -96,6 +96,11 @@ class LeastSquares(Fitted):
         else:
             self.write(self.matrix, even.gram + odd.gram)
 
+    def sums(self, turn: int) -> list[Tensor]:
+        """Gram matrices in the first round, targets in every one."""
+        grams = [fold.gram for fold in self.folds] if turn == 0 else []
+        return grams + [t for fold in self.folds for t in (fold.cross, fold.square)]
+
     def _check_finite(self) -> None:
         for what, tensors in (("input", [f.gram for f in self.folds]), ("response", [f.square for f in self.folds])):
             if not all(torch.isfinite(t).all() for t in tensors):

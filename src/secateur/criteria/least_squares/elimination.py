@@ -21,8 +21,8 @@ class Fit:
     """A least-squares problem of which blocks of columns, one per unit, can be taken out.
 
     With H = (Σ u uᵀ + ridge)⁻¹ and the solution W, taking out the block g leaves H − G cᵀ and W − G W_g, where c = H_:g
-    and G = c H_gg⁻¹. What says which unit goes next, the diagonal blocks of H and of W Wᵀ, is brought up to date at once; H
-    and W wait until :data:`PENDING` columns have come together, and shrink then in the memory that they have.
+    and G = c H_gg⁻¹. What says which unit goes next, the diagonal blocks of H and of W Wᵀ, is brought up to date at
+    once; H and W wait until :data:`PENDING` columns have come together, and shrink then in the memory that they have.
     """
 
     def __init__(self, inverse: Tensor, weights: Tensor, units: Sequence[int], block: int, scale: float) -> None:
