@@ -22,6 +22,8 @@ from typing import Any
 
 from records import into_docs, read, table, write
 
+from secateur.criteria.least_squares.normal import bytes_of_fit
+
 NAME = "recovery_size"
 
 # hidden, inner, layers, heads, heads of keys, vocabulary; windows and tokens of calibration; ridge (None: chosen)
@@ -129,6 +131,53 @@ def page(rows: list[dict[str, Any]]) -> str:
     return table(head, body)
 
 
+LARGER = {"7B": (4096, 11_008, 32, 32, 32, 32_000), "70B": (8192, 28_672, 80, 64, 8, 32_000)}
+TOKENS, WAITING = 16_384, 1 << 30
+
+
+def work(shape: tuple[int, ...], tokens: int, ridge: float | None) -> float:
+    """Operations of a repair with half of the MLPs, those in double precision counted twice.
+
+    Forward passes of both networks; Gram and cross moments; eighteen trials of a ridge (a Cholesky factor, and
+    solutions and errors of 256 sums of outputs) and the fit.
+    """
+    total = 2.0 * tokens * (weights(shape, 1.0) + weights(shape, 0.5)) - 4.0 * tokens * shape[0] * shape[5]
+    for p, outputs in sites(shape, 0.5):
+        total += shape[2] * tokens * (p * p + 2 * p * outputs)
+        trials = 18 * (p**3 / 3 + 4 * p * p * min(outputs, 256)) if ridge is None else 0.0
+        total += 2 * shape[2] * (trials + p**3 / 3 + 2 * p * p * outputs)
+    return total
+
+
+def sites(shape: tuple[int, ...], kept: float) -> list[tuple[int, int]]:
+    """Inputs and outputs of the linear layers of one block."""
+    hidden, inner, _, heads, keys, _ = shape
+    width, values = int(inner * kept), hidden * keys // heads
+    return [(hidden, hidden), (hidden, values), (hidden, values), (hidden, hidden),
+            (hidden, width), (hidden, width), (width, hidden)]  # fmt: skip
+
+
+def weights(shape: tuple[int, ...], kept: float) -> int:
+    """Parameters, norms left out."""
+    return shape[2] * sum(p * outputs for p, outputs in sites(shape, kept)) + shape[0] * shape[5]
+
+
+def foretold(rows: list[dict[str, Any]]) -> str:
+    """Memory and time of larger networks, by calculation from the largest row whose ridge was chosen."""
+    known = [r for r in rows if not r["chosen"] and r["ridge"] is None]
+    last = max(known, key=lambda r: r["params"])
+    speed = work(SIZES[last["size"]][:6], last["tokens"], None) / last["recover_cpu_s"]
+    body = []
+    for name, shape in LARGER.items():
+        fit = max(bytes_of_fit(1, *site) for site in sites(shape, 0.5))
+        dense, cut = 2 * weights(shape, 1.0), 2 * weights(shape, 0.5)
+        body.append([name, f"{dense / 1e9:.1f}", f"2 × {cut / 1e9:.1f}", f"{fit / 1e9:.1f}",
+                     f"{(dense + 2 * cut + fit + WAITING) / 1e9 + 0.5:.0f}",
+                     f"{work(shape, TOKENS, None) / speed / 3600:,.0f}"])  # fmt: skip
+    head = ["network", "weights, GB", "pruned and repaired, GB", "largest fit, GB", "memory, GB", "CPU hours"]
+    return f"From the row {last['size']} ({speed / 1e9:.1f} billion operations a second):\n\n{table(head, body)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=list(SIZES), help="sizes")
@@ -160,6 +209,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     docs = Path(__file__).resolve().parents[1] / "docs" / "recovery.md"
     into_docs(docs, "recovery-size", page(rows))
+    into_docs(docs, "recovery-larger", foretold(rows))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import nn
 import secateur
 from secateur.core.errors import InputError
 from secateur.criteria.least_squares import normal
+from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.normal import Moments
+from secateur.recovery import api
 
 
 @pytest.fixture
@@ -42,6 +45,18 @@ def test_too_small_a_limit_is_one_sentence_and_nothing_is_lost(cut: Any) -> None
     for model, state in zip((pruned.model, net), before, strict=True):
         assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     assert secateur.recover(pruned, x, dense=net, memory_bytes=1_000, method="bias").notes == pruned.notes
+
+
+def test_a_wide_layer_is_fitted_where_the_limit_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "Options", functools.partial(Options, largest=20))
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 48), nn.ReLU(), nn.Linear(48, 3)).eval(), torch.randn(400, 6)
+    pruned, needed = secateur.prune(net, x[:2], ratio=0.5), normal.bytes_of_fit(1, 24, 3)
+    alone, allowed = (secateur.recover(pruned, x, dense=net, memory_bytes=m) for m in (needed - 1, needed))
+    assert "24 inputs are too many for a fit (at most 20, or what memory_bytes allows); bias alone" in alone.notes[-1]
+    assert torch.equal(alone.model[2].weight, pruned.model[2].weight)
+    assert allowed.notes == pruned.notes
+    assert not torch.equal(allowed.model[2].weight, pruned.model[2].weight)
 
 
 def test_a_failure_in_the_middle_leaves_the_pruned_network_as_it_was(cut: Any, monkeypatch: pytest.MonkeyPatch) -> None:

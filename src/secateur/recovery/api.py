@@ -74,7 +74,7 @@ def recover(
         seed: Of the positions that are looked at in large feature maps.
         memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
             memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
-            whatever the fits take.
+            and fits of up to 10,000 inputs; larger ones are made where this allows them.
         over_processes: Whether all processes of ``torch.distributed`` call this at the same time, each with samples of
             its own: sums are taken over all of them, and the results are the same. For ``least_squares`` and ``scale``.
 
@@ -188,7 +188,7 @@ def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, opti
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return [Later(site.name, partial(_stop, pair, site, method, known)) for site in behind]
+        return [Later(site.name, partial(_stop, pair, site, method, known, limits.memory_bytes)) for site in behind]
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -215,7 +215,9 @@ def _room(pair: Twin, behind: Sequence[Site], method: str, memory_bytes: int | N
     for site in behind:
         form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
         columns, outputs = form.sizes(weight)
-        needed = bytes_of_fit(form.groups, columns, outputs) if columns <= Options().largest else 0
+        needed = bytes_of_fit(form.groups, columns, outputs)
+        if columns > Options().largest and needed > memory_bytes:
+            continue
         if needed > largest:
             largest, most = needed, f"{site.name!r} ({columns:,} inputs and {outputs:,} outputs)"
     if memory_bytes < largest:
@@ -236,13 +238,15 @@ def _short(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _stop(pair: Twin, site: Site, method: str, options: Options) -> Adjustment:
+def _stop(pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None) -> Adjustment:
     if method == "bias":
         return Bias(pair, site, options)
-    columns = layout(pair.copies[site.node], pair.tensors[site.weight]).sizes(pair.tensors[site.weight])[0]
-    if columns > options.largest:
+    form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
+    columns, outputs = form.sizes(weight)
+    if columns > options.largest and (memory_bytes or 0) < bytes_of_fit(form.groups, columns, outputs):
         stop = Bias(pair, site, options)
-        stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}); bias alone")
+        stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}, "
+                          "or what memory_bytes allows); bias alone")  # fmt: skip
         return stop
     return (Scale if method == "scale" else LeastSquares)(pair, site, options)
 
