@@ -96,6 +96,7 @@ def child(size: str, chosen: bool, folder: str | None, text: str | None) -> None
         net, {"input_ids": x[:2]}, ratio=0.5, only=["*.gate_proj", "*.up_proj"], scope="local", verify=False, **how
     )
     marks.append((peak(), time.process_time()))
+    print(f"{size}: chosen, {marks[-1][0]} MB, {marks[-1][1] - marks[0][1]:.1f} CPU s", file=sys.stderr, flush=True)
     fixed = secateur.recover(cut, data, dense=net, batch_size=4, ridge=ridge)
     marks.append((peak(), time.process_time()))
     with torch.no_grad():

@@ -23,7 +23,7 @@ from secateur.surgery.reference import CutEntries, MaskedInterpreter
 
 __all__ = ["sensitivities"]
 
-LARGEST, PIECE = 1 << 26, 1 << 20
+LARGEST, PIECE = 1 << 25, 1 << 20
 """Numbers of the network's output that are looked at, and how many of them are compared at a time."""
 
 
