@@ -37,9 +37,10 @@ class LeastSquares(Fitted):
     """Refits weights and bias to the dense network's response: min ‖W·u + b − t‖² + ridge.
 
     u is what the pruned network computes now, t the dense network's response at the kept channels, less what
-    the residual path brings, so errors made before are made good where they can be. Where nothing but a ReLU
-    follows, what it hides needs no fit: in every further round a target t ≤ 0 is replaced by min(prediction, 0),
-    which never raises Σ(ReLU(prediction) − ReLU(t))² (majorisation), and needs no new normal matrix.
+    the residual path brings, so errors made before are made good where they can be. Where nothing but ReLUs (or others
+    that are constant outside bounds) follow, what they hide needs no fit: in every further round, a target that with
+    the residual path s is at or below the lower bound l is replaced by min(prediction, l − s), and one at or above the
+    upper bound h by max(prediction, h − s); that needs no new normal matrix.
 
     Sources: He et al. 2017, arXiv:1707.06168, eq. 4 (refit of the consumer) and §3.2 (residual branches); Zhang et al.
     2015, arXiv:1505.06798, eq. 7 (ReLU).
@@ -51,7 +52,7 @@ class LeastSquares(Fitted):
         self.prior = self.map()
         groups, outputs, columns = self.prior.shape
         self.folds = tuple(Moments.zeros(groups, columns - 1, outputs) for _ in range(2))
-        self.passes = 1 + (options.rounds if site.relu else 0)
+        self.passes = 1 + (options.rounds if site.seen else 0)
         self.ridge, self.short = 0.0, False
 
     def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
@@ -61,6 +62,7 @@ class LeastSquares(Fitted):
         at = self.at(index, target)
         rows = self.layout.rows(target, at)
         columns = self.layout.columns(x, tuple(target.shape), at)
+        brought = self._brought(pruned, at) if turn else None
         for fold, part in enumerate(self._halves(columns.shape[2], index)):
             u, t = columns[:, :, part].flatten(2), rows[:, :, part].flatten(2)
             if not u.shape[2]:
@@ -68,17 +70,23 @@ class LeastSquares(Fitted):
             if turn == 0:
                 self.folds[fold].add(u, t)
             else:
-                self._add_visible(fold, u, t)
+                self._add_visible(fold, u, t, 0.0 if brought is None else brought[:, :, part].flatten(2))
 
     @staticmethod
     def _halves(count: int, index: int) -> list[slice]:
         """Even and odd images; batches of one image go to either half in turn."""
         return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
 
-    def _add_visible(self, fold: int, u: Tensor, t: Tensor) -> None:
+    def _brought(self, pruned: Values, at: Tensor) -> Tensor | None:
+        skip = self.skip(pruned)
+        return None if skip is None else self.layout.rows(skip, at)
+
+    def _add_visible(self, fold: int, u: Tensor, t: Tensor, skip: Tensor | float) -> None:
+        assert self.site.seen is not None
+        low, high = (bound - skip for bound in self.site.seen)
         whole = torch.cat([u, u.new_ones(u.shape[0], 1, u.shape[2])], 1)
         predicted = self.matrix.to(whole) @ whole
-        free = torch.where(t > 0, t, predicted.clamp_max(0))
+        free = torch.where(t <= low, predicted.clamp(max=low), torch.where(t >= high, predicted.clamp(min=high), t))
         self.folds[fold].add_targets(whole, free)
 
     def finish(self, turn: int) -> None:

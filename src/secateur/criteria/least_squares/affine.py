@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
         ridge: Strength relative to the mean diagonal of the normal matrix; ``None`` to cross-validate it.
-        rounds: Further rounds in which what a ReLU hides is left free (see :class:`LeastSquares`).
+        rounds: Further rounds in which what an activation hides is left free (see :class:`LeastSquares`).
         rows: Positions that are looked at per layer, over all images; ``None`` for all of them.
         samples: Number of calibration images.
         largest: Layers with more columns than this get their bias fitted alone.
@@ -80,9 +80,13 @@ class Affine:
 
     def target(self, dense: Values, pruned: Values) -> Tensor:
         """What the layer should give: the dense value, less what the residual connection brings already."""
-        value = self.twin.kept(self.site.end, self.twin.dense.value(self.site.end, dense))
+        value, skip = self.twin.kept(self.site.end, self.twin.dense.value(self.site.end, dense)), self.skip(pruned)
+        return value if skip is None else value - skip
+
+    def skip(self, pruned: Values) -> Tensor | None:
+        """What the residual connection brings, if there is one."""
         skip = self.site.skip
-        return value if skip is None else value - self.twin.pruned.value(self.twin.copies[skip], pruned)
+        return None if skip is None else self.twin.pruned.value(self.twin.copies[skip], pruned)
 
     def input(self, pruned: Values) -> Tensor:
         """What the layer is given now."""
