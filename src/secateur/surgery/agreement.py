@@ -32,9 +32,9 @@ ROUNDING = 2.0**-48
 """By how much weights are moved, relative to themselves, to see what a network makes of rounding (16 units in the last
 place: about what the sums of one layer lose)."""
 
-LARGEST_NOISE = 1e-7
-"""Of what rounding may make of an output, relative to its largest value: beyond this it may be a mistake as well, or a
-network that does not give the same twice."""
+LARGEST_NOISE = 1e-5
+"""Of what rounding may make of an output, relative to its largest value: beyond this it may as well be a network that
+does not give the same twice."""
 
 Shape = tuple[int, ...] | None
 
@@ -75,7 +75,7 @@ def compare(got: Tensor, want: Tensor, other: Tensor, *, rounded: Tensor | None 
     gap = torch.where(got == want, 0.0, (got - want).abs()).max()  # equal infinities at equal places agree
     moved, size = _largest(torch.where(got == other, 0.0, (got - other).abs())), _largest(want.abs())
     noise = 0.0 if rounded is None else _largest(torch.where(got == rounded, 0.0, (got - rounded).abs()))
-    resolution = max(RESOLUTION, noise / size if noise <= LARGEST_NOISE * size and size else 0.0)
+    resolution = max(RESOLUTION, noise / size / 10 if noise <= LARGEST_NOISE * size and size else 0.0)
     decided = moved * TOLERANCE >= size * resolution and moved > 0
     scale = moved if decided else size
     return Output(float(gap) / scale if scale else (0.0 if not float(gap) else math.inf), decided, resolution)
