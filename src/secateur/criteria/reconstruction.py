@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from secateur.core.inputs import PIECE, Batch, pieces
 from secateur.cost.counts import Costs
 from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.least_squares.affine import Options
-from secateur.criteria.least_squares.gather import Curve, Gather, Ledger
+from secateur.criteria.least_squares.gather import Curve, Ledger
 from secateur.criteria.least_squares.probe import sensitivities
 from secateur.criteria.least_squares.scale import check_scale
+from secateur.criteria.least_squares.shelf import Shelf
 from secateur.criteria.least_squares.sites import norms, sites
-from secateur.criteria.least_squares.sweep import Sweep
+from secateur.criteria.least_squares.sweep import Stops, Sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
 from secateur.criteria.statistics import NEEDS, Collecting, Learner, Need
@@ -42,7 +42,8 @@ class _Rises(Learner):
         walker = Walker(self.groups.flow.traced.module)
         every = np.ones(len(self.groups.component), dtype=bool)
         self._pair = Twin(self.groups, every, walker, walker, {n: n for n in walker.nodes})
-        self._sweep = Sweep((walker,), what="Choosing channels")
+        self._shelf = Shelf()
+        self._sweep = Sweep((walker,), self._shelf, what="Choosing channels")
         self._seed, self._measure = setting.seed, setting.measure
         self._first: Any = None
         self._scores: dict[int, Tensor] = {}
@@ -56,16 +57,19 @@ class _Rises(Learner):
             self._sweep.add(part.inputs)
 
     def finish(self) -> None:
-        ledger = Ledger(self._pair)
+        found = sites(self.groups.flow)
+        ledgers: list[Ledger] = []
 
-        def stops(samples: int) -> Sequence[Gather]:
-            options = Options(seed=self._seed, samples=samples)
-            found = sites(self.groups.flow)
-            return [Gather(self._pair, site, options, ledger) for site in found if ledger.wants(site)]
+        def stops(samples: int) -> Stops:
+            ledgers.append(Ledger(self._pair, self._shelf, Options(seed=self._seed, samples=samples)))
+            return ledgers[0].stops(found)
 
-        self._sweep.run(stops)
-        curves = ledger.finished()
-        factors = sensitivities(self._pair, curves, self._first, PROBES)
+        try:
+            self._sweep.run(stops)
+            curves = ledgers[0].finished()
+            factors = sensitivities(self._pair, curves, self._shelf, self._first, PROBES)
+        finally:
+            self._shelf.close()
         costs = Costs(self.groups) if self._measure else None
         for number, curve in curves.items():
             values = _scores(self.groups.items[number].units, curve.times(factors[number]), costs, self._measure or "")

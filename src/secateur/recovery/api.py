@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from torch import nn
@@ -16,7 +17,7 @@ from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
 from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
-from secateur.criteria.least_squares.sweep import Adjustment, sweep
+from secateur.criteria.least_squares.sweep import Adjustment, Later, Stops, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
@@ -46,6 +47,7 @@ def recover(
     ridge: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    memory_bytes: int | None = None,
 ) -> Pruned:
     """Gives a pruned network back what can be had without labels, gradients or training.
 
@@ -65,6 +67,8 @@ def recover(
             cross-validated layer by layer.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
+        memory_bytes: What activations between two layers may take in memory, beside the networks and the matrices of
+            one layer's fit; what is more goes to temporary files. By default 1 GiB.
 
     Returns:
         A new result with the same plan; its notes say which layers were short of data.
@@ -89,7 +93,7 @@ def recover(
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
-        notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed))
+        notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed), memory_bytes)
     return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
 
 
@@ -136,29 +140,35 @@ def _check(calibration: Data | None, method: str, ridge: float | None, batch_siz
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
 
 
-def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, options: Options) -> list[str]:
+def _with_data(
+    pair: Twin, calibration: Data, method: str, batch_size: int, options: Options, memory_bytes: int | None
+) -> list[str]:
     flow = pair.groups.flow
-    stops: list[Adjustment] = []
+    short: list[str] = []
 
-    def plan(samples: int) -> Sequence[Adjustment]:
+    def plan(samples: int) -> Stops:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        stops.extend(_stop(pair, site, method, known) for site in affected(pair, sites(flow)))
-        return stops
+        return [
+            Later(site.name, partial(_stop, pair, site, method, known)) for site in affected(pair, sites(flow))
+        ]
+
+    def after(stop: Adjustment) -> None:
+        if isinstance(stop, LeastSquares) and stop.short:
+            short.append(stop.name)
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     with preserved_rng(*devices):
         data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
-        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan)
-    return notes + _short(stops)
+        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, memory_bytes, after)
+    return notes + _short(short)
 
 
-def _short(stops: Sequence[Adjustment]) -> list[str]:
+def _short(names: Sequence[str]) -> list[str]:
     """One note on all layers that had few positions for their size."""
-    names = [stop.name for stop in stops if isinstance(stop, LeastSquares) and stop.short]
     if not names:
         return []
     return [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
 from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
@@ -61,16 +62,16 @@ class LeastSquares(Fitted):
         target, x = self.target(dense, pruned), self.input(pruned)
         at = self.at(index, target)
         rows = self.layout.rows(target, at)
-        columns = self.layout.columns(x, tuple(target.shape), at)
+        whole = design(self.layout, x, tuple(target.shape), at)
         brought = self._brought(pruned, at) if turn else None
-        for fold, part in enumerate(self._halves(columns.shape[2], index)):
-            u, t = columns[:, :, part].flatten(2), rows[:, :, part].flatten(2)
-            if not u.shape[2]:
+        for fold, part in enumerate(self._halves(len(whole), index)):
+            u, t = whole.of(part), rows[:, :, part]
+            if not len(u):
                 continue
             if turn == 0:
                 self.folds[fold].add(u, t)
             else:
-                self._add_visible(fold, u, t, 0.0 if brought is None else brought[:, :, part].flatten(2))
+                self._add_visible(fold, u, t, 0.0 if brought is None else brought[:, :, part])
 
     @staticmethod
     def _halves(count: int, index: int) -> list[slice]:
@@ -81,13 +82,12 @@ class LeastSquares(Fitted):
         skip = self.skip(pruned)
         return None if skip is None else self.layout.rows(skip, at)
 
-    def _add_visible(self, fold: int, u: Tensor, t: Tensor, skip: Tensor | float) -> None:
+    def _add_visible(self, fold: int, u: Design, t: Tensor, skip: Tensor | float) -> None:
         assert self.site.seen is not None
         low, high = (bound - skip for bound in self.site.seen)
-        whole = torch.cat([u, u.new_ones(u.shape[0], 1, u.shape[2])], 1)
-        predicted = self.matrix.to(whole) @ whole
+        predicted = u.predicted(self.matrix)
         free = torch.where(t <= low, predicted.clamp(max=low), torch.where(t >= high, predicted.clamp(min=high), t))
-        self.folds[fold].add_targets(whole, free)
+        self.folds[fold].add_targets(u, free)
 
     def finish(self, turn: int) -> None:
         """All batches were seen."""

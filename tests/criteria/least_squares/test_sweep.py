@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur.criteria.least_squares import sweep as module
+from secateur.criteria.least_squares import shelf as module
+from secateur.criteria.least_squares.shelf import Shelf
 from secateur.criteria.least_squares.sites import sites
 from secateur.criteria.least_squares.walk import Store, Walker
 from secateur.graph.flow import flow
@@ -73,23 +74,22 @@ def test_what_does_not_fit_into_memory_goes_to_files(net: nn.Module, monkeypatch
     pruned = secateur.prune(net, x[:2], ratio=0.5, scope="block")
     want = secateur.recover(pruned, x, dense=net, ridge=1e-4, batch_size=4).model.state_dict()
     monkeypatch.setattr(module, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(module.sweep, "__defaults__", (0,))
     got = secateur.recover(pruned, x, dense=net, ridge=1e-4, batch_size=4).model.state_dict()
     assert all(torch.equal(got[n], want[n]) for n in want)
 
 
 def test_memory_does_not_grow_with_the_number_of_batches(net: nn.Module) -> None:
     walker = Walker(trace(net, torch.randn(2, 3, 8, 8)).module)
-    store = Store([walker], limit_bytes=10_000)
+    store = Store([walker], shelf := Shelf(10_000))
     for _ in range(20):
         values = walker.begin((torch.randn(4, 3, 8, 8),))  # 3,072 bytes each
         store.add([values])
-    in_files = [p for p in store._kept if isinstance(p, Path)]
-    assert store._used <= 10_000
+    in_files = [p for p in shelf._kept.values() if isinstance(p, Path)]
+    assert shelf._used <= 10_000
     assert len(in_files) == 17
     folder = in_files[0].parent
     assert sum(1 for _ in store) == 20
-    store.close()
+    shelf.close()
     assert not folder.exists()
 
 

@@ -33,7 +33,7 @@ class Options:
     rounds: int = 2
     rows: int | None = 65_536
     samples: int = 1
-    largest: int = 6_000
+    largest: int = 10_000
     seed: int = 0
 
 

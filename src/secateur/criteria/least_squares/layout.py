@@ -71,9 +71,9 @@ class Layout:
 
     def positions(self, output: Tensor) -> int:
         """How many positions one sample's output has."""
-        return prod(self._samples(output).shape[2:])
+        return prod(self.samples(output).shape[2:])
 
-    def _samples(self, value: Tensor) -> Tensor:
+    def samples(self, value: Tensor) -> Tensor:
         """(N, channels, …): a batch even where there is none, channels second."""
         if self.linear:
             value = value if value.ndim > 1 else value[None]
@@ -82,7 +82,7 @@ class Layout:
 
     def rows(self, output: Tensor, at: Tensor) -> Tensor:
         """The output at the positions ``at``: (G, O/G, N, positions)."""
-        values = self._samples(output)
+        values = self.samples(output)
         values = values.reshape(*values.shape[:2], -1)[:, :, at]
         return values.reshape(len(values), self.groups, -1, values.shape[2]).permute(1, 2, 0, 3)
 
@@ -94,17 +94,17 @@ class Layout:
             output: Shape of its output.
             at: Flat positions in the output.
         """
-        x = self._samples(x)
+        x = self.samples(x)
         if self.linear:
             values = x.reshape(*x.shape[:2], -1)[:, :, at]
             return values.permute(1, 0, 2)[None]
-        x = self._grown(x)
+        x = self.grown(x)
         x = F.pad(x, [side for pair in reversed(self.padding) for side in pair])
-        index = self._index(x.shape[2:], output[-len(self.kernel) :], at)
+        index = self.index(x.shape[2:], output[-len(self.kernel) :], at)
         values = x.flatten(2)[:, :, index.reshape(-1)]  # N, C, taps × positions
         return values.reshape(len(values), self.groups, -1, len(at)).permute(1, 2, 0, 3)
 
-    def _grown(self, x: Tensor) -> Tensor:
+    def grown(self, x: Tensor) -> Tensor:
         """Zeros between the entries."""
         if all(g == 1 for g in self.grow):
             return x
@@ -113,7 +113,7 @@ class Layout:
         wide[(slice(None), slice(None), *(slice(None, None, g) for g in self.grow))] = x
         return wide
 
-    def _index(self, padded: tuple[int, ...], output: tuple[int, ...], at: Tensor) -> Tensor:
+    def index(self, padded: tuple[int, ...], output: tuple[int, ...], at: Tensor) -> Tensor:
         """Flat places in the padded input of every tap (rows) at every position (columns)."""
         steps = [prod(padded[d + 1 :]) for d in range(len(padded))]
         corner, rest = torch.zeros_like(at), at

@@ -7,51 +7,77 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.criteria.least_squares.design import Design, mirrored
+from secateur.criteria.least_squares.layout import Layout
+
 __all__ = ["RIDGES", "Moments", "Solution", "ridge_solve", "solve"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
 
+MIXED = 256
+"""Outputs by which a ridge is chosen; where there are more, as many random sums of them."""
+
 FEW = 4
 """Fewer rows per column than this are worth a note."""
 
 
-@dataclass
 class Moments:
     """Second moments of the columns u (with a 1 for the intercept) and the targets t, group by group.
 
     Attributes:
-        gram: Σ [u; 1][u; 1]ᵀ, shape (G, p + 1, p + 1), float64.
-        cross: Σ [u; 1] tᵀ, shape (G, p + 1, O/G).
+        cross: Σ [u; 1] tᵀ, shape (G, p + 1, O/G), float64.
         square: Σ t², shape (G, O/G).
     """
 
-    gram: Tensor
-    cross: Tensor
-    square: Tensor
+    def __init__(self, gram: Tensor, cross: Tensor, square: Tensor) -> None:
+        """Starts with sums; ``gram`` is what the property gives."""
+        self._gram, self.cross, self.square = gram, cross, square
+        self._empty = False
+        self._upper: tuple[Tensor, Layout] | None = None
+
+    @property
+    def gram(self) -> Tensor:
+        """Σ [u; 1][u; 1]ᵀ, shape (G, p + 1, p + 1), float64."""
+        if self._upper is not None:
+            upper, layout = self._upper
+            added = mirrored(layout, upper)
+            self._gram, self._upper = added if self._empty else self._gram + added, None
+            self._empty = False
+        return self._gram
 
     @classmethod
     def zeros(cls, groups: int, columns: int, outputs: int) -> Moments:
         """Nothing accumulated yet."""
         size, kind = columns + 1, torch.float64
-        return cls(torch.zeros(groups, size, size, dtype=kind), torch.zeros(groups, size, outputs, dtype=kind),
-                   torch.zeros(groups, outputs, dtype=kind))  # fmt: skip
+        found = cls(torch.zeros(groups, size, size, dtype=kind), torch.zeros(groups, size, outputs, dtype=kind),
+                    torch.zeros(groups, outputs, dtype=kind))  # fmt: skip
+        found._empty = True
+        return found
 
     @property
     def rows(self) -> float:
         """How many rows were added (of every group)."""
         return float(self.gram[0, -1, -1])
 
-    def add(self, columns: Tensor, targets: Tensor) -> None:
-        """Adds columns (G, p, n) and targets (G, O/G, n)."""
-        whole = torch.cat([columns, columns.new_ones(columns.shape[0], 1, columns.shape[2])], 1)
-        self.gram += (whole @ whole.mT).double().cpu()
-        self.add_targets(whole, targets)
+    def add(self, rows: Design, targets: Tensor) -> None:
+        """Adds rows with their targets (G, O/G, N, positions)."""
+        self.add_rows(rows)
+        self.add_targets(rows, targets)
 
-    def add_targets(self, whole: Tensor, targets: Tensor) -> None:
-        """Adds the targets' part alone, for columns that were counted before (with their row of ones)."""
-        self.cross += (whole @ targets.mT).double().cpu()
-        self.square += targets.double().square().sum(2).cpu()
+    def add_rows(self, rows: Design) -> None:
+        """Adds rows alone, whose targets follow from them or come later.
+
+        What is added stays half a matrix, in the order that is fastest, until :attr:`gram` is asked for.
+        """
+        if self._upper is None:
+            self._upper = self._gram if self._empty else torch.zeros_like(self._gram), rows.layout
+        rows.add_gram(self._upper[0])
+
+    def add_targets(self, rows: Design, targets: Tensor) -> None:
+        """Adds the targets' part alone, for rows that were counted before."""
+        rows.add_cross(self.cross, targets)
+        self.square += targets.double().square().sum((2, 3)).cpu()
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of the rows of both."""
@@ -59,9 +85,16 @@ class Moments:
 
     def error(self, matrix: Tensor) -> Tensor:
         """Σ ‖t − M [u; 1]‖² for every group and output, shape (G, O/G); ``matrix`` is (G, O/G, p + 1)."""
+        return torch.clamp(self.square + self.fitted(matrix), min=0)
+
+    def fitted(self, matrix: Tensor) -> Tensor:
+        """What of :meth:`error` depends on ``matrix``: Σ ‖M [u; 1]‖² − 2 tᵀ M [u; 1], shape (G, O/G)."""
         transposed = matrix.mT
-        fitted = (transposed * (self.gram @ transposed)).sum(1) - 2 * (transposed * self.cross).sum(1)
-        return torch.clamp(self.square + fitted, min=0)
+        return (transposed * (self.gram @ transposed)).sum(1) - 2 * (transposed * self.cross).sum(1)
+
+    def mixed(self, weights: Tensor) -> Moments:
+        """The same of other targets, sums of these with ``weights`` (O/G, m), of which no squares are known."""
+        return Moments(self.gram, self.cross @ weights, self.square.new_zeros(len(self.square), weights.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -94,32 +127,32 @@ def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: boo
         Shape (G, O/G, p + 1), float64.
     """
     free = moments.gram.shape[1] - (not intercept)
-    gram, cross = moments.gram[:, :free, :free], moments.cross[:, :free]
+    system, right = moments.gram[:, :free, :free].clone(), moments.cross[:, :free].clone()
     if not intercept:  # the part of the targets that the fixed intercept explains
-        cross = cross - moments.gram[:, :free, free:] @ prior.mT[:, free:]
+        right -= moments.gram[:, :free, free:] @ prior.mT[:, free:]
     size = moments.gram.shape[1] - 1
-    pull = torch.zeros(gram.shape[0], free, dtype=gram.dtype)
-    diagonal = moments.gram.diagonal(dim1=1, dim2=2)[:, :size]
-    pull[:, :size] = ridge * diagonal.mean(1, keepdim=True)
-    found = _solved(gram + torch.diag_embed(pull), cross + pull[:, :, None] * prior.mT[:, :free])
-    return torch.cat([found.mT, prior[:, :, free:]], 2)
+    pull = ridge * moments.gram.diagonal(dim1=1, dim2=2)[:, :size].mean(1, keepdim=True)
+    system.diagonal(dim1=1, dim2=2)[:, :size].add_(pull)
+    right[:, :size] += pull[:, :, None] * prior.mT[:, :size]
+    return torch.cat([_solved(system, right).mT, prior[:, :, free:]], 2)
 
 
 def _solved(system: Tensor, right: Tensor) -> Tensor:
-    """Symmetric systems: Cholesky where it goes, else least squares of minimum norm."""
+    """Symmetric systems, whose memory is used up: Cholesky where it goes, else least squares of minimum norm."""
     diagonal = system.diagonal(dim1=1, dim2=2)
     dead = diagonal <= 1e-14 * diagonal.amax(1, keepdim=True)  # columns that are always zero
-    scale = torch.where(dead, torch.zeros_like(diagonal), diagonal.clamp_min(1e-300).rsqrt())
-    scaled = system * scale[:, :, None] * scale[:, None, :]
-    factor, failed = torch.linalg.cholesky_ex(scaled)
+    scale = torch.where(dead, torch.zeros_like(diagonal), diagonal.clamp_min(1e-300).rsqrt())[:, :, None]
+    system.mul_(scale).mul_(scale.mT)
+    right.mul_(scale)
+    factor, failed = torch.linalg.cholesky_ex(system)
     good = ~failed.bool() & (factor.diagonal(dim1=1, dim2=2).amin(1) > 1e-6)
     if good.all():
-        return scale[:, :, None] * torch.cholesky_solve(scale[:, :, None] * right, factor)
-    values, vectors = torch.linalg.eigh(scaled)
+        return torch.cholesky_solve(right, factor).mul_(scale)
+    values, vectors = torch.linalg.eigh(system)
     limit = values.amax(1, keepdim=True) * 1e-12 * system.shape[1]
     inverse = torch.where(values > limit, 1 / values, 0.0)
-    found: Tensor = vectors @ (inverse[:, :, None] * (vectors.mT @ (scale[:, :, None] * right)))
-    return scale[:, :, None] * found
+    found: Tensor = vectors @ (inverse[:, :, None] * (vectors.mT @ right))
+    return found.mul_(scale)
 
 
 def solve(
@@ -146,14 +179,23 @@ def solve(
 
 
 def _validated(folds: tuple[Moments, Moments], prior: Tensor, intercept: bool) -> float:
-    """The strength with the smallest error on the other fold; 1e-4 where there is one fold only."""
+    """The strength with the smallest error on the other fold; 1e-4 where there is one fold only.
+
+    Of many outputs, random sums are compared: their mean squared error is that of the outputs, and a solve costs less.
+    """
     if not all(f.rows for f in folds):
         return 1e-4
+    mixed = prior.shape[1] > MIXED
+    if mixed:
+        signs = torch.randint(0, 2, (prior.shape[1], MIXED), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+        folds = (folds[0].mixed(signs), folds[1].mixed(signs))
+        prior = (prior.mT @ signs).mT
 
     def held_out(ridge: float) -> float:
-        return sum(
-            float(other.error(ridge_solve(one, prior, ridge, intercept=intercept)).sum())
-            for one, other in (folds, folds[::-1])
-        )
+        total = 0.0
+        for one, other in (folds, folds[::-1]):
+            found = ridge_solve(one, prior, ridge, intercept=intercept)
+            total += float((other.fitted(found) if mixed else other.error(found)).sum())
+        return total
 
     return min(RIDGES, key=held_out)

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.core.progress import watched
 from secateur.criteria.least_squares.gather import Curve
+from secateur.criteria.least_squares.shelf import Shelf
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values, Walker
 from secateur.graph.labels import Labels
@@ -22,22 +23,30 @@ from secateur.surgery.reference import CutEntries, MaskedInterpreter
 
 __all__ = ["sensitivities"]
 
+LARGEST, PIECE = 1 << 26, 1 << 20
+"""Numbers of the network's output that are looked at, and how many of them are compared at a time."""
 
-def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: int) -> dict[int, float]:
+
+def sensitivities(
+    pair: Twin, curves: Mapping[int, Curve], shelf: Shelf, batch: Any, probes: int
+) -> dict[int, float]:
     """Error of the output per error of the layers that a group enters, by group.
 
     Each share of a group that was tried gives one quotient: the mean squared change of the network's outputs
     (each relative to its variance) over the error that elimination foretold; their mean is returned. Where the network
     joins several maps to one output, each counts as an output: a detector's scores lie in 0…1 and its boxes do not, so
-    that all of them together would be the boxes alone.
+    that all of them together would be the boxes alone. Of long outputs (64 windows of text, and a number for every token
+    of the vocabulary) fewer samples than ``probes`` are looked at, as :data:`LARGEST` has it.
     """
     traced = pair.groups.flow.traced
     if traced.dynamic:
+        probes = min(probes, max(1, LARGEST // _output_size(pair)))
         batch = pytree.tree_map(lambda v: v[:probes] if isinstance(v, Tensor) and v.ndim else v, batch)
     with torch.no_grad():
         base = pair.dense.begin(batch)
-        want, joined = _finished(pair.dense, dict(base)), _joined(pair.dense.nodes[-1])
-        trials = [(*_trial(pair, n, c, k), n, k) for n, c in curves.items() for k in range(len(c.repaired))]
+        joined = _joined(pair.dense.nodes[-1])
+        want = [_Wanted(w) for w in _apart(_finished(pair.dense, dict(base)), joined)]
+        trials = [(*_trial(pair, n, c, k, shelf), n, k) for n, c in curves.items() for k in range(len(c.repaired))]
         found: dict[int, list[float]] = {n: [] for n in curves}
         at = 0
         ordered = sorted(trials, key=lambda t: t[0])
@@ -45,11 +54,11 @@ def sensitivities(pair: Twin, curves: Mapping[int, Curve], batch: Any, probes: i
             for start, keep, number, k in told:
                 pair.dense.advance(base, at, start)
                 at = start
-                gone, tensors = curves[number].repaired[k]
-                got = _masked(pair, keep, tensors, base, start)
+                gone, name = curves[number].repaired[k]
                 foretold = sum(curves[number].rises[:gone])
                 if gone and foretold > 0:
-                    found[number].append(_change(_apart(got, joined), _apart(want, joined)) / foretold)
+                    got = _masked(pair, keep, shelf.get(name), base, start)
+                    found[number].append(_change(_apart(got, joined), want) / foretold)
     known = [v for values in found.values() for v in values]
     return {n: float(np.mean(values)) if values else float(np.median(known or [1.0])) for n, values in found.items()}
 
@@ -61,9 +70,10 @@ def _finished(walker: Walker, values: Values) -> list[Tensor]:
     return walker.output(values)
 
 
-def _trial(pair: Twin, number: int, curve: Curve, k: int) -> tuple[int, NDArray[np.bool_]]:
+def _trial(pair: Twin, number: int, curve: Curve, k: int, shelf: Shelf) -> tuple[int, NDArray[np.bool_]]:
     """Where the cut first shows, and which labels stay."""
-    gone, tensors = curve.repaired[k]
+    gone, name = curve.repaired[k]
+    tensors = shelf.get(name)
     units = np.ones(pair.groups.units, dtype=bool)
     units[pair.groups.items[number].units[list(curve.order[:gone])]] = False
     keep = pair.groups.label_keep(units)
@@ -130,11 +140,32 @@ def _apart(values: list[Tensor], joined: list[_Join | None]) -> list[Tensor]:
     return [part for value, join in pairs for part in (torch.split(value, join[1], join[0]) if join else [value])]
 
 
-def _change(got: list[Tensor], want: list[Tensor]) -> float:
+class _Wanted:
+    """An output of the dense network, with its variance; numbers are compared piece by piece, in double precision."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self.counts = value.is_floating_point() and value.numel() > 1
+        if self.counts:
+            parts = value.reshape(-1).split(PIECE)
+            mean = sum(float(p.double().sum()) for p in parts) / value.numel()
+            variance = sum(float((p.double() - mean).square().sum()) for p in parts) / value.numel()
+            self.variance = max(variance, 1e-12)
+
+    def change(self, got: Tensor) -> float:
+        """Mean squared difference over the variance."""
+        pairs = zip(got.reshape(-1).split(PIECE), self.value.reshape(-1).split(PIECE), strict=True)
+        return sum(float((g - w).double().square().sum()) for g, w in pairs) / self.value.numel() / self.variance
+
+
+def _change(got: list[Tensor], want: list[_Wanted]) -> float:
     """Mean over the outputs of mean (got − want)² / variance of want."""
-    parts = [
-        float((g - w).double().square().mean() / w.double().var(unbiased=False).clamp_min(1e-12))
-        for g, w in zip(got, want, strict=True)
-        if w.is_floating_point() and w.numel() > 1
-    ]
+    parts = [w.change(g) for g, w in zip(got, want, strict=True) if w.counts]
     return float(np.mean(parts)) if parts else 0.0
+
+
+def _output_size(pair: Twin) -> int:
+    """Numbers that the network gives for one sample."""
+    values = [n.meta.get("val") for n in pytree.tree_leaves(pair.dense.nodes[-1].args) if isinstance(n, Node)]
+    found = sum(v.numel() for v in values if isinstance(v, Tensor))
+    return max(1, int(found) // max(1, pair.groups.flow.traced.batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +12,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from secateur.core.progress import watched
+from secateur.criteria.least_squares.shelf import Shelf
 from secateur.criteria.least_squares.walk import Store, Values, Walker
 
-__all__ = ["MEMORY_BYTES", "Adjustment", "Sweep", "sweep"]
-
-MEMORY_BYTES = 1 << 30
-"""What is alive between two stops stays in memory up to here, and goes to temporary files beyond."""
+__all__ = ["Adjustment", "Later", "Stops", "Sweep", "sweep"]
 
 
 class Adjustment(ABC):
@@ -48,6 +47,22 @@ class Adjustment(ABC):
         """After all batches of a round."""
 
 
+@dataclass(frozen=True)
+class Later:
+    """A stop that is made when the sweep comes there, so that one layer's sums are in memory at a time.
+
+    Attributes:
+        name: For messages.
+        make: Makes it.
+    """
+
+    name: str
+    make: Callable[[], Adjustment]
+
+
+Stops = Sequence[Adjustment | Later]
+
+
 class Sweep:
     """A walk from stop to stop; every operator runs once per batch, whatever the number of stops.
 
@@ -55,11 +70,12 @@ class Sweep:
     does not grow with the number of samples.
     """
 
-    def __init__(self, walkers: Sequence[Walker], memory_bytes: int = MEMORY_BYTES, what: str = "Refitting") -> None:
+    def __init__(self, walkers: Sequence[Walker], shelf: Shelf | None = None, what: str = "Refitting") -> None:
         """``walkers`` are the networks, side by side; ``what`` is done at the stops, for who watches."""
         self._what = what
         self._walkers = walkers
-        self._store = Store(walkers, memory_bytes)
+        self._shelf = Shelf() if shelf is None else shelf
+        self._store = Store(walkers, self._shelf)
         self._samples = 0
 
     def add(self, batch: Any) -> None:
@@ -67,46 +83,54 @@ class Sweep:
         self._store.add([w.begin(batch) for w in self._walkers])
         self._samples += next(t.shape[0] for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim)
 
-    def run(self, plan: Callable[[int], Sequence[Adjustment]]) -> list[str]:
+    def run(self, plan: Callable[[int], Stops], after: Callable[[Adjustment], None] | None = None) -> list[str]:
         """Walks to the end; nothing is kept behind it.
 
         Args:
             plan: Is told how many samples there are, and says where to stop.
+            after: Is given every stop when it is done.
 
         Returns:
             The stops' notes, each with the name of its layer.
         """
-        at = [0] * len(self._walkers)
+        at, notes = [0] * len(self._walkers), list[str]()
         try:
             with torch.no_grad():
                 stops = plan(self._samples)
                 with watched(stops, self._what, "layers", lambda stop: stop.name) as told:
-                    for stop in told:
+                    for planned in told:
+                        stop = planned.make() if isinstance(planned, Later) else planned
                         at = _visit(stop, self._walkers, self._store, at)
-        finally:
+                        notes += [f"{stop.name}: {note}" for note in stop.notes]
+                        if after is not None:
+                            after(stop)
+                        del stop
+        except BaseException:
             self.close()
-        return [f"{stop.name}: {note}" for stop in stops for note in stop.notes]
+            raise
+        self._store.close()
+        return notes
 
     def close(self) -> None:
-        """Forgets the batches."""
-        self._store.close()
+        """Forgets all that is on the shelf."""
+        self._shelf.close()
 
 
 def sweep(
     walkers: Sequence[Walker],
     batches: Iterable[Any],
-    plan: Callable[[int], Sequence[Adjustment]],
-    memory_bytes: int = MEMORY_BYTES,
+    plan: Callable[[int], Stops],
+    memory_bytes: int | None = None,
+    after: Callable[[Adjustment], None] | None = None,
 ) -> list[str]:
     """Walks through networks with all ``batches``: see :class:`Sweep`."""
-    walk = Sweep(walkers, memory_bytes)
+    walk = Sweep(walkers, Shelf(memory_bytes))
     try:
         for batch in batches:
             walk.add(batch)
-    except BaseException:
+        return walk.run(plan, after)
+    finally:
         walk.close()
-        raise
-    return walk.run(plan)
 
 
 def _visit(stop: Adjustment, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:
@@ -114,7 +138,7 @@ def _visit(stop: Adjustment, walkers: Sequence[Walker], store: Store, at: Sequen
     until = stop.until()
     for turn in range(stop.passes):
         for index in range(len(store)):
-            values = store.get(index)
+            values = store.get(index) if turn else store.take(index)
             if turn == 0:
                 for walker, part, start, end in zip(walkers, values, at, until, strict=True):
                     walker.advance(part, start, end)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from secateur.criteria.least_squares.shelf import Shelf
 from secateur.graph.writes import written
 
 __all__ = ["Store", "Values", "Walker"]
@@ -69,66 +68,43 @@ class Walker:
 
 
 class Store:
-    """Values of every batch between two stops: in memory up to a limit, beyond it in temporary files.
+    """Values of every batch between two stops, on a shelf."""
 
-    Tensors that share memory still share it after they were in a file, so operators that write in place see
-    what they should.
-    """
-
-    def __init__(self, walkers: Sequence[Walker], limit_bytes: int) -> None:
+    def __init__(self, walkers: Sequence[Walker], shelf: Shelf) -> None:
         """``walkers`` are the graphs whose values are kept side by side."""
-        self._limit, self._used = limit_bytes, 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._shelf, self._count = shelf, 0
         self._names = [{n.name: n for n in w.nodes} for w in walkers]
-        self._kept: list[list[Values] | Path] = []
-        self._sizes: list[int] = []
 
     def add(self, values: list[Values]) -> None:
         """Appends a batch."""
-        self._kept.append([])
-        self._sizes.append(0)
-        self.put(len(self._kept) - 1, values)
+        self._count += 1
+        self.put(self._count - 1, values)
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._kept)
+        return self._count
 
     def get(self, index: int) -> list[Values]:
         """The values of a batch."""
-        found = self._kept[index]
-        if isinstance(found, list):
-            return found
-        loaded = torch.load(found, weights_only=True)
-        return [{names[k]: v for k, v in part.items()} for names, part in zip(self._names, loaded, strict=True)]
+        kept = self._shelf.get(("batch", index))
+        return [{names[k]: v for k, v in part.items()} for names, part in zip(self._names, kept, strict=True)]
+
+    def take(self, index: int) -> list[Values]:
+        """The values of a batch, which are put back later."""
+        values = self.get(index)
+        self._shelf.drop(("batch", index))
+        return values
 
     def put(self, index: int, values: list[Values]) -> None:
         """Replaces the values of a batch."""
-        size = _bytes(v for part in values for v in part.values())
-        self._used += size - self._sizes[index]
-        self._sizes[index] = size
-        if self._used <= self._limit:
-            self._kept[index] = values
-            return
-        self._used -= size
-        self._sizes[index] = 0
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="secateur-recover-")
-        path = Path(self._folder.name) / f"{index}.pt"
-        torch.save([{n.name: v for n, v in part.items()} for part in values], path)
-        self._kept[index] = path
+        self._shelf.put(("batch", index), [{n.name: v for n, v in part.items()} for part in values])
 
     def __iter__(self) -> Iterator[list[Values]]:
         """The batches in order."""
         return (self.get(k) for k in range(len(self)))
 
     def close(self) -> None:
-        """Deletes the temporary files."""
-        self._kept.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-
-
-def _bytes(values: Iterable[Any]) -> int:
-    storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes()
-                for v in pytree.tree_leaves(list(values)) if isinstance(v, Tensor)}  # fmt: skip
-    return sum(storages.values())
+        """Forgets the batches."""
+        for index in range(self._count):
+            self._shelf.drop(("batch", index))
+        self._count = 0
