@@ -22,6 +22,7 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.recovery.datafree import expect_bias, merge
+from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
 
@@ -150,9 +151,8 @@ def _with_data(
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return [
-            Later(site.name, partial(_stop, pair, site, method, known)) for site in affected(pair, sites(flow))
-        ]
+        found = affected(pair, sites(flow))
+        return [stop for site in found for stop in _stops(pair, site, method, known)]
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -177,7 +177,24 @@ def _short(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _stop(pair: Twin, site: Site, method: str, options: Options) -> Adjustment:
+def _stops(pair: Twin, site: Site, method: str, options: Options) -> list[Later]:
+    """The layer's stop, and before it one that looks at what enters it, where the layer loses inputs."""
+    mask = hidden_mask(pair, site) if method == "least_squares" else None
+    if mask is None:
+        return [Later(site.name, partial(_stop, pair, site, method, options))]
+    made: list[Hidden] = []
+
+    def hidden() -> Hidden:
+        made.append(Hidden(pair, site, options, mask))
+        return made[0]
+
+    def fit() -> Adjustment:
+        return _stop(pair, site, method, options, made.pop())
+
+    return [Later(site.name, hidden), Later(site.name, fit)]
+
+
+def _stop(pair: Twin, site: Site, method: str, options: Options, hidden: Hidden | None = None) -> Adjustment:
     if method == "bias":
         return Bias(pair, site, options)
     columns = layout(pair.copies[site.node], pair.tensors[site.weight]).sizes(pair.tensors[site.weight])[0]
@@ -185,7 +202,7 @@ def _stop(pair: Twin, site: Site, method: str, options: Options) -> Adjustment:
         stop = Bias(pair, site, options)
         stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}); bias alone")
         return stop
-    return (Scale if method == "scale" else LeastSquares)(pair, site, options)
+    return Scale(pair, site, options) if method == "scale" else LeastSquares(pair, site, options, hidden)
 
 
 _FREE: dict[str, Callable[[Twin], list[str]]] = {"bias": expect_bias, "merge": merge}

@@ -12,13 +12,14 @@ from secateur.core.errors import InputError
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
-from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
+from secateur.criteria.least_squares.normal import Moments, Prior, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
 from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
+from secateur.recovery.hidden import Hidden, halves
 
 __all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 
@@ -47,10 +48,11 @@ class LeastSquares(Fitted):
     2015, arXiv:1505.06798, eq. 7 (ReLU).
     """
 
-    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
-        """Starts with empty normal equations."""
+    def __init__(self, twin: Twin, site: Site, options: Options, hidden: Hidden | None = None) -> None:
+        """Starts with empty normal equations; ``hidden`` has been seen before, and offers a prior."""
         super().__init__(twin, site, options)
         self.prior = self.map()
+        self._priors = [Prior.fixed(self.prior), *([] if hidden is None or hidden.prior is None else [hidden.prior])]
         groups, outputs, columns = self.prior.shape
         self.folds = tuple(Moments.zeros(groups, columns - 1, outputs) for _ in range(2))
         self.passes = 1 + (options.rounds if site.seen else 0)
@@ -64,7 +66,7 @@ class LeastSquares(Fitted):
         rows = self.layout.rows(target, at)
         whole = design(self.layout, x, tuple(target.shape), at)
         brought = self._brought(pruned, at) if turn else None
-        for fold, part in enumerate(self._halves(len(whole), index)):
+        for fold, part in enumerate(halves(len(whole), index)):
             u, t = whole.of(part), rows[:, :, part]
             if not len(u):
                 continue
@@ -72,11 +74,6 @@ class LeastSquares(Fitted):
                 self.folds[fold].add(u, t)
             else:
                 self._add_visible(fold, u, t, 0.0 if brought is None else brought[:, :, part])
-
-    @staticmethod
-    def _halves(count: int, index: int) -> list[slice]:
-        """Even and odd images; batches of one image go to either half in turn."""
-        return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
 
     def _brought(self, pruned: Values, at: Tensor) -> Tensor | None:
         skip = self.skip(pruned)
@@ -94,8 +91,9 @@ class LeastSquares(Fitted):
         even, odd = self.folds
         if turn == 0:
             self._check_finite()
-            found = solve((even, odd), self.prior, ridge=self.options.ridge, intercept=self.intercept)
+            found = solve((even, odd), self._priors, ridge=self.options.ridge, intercept=self.intercept)
             self.matrix, self.ridge, self.short = found.matrix, found.ridge, found.short
+            self.prior = found.prior
         else:
             self.matrix = ridge_solve(even + odd, self.prior, self.ridge, intercept=self.intercept)
         if turn < self.passes - 1:

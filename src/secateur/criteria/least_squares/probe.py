@@ -27,9 +27,7 @@ LARGEST, PIECE = 1 << 26, 1 << 20
 """Numbers of the network's output that are looked at, and how many of them are compared at a time."""
 
 
-def sensitivities(
-    pair: Twin, curves: Mapping[int, Curve], shelf: Shelf, batch: Any, probes: int
-) -> dict[int, float]:
+def sensitivities(pair: Twin, curves: Mapping[int, Curve], shelf: Shelf, batch: Any, probes: int) -> dict[int, float]:
     """Error of the output per error of the layers that a group enters, by group.
 
     Each share of a group that was tried gives one quotient: the mean squared change of the network's outputs
