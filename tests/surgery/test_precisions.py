@@ -66,3 +66,13 @@ def test_a_cut_keeps_class_configuration_and_precision(
 
 def _fits(network: nn.Module, pattern: str) -> bool:
     return any(pattern.strip("*") in f".{name}." for name, _ in network.named_modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_reconstruction_and_repair_of_a_network_that_caches_its_keys(dtype: torch.dtype) -> None:
+    network = made("llama").to(dtype)
+    data = [dict(tokens()) for _ in range(2)]
+    small = secateur.prune(network, tokens(), ratio=0.5, only="*.mlp.*", criterion="reconstruction", data=data)
+    fixed = secateur.recover(small, data)
+    assert fixed.after.params == small.after.params
+    assert all(p.isfinite().all() and p.dtype is dtype for p in fixed.model.parameters())
