@@ -27,9 +27,18 @@ def made(family: str) -> nn.Module:
     torch.manual_seed(0)
     kinds = {
         "llama": ("LlamaForCausalLM", transformers.LlamaConfig(**SIZES, **FEWER_KEYS)),
-        "gemma": ("Gemma2ForCausalLM", transformers.Gemma2Config(**SIZES, **FEWER_KEYS)),  # a buffer computed by its size
+        "gemma": (
+            "Gemma2ForCausalLM",
+            transformers.Gemma2Config(**SIZES, **FEWER_KEYS),
+        ),  # computes a scale
         "qwen": ("Qwen3ForCausalLM", transformers.Qwen3Config(**SIZES, **FEWER_KEYS)),
         "bert": ("BertForMaskedLM", transformers.BertConfig(**SIZES)),
+        "gpt2": (
+            "GPT2LMHeadModel",
+            transformers.GPT2Config(
+                vocab_size=100, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+            ),
+        ),
     }
     name, config = kinds[family]
     return getattr(transformers, name)(config).eval()  # type: ignore[no-any-return]
@@ -69,10 +78,11 @@ def _fits(network: nn.Module, pattern: str) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_reconstruction_and_repair_of_a_network_that_caches_its_keys(dtype: torch.dtype) -> None:
-    network = made("llama").to(dtype)
+@pytest.mark.parametrize("family", ["llama", "bert", "gpt2"])  # the first and the last give a cache beside their scores
+def test_reconstruction_and_repair(family: str, dtype: torch.dtype) -> None:
+    network = made(family).to(dtype)
     data = [dict(tokens()) for _ in range(2)]
-    small = secateur.prune(network, tokens(), ratio=0.5, only="*.mlp.*", criterion="reconstruction", data=data)
+    small = secateur.prune(network, tokens(), ratio=0.5, criterion="reconstruction", data=data)
     fixed = secateur.recover(small, data)
     assert fixed.after.params == small.after.params
     assert all(p.isfinite().all() and p.dtype is dtype for p in fixed.model.parameters())

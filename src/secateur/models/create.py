@@ -148,8 +148,8 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     Args:
         name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` or ``hf:OWNER/NAME`` (of the
             library transformers, see :func:`secateur.models.transformer.load_transformer`), ``FILE.cfg`` (Darknet's),
-            ``FILE.onnx`` (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that returns an
-            ``nn.Module``.
+            ``FILE.onnx`` (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that
+            returns an ``nn.Module``.
         classes: Outputs; ``None`` for the network's default. Of torchvision's detectors, which come as
             :class:`TorchvisionDetector`: kinds of objects, without the background.
         weights: A ``.safetensors``, PyTorch state-dict or (Darknet) ``.weights`` file; for torchvision and timm

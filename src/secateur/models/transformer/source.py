@@ -78,7 +78,7 @@ def _folder(name: str, path: Path) -> Source:
             return _gguf(Source(name, str(path), True, files[0].name))
         if files:
             listed = ", ".join(file.name for file in files)
-            raise InputError(f"The folder {path} holds {len(files)} GGUF files ({listed}); name one: {name}/{files[0].name}.")
+            raise InputError(f"The folder {path} holds {len(files)} GGUF files ({listed}): say which.")
         raise InputError(f"The folder {path} holds no network of transformers: there is no config.json in it.")
     if not list(path.glob("*.safetensors")):
         pickled = [file.name for pattern in _PICKLED for file in sorted(path.glob(pattern))]
@@ -139,7 +139,6 @@ def reading(source: Source, what: str) -> Iterator[None]:
         raise InputError(f"{what} of {source.name} cannot be read{where}: {type(error).__name__}: {said}.") from error
 
 
-
 def config_of(source: Source) -> dict[str, Any]:
     """What the configuration of a source says, as plain data; no code is run for it.
 
@@ -158,11 +157,13 @@ def _check(source: Source, config: dict[str, Any], library: Any) -> None:
     if quantised:
         method = quantised.get("quant_method", "an unknown method") if isinstance(quantised, dict) else "a method"
         raise InputError(
-            f"{source.name} is quantised ({method}): its weights are whole numbers with scales, of which no channels can "
-            "be cut. Prune the network that it was made from, and quantise the result; of quantised files GGUF alone "
+            f"{source.name} is quantised ({method}): its weights are whole numbers with scales, which cannot be cut. "
+            "Prune the network that it was made from, and quantise the result; of quantised files GGUF alone "
             "is turned back into floating-point numbers."
         )
     kind = config.get("model_type")
     if kind not in library.CONFIG_MAPPING:
         own = " It brings code of its own (auto_map), which is never run." if config.get("auto_map") else ""
-        raise InputError(f"transformers {library.__version__} knows no networks of the kind {kind!r} of {source.name}.{own}")
+        raise InputError(
+            f"transformers {library.__version__} knows no networks of the kind {kind!r} of {source.name}.{own}"
+        )

@@ -30,7 +30,7 @@ def load_tokenizer(name: str, **options: Any) -> Any:
     with reading(source, "The tokenizer"):
         found = transformers().AutoTokenizer.from_pretrained(source.place, **source.arguments, **options)
     if getattr(found, "backend_tokenizer", None) is None:
-        raise InputError(f"The tokenizer of {name} has no tokenizer.json (it is no fast one), so it cannot be used here.")
+        raise InputError(f"The tokenizer of {name} has no tokenizer.json (it is no fast one): save it as one first.")
     return found
 
 
