@@ -78,6 +78,7 @@ cli_runs.register(app)
         "prune torchvision:resnet50 --ratio 'layer1.*=0.25' --ratio 'layer4.*=0.5' --out small",
         "prune torchvision:resnet18 --latency 0.5 --runtime onnxruntime --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
+        "prune hf:models/llama --data text:corpus.txt --ratio 0.2 --only '*.mlp.*' --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )

@@ -23,7 +23,7 @@ from secateur.surgery.graph import twin_graph
 __all__ = ["twin"]
 
 TOLERANCE = 1e-3
-"""Largest relative difference between the pruned network and its graph: rounding, and nothing else. In 16 bits, more."""
+"""Largest relative difference between the pruned network and its graph: rounding (in 16 bits more), nothing else."""
 
 
 def twin(pruned: Pruned, dense: nn.Module) -> Twin:

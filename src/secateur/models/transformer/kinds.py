@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from torch import nn
 
-__all__ = ["KINDS", "is_language_model", "kind_of"]
+from secateur.models.transformer.source import config_of, opened, transformers
+
+__all__ = ["KINDS", "is_language_model", "kind_named", "kind_of"]
 
 KINDS = {
     "causal": "AutoModelForCausalLM",
@@ -31,7 +34,24 @@ def kind_of(model: nn.Module) -> str | None:
         return None
     from transformers.models.auto import modeling_auto
 
-    names = {one.__name__ for one in type(model).__mro__}
+    return _kind({one.__name__ for one in type(model).__mro__}, modeling_auto)
+
+
+def kind_named(name: str) -> str:
+    """One of :data:`KINDS`, of the network that ``hf:NAME`` opens; its weights are not read.
+
+    Raises:
+        InputError: As for opening it.
+    """
+    source = opened(name)
+    config = config_of(source)
+    transformers()
+    from transformers.models.auto import modeling_auto
+
+    return "causal" if source.gguf else _kind({*(config.get("architectures") or ())}, modeling_auto)
+
+
+def _kind(names: set[str], modeling_auto: Any) -> str:
     for kind, table in _NAMES.items():
         known = [name for value in getattr(modeling_auto, table).values() for name in _several(value)]
         if names & {*known}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -9,40 +10,51 @@ from typing import Any
 
 from torch import nn
 
-from secateur.core.errors import InputError
 from secateur.models.transformer.kinds import kind_of
 from secateur.models.transformer.source import opened
 
-__all__ = ["save_transformer"]
+__all__ = ["CONFIGURATION", "save_beside", "save_configuration"]
 
 _SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 """What sentence-transformers reads beside the network; none of it speaks of sizes that a cut changes."""
 
 
-def save_transformer(model: nn.Module, folder: Path, *, tokenizer: Any = None, source: str | None = None) -> Path:
-    """Writes configuration, weights (safetensors) and tokenizer.
+CONFIGURATION = ("config.json", "generation_config.json")
+"""What is written of a network beside its weights."""
+
+
+def save_configuration(model: nn.Module, folder: Path) -> bool:
+    """Writes what ``from_pretrained`` wants beside ``model.safetensors``; returns whether there is such a thing.
 
     Args:
-        model: A network of transformers whose configuration is true.
-        folder: Made if it is not there.
-        tokenizer: Written beside it; may be left out.
-        source: The ``hf:NAME`` that it was made from: what sentence-transformers reads of such a folder comes along.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: A network that is none of transformers.
+        model: Any network; one of transformers, with a configuration that is true, has one.
+        folder: Where its weights lie.
     """
     if kind_of(model) is None:
-        raise InputError(f"{type(model).__name__} is no network of transformers, so from_pretrained could not open it.")
+        return False
     network: Any = model
-    network.save_pretrained(folder)
+    config = copy.deepcopy(network.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = network.dtype
+    config.save_pretrained(folder)
+    generation = getattr(network, "generation_config", None)
+    if generation is not None and network.can_generate():
+        generation.save_pretrained(folder)
+    return True
+
+
+def save_beside(folder: Path, tokenizer: Any = None, source: str | None = None) -> None:
+    """Writes the tokenizer, and what sentence-transformers reads beside a network.
+
+    Args:
+        folder: That of the network.
+        tokenizer: As transformers opened it; may be left out.
+        source: The ``hf:NAME`` that the network was made from.
+    """
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     if source is not None:
         _sentence_files(opened(source).place, folder)
-    return folder
 
 
 def _sentence_files(place: str, folder: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur.core.errors import InputError, first_line
 from secateur.models.factories import user_object
+from secateur.models.transformer import is_transformer_name, load_tokenizer
 
 __all__ = [
     "TEXT", "Tokenizer", "checked_length", "file_of", "named", "numbers_of", "pad_of", "padded", "side_of",
@@ -25,15 +26,17 @@ Tokenizer = Callable[[str], Any]
 
 
 def tokenizer_from(name: str | Tokenizer) -> Tokenizer:
-    """A tokenizer by name: a folder with the files of one of transformers, or ``package.module:factory``.
+    """A tokenizer by name: a folder with the files of one of transformers, ``hf:NAME``, or ``package.module:factory``.
 
-    Nothing is downloaded, and no code of the folder is run.
+    Nothing is downloaded but for a repository by ``hf:OWNER/NAME``, and no code of its maker is run.
 
     Raises:
         InputError: There is no such folder, it holds no fast tokenizer, or transformers is not installed.
     """
     if not isinstance(name, str):
         return name
+    if is_transformer_name(name):
+        return load_tokenizer(name)  # type: ignore[no-any-return]
     if not Path(name).exists() and ":" in name:
         module, _, attribute = name.partition(":")
         found = user_object(module, attribute, {})
