@@ -108,5 +108,5 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words):
             secateur.cut_vocabulary(*arguments)
     reader.add_tokens(["brandnewtoken"])
-    with pytest.raises(InputError, match="1 of its .* tokens have numbers up to .*'brandnewtoken'"):
+    with pytest.raises(InputError, match=r"1 of its .* tokens have numbers up to .*'brandnewtoken'"):
         secateur.cut_vocabulary(network, reader, CORPUS)

@@ -26,7 +26,7 @@ _SAMPLES = 8
 _IGNORED = -100
 
 
-def criterion_for(model: nn.Module, criterion: C | None, data: Data | None) -> C | str:
+def criterion_for(model: nn.Module, criterion: str | C | None, data: Data | None) -> str | C:
     """The criterion of a cut that asks for none.
 
     A few units of a language model have massive activations and small weights, and without them nothing is left of it,

@@ -180,10 +180,10 @@ def prune(
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
-    criterion = criterion_for(model, criterion, data)
+    by = criterion_for(model, criterion, data)
     if part is not None:
-        _refuse_with_part(criterion, aim, groups=groups, also=also)
-        how = {"criterion": criterion, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
+        _refuse_with_part(by, aim, groups=groups, also=also)
+        how = {"criterion": by, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
                "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
                "verify": verify, "seed": seed}  # fmt: skip
         parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
@@ -197,11 +197,11 @@ def prune(
         if units in tried:
             raise _TriedError
         tried.add(units)
-        scores = score(analysis.groups, criterion, only=groups_named(analysis.groups, groups), data=data, loss=loss,
+        scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
                        seed=seed, measure=aim.measure)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
-        made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
+        made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
 
         def cut(keep: Mask, **more: Any) -> Pruned:
             return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
@@ -214,7 +214,7 @@ def prune(
 
     one = granularity != "auto" or not _again(data) or groups is not None
     pruned = once(granularity) if one else _most_alive(once, aim)
-    told = loss_notes(model, pruned.model, chosen(criterion).name, data)
+    told = loss_notes(model, pruned.model, chosen(by).name, data)
     return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
 
 

@@ -13,6 +13,7 @@ from secateur.models.transformer.source import Source, config_of, opened, readin
 __all__ = ["load_transformer"]
 
 OPTIONS = ("kind", "dtype", "attn_implementation", "revision")
+ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
 def load_transformer(name: str, classes: int | None = None, **options: Any) -> nn.Module:
@@ -33,6 +34,11 @@ def load_transformer(name: str, classes: int | None = None, **options: Any) -> n
     for option in options:
         if option not in OPTIONS:
             raise UnknownNameError(f"option of {name}", option, OPTIONS)
+    attention = options.get("attn_implementation", ATTENTIONS[0])
+    if attention not in ATTENTIONS:  # another name could fetch code from the Hub
+        raise UnknownNameError(
+            "implementation of attention", str(attention), ATTENTIONS, argument="attn_implementation"
+        )
     kind = options.pop("kind", None) or ("classification" if classes is not None else None)
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind of network", str(kind), KINDS, argument="kind")

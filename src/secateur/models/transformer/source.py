@@ -161,6 +161,11 @@ def _check(source: Source, config: dict[str, Any], library: Any) -> None:
             "Prune the network that it was made from, and quantise the result; of quantised files GGUF alone "
             "is turned back into floating-point numbers."
         )
+    kernel = next((v for n, v in config.items() if "implementation" in n and "/" in str(v)), None)
+    if kernel is not None:
+        raise InputError(
+            f"{source.name} asks for {kernel!r}, code from the Hub, which is never run: take the entry out."
+        )
     kind = config.get("model_type")
     if kind not in library.CONFIG_MAPPING:
         own = " It brings code of its own (auto_map), which is never run." if config.get("auto_map") else ""
