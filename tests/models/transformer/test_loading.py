@@ -111,9 +111,9 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         create(f"hf:{tmp_path / 'net'}", weights="w.safetensors")
     with pytest.raises(UnknownNameError, match="Did you mean 'dtype'"):
         create(f"hf:{tmp_path / 'net'}", dtypes="float32")
-    with pytest.raises(UnknownNameError, match="kind of network named 'casual'.*'causal'"):
+    with pytest.raises(UnknownNameError, match=r"kind of network named 'casual'.*'causal'"):
         create(f"hf:{tmp_path / 'net'}", kind="casual")
-    with pytest.raises(WeightsError, match="holds no values for .* which would be random"):
+    with pytest.raises(WeightsError, match=r"holds no values for .* which would be random"):
         create(f"hf:{tmp_path / 'net'}", kind="classification")
 
 
@@ -121,11 +121,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 def test_gguf_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     for name in (f"hf:{tmp_path}", f"hf:{tmp_path / 'x.gguf'}"):
-        with pytest.raises(InputError, match="needs gguf.*pip install gguf"):
+        with pytest.raises(InputError, match=r"needs gguf.*pip install gguf"):
             create(name)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(tmp_path: Path) -> None:
     network = causal(tmp_path, rows=40)
-    with pytest.raises(InputError, match="does not fit the network: .* and the embedding has 40 rows"):
+    with pytest.raises(InputError, match=r"does not fit the network: .* and the embedding has 40 rows"):
         check_tokenizer(load_tokenizer(f"hf:{tmp_path}"), network)

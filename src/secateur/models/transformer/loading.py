@@ -58,7 +58,8 @@ def load_transformer(name: str, classes: int | None = None, **options: Any) -> n
             "which would be random numbers. Open it as what it was trained for: kind=… is one of "
             f"{', '.join(KINDS)}."
         )
-    return model.eval()
+    network: nn.Module = model.eval()
+    return network
 
 
 def _class(source: Source, config: dict[str, Any], kind: str | None) -> Any:

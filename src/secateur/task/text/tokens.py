@@ -21,7 +21,7 @@ __all__ = [
 TEXT = "text:"
 """What ``text:FILE`` begins with: a plain text file, for a network that brings its tokenizer."""
 
-Tokenizer = Callable[[str], Any]
+Tokenizer = Callable[..., Any]
 """Gives a text's numbers of tokens: a list of them, or (as those of transformers do) a dict with ``input_ids``."""
 
 
@@ -64,7 +64,8 @@ def numbers_of(tokenizer: Tokenizer, text: str) -> list[int]:
         InputError: The tokenizer gives something else.
     """
     # A whole file is longer than any text that a network takes: it is cut into windows, so no warning is due.
-    found = tokenizer(text, verbose=False) if hasattr(tokenizer, "backend_tokenizer") else tokenizer(text)
+    quiet: dict[str, bool] = {"verbose": False} if hasattr(tokenizer, "backend_tokenizer") else {}
+    found = tokenizer(text, **quiet)
     found = found["input_ids"] if isinstance(found, Mapping) else getattr(found, "ids", found)
     if isinstance(found, Tensor):
         found = found.flatten().tolist()
