@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from secateur.core.errors import DataError, InputError
 from secateur.core.metric import TOP1, Metric
 from secateur.data.texts import Parts, load_texts
+from secateur.models.transformer import is_transformer_name
 from secateur.task.batch import shapes
 from secateur.task.classification import Hits, logits_of, soft_cross_entropy
 from secateur.task.numbered import NumberedTask
@@ -97,6 +98,10 @@ class TextClassification(NumberedTask):
         chosen = index.tolist()
         labels = torch.tensor([self._labels[split][i] for i in chosen])
         return padded([self._ids[split][i] for i in chosen], self.length, self._pad, self._side), labels
+
+    def options(self, model: str) -> dict[str, Any]:
+        """A network of transformers is opened with as many classes; others bring theirs."""
+        return {"classes": len(self.classes)} if is_transformer_name(model) else {}
 
     def settings(self) -> dict[str, Any]:
         """How many texts of which length."""
