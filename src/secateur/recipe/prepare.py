@@ -16,12 +16,14 @@ from secateur.core.types import ExampleInputs, call
 from secateur.graph.copies import deep_copy
 from secateur.models import create, normalisation, replace_head
 from secateur.models.factories import user_object
-from secateur.recipe.schema import HeadConfig, Recipe
+from secateur.models.transformer import is_transformer_name, kind_named
+from secateur.recipe.schema import HeadConfig, Recipe, TaskConfig
 from secateur.recipe.steps.base import STEPS, derive_seed
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.task import Classification, Task, as_task, try_task
 from secateur.task.batch import shapes
 from secateur.task.registry import TASKS, Request
+from secateur.task.text import TASK_OF_KIND, TEXT
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -52,9 +54,9 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
         InputError: It was handed over from Python when the run began, and is not now; or it does not take its options.
         SecateurError: What opening its data raises.
     """
-    config = recipe.task
     if given.task is not None:
         return given.task
+    config = _of_texts(recipe)
     if config.given:
         raise InputError(
             f"The task {config.name} of this run was handed over from Python: go on there, with "
@@ -71,6 +73,19 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
     except TypeError as error:
         raise _misfit(config.name, str(error)) from error
     return _normalised(recipe, task) if isinstance(task, Classification) else task
+
+
+def _of_texts(recipe: Recipe) -> TaskConfig:
+    """The task, of texts if the network is one of transformers: what it is for, with its own tokenizer."""
+    config, model = recipe.task, recipe.model.name
+    if not is_transformer_name(model) or ":" in config.name:
+        return config
+    name, options = config.name, config.options
+    if config == TaskConfig() and (recipe.data.name or "").startswith(TEXT):
+        name = TASK_OF_KIND[recipe.model.options.get("kind") or kind_named(model)]
+    if name in TASKS and TASKS[name].texts and "tokenizer" not in options:
+        options["tokenizer"] = model
+    return TaskConfig(name=name, **options)
 
 
 def _misfit(name: str, said: str) -> InputError:
