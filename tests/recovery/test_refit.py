@@ -225,3 +225,22 @@ def test_what_is_hidden_needs_no_fit(after: str, residual: bool, monkeypatch: py
         errors.append(float(apart.square().sum()))
     assert errors[1] < 0.995 * errors[0]
     assert errors[2] < 0.995 * errors[0]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_responses_get_the_variance_of_the_dense_ones(norm: bool) -> None:
+    torch.manual_seed(0)
+    last = [nn.Conv2d(24, 5, 1), *([nn.BatchNorm2d(5)] if norm else [])]
+    net = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Tanh(), *last).double()
+    x = torch.randn(64, 3, 6, 6).double()
+    for _ in range(20):
+        net.train()(x)
+    net.eval()
+    pruned = secateur.prune(net, x[:2], ratio=0.75, only="0*")
+    plain, wide = (secateur.recover(pruned, x, match_variance=wide).model(x).transpose(0, 1).flatten(1)
+                   for wide in (False, True))  # fmt: skip
+    want = net(x).transpose(0, 1).flatten(1)
+    assert (plain.std(1) < 0.9 * want.std(1)).any()
+    assert torch.allclose(wide.std(1), want.std(1), rtol=1e-4)
+    assert torch.allclose(wide.mean(1), want.mean(1), atol=1e-4)
+    assert (plain - want).norm() < (wide - want).norm()

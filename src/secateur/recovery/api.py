@@ -48,6 +48,7 @@ def recover(
     ridge: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    match_variance: bool = False,
     memory_bytes: int | None = None,
 ) -> Pruned:
     """Gives a pruned network back what can be had without labels, gradients or training.
@@ -68,6 +69,8 @@ def recover(
             cross-validated layer by layer.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
+        match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
+            loses. It helps some networks (MobileNetV2) and harms others (ResNets): try both. For ``least_squares``.
         memory_bytes: What activations between two layers may take in memory, beside the networks and the matrices of
             one layer's fit; what is more goes to temporary files. By default 1 GiB.
 
@@ -88,13 +91,16 @@ def recover(
     True
     """
     _check(data, method, ridge, batch_size)
+    if match_variance and method != "least_squares":
+        raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
     dense = _dense_of(pruned, dense)
     pair = twin(pruned, dense)
     _check_unchanged(pruned, dense)
+    options = Options(ridge=ridge, seed=seed, match_variance=match_variance)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
-        notes = _with_data(pair, data, method, batch_size, Options(ridge=ridge, seed=seed), memory_bytes)
+        notes = _with_data(pair, data, method, batch_size, options, memory_bytes)
     return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
 
 

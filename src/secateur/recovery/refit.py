@@ -21,6 +21,9 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
 from secateur.recovery.hidden import Hidden, halves
 
+MOST = 2.0
+"""Largest factor of :func:`widened`: a response of which nearly nothing could be foretold is noise."""
+
 __all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 
 
@@ -91,6 +94,7 @@ class LeastSquares(Fitted):
         even, odd = self.folds
         if turn == 0:
             self._check_finite()
+            self._wanted = even.square + odd.square, even.cross[:, -1] + odd.cross[:, -1]
             found = solve((even, odd), self._priors, ridge=self.options.ridge, intercept=self.intercept)
             self.matrix, self.ridge, self.short = found.matrix, found.ridge, found.short
             self.prior = found.prior
@@ -101,7 +105,9 @@ class LeastSquares(Fitted):
                 fold.cross.zero_()
                 fold.square.zero_()
         else:
-            self.write(self.matrix, even.gram + odd.gram)
+            gram = even.gram + odd.gram
+            widen = self.options.match_variance and self.intercept
+            self.write(widened(self.matrix, gram, *self._wanted) if widen else self.matrix, gram)
 
     def _check_finite(self) -> None:
         for what, tensors in (("input", [f.gram for f in self.folds]), ("response", [f.square for f in self.folds])):
@@ -110,6 +116,29 @@ class LeastSquares(Fitted):
                     f"The {what} of {self.name!r} holds NaN or infinite values on the calibration data: it cannot be "
                     "fitted. Check the weights before it and the scale of the data."
                 )
+
+
+def widened(matrix: Tensor, gram: Tensor, square: Tensor, total: Tensor) -> Tensor:
+    """A fit whose responses have the variance of the targets, about the same mean.
+
+    A least-squares fit foretells the mean of what it cannot know, so its responses vary less than the targets, and layer
+    by layer less. w ← f·w with f = σ(t) / σ(w·u), but 1 ≤ f ≤ :data:`MOST`.
+
+    Args:
+        matrix: Weights and intercept, (G, O/G, p + 1).
+        gram: Σ [u; 1][u; 1]ᵀ, (G, p + 1, p + 1).
+        square: Σ t², (G, O/G).
+        total: Σ t, (G, O/G).
+    """
+    rows = gram[:, -1, -1:]
+    mean = (matrix @ gram[:, :, -1:])[:, :, 0] / rows
+    variance = ((matrix @ gram) * matrix).sum(2) / rows - mean**2
+    wanted = square / rows - (total / rows) ** 2
+    known = (variance > 1e-9 * wanted) & (wanted > 0)
+    factor = torch.where(known, wanted / torch.where(known, variance, 1.0), 1.0).sqrt().clamp(1, MOST)
+    found = matrix * factor[:, :, None]
+    found[:, :, -1] += (1 - factor) * mean
+    return found
 
 
 class Scale(LeastSquares):

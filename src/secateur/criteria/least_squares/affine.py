@@ -27,6 +27,7 @@ class Options:
         samples: Number of calibration images.
         largest: Layers with more columns than this get their bias fitted alone.
         seed: Of the choice of positions.
+        match_variance: Whether responses get the variance of what they are fitted to.
     """
 
     ridge: float | None = None
@@ -35,6 +36,7 @@ class Options:
     samples: int = 1
     largest: int = 10_000
     seed: int = 0
+    match_variance: bool = False
 
 
 class Affine:
