@@ -73,7 +73,7 @@ def ours(name: str, data: DataSet, precision: str) -> float:
     torch.manual_seed(0)
     model: nn.Module = create(name, classes=10)
     config = TrainConfig(epochs=1, batch_size=BATCH, precision=precision)  # type: ignore[arg-type]
-    return fit(model, data, config, progress=False).epochs[0].images_per_second
+    return fit(model, data, config, progress=False).epochs[0].samples_per_second
 
 
 def compiled(name: str, data: DataSet) -> tuple[float, float]:
@@ -81,7 +81,7 @@ def compiled(name: str, data: DataSet) -> tuple[float, float]:
     torch.manual_seed(0)
     model: nn.Module = create(name, classes=10)
     config = TrainConfig(epochs=2, batch_size=BATCH, precision="bf16", compile=True)
-    first, second = (e.images_per_second for e in fit(model, data, config, progress=False).epochs)
+    first, second = (e.samples_per_second for e in fit(model, data, config, progress=False).epochs)
     return second, len(data.train) * (1 / first - 1 / second)
 
 

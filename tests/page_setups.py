@@ -40,6 +40,14 @@ inputs = {"input_ids": torch.randint(64, (2, 8))}
 """
 
 SETUPS = {
+    "transformers.md": """
+from pathlib import Path
+
+from transformer_cases import CORPUS, causal
+
+causal(Path("my-llama"))
+Path("corpus.txt").write_text("\\n".join(CORPUS[:2] * 80))
+""",
     "alive.md": _DIGITS + """
 from transformers import LlamaConfig, LlamaForCausalLM
 

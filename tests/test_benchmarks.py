@@ -1,14 +1,21 @@
-"""A few rows of the coverage benchmark, as CI runs them."""
+"""A few rows of the coverage benchmark, as CI runs them; published methods against their formulas."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
+
+import secateur
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks/coverage.py"
 
@@ -26,3 +33,52 @@ def test_networks_come_out_exact(name: str) -> None:
     assert row["outcome"] == "exact", row.get("error")
     assert row["difference"] <= 1e-5
     assert row["params_left"] <= 0.6
+
+
+@pytest.fixture
+def field(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("field")
+
+
+def doubled(*, norm: bool) -> tuple[nn.Sequential, torch.Tensor]:
+    """A network whose hidden channels come in pairs of one and the same."""
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 5, 3)
+    net = nn.Sequential(first, *([nn.BatchNorm2d(16)] if norm else []), nn.ReLU(), last).double()
+    x = torch.randn(32, 3, 8, 8).double()
+    with torch.no_grad():
+        for tensor in (first.weight, first.bias):
+            tensor[8:] = tensor[:8]
+        net.train()(x)
+    return net.eval(), x
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_folding_joins_channels_that_are_the_same(field: Any, norm: bool) -> None:
+    net, x = doubled(norm=norm)
+    cut = secateur.prune(net, x[:2], ratio=0.5, only="0*")
+    assert torch.allclose(field.fold(net, cut)(x), net(x), atol=1e-10)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_grails_map_is_a_ridge_regression(field: Any, affine: bool) -> None:
+    hidden = np.random.default_rng(0).normal(size=(50, 6)) + 1
+    rows = np.concatenate([hidden, np.ones((50, 1))], 1) if affine else hidden
+    kept = [0, 2, 5]
+    found = field.hidden_map(torch.from_numpy(rows.T @ rows), torch.tensor(kept), affine=affine, ridge=0.1)
+    some = rows[:, [*kept, 6]] if affine else rows[:, kept]
+    pull = np.diag([0.1 * (hidden[:, kept] ** 2).sum() / 3] * 3 + [0] * affine)
+    wanted = np.linalg.solve(some.T @ some + pull, some.T @ hidden).T
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("last", [nn.Conv2d(12, 5, 3), nn.Conv2d(12, 5, 3, bias=False)], ids=["bias", "norm"])
+def test_grail_makes_good_channels_that_are_combinations(field: Any, last: nn.Conv2d, affine: bool) -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 12, 1, bias=affine)
+    net = nn.Sequential(first, last, *([] if last.bias is not None else [nn.BatchNorm2d(5)])).double().eval()
+    x = torch.randn(16, 3, 6, 6).double()
+    cut = secateur.prune(net, x[:2], ratio=0.5, only="0*")
+    assert torch.allclose(field.grail(net, cut, x, affine=affine, ridge=1e-12)(x), net(x), atol=1e-6)

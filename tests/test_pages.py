@@ -48,14 +48,14 @@ MORE_THAN_TEN_SECONDS = (
 def test_blocks_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     if page == "transformers.md":
         pytest.importorskip("transformers")
-    run_page(page, quick=QUICK)
+    run_page(page, quick=QUICK, setup=SETUPS.get(page, ""))
     said = _plain(capsys.readouterr().out)
     for block in blocks(page, "text"):
         assert _plain(block.code) in said, block.code
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in SETUPS if page not in FRESH])
+@pytest.mark.parametrize("page", [page for page in SETUPS if page not in (*FRESH, *MORE_THAN_TEN_SECONDS)])
 def test_blocks_run_on_what_the_page_takes_for_granted(page: str) -> None:
     if page in ("alive.md", "layer-pruning.md"):
         pytest.importorskip("transformers")

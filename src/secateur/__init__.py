@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
+    from secateur.cut.vocabulary import cut_vocabulary
     from secateur.exports import bundle, export
     from secateur.graph.rules import operator
     from secateur.recipe.python import compare, resume, run, sweep
@@ -65,6 +66,7 @@ __all__ = [
     "count",
     "criteria",
     "criterion",
+    "cut_vocabulary",
     "data",
     "decompress",
     "evaluate",
@@ -122,6 +124,7 @@ _HOME = {
     "compress": "secateur.sparsity.storage",
     "count": "secateur.cost.counts",
     "criterion": "secateur.criteria",
+    "cut_vocabulary": "secateur.cut.vocabulary",
     "decompress": "secateur.sparsity.storage",
     "export": "secateur.exports",
     "from_pretrained": "secateur.cut.artifact",

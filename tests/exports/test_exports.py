@@ -364,3 +364,24 @@ def test_a_size_that_the_network_fixes_stays_fixed_in_the_file(tmp_path: Path) -
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 5))
     secateur.export(net.eval(), torch.randn(1, 3, 8, 8), tmp_path / "net.onnx")
     assert list(onnx_input(tmp_path / "net.onnx")[1].shape) == ["batch", 3, 8, 8]
+
+
+class Named(nn.Module):
+    """Several outputs under names, one of them a list."""
+
+    def __init__(self, *, like_the_input: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.key = nn.Linear(4, 3), nn.Linear(4, 2), "x" if like_the_input else "scores"
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        return {self.key: self.a(x), "maps": [self.b(x), self.b(2 * x)]}
+
+
+def test_an_onnx_file_names_outputs_as_the_network_does(tmp_path: Path) -> None:
+    import onnx
+
+    secateur.export(Named().eval(), torch.randn(2, 4), tmp_path / "named.onnx")
+    outputs = onnx.load(tmp_path / "named.onnx").graph.output
+    assert [o.name for o in outputs] == ["scores", "maps.0", "maps.1"]
+    secateur.export(Named(like_the_input=True).eval(), torch.randn(2, 4), tmp_path / "taken.onnx")
+    assert len(onnx.load(tmp_path / "taken.onnx").graph.output) == 3

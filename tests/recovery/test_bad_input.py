@@ -124,3 +124,8 @@ def test_settings_are_checked(net: nn.Sequential, pruned: Pruned) -> None:
         secateur.recover(pruned, x, dense=net, ridge=-1)
     with pytest.raises(InputError, match="batch_size"):
         secateur.recover(pruned, x, dense=net, batch_size=0)
+
+
+def test_variance_is_matched_by_least_squares_alone(net: nn.Sequential, pruned: Pruned) -> None:
+    with pytest.raises(InputError, match="match_variance is for the method 'least_squares'; this one is 'bias'"):
+        secateur.recover(pruned, torch.randn(8, 3, 8, 8), dense=net, method="bias", match_variance=True)

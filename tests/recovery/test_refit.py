@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur
+from secateur.criteria.least_squares.affine import Options
 from secateur.cut.pruned import Pruned
 
 KINDS: dict[str, Any] = {
@@ -186,3 +188,59 @@ def test_a_network_that_gives_a_cache_is_repaired() -> None:
     repaired = secateur.recover(pruned, x)
     want, before, after = (found(x)["scores"] for found in (net, pruned.model, repaired.model))
     assert (after - want).norm() < (before - want).norm()
+
+
+class Block(nn.Module):
+    """f(branch(x) + skip(x)): what f hides depends on the sum, not on the branch alone."""
+
+    def __init__(self, after: nn.Module, *, residual: bool) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(3, 6, 1)
+        self.one, self.two = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 6, 1)
+        self.after, self.residual = after, residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = 2 * self.skip(x) + 1
+        y = self.two(torch.tanh(2 * self.one(x)))
+        return self.after(y + skip if self.residual else y)
+
+
+SEEN = {"relu": nn.ReLU(), "relu6": nn.ReLU6(), "hardtanh": nn.Hardtanh(-0.5, 0.25)}
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("after", SEEN)
+def test_what_is_hidden_needs_no_fit(after: str, residual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = Block(SEEN[after], residual=residual).double().eval()
+    net.two.weight.data *= 3
+    x = torch.randn(24, 3, 5, 5).double()
+    pruned = secateur.prune(net, x[:2], ratio=0.75, only="one*")
+    errors = []
+    for rounds in (0, 1, 2):
+        monkeypatch.setattr("secateur.recovery.api.Options", partial(Options, rounds=rounds))
+        fixed = secateur.recover(pruned, x, dense=net, ridge=0.0)
+        with torch.no_grad():
+            apart = fixed.model(x) - net(x)
+        errors.append(float(apart.square().sum()))
+    assert errors[1] < 0.995 * errors[0]
+    assert errors[2] < 0.995 * errors[0]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_responses_get_the_variance_of_the_dense_ones(norm: bool) -> None:
+    torch.manual_seed(0)
+    last = [nn.Conv2d(24, 5, 1), *([nn.BatchNorm2d(5)] if norm else [])]
+    net = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Tanh(), *last).double()
+    x = torch.randn(64, 3, 6, 6).double()
+    for _ in range(20):
+        net.train()(x)
+    net.eval()
+    pruned = secateur.prune(net, x[:2], ratio=0.75, only="0*")
+    plain, wide = (secateur.recover(pruned, x, match_variance=wide).model(x).transpose(0, 1).flatten(1)
+                   for wide in (False, True))  # fmt: skip
+    want = net(x).transpose(0, 1).flatten(1)
+    assert (plain.std(1) < 0.9 * want.std(1)).any()
+    assert torch.allclose(wide.std(1), want.std(1), rtol=1e-4)
+    assert torch.allclose(wide.mean(1), want.mean(1), atol=1e-4)
+    assert (plain - want).norm() < (wide - want).norm()

@@ -377,3 +377,38 @@ def test_statistics_of_the_batch_need_a_batch() -> None:
     proof = secateur.prune(model, torch.randn(4, 4), ratio=0.5).verification
     assert proof is not None
     assert proof.proven
+
+
+def chaotic() -> nn.Sequential:
+    """Deep, narrow, without residual connections, clipped: with sharpened weights, each block makes rounding larger."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(30):
+        layers += [nn.Linear(16, 96, bias=False), nn.BatchNorm1d(96), nn.ReLU6()]
+        layers += [nn.Linear(96, 16, bias=False), nn.BatchNorm1d(16)]
+    model = nn.Sequential(*layers, nn.Linear(16, 5))
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.1)
+        elif isinstance(layer, nn.BatchNorm1d):
+            layer.momentum = None
+            nn.init.normal_(layer.bias)
+            nn.init.uniform_(layer.weight, 0.2, 2)
+    with torch.no_grad():
+        model.train()(torch.randn(512, 16))
+    return model.eval()
+
+
+@pytest.mark.parametrize("backend", ["module", "graph"])
+def test_what_a_network_makes_of_rounding_is_no_mistake(backend: str) -> None:
+    found = secateur.prune(chaotic(), torch.randn(8, 16), ratio=0.5, backend=backend).verification
+    assert found.proven
+    assert found.max_relative_error <= found.tolerance
+
+
+def test_a_mistake_in_such_a_network_is_noticed() -> None:
+    model, x = chaotic(), torch.randn(8, 16)
+    groups, label_keep, plan = cut(model, x)
+    plan["23.weight"][1] = plan["23.weight"][1][::-1]  # type: ignore[index]
+    with pytest.raises(VerificationError):
+        verify(prune_module(model, plan), groups, label_keep, plan)  # type: ignore[arg-type]

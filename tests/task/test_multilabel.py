@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,6 +13,9 @@ import secateur
 from secateur.core.errors import InputError
 from secateur.data.labelled import digits_with_labels
 from secateur.models import create
+from secateur.recipe.load import load_recipe
+from secateur.recipe.prepare import Given, make_model
+from secateur.recipe.schema import HeadConfig
 from secateur.task import MultiLabel, try_task
 from secateur.train import TrainConfig, evaluate, fit
 
@@ -55,3 +59,16 @@ def test_a_network_trains_prunes_and_is_scored(task: MultiLabel) -> None:
     assert set(evaluate(small, task).metrics) == {"map", "f1", "loss"}
     with pytest.raises(InputError, match="one score a label"):
         try_task(task, create("resnet20", classes=3))
+
+
+def test_a_network_for_other_labels_gets_a_head_for_these(task: MultiLabel) -> None:
+    recipe = load_recipe("quickstart")
+    recipe = replace(recipe, model=recipe.model.model_copy(update={"head": HeadConfig(hidden=12)}))
+    network = create("resnet20", classes=3)
+    made = make_model(recipe, task, Given(network, task))
+    assert tuple(made(task.sample(2)).shape) == (2, 10)
+    assert made.linear[0].out_features == 12
+    assert network.linear.out_features == 3
+    never = replace(recipe, model=recipe.model.model_copy(update={"head": HeadConfig(replace="never")}))
+    with pytest.raises(InputError, match=r"gives 3 class scores and .* has 10 classes"):
+        make_model(never, task, Given(network, task))

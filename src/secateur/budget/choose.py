@@ -66,7 +66,7 @@ def choose(
             ``local``, one per group number; other groups are left alone.
         target: Parameters, MACs, energy or bytes, instead of a ratio: what is left is the nearest at or below it that
             the widths allow.
-        scope: ``local``, ``global`` or ``block``.
+        scope: ``local``, ``uniform`` (the same widths in all layers of a kind), ``global`` or ``block``.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
         gone: Units that earlier cuts took from the groups, by group number; they count towards ``ratio``, which
@@ -87,6 +87,7 @@ def choose(
     check_rules(scope, round_to, min_units)
     check_tolerance(tolerance)
     groups = costs.groups.items
+    scope, uniform = ("local", True) if scope == "uniform" else (scope, uniform)
     if isinstance(ratio, Mapping):
         scores = {number: values for number, values in scores.items() if number in ratio}
     with no_gc():

@@ -14,7 +14,7 @@ from secateur.graph.groups import Group
 
 __all__ = ["SCOPES", "Step", "removal_order"]
 
-SCOPES = ("local", "global", "block")
+SCOPES = ("local", "uniform", "global", "block")
 
 
 class Step(NamedTuple):
@@ -46,7 +46,8 @@ def removal_order(
     Args:
         groups: All groups.
         scores: Scores of the units of the groups that may be cut, by group number.
-        scope: ``local`` removes the same share of every group; ``global`` goes by score, each group's scores
+        scope: ``local`` removes the same share of every group, ``uniform`` too, and keeps layers that are alike of one
+            width; ``global`` goes by score, each group's scores
             divided by their mean so that layers of different size compare; ``block`` does that within each
             block and removes the same share of every block, of the channels inside it: a residual stream that
             joins several blocks is left whole.
@@ -55,6 +56,7 @@ def removal_order(
         absolute: Whether scores of different groups compare as they are, without division by the mean.
         uniform: Whether layers that are alike lose units together (``local`` alone), so that they stay of one width.
     """
+    scope, uniform = ("local", True) if scope == "uniform" else (scope, uniform)
     steps: list[Step] = []
     for g, values in scores.items():
         if scope == "block" and groups[g].spans:

@@ -99,11 +99,14 @@ class CutOptions:
     """How channels are chosen and cut."""
 
     criterion: Annotated[
-        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
-    ] = "l2"
-    scope: Annotated[str | None, typer.Option(help="Rank within each group (local), block, or over all (global).")] = (
-        None
-    )
+        str | None,
+        typer.Option(help="What decides, see `secateur criteria`.", show_default="l2; of language models wanda",
+                     autocompletion=completion.criteria),
+    ] = None  # fmt: skip
+    scope: Annotated[
+        str | None,
+        typer.Option(help="Rank within each group (local), with equal widths in all layers (uniform), block, global."),
+    ] = None
     round_to: Annotated[
         str | None, typer.Option(help="Widths become multiples of this; auto: the runtime's step.", metavar="STEP")
     ] = None

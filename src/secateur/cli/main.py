@@ -78,6 +78,7 @@ cli_runs.register(app)
         "prune torchvision:resnet50 --ratio 'layer1.*=0.25' --ratio 'layer4.*=0.5' --out small",
         "prune torchvision:resnet18 --latency 0.5 --runtime onnxruntime --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
+        "prune hf:models/llama --data text:corpus.txt --ratio 0.2 --only '*.mlp.*' --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )
@@ -138,7 +139,13 @@ cli_sensitivity.register(app)
 cli_sparse.register(app)
 
 
-@app.command(epilog=examples("layers resnet56 --weights r56.safetensors", "layers resnet56 --count 9 --out shorter"))
+@app.command(
+    epilog=examples(
+        "layers resnet56 --weights r56.safetensors",
+        "layers resnet56 --count 9 --out shorter",
+        "layers hf:models/llama --data text:corpus.txt --whole --count 4 --out shorter",
+    )
+)
 @grouped
 def layers(
     model: Source,
@@ -148,14 +155,20 @@ def layers(
     ratio: Annotated[float | None, typer.Option(help="Share of the branches that goes.")] = None,
     names: Annotated[list[str] | None, typer.Option(help="Branches that go; repeatable.", metavar="PATTERN")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Branches that stay; repeatable.", metavar="PATTERN")] = None,
-    criterion: Annotated[str, typer.Option(help="auto, bn_scale, l1, l2, random or one of your own.")] = "auto",
+    criterion: Annotated[
+        str, typer.Option(help="auto, bn_scale, l1, l2, random, output_change (with --data) or one of your own.")
+    ] = "auto",
+    data: Annotated[
+        str | None, typer.Option(help="Data set: layers go by the change of the output on it.", metavar="DATA")
+    ] = None,
+    task: TaskName = None,
     backend: Annotated[str, typer.Option(help="Surgery back end: auto, module or graph.")] = "auto",
     whole: Annotated[bool, typer.Option(help="Layers of a list (a transformer's) with all their branches.")] = False,
 ) -> None:
     """Lists a network's residual branches, or removes whole ones (their skips stay)."""
     amount = {"count": count, "ratio": ratio, "names": names or None}
     removing.layers(opening.open(model), out, criterion=criterion, amount=amount, ignore=ignore or (), backend=backend,
-                    whole=whole)  # fmt: skip
+                    whole=whole, data=data, task=task)  # fmt: skip
 
 
 cli_inspection.register(app)

@@ -95,7 +95,7 @@ def _like(value: Any, example: Any, taker: Taker, number: int) -> Any:
     if value.ndim != example.ndim or value.shape[free:] != example.shape[free:]:
         raise InputError(
             f"{where} has samples of shape {tuple(value.shape[1:])}; the network was traced with samples of shape "
-            f"{tuple(example.shape[1:])}. Prepare the data as for the network itself."
+            f"{tuple(example.shape[1:])}. {_how(value, example)}"
         )
     if _family(example) != _family(value):
         raise InputError(
@@ -105,6 +105,13 @@ def _like(value: Any, example: Any, taker: Taker, number: int) -> Any:
     if value.is_floating_point() and bool((torch.isnan(value) | (value == torch.inf)).any()):
         raise InputError(f"{where} holds NaN or infinite values; what is computed from them would mean nothing.")
     return value.to(device=example.device, dtype=example.dtype)
+
+
+def _how(value: Tensor, example: Tensor) -> str:
+    """What to do about samples of another shape."""
+    if value.ndim == example.ndim == 2 and not example.is_floating_point():
+        return "Fill texts up to that length, with attention_mask 0 there (padding='max_length' of a tokenizer)."
+    return "Prepare the data as for the network itself."
 
 
 def _leaves(inputs: Any, taker: Taker) -> tuple[list[Any], list[Any], Any]:

@@ -4,6 +4,7 @@ from secateur.criteria.base import CRITERIA, KINDS, Criterion, GroupView, NotApp
 
 from secateur.criteria import (  # isort: skip
     activation,
+    contribution,
     energy,
     gradient,
     magnitude,
@@ -25,6 +26,7 @@ __all__ = [
     "NotApplicable",
     "activation",
     "branches",
+    "contribution",
     "criterion",
     "energy",
     "gradient",

@@ -25,7 +25,7 @@ def foresee_cut(
     example_inputs: ExampleInputs,
     aim: Aim,
     *,
-    criterion: str | Callable[[GroupView], Tensor] = "l2",
+    criterion: str | Callable[[GroupView], Tensor] | None = None,
     only: Selection | None = None,
     ignore: Selection = (),
     groups: Iterable[str] | None = None,
@@ -52,7 +52,7 @@ def foresee_cut(
     only, ignore = names_in(model, only, "only"), names_in(model, ignore, "ignore")
     model = plain_network(model)
     analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity)
-    scores = _scores(analysis, criterion, groups, aim)
+    scores = _scores(analysis, criterion or "l2", groups, aim)
     if not scores.values:
         raise BudgetError(nothing_free(analysis))
     if aim.target is None or not aim.target.measured:

@@ -16,12 +16,14 @@ from secateur.budget import before_cut
 from secateur.core import arguments
 from secateur.core.checks import check_network
 from secateur.core.errors import BudgetError, InputError, PlanError, UnknownNameError, nearest
+from secateur.core.inputs import Data
 from secateur.core.patterns import covered
 from secateur.core.plan import Plan
 from secateur.core.types import Counts, ExampleInputs, Verification
 from secateur.cost.counts import Costs
-from secateur.criteria.branches import ranked
+from secateur.criteria.branches import AUTO, ranked
 from secateur.cut.analysis import unsupported
+from secateur.cut.layers_by_output import OUTPUT_CHANGE, by_output_change
 from secateur.cut.operation import Operation, carry_out, sure
 from secateur.cut.over_processes import over_processes
 from secateur.cut.pruned import Pruned, opened, untrained
@@ -163,6 +165,7 @@ def remove_layers(
     whole: bool = False,
     verify: bool = True,
     seed: int = 0,
+    data: Data | None = None,
 ) -> Pruned:
     """Removes whole residual branches (the skips stay) and proves that the result is exact.
 
@@ -179,7 +182,8 @@ def remove_layers(
         names: Names (or patterns) of the branches, or of modules that contain them (or these modules themselves),
             that go, instead of ``count``.
         ignore: Branches that stay, the same.
-        criterion: As in :func:`removable`.
+        criterion: As in :func:`removable`; or ``output_change``, which is what ``auto`` takes where there are data: the
+            layers go one after another, next the one without which the network's output on the data changes least.
         backend: ``module`` (the block becomes ``nn.Identity`` or the activation that followed), ``graph`` (the
             exported graph without it), or ``auto``: the first where it verifies, else the second.
         whole: Whether ``count``, ``ratio`` and ``names`` are of whole elements of lists of modules (a transformer's
@@ -188,6 +192,8 @@ def remove_layers(
             with the identity in their place.
         verify: Whether to compare with the masked dense network; leave it on.
         seed: For ``random``.
+        data: Calibration data for ``output_change``, without labels, in any form of :mod:`secateur.core.inputs`; the
+            first 64 samples count.
 
     Raises:
         InputError: A branch that cannot be removed (says why), or not exactly one of count, ratio, names.
@@ -207,7 +213,8 @@ def remove_layers(
     model = plain_network(given)
     network = _network(model, example_inputs)
     amount = _Amount(count, ratio, names, ignore, whole)
-    chosen = _chosen(model, network, amount, criterion, seed)
+    criterion = OUTPUT_CHANGE if criterion == AUTO and data is not None and names is None else criterion
+    chosen = _chosen(model, network, amount, criterion, seed, data)
     provenance = {"criterion": criterion if names is None else "by name", "count": len(chosen)}
     gone = [b for b in (*network.free, *network.stages.more.values()) if b.name in chosen]
     pruned = _cut(model, example_inputs, network, gone, backend=backend, check=verify, provenance=provenance)
@@ -243,10 +250,13 @@ def foresee_removal(
     """
     names, ignore = names_in(model, names, "names"), names_in(model, ignore, "ignore")
     network = _network(plain_network(model), example_inputs)
+    criterion = AUTO if criterion == OUTPUT_CHANGE else criterion  # how many can go does not depend on which
     _chosen(model, network, _Amount(count, ratio, names, ignore, whole), criterion, 0)
 
 
-def _chosen(model: nn.Module, network: _Network, amount: _Amount, criterion: str, seed: int) -> set[str]:
+def _chosen(
+    model: nn.Module, network: _Network, amount: _Amount, criterion: str, seed: int, data: Data | None = None
+) -> set[str]:
     """Names of the branches that go."""
     if not network.free and not (amount.whole and network.stages.more):
         raise BudgetError(_nothing_free(network.branches))
@@ -256,11 +266,32 @@ def _chosen(model: nn.Module, network: _Network, amount: _Amount, criterion: str
             raise InputError("Give one of count, ratio and names; got names and another one.")
         elements = _elements(model, network) if amount.whole else {}
         return _named_elements(amount.names, elements, stay) if elements else _named(amount.names, network, stay)
+    if criterion == OUTPUT_CHANGE:
+        return _by_output(model, network, amount, stay, data)
     if amount.whole:
         scores = _scores(network, criterion, seed)
         return _lowest_elements(scores, _elements(model, network), stay, amount.count, amount.ratio)
     scores = ranked(network.groups, network.free, criterion, seed)
     return _lowest([n for n, _ in scores if n not in stay], network, amount.count, amount.ratio)
+
+
+def _by_output(
+    model: nn.Module, network: _Network, amount: _Amount, stay: set[str], data: Data | None
+) -> set[str]:  # fmt: skip
+    """Names of the branches without which the output changes least, layers of lists as a whole where that is asked."""
+    if data is None:
+        raise InputError(f"The criterion {OUTPUT_CHANGE} looks at the network's output: give data=…, such as a list of "
+                         "batches.")  # fmt: skip
+    if amount.whole:
+        elements = _elements(model, network)
+        free = {name: several for name, several in elements.items() if not stay & _held(several)}
+        count = _amount(amount.count, amount.ratio, len(elements), len(free), "layers")
+    else:
+        single = [b for b in network.free if not b.inside]
+        free = {b.name: (b,) for b in single if b.name not in stay}
+        count = _amount(amount.count, amount.ratio, len(single), len(free), "residual branches")
+    gone = by_output_change(network.groups.flow.traced, free, count, data)
+    return {branch.name for name, _ in gone for branch in free[name]}
 
 
 def replay(model: nn.Module, plan: Plan, example_inputs: ExampleInputs, backend: str, verify: bool) -> Pruned:

@@ -29,6 +29,7 @@ from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
 from secateur.criteria.statistics import Loss
 from secateur.cut.analysis import Analysis, analyse, nothing_free
+from secateur.cut.language import criterion_for, loss_notes
 from secateur.cut.layers import replay
 from secateur.cut.operation import Operation, carry_out, freed, sure
 from secateur.cut.over_processes import over_processes
@@ -64,7 +65,7 @@ def prune(
     model: nn.Module | Pruned,
     example_inputs: ExampleInputs | None = None,
     *,
-    criterion: str | Callable[[GroupView], Tensor] = "l2",
+    criterion: str | Callable[[GroupView], Tensor] | None = None,
     ratio: Ratio | None = None,
     macs: float | None = None,
     params: float | None = None,
@@ -97,7 +98,8 @@ def prune(
             state, hooks).
         example_inputs: What it is called with: a tensor, a tuple, or a dict of keyword inputs. The result of an
             earlier cut knows it, and so does a network from an ONNX file.
-        criterion: Name of a criterion or a function of a group's view; higher score = keep.
+        criterion: Name of a criterion or a function of a group's view; higher score = keep. By default ``l2``; for a
+            language model of transformers, where there are ``data``, ``wanda``.
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
             names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
             general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
@@ -117,7 +119,9 @@ def prune(
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
-            (the same share of the channels inside every block; a residual stream between blocks stays whole).
+            (the same share of the channels inside every block; a residual stream between blocks stays whole), or
+            ``uniform``: like ``local``, and layers of a kind keep one width where a target is aimed at, which is what a
+            configuration of transformers can say.
             By default ``local`` (``global`` with the criterion ``reconstruction``); with a latency, whatever keeps the
             most score in that time.
         round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is
@@ -176,9 +180,10 @@ def prune(
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
+    by = criterion_for(model, criterion, data)
     if part is not None:
-        _refuse_with_part(criterion, aim, groups=groups, also=also)
-        how = {"criterion": criterion, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
+        _refuse_with_part(by, aim, groups=groups, also=also)
+        how = {"criterion": by, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
                "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
                "verify": verify, "seed": seed}  # fmt: skip
         parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
@@ -192,11 +197,11 @@ def prune(
         if units in tried:
             raise _TriedError
         tried.add(units)
-        scores = score(analysis.groups, criterion, only=groups_named(analysis.groups, groups), data=data, loss=loss,
+        scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
                        seed=seed, measure=aim.measure)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
-        made = {"criterion": chosen(criterion).name, **aim.record, "seed": seed}
+        made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
 
         def cut(keep: Mask, **more: Any) -> Pruned:
             return _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
@@ -207,9 +212,10 @@ def prune(
         pruned = cut(choice.keep, **choice.record)
         return replace(pruned, notes=(*scores.notes, *choice.notes, *pruned.notes))
 
-    if granularity != "auto" or not _again(data) or groups is not None:
-        return untrained(once(granularity), network)
-    return untrained(_most_alive(once, aim), network)
+    one = granularity != "auto" or not _again(data) or groups is not None
+    pruned = once(granularity) if one else _most_alive(once, aim)
+    told = loss_notes(model, pruned.model, chosen(by).name, data)
+    return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
 
 
 def _prune_parts(

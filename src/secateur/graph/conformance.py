@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import inf
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ def check_facts(name: str, facts: Facts, forms: tuple[OpOverload, ...] | None = 
     """
     form = next((f for f in forms or overloads(name) if _takes_one_tensor(f)), None)
     claimed = [claim for claim in CLAIMS if getattr(facts, claim)]
+    if form is not None and facts.flat is not None and not _flat(form, facts):
+        raise PluginError(f"it is said to be flat outside {facts.flat}, and numbers say that it is not")
     if form is None or not claimed or facts.law is not None or facts.only:
         return
     sample = torch.randn(4, 3, 6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
@@ -102,6 +105,17 @@ def makes_zeros(f: Callable[[Tensor], Tensor], x: Tensor) -> bool:
 def same_entries(f: Callable[[Tensor], Tensor], x: Tensor) -> bool:
     """Whether f gives the entries of x in their order."""
     return torch.equal(f(x).flatten(), x.flatten())
+
+
+def _flat(form: OpOverload, facts: Facts) -> bool:
+    """Whether an operator, called with its defaults, is constant outside the bounds, and not just inside of them."""
+    bounds = facts.bounds({a.name: a.default_value for a in form._schema.arguments})
+    if bounds is None:
+        return False
+    finite = [b for b in bounds if abs(b) < inf]
+    outside = all(torch.unique(form(torch.linspace(0, 9, 10).double() * side + b)).numel() == 1
+                  for side, b in zip((-1, 1), bounds, strict=True) if b in finite)  # fmt: skip
+    return outside and all(form(torch.tensor([b - 0.01, b + 0.01]).double()).diff() != 0 for b in finite)
 
 
 CLAIMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], bool]] = {

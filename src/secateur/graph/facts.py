@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import inf
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Facts", "Kind", "Law", "Only"]
+__all__ = ["Bounds", "Facts", "Kind", "Law", "Only"]
+
+Bounds = tuple[float, float]
+"""A lower and an upper one; infinite where there is none."""
 
 
 class Kind(StrEnum):
@@ -76,6 +80,8 @@ class Facts:
         pointwise: A function of numbers, the same for every entry: f(x)[i] depends on x[i] alone.
         homogeneous: f(a·x) = a·f(x) for one a > 0 per channel, with the same f for every channel.
         makes_zeros: Gives exact zeros over a whole range of numbers.
+        flat: A function that is constant below the first and constant above the second of two bounds. A name stands
+            for the argument that holds the bound.
         gate: An activation that scales other values; what comes out is no feature map.
         fused: Runtimes compute it together with the layer before it.
         same_entries: Gives the entries that it gets, in their order, whatever the shape.
@@ -96,6 +102,7 @@ class Facts:
     pointwise: bool = False
     homogeneous: bool = False
     makes_zeros: bool = False
+    flat: tuple[float | str, float | str] | None = None
     gate: bool = False
     fused: bool = False
     same_entries: bool = False
@@ -113,3 +120,16 @@ class Facts:
         """The facts of one call: claims whose argument has another value are dropped."""
         dropped = {o.claim: o.otherwise for o in self.only if arguments.get(o.argument) != o.value}
         return replace(self, **dropped) if dropped else self
+
+    def bounds(self, arguments: Mapping[str, Any]) -> Bounds | None:
+        """Between which numbers alone a call depends on what it is given; ``None`` where nothing is known.
+
+        >>> Facts(flat=("min_val", inf)).bounds({"min_val": -1})
+        (-1.0, inf)
+        """
+        if self.flat is None:
+            return None
+        found = [arguments.get(b) if isinstance(b, str) else b for b in self.flat]
+        low, high = (end if b is None else b for b, end in zip(found, (-inf, inf), strict=True))
+        numbers = isinstance(low, (int, float)) and isinstance(high, (int, float))
+        return (float(low), float(high)) if numbers else None

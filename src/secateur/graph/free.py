@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Interpreter, Node
 
 from secateur.core.errors import InputError
+from secateur.core.rounding import rounding
 from secateur.core.types import ExampleInputs
 from secateur.graph.again import NUMBERS, Again, Path
 from secateur.graph.batch import Batch, Unfollowed, with_value
@@ -394,7 +395,8 @@ def _alike(got: Any, want: Any) -> bool:
         return isinstance(got, Tensor) == isinstance(want, Tensor)
     if got.shape != want.shape or got.dtype != want.dtype:
         return False
-    return torch.allclose(got.double(), want.double(), rtol=ALIKE, atol=ALIKE * _size(want), equal_nan=True)
+    near = rounding(want.dtype, ALIKE)
+    return torch.allclose(got.double(), want.double(), rtol=near, atol=near * _size(want), equal_nan=True)
 
 
 def _size(value: Tensor) -> float:

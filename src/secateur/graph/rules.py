@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from secateur.core.registry import Registry
-from secateur.graph.facts import Facts
+from secateur.graph.facts import Bounds, Facts
 from secateur.graph.schema import arguments, plain_name
 
 if TYPE_CHECKING:
@@ -111,6 +111,11 @@ def facts(node: Node) -> Facts:
     if found.pointwise and len(node.all_input_nodes) > 1:  # a bound that is a tensor, or a size
         found = replace(found, pointwise=False)
     return found.given(call)
+
+
+def bounds(node: Node) -> Bounds | None:
+    """Outside of which numbers an operator call gives always the same; ``None`` where nothing is known."""
+    return facts(node).bounds(arguments(node)) if isinstance(node.target, OpOverload) else None
 
 
 @cache

@@ -29,6 +29,7 @@ from secateur.models.random_weights import note_random
 from secateur.models.resnet import SmallResNet
 from secateur.models.squeezenet import SqueezeNet
 from secateur.models.torchvision_detector import TorchvisionDetector
+from secateur.models.transformer import is_transformer_name, load_transformer
 from secateur.models.unet import UNet
 from secateur.models.vgg import VGG
 from secateur.models.weights import load_weights
@@ -145,9 +146,10 @@ def create(name: str, *, classes: int | None = None, weights: str | Path | None 
     """Builds a network.
 
     Args:
-        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``FILE.cfg`` (Darknet's), ``FILE.onnx``
-            (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that returns an
-            ``nn.Module``.
+        name: A name of :data:`MODELS`, ``torchvision:NAME``, ``timm:NAME``, ``hf:FOLDER`` or ``hf:OWNER/NAME`` (of the
+            library transformers, see :func:`secateur.models.transformer.load_transformer`), ``FILE.cfg`` (Darknet's),
+            ``FILE.onnx`` (see :func:`read_onnx`), or ``package.module:factory`` for a function of the user that
+            returns an ``nn.Module``.
         classes: Outputs; ``None`` for the network's default. Of torchvision's detectors, which come as
             :class:`TorchvisionDetector`: kinds of objects, without the background.
         weights: A ``.safetensors``, PyTorch state-dict or (Darknet) ``.weights`` file; for torchvision and timm
@@ -188,6 +190,8 @@ def _created(name: str, classes: int | None, weights: str | Path | None, options
         return _from_file(_from_cfg(name, classes, options), weights, name)
     if is_onnx_name(name):
         return _from_onnx(name, classes, weights, options)
+    if is_transformer_name(name):
+        return _transformer(name, classes, weights, options)
     library, colon, rest = name.partition(":")
     if not colon:
         return _from_file(_built_in(name, classes, options), weights, name)
@@ -228,6 +232,12 @@ def _from_onnx(path: str, classes: int | None, weights: object, options: dict[st
     return read_onnx(path, **options)
 
 
+def _transformer(name: str, classes: int | None, weights: object, options: dict[str, Any]) -> nn.Module:
+    if weights is not None:
+        raise InputError(f"{name} comes with its weights; leave weights out.")
+    return load_transformer(name, classes, **options)
+
+
 def _is_file(weights: str | Path) -> bool:
     return Path(weights).is_file()
 
@@ -240,7 +250,7 @@ def _names_file(weights: str | Path | None) -> bool:
 
 def _built_in(name: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
     if name not in MODELS:
-        hint = "Other networks: torchvision:NAME, timm:NAME, package.module:factory."
+        hint = "Other networks: torchvision:NAME, timm:NAME, hf:NAME, package.module:factory."
         raise UnknownNameError("model", name, MODELS, hint)
     entry = MODELS[name]
     return call(entry.factory, name, {"classes": classes or entry.classes, **options})

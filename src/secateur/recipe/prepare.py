@@ -12,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, SecateurError, UnknownNameError
+from secateur.core.types import ExampleInputs, call
 from secateur.graph.copies import deep_copy
 from secateur.models import create, normalisation, replace_head
 from secateur.models.factories import user_object
-from secateur.recipe.schema import HeadConfig, Recipe
+from secateur.models.transformer import is_transformer_name, kind_named
+from secateur.recipe.schema import HeadConfig, Recipe, TaskConfig
 from secateur.recipe.steps.base import STEPS, derive_seed
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.task import Classification, Task, as_task, try_task
+from secateur.task.batch import shapes
 from secateur.task.registry import TASKS, Request
+from secateur.task.text import TASK_OF_KIND, TEXT
 
 if TYPE_CHECKING:
     from secateur.data import DataSet
@@ -50,9 +54,9 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
         InputError: It was handed over from Python when the run began, and is not now; or it does not take its options.
         SecateurError: What opening its data raises.
     """
-    config = recipe.task
     if given.task is not None:
         return given.task
+    config = _of_texts(recipe)
     if config.given:
         raise InputError(
             f"The task {config.name} of this run was handed over from Python: go on there, with "
@@ -69,6 +73,19 @@ def open_task(recipe: Recipe, given: Given = NOTHING) -> Task:
     except TypeError as error:
         raise _misfit(config.name, str(error)) from error
     return _normalised(recipe, task) if isinstance(task, Classification) else task
+
+
+def _of_texts(recipe: Recipe) -> TaskConfig:
+    """The task, of texts if the network is one of transformers: what it is for, with its own tokenizer."""
+    config, model = recipe.task, recipe.model.name
+    if not is_transformer_name(model) or ":" in config.name:
+        return config
+    name, options = config.name, config.options
+    if config == TaskConfig() and (recipe.data.name or "").startswith(TEXT):
+        name = TASK_OF_KIND[recipe.model.options.get("kind") or kind_named(model)]
+    if name in TASKS and TASKS[name].texts and "tokenizer" not in options:
+        options["tokenizer"] = model
+    return TaskConfig(name=name, **options)
 
 
 def _misfit(name: str, said: str) -> InputError:
@@ -102,7 +119,7 @@ def _normalised(recipe: Recipe, task: Classification) -> Classification:
 
 
 def make_model(recipe: Recipe, task: Task | DataSet, given: Given = NOTHING) -> nn.Module:
-    """Builds the recipe's network, with a head for the classes of a classification.
+    """Builds the recipe's network, with a head for the classes or labels of a task that has them.
 
     Everything random in it comes from the recipe's seed.
 
@@ -112,8 +129,8 @@ def make_model(recipe: Recipe, task: Task | DataSet, given: Given = NOTHING) -> 
     """
     task = as_task(task)
     model = _built(recipe, task, given)
-    if isinstance(task, Classification):
-        model = _headed(model, recipe, task.data)
+    if task.outputs is not None:
+        model = _headed(model, recipe, task, task.outputs)
     elif recipe.model.head != HeadConfig():
         raise InputError(f"model.head is for class scores; leave it out for the task {task.name}.")
     if recipe.model.adapted is not None:
@@ -139,37 +156,47 @@ def _built(recipe: Recipe, task: Task, given: Given) -> nn.Module:
         return create(config.name, weights=config.weights, **{**task.options(config.name), **config.options})
 
 
-def _headed(model: nn.Module, recipe: Recipe, data: DataSet) -> nn.Module:
+def _headed(model: nn.Module, recipe: Recipe, task: Task, wanted: int) -> nn.Module:
     config, head = recipe.model, recipe.model.head
-    found = _classes(model, config.name, data)
-    wanted = len(data.classes)
+    inputs = torch.zeros(2, *task.data.shape) if isinstance(task, Classification) else task.sample(2)
+    found = _classes(model, config.name, task, inputs)
     extra = head.hidden is not None or head.pool
     if head.replace == "never" and (found != wanted or extra):
         raise InputError(
-            f"{config.name} gives {found} class scores and {data.name} has {wanted} classes, but "
+            f"{config.name} gives {found} class scores and {_data_name(task)} has {wanted} classes, but "
             "model.head.replace is never. Set it to auto."
         )
     if head.replace == "always" or found != wanted or extra:
         head_seed = derive_seed(recipe.seed, "head")
         model = replace_head(model, wanted, hidden=head.hidden, pool=head.pool, seed=head_seed)
-        _classes(model, config.name, data)
+        _classes(model, config.name, task, inputs)
     return model
 
 
-def _classes(model: nn.Module, name: str, data: DataSet) -> int:
+def _sizes(inputs: ExampleInputs) -> str:
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        return shapes(inputs)
+    channels, height, width = inputs.shape[1:]
+    return f"{channels} channels, {height}×{width} pixels"
+
+
+def _data_name(task: Task) -> str:
+    return str(getattr(getattr(task, "data", None), "name", task.name))
+
+
+def _classes(model: nn.Module, name: str, task: Task, inputs: ExampleInputs) -> int:
     """Number of class scores that the network gives for images of the data set."""
-    images, training = torch.zeros(2, *data.shape), model.training
+    training = model.training
     try:
         with torch.no_grad():
-            output = model.eval()(images)
+            output = call(model.eval(), inputs)
     except SecateurError:
         raise
     except Exception as error:
-        channels, height, width = data.shape
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"The network {name} does not take the images of {data.name} ({channels} channels, {height}×"
-            f"{width} pixels): {reason}. Choose another --model or --data, or set data.image_size."
+            f"The network {name} does not take the {task.unit}s of {_data_name(task)} ({_sizes(inputs)}): {reason}. "
+            "Choose another --model or --data, or set data.image_size."
         ) from error
     finally:
         model.train(training)

@@ -94,7 +94,7 @@ class ModelConfig(Settings):
     """The network: a name for `secateur.models.create`, a weights file, and its head.
 
     Attributes:
-        name: Built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
+        name: Built-in name, ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or ``package.module:factory``.
         weights: A ``.safetensors`` or state-dict file, or a pretrained name of torchvision or timm.
         options: Further keyword arguments of the factory.
         adapted: A ``.safetensors`` file with all weights of the network, its head included, as an ``adapt`` step

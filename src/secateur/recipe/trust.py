@@ -38,7 +38,7 @@ __all__ = [
     "record",
 ]
 
-_LIBRARIES = ("torchvision", "timm")
+_LIBRARIES = ("torchvision", "timm", "hf")
 _OPENING = ("cache", "checkpoint", "pretrained", "weights")
 """What the options of these libraries' factories begin with that open files of other people, or fetch them."""
 

@@ -25,6 +25,7 @@ from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
 from secateur.recovery.datafree import expect_bias, merge
+from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
 
@@ -51,6 +52,7 @@ def recover(
     ridge: float | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    match_variance: bool = False,
     memory_bytes: int | None = None,
     over_processes: bool = False,
 ) -> Pruned:
@@ -72,6 +74,8 @@ def recover(
             cross-validated layer by layer.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
+        match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
+            loses. It helps some networks (MobileNetV2) and harms others (ResNets): try both. For ``least_squares``.
         memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
             memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
             and fits of up to 10,000 inputs; larger ones are made where this allows them.
@@ -97,15 +101,18 @@ def recover(
     """
     _check(data, method, ridge, batch_size, memory_bytes)
     _check_processes(method, over_processes)
+    if match_variance and method != "least_squares":
+        raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
     dense = _dense_of(pruned, dense)
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
     _check_unchanged(pruned, dense)
+    options = Options(ridge=ridge, seed=seed, match_variance=match_variance)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
         limits = _Limits(batch_size, memory_bytes, over_processes)
-        notes = _with_data(pair, data, method, limits, Options(ridge=ridge, seed=seed))
+        notes = _with_data(pair, data, method, limits, options)
     return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
 
 
@@ -188,7 +195,7 @@ def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, opti
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return [Later(site.name, partial(_stop, pair, site, method, known, limits.memory_bytes)) for site in behind]
+        return [stop for site in behind for stop in _stops(pair, site, method, known, limits.memory_bytes)]
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -238,7 +245,26 @@ def _short(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _stop(pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None) -> Adjustment:
+def _stops(pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None) -> list[Later]:
+    """The layer's stop, and before it one that looks at what enters it, where the layer loses inputs."""
+    mask = hidden_mask(pair, site) if method == "least_squares" else None
+    if mask is None:
+        return [Later(site.name, partial(_stop, pair, site, method, options, memory_bytes))]
+    made: list[Hidden] = []
+
+    def hidden() -> Hidden:
+        made.append(Hidden(pair, site, options, mask))
+        return made[0]
+
+    def fit() -> Adjustment:
+        return _stop(pair, site, method, options, memory_bytes, made.pop())
+
+    return [Later(site.name, hidden), Later(site.name, fit)]
+
+
+def _stop(
+    pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None, hidden: Hidden | None = None
+) -> Adjustment:
     if method == "bias":
         return Bias(pair, site, options)
     form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
@@ -248,7 +274,7 @@ def _stop(pair: Twin, site: Site, method: str, options: Options, memory_bytes: i
         stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}, "
                           "or what memory_bytes allows); bias alone")  # fmt: skip
         return stop
-    return (Scale if method == "scale" else LeastSquares)(pair, site, options)
+    return Scale(pair, site, options) if method == "scale" else LeastSquares(pair, site, options, hidden)
 
 
 _FREE: dict[str, Callable[[Twin], list[str]]] = {"bias": expect_bias, "merge": merge}

@@ -12,13 +12,17 @@ from secateur.core.errors import InputError
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
-from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
+from secateur.criteria.least_squares.normal import Moments, Prior, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
 from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
+from secateur.recovery.hidden import Hidden, halves
+
+MOST = 2.0
+"""Largest factor of :func:`widened`: a response of which nearly nothing could be foretold is noise."""
 
 __all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 
@@ -38,21 +42,23 @@ class LeastSquares(Fitted):
     """Refits weights and bias to the dense network's response: min ‖W·u + b − t‖² + ridge.
 
     u is what the pruned network computes now, t the dense network's response at the kept channels, less what
-    the residual path brings, so errors made before are made good where they can be. Where nothing but a ReLU
-    follows, what it hides needs no fit: in every further round a target t ≤ 0 is replaced by min(prediction, 0),
-    which never raises Σ(ReLU(prediction) − ReLU(t))² (majorisation), and needs no new normal matrix.
+    the residual path brings, so errors made before are made good where they can be. Where nothing but ReLUs (or others
+    that are constant outside bounds) follow, what they hide needs no fit: in every further round, a target that with
+    the residual path s is at or below the lower bound l is replaced by min(prediction, l − s), and one at or above the
+    upper bound h by max(prediction, h − s); that needs no new normal matrix.
 
     Sources: He et al. 2017, arXiv:1707.06168, eq. 4 (refit of the consumer) and §3.2 (residual branches); Zhang et al.
     2015, arXiv:1505.06798, eq. 7 (ReLU).
     """
 
-    def __init__(self, twin: Twin, site: Site, options: Options) -> None:
-        """Starts with empty normal equations."""
+    def __init__(self, twin: Twin, site: Site, options: Options, hidden: Hidden | None = None) -> None:
+        """Starts with empty normal equations; ``hidden`` has been seen before, and offers a prior."""
         super().__init__(twin, site, options)
         self.prior = self.map()
+        self._priors = [Prior.fixed(self.prior), *([] if hidden is None or hidden.prior is None else [hidden.prior])]
         groups, outputs, columns = self.prior.shape
         self.folds = tuple(Moments.zeros(groups, columns - 1, outputs) for _ in range(2))
-        self.passes = 1 + (options.rounds if site.relu else 0)
+        self.passes = 1 + (options.rounds if site.seen else 0)
         self.ridge, self.short = 0.0, False
 
     def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
@@ -62,22 +68,25 @@ class LeastSquares(Fitted):
         at = self.at(index, target)
         rows = self.layout.rows(target, at)
         whole = design(self.layout, x, tuple(target.shape), at)
-        for fold, part in enumerate(self._halves(len(whole), index)):
+        brought = self._brought(pruned, at) if turn else None
+        for fold, part in enumerate(halves(len(whole), index)):
             u, t = whole.of(part), rows[:, :, part]
             if not len(u):
                 continue
             if turn == 0:
                 self.folds[fold].add(u, t)
             else:
-                self._add_visible(fold, u, t)
+                self._add_visible(fold, u, t, 0.0 if brought is None else brought[:, :, part])
 
-    @staticmethod
-    def _halves(count: int, index: int) -> list[slice]:
-        """Even and odd images; batches of one image go to either half in turn."""
-        return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
+    def _brought(self, pruned: Values, at: Tensor) -> Tensor | None:
+        skip = self.skip(pruned)
+        return None if skip is None else self.layout.rows(skip, at)
 
-    def _add_visible(self, fold: int, u: Design, t: Tensor) -> None:
-        free = torch.where(t > 0, t, u.predicted(self.matrix).clamp_max(0))
+    def _add_visible(self, fold: int, u: Design, t: Tensor, skip: Tensor | float) -> None:
+        assert self.site.seen is not None
+        low, high = (bound - skip for bound in self.site.seen)
+        predicted = u.predicted(self.matrix)
+        free = torch.where(t <= low, predicted.clamp(max=low), torch.where(t >= high, predicted.clamp(min=high), t))
         self.folds[fold].add_targets(u, free)
 
     def finish(self, turn: int) -> None:
@@ -85,8 +94,10 @@ class LeastSquares(Fitted):
         even, odd = self.folds
         if turn == 0:
             self._check_finite()
-            found = solve((even, odd), self.prior, ridge=self.options.ridge, intercept=self.intercept)
+            self._wanted = even.square + odd.square, even.cross[:, -1] + odd.cross[:, -1]
+            found = solve((even, odd), self._priors, ridge=self.options.ridge, intercept=self.intercept)
             self.matrix, self.ridge, self.short = found.matrix, found.ridge, found.short
+            self.prior = found.prior
         else:
             self.matrix = ridge_solve(even + odd, self.prior, self.ridge, intercept=self.intercept)
         if turn < self.passes - 1:
@@ -94,7 +105,9 @@ class LeastSquares(Fitted):
                 fold.cross.zero_()
                 fold.square.zero_()
         else:
-            self.write(self.matrix, even.gram + odd.gram)
+            gram = even.gram + odd.gram
+            widen = self.options.match_variance and self.intercept
+            self.write(widened(self.matrix, gram, *self._wanted) if widen else self.matrix, gram)
 
     def sums(self, turn: int) -> list[Tensor]:
         """Gram matrices in the first round, targets in every one."""
@@ -108,6 +121,29 @@ class LeastSquares(Fitted):
                     f"The {what} of {self.name!r} holds NaN or infinite values on the calibration data: it cannot be "
                     "fitted. Check the weights before it and the scale of the data."
                 )
+
+
+def widened(matrix: Tensor, gram: Tensor, square: Tensor, total: Tensor) -> Tensor:
+    """A fit whose responses have the variance of the targets, about the same mean.
+
+    A least-squares fit foretells the mean of what it cannot know, so its responses vary less than the targets, and
+    layer by layer less. w ← f·w with f = σ(t) / σ(w·u), but 1 ≤ f ≤ :data:`MOST`.
+
+    Args:
+        matrix: Weights and intercept, (G, O/G, p + 1).
+        gram: Σ [u; 1][u; 1]ᵀ, (G, p + 1, p + 1).
+        square: Σ t², (G, O/G).
+        total: Σ t, (G, O/G).
+    """
+    rows = gram[:, -1, -1:]
+    mean = (matrix @ gram[:, :, -1:])[:, :, 0] / rows
+    variance = ((matrix @ gram) * matrix).sum(2) / rows - mean**2
+    wanted = square / rows - (total / rows) ** 2
+    known = (variance > 1e-9 * wanted) & (wanted > 0)
+    factor = torch.where(known, wanted / torch.where(known, variance, 1.0), 1.0).sqrt().clamp(1, MOST)
+    found = matrix * factor[:, :, None]
+    found[:, :, -1] += (1 - factor) * mean
+    return found
 
 
 class Scale(LeastSquares):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from secateur.core.batches import batch_size, chunks
 from secateur.core.errors import ExportError, InputError
@@ -193,7 +194,21 @@ def _names(program: ExportedProgram) -> tuple[list[str] | None, list[str] | None
     signature = program.graph_signature
     keywords = program.example_inputs[1]
     lone_input = len(signature.user_inputs) == 1 and not keywords
-    return ["input"] if lone_input else None, ["output"] if len(signature.user_outputs) == 1 else None
+    lone_output = len(signature.user_outputs) == 1
+    return ["input"] if lone_input else None, ["output"] if lone_output else _output_names(program)
+
+
+def _output_names(program: ExportedProgram) -> list[str] | None:
+    """The keys under which a network gives its outputs: ``boxes``, ``scores``, ``features.0``; none in a tuple."""
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return None
+    found, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten([0] * spec.num_leaves, spec))
+    paths = [[getattr(key, "key", getattr(key, "idx", None)) for key in path] for path, _ in found]
+    names = [".".join(map(str, path)) for path in paths]
+    taken = {str(name) for name in program.graph_signature.user_inputs}
+    unique = len({*names} - taken) == len(program.graph_signature.user_outputs)
+    return names if unique and all(path and isinstance(path[0], str) for path in paths) else None
 
 
 def _name_sizes(model: Any) -> None:

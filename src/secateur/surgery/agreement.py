@@ -13,7 +13,8 @@ from secateur.core.errors import VerificationError
 from secateur.graph.ops import Kind, facts_of
 from secateur.surgery.lifted import Unlike
 
-__all__ = ["NEAR", "TOLERANCE", "Called", "Output", "aligned", "apart", "compare", "compare_shapes", "unsound"]
+__all__ = ["NEAR", "ROUNDING", "TOLERANCE", "Called", "Output", "aligned", "apart", "compare", "compare_shapes",
+           "unsound"]  # fmt: skip
 
 TOLERANCE = 1e-9
 """Largest accepted max |pruned − masked| relative to what the input moves in that output, in double precision."""
@@ -23,8 +24,17 @@ NEAR = 1e-5
 largest value of an output."""
 
 RESOLUTION = 1e-13
-"""Of double precision over a whole network, relative to the largest value of an output. An output of which the input
-moves less than ``RESOLUTION / TOLERANCE`` cannot be decided in that run; ten times the resolution is accepted there."""
+"""Of double precision over a whole network, relative to the largest value of an output, where the network does not make
+rounding larger. An output of which the input moves less than ``resolution / TOLERANCE`` cannot be decided in that run;
+ten times the resolution is accepted there."""
+
+ROUNDING = 2.0**-48
+"""By how much weights are moved, relative to themselves, to see what a network makes of rounding (16 units in the last
+place: about what the sums of one layer lose)."""
+
+LARGEST_NOISE = 1e-5
+"""Of what rounding may make of an output, relative to its largest value: beyond this it may as well be a network that
+does not give the same twice."""
 
 Shape = tuple[int, ...] | None
 
@@ -38,15 +48,24 @@ class Output:
 
     error: float
     moved: bool
+    resolution: float = RESOLUTION
 
     @property
     def right(self) -> bool:
         """Whether the error is accepted."""
-        return self.error <= (TOLERANCE if self.moved else 10 * RESOLUTION)
+        return self.error <= (TOLERANCE if self.moved else 10 * self.resolution)
 
 
-def compare(got: Tensor, want: Tensor, other: Tensor) -> Output:
-    """One output: max |got − want|, relative to what other inputs move in it."""
+def compare(got: Tensor, want: Tensor, other: Tensor, *, rounded: Tensor | None = None) -> Output:
+    """One output: max |got − want|, relative to what other inputs move in it.
+
+    Args:
+        got: Of the pruned network.
+        want: Of the masked dense one.
+        other: Of the pruned network, for other inputs.
+        rounded: Of the pruned network, with weights that are moved by rounding (:data:`ROUNDING`): a network that makes
+            larger (hundreds of saturated units after sharpening) decides nothing below that.
+    """
     if not want.numel():
         return Output(0.0, True)
     if not (want.is_floating_point() or want.is_complex()):
@@ -54,12 +73,18 @@ def compare(got: Tensor, want: Tensor, other: Tensor) -> Output:
     if bool(got.isnan().any()):
         return Output(math.inf, True)
     gap = torch.where(got == want, 0.0, (got - want).abs()).max()  # equal infinities at equal places agree
-    motion = torch.where(got == other, 0.0, (got - other).abs())
-    moved = float(motion[motion.isfinite()].max()) if bool(motion.isfinite().any()) else 0.0
-    size = float(want.abs()[want.abs().isfinite()].max()) if bool(want.abs().isfinite().any()) else 0.0
-    decided = moved * TOLERANCE >= size * RESOLUTION and moved > 0
+    moved, size = _largest(torch.where(got == other, 0.0, (got - other).abs())), _largest(want.abs())
+    noise = 0.0 if rounded is None else _largest(torch.where(got == rounded, 0.0, (got - rounded).abs()))
+    resolution = max(RESOLUTION, noise / size / 10 if noise <= LARGEST_NOISE * size and size else 0.0)
+    decided = moved * TOLERANCE >= size * resolution and moved > 0
     scale = moved if decided else size
-    return Output(float(gap) / scale if scale else (0.0 if not float(gap) else math.inf), decided)
+    return Output(float(gap) / scale if scale else (0.0 if not float(gap) else math.inf), decided, resolution)
+
+
+def _largest(values: Tensor) -> float:
+    """Of those that are finite."""
+    finite = values[values.isfinite()]
+    return float(finite.max()) if finite.numel() else 0.0
 
 
 def apart(got: Tensor, want: Tensor) -> float:

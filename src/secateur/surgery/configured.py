@@ -175,8 +175,10 @@ def _other_table(after: nn.Module, small: nn.Module) -> str | None:
     return None
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one.double(), other.detach().cpu().double(), rtol=1e-6, atol=0)
+def _same(made: torch.Tensor, held: torch.Tensor) -> bool:
+    """Whether a table is what a class makes, to the precision in which the network holds it."""
+    there = made.to(held.dtype).double()
+    return made.shape == held.shape and torch.allclose(there, held.detach().cpu().double(), rtol=1e-6, atol=0)
 
 
 # ------------------------------------------------------------------------------------------------------- candidates

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.surgery.agreement import ROUNDING
 from secateur.surgery.inputs import is_constant
 from secateur.surgery.lifted import double
 
-__all__ = ["GAIN", "Sharpening"]
+__all__ = ["GAIN", "Sharpening", "moved_by_rounding"]
 
 GAIN = 2**0.5
 """Of sharpened layers: what keeps a signal's size through ReLUs (He initialisation), so deep networks neither fade
@@ -71,6 +73,15 @@ class Sharpening:
         for dim, kept in (keep or {}).items():
             noise = noise.index_select(dim, torch.as_tensor(kept, device=noise.device))
         return value + noise.to(value.device)
+
+
+def moved_by_rounding(name: str, value: Tensor) -> Tensor:
+    """A tensor in double precision of which every entry is moved up or down by :data:`ROUNDING` of itself."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return value
+    up = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 2, tuple(value.shape))
+    signs = 2 * torch.as_tensor(up, device=value.device) - 1  # whole numbers: constants are made narrow in this mode
+    return value + value * (signs * ROUNDING)
 
 
 def _rms(value: Tensor) -> float:

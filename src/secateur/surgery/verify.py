@@ -51,7 +51,7 @@ from secateur.surgery.inputs import (
 from secateur.surgery.lifted import Draws, Lifted, Unlike, Watched, double
 from secateur.surgery.pruned_graph import eval_graph
 from secateur.surgery.reference import OtherShape
-from secateur.surgery.sharpen import Sharpening
+from secateur.surgery.sharpen import Sharpening, moved_by_rounding
 
 __all__ = ["verify"]
 
@@ -232,7 +232,9 @@ class _Trial:
             for i, (a, b) in enumerate(zip(plain, sharp or plain, strict=True))
             if touched[i] and not a.moved and not (b.moved and sharp is not None)
         ]
-        return _Found(max((o.error for o in (*plain, *(sharp or ()))), default=0.0), len(plain), tuple(names))
+        every = [*plain, *(sharp or ())]
+        errors = [o.error for o in every if o.moved] or [o.error for o in every]
+        return _Found(max(errors, default=0.0), len(plain), tuple(names))
 
     def _run(self, args: Any, kwargs: Any, *, sharp: bool) -> list[Output] | None:
         """Compares on one set of inputs; ``None`` where sharpened weights give the dense network no finite result."""
@@ -255,6 +257,9 @@ class _Trial:
         other = halves_exchanged(got) if self.joined else self._pruned(
             moved_args, moved_kwargs, sharpening, draws, None)  # fmt: skip
         outputs = self._compared(got, want, other)
+        if not all(o.right for o in outputs):
+            rounded = self._pruned(args, kwargs, sharpening, draws, None, rounded=True)
+            outputs = self._compared(got, want, other, rounded)
         wrong = [o.error for o in outputs if not o.right]
         if wrong:
             where = self._first_difference(args, kwargs, sharp=sharp)
@@ -264,25 +269,29 @@ class _Trial:
             )
         return outputs
 
-    def _compared(self, got: list[Tensor], want: list[Tensor], other: list[Tensor]) -> list[Output]:
+    def _compared(
+        self, got: list[Tensor], want: list[Tensor], other: list[Tensor], rounded: list[Tensor] | None = None
+    ) -> list[Output]:
         shapes = [[tuple(t.shape) for t in several] for several in (got, want)]
         if shapes[0] != shapes[1]:
             raise VerificationError(f"The pruned network gives results of shapes {shapes[0]} for {shapes[1]}.")
         alike = [t.shape for t in other] == [t.shape for t in got]
-        return [compare(g, w, o) for g, w, o in zip(got, want, other if alike else got, strict=True)]
+        noisy: Sequence[Tensor | None] = rounded or [None] * len(got)
+        together = zip(got, want, other if alike else got, noisy, strict=True)
+        return [compare(g, w, o, rounded=r) for g, w, o, r in together]
 
     def _pruned(
         self, args: Any, kwargs: Any, sharpening: Mapping[str, Sharpening], draws: Draws,
-        calls: list[Called] | None,
+        calls: list[Called] | None, *, rounded: bool = False,
     ) -> list[Tensor]:  # fmt: skip
         """Outputs of the pruned network; a copy of it runs, because a network may keep or change what it likes."""
 
         def value(name: str, tensor: Tensor) -> Tensor:
             if name in self.scaled:  # multiplied in double precision, or else its rounding would be seen
                 return scale_entries(grown(name, self.part(name)), self.scaled[name])
-            if name not in sharpening and tensor.ndim > 1 and short:
+            if name not in sharpening and tensor.ndim > 1 and short and not rounded:
                 return tensor.to(self.side.home or tensor.device)
-            return grown(name, tensor)
+            return moved_by_rounding(name, grown(name, tensor)) if rounded else grown(name, tensor)
 
         def grown(name: str, tensor: Tensor) -> Tensor:
             how, tensor = sharpening.get(name), tensor.to(self.side.home or tensor.device)
@@ -440,7 +449,15 @@ class _Trial:
         if not isinstance(self.pruned, GraphModule) or self.traced.training:
             return ""
         draws, masked = Draws(), self.side.masked(sharp=sharp)
-        masked.garbage_collect_values = False
+        seen: dict[Node, Any] = {}
+        plain = masked.run_node
+
+        def kept(n: Node) -> Any:  # a copy: an operator behind it may write into it
+            value = plain(n)
+            seen[n] = value.clone() if isinstance(value, Tensor) else value
+            return value
+
+        masked.run_node = kept  # type: ignore[method-assign]
         run(masked, draws, args, kwargs)
         sharpening = self.side.sharpened if sharp else {}
         sliced = {
@@ -454,7 +471,7 @@ class _Trial:
                 recorder(*fresh(args), **fresh(kwargs))
         except Exception as error:
             return f", its graph fails with {type(error).__name__}: {first_line(error)}"
-        for node, value in masked.env.items():
+        for node, value in seen.items():
             if self._differs(node, value, recorder.seen.get(node.name)):
                 return f", first at {_where(node)}"
         return ""

@@ -84,6 +84,8 @@ class Task:
     unit: str = "sample"
     metrics: tuple[Metric, ...] = ()
     classes: tuple[str, ...] = ()
+    outputs: int | None = None
+    """Scores a sample, (B, outputs), of the classifier at the network's end; ``None`` where it has none."""
     mirrors: ClassVar[bool] = False
     """Whether a mirror image of the inputs is as good an input, with the same target."""
     running: ClassVar[Metric | None] = None

@@ -42,7 +42,7 @@ class Classification(Task):
     def __init__(self, data: DataSet) -> None:
         """Nothing is computed yet."""
         super().__init__(metrics=(TOP1, TOP5), name="classification")
-        self.data, self.classes = data, tuple(data.classes)
+        self.data, self.classes, self.outputs = data, tuple(data.classes), len(data.classes)
 
     def image_preprocessing(self) -> Preprocessing | None:
         """Cropped to the middle and normalised, where the data are images of 8 bits."""

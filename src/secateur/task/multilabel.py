@@ -49,6 +49,7 @@ class MultiLabel(NumberedTask):
         if not 0 <= flip <= 1 or (size is not None and size < 8):
             raise InputError(f"MultiLabel(flip=…) is a share, size=… at least 8 pixels; got {flip} and {size}.")
         self.data, self.classes, self.size, self._flip = data, data.classes, size, flip
+        self.outputs = len(data.classes)
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Mean over images and labels of −y log σ(z) − (1 − y) log(1 − σ(z)).

@@ -41,12 +41,14 @@ class TaskKind:
         summary: One line.
         data: The data set that is taken where none is named.
         model: The network that is taken where the task alone is named.
+        texts: Whether it takes a tokenizer and a length.
     """
 
     open: Callable[..., Task]
     summary: str
     data: str
     model: str
+    texts: bool = False
 
 
 TASKS: Registry[TaskKind] = Registry("task")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from secateur.criteria.least_squares import normal
-from secateur.criteria.least_squares.normal import Moments, ridge_solve, solve
+from secateur.criteria.least_squares.normal import Moments, Prior, ridge_solve, solve
 
 
 def problem(rows: int, columns: int, outputs: int, noise: float) -> tuple[tuple[Moments, Moments], Tensor]:
@@ -45,6 +45,6 @@ def test_random_sums_of_many_outputs_choose_the_ridge_of_all(
     rows: int, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folds, prior = problem(rows, 24, 400, noise)
-    some = solve(folds, prior).ridge
+    some = solve(folds, [Prior.fixed(prior)]).ridge
     monkeypatch.setattr(normal, "MIXED", 1000)
-    assert some == solve(folds, prior).ridge
+    assert some == solve(folds, [Prior.fixed(prior)]).ridge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_memory_does_not_grow_with_the_number_of_batches(net: nn.Module) -> None
 def test_the_sum_of_a_residual_connection_is_the_target(net: nn.Module) -> None:
     found = {s.name: s for s in sites(flow(trace(net, torch.randn(2, 3, 8, 8))))}
     assert {name for name, s in found.items() if s.skip is not None} == {f"blocks.{k}.3" for k in range(3)}
-    assert all(found[f"blocks.{k}.3"].relu for k in range(3))
+    assert all(found[f"blocks.{k}.3"].seen == (0, inf) for k in range(3))
     assert found["blocks.1.0"].norm is not None
     assert found["blocks.1.0"].skip is None
 

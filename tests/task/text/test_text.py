@@ -151,7 +151,7 @@ def test_pairs_are_compared_with_each_other() -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training text has the label 'cow'"):
         TextClassification(Parts("a", TEXTS.train, (), (("moo", "cow"),)), tokenizer=letters)
-    with pytest.raises(InputError, match="fewer than 500 tokens"):
+    with pytest.raises(InputError, match="400 tokens, fewer than one window of 500"):
         LanguageModelling(STORY, tokenizer=letters, length=500)
     with pytest.raises(InputError, match="at least 2"):
         TextSimilarity(PAIRS, tokenizer=letters, length=1)

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cli.commands.networks import Opened
-from secateur.cli.commands.pruning import keep, refuse_taken
-from secateur.cli.commands.show import console, integer, say, table
+from secateur.cli.commands.pruning import calibration, keep, refuse_taken
+from secateur.cli.commands.show import busy, console, integer, say, table
 from secateur.core.errors import InputError
 from secateur.cut.layers import ResidualBranch, removable, remove_layers
+from secateur.cut.layers_by_output import SAMPLES
 
 __all__ = ["layers"]
 
 
-def layers(opened: Opened, out: Path | None, *, criterion: str, amount: dict[str, Any], **options: Any) -> None:
+def layers(
+    opened: Opened, out: Path | None, *, criterion: str, amount: dict[str, Any], data: str | None = None,
+    task: str | None = None, **options: Any,
+) -> None:  # fmt: skip
     """Lists the residual branches, or removes some and saves the artifact.
 
     Args:
@@ -22,6 +26,8 @@ def layers(opened: Opened, out: Path | None, *, criterion: str, amount: dict[str
         out: New folder for the artifact; ``None`` to list only.
         criterion: What ranks the branches.
         amount: ``count``, ``ratio`` and ``names``, of which one is given.
+        data: A data set, for the change of the output.
+        task: Its kind of task.
         options: Further ones of `secateur.remove_layers`.
 
     Raises:
@@ -37,7 +43,9 @@ def layers(opened: Opened, out: Path | None, *, criterion: str, amount: dict[str
     if len(given) != 1:
         raise InputError(f"Give one of --count, --ratio and --names; got {' and '.join(given) or 'none'}.")
     refuse_taken(out)
-    pruned = remove_layers(opened.model, opened.called_with, criterion=criterion, **amount, **options)
+    batches, _ = calibration(opened, data, SAMPLES, task)
+    with busy("Removing and verifying …"):
+        pruned = remove_layers(opened.model, opened.called_with, criterion=criterion, data=batches, **amount, **options)
     part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     say(f"Removed: {', '.join(part.removed)}")
     keep(opened, pruned, out)

@@ -63,6 +63,7 @@ def models(pattern: str | None) -> None:
     rows += [
         ["torchvision:NAME", "any classification network of torchvision", "", ""],
         ["timm:NAME", "any network of timm", "", ""],
+        ["hf:NAME", "any network of transformers: a folder, a .gguf file, owner/name of the Hub", "", ""],
         ["package.module:factory", "your own function that returns a network", "", ""],
     ]
     _show(["Network", "What it is", "Input", "Classes"], rows, pattern)

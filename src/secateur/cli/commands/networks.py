@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.cli.commands.show import error, say
+from secateur.cli.commands.transformers import opened_transformer, task_of
 from secateur.core.errors import InputError
 from secateur.core.types import ExampleInputs
 from secateur.cut.artifact import read_inputs
@@ -18,9 +19,11 @@ from secateur.models import MODELS, create, normalisation, read_onnx
 from secateur.models.create import is_onnx_name
 from secateur.models.darknet import Darknet
 from secateur.models.random_weights import RANDOM, has_random_weights
+from secateur.models.transformer import is_transformer_name
 from secateur.recipe.runner import reopen
 from secateur.task import Classification
 from secateur.task.registry import TASKS, Request
+from secateur.task.text import TEXT
 
 if TYPE_CHECKING:
     from secateur.task import Task
@@ -44,6 +47,8 @@ class Opened:
         task: The run's, if the network comes from a run.
         more: Further inputs, of a network that takes several.
         assumed: What nobody said and was assumed, in words.
+        named: Inputs by keyword, of a network that is called so.
+        tokenizer: Of a network that takes tokens and brings one.
     """
 
     name: str
@@ -53,10 +58,14 @@ class Opened:
     task: Task | None = None
     more: tuple[Tensor, ...] = ()
     assumed: tuple[str, ...] = ()
+    named: Mapping[str, Tensor] | None = None
+    tokenizer: Any = None
 
     @property
     def called_with(self) -> ExampleInputs:
         """All its inputs."""
+        if self.named is not None:
+            return dict(self.named)
         return (self.inputs, *self.more) if self.more else self.inputs
 
 
@@ -104,6 +113,8 @@ def open_network(
 
     if is_onnx_name(source):
         return _from_onnx(source, weights, shape, seed)
+    if is_transformer_name(source):
+        return _from_transformers(source, weights, shape, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
@@ -140,6 +151,12 @@ def labelled(networks: Sequence[Opened], data: str | None, inputs: Tensor, *, ta
     """
     if data is None and task is None:
         return next((network.task for network in networks if network.task is not None), None)
+    reader = next((n for n in networks if n.tokenizer is not None), None)
+    if reader is not None and data is not None and (task is None or (task in TASKS and TASKS[task].texts)):
+        kind = TASKS[task or task_of(reader.model)]
+        return kind.open(Request(data), tokenizer=reader.tokenizer, length=inputs.shape[-1])
+    if data is not None and data.startswith(TEXT) and task is None:
+        raise InputError(f"{data} is plain text, and no network here brings a tokenizer: name one by hf:NAME.")
     kind, size = TASKS[task or "classification"], inputs.shape[-1] if inputs.ndim == 4 else None
     opened = kind.open(Request(data or kind.data, image_size=size))
     if not isinstance(opened, Classification):
@@ -173,6 +190,14 @@ def _from_onnx(source: str, weights: str | None, shape: tuple[int, ...] | None, 
         raise InputError(f"{source} takes no input, so nothing can be proven about it.")
     first, *more = network.example_inputs
     return Opened(source, network, first, more=tuple(more))
+
+
+def _from_transformers(source: str, weights: str | None, shape: tuple[int, ...] | None, seed: int) -> Opened:
+    """A network of transformers; ``shape`` is the number of tokens of one text."""
+    if weights is not None:
+        raise InputError(f"--weights goes with a model name; {source} comes with its weights.")
+    model, tokenizer, named = opened_transformer(source, shape, seed)
+    return Opened(source, model, next(iter(named.values())), named=named, tokenizer=tokenizer)
 
 
 def _recorded_shape(folder: Path) -> tuple[int, ...] | None:

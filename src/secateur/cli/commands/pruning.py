@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from secateur.budget.sensitivity import read_ratios
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
+from secateur.cli.commands.transformers import save_for_transformers
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors, refuse_existing
 from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
@@ -17,6 +18,7 @@ from secateur.cut.artifact import save_what_fits
 from secateur.cut.prune import prune as cut
 from secateur.cut.pruned import Pruned
 from secateur.exports import ExportCheck, export
+from secateur.models.transformer import is_transformer_name
 from secateur.recipe.folder import refuse_used
 from secateur.runtimes.formats import writers
 
@@ -156,7 +158,7 @@ def parse_step(text: str | None) -> int | str | None:
 
 def calibration(
     opened: Opened, data: str | None, images: int, task: str | None = None
-) -> tuple[Iterator[tuple[ExampleInputs, Any]] | None, Any]:
+) -> tuple[Iterable[tuple[ExampleInputs, Any]] | None, Any]:
     """Batches of training samples with their targets, as the network expects them, and the loss of their task.
 
     Args:
@@ -173,6 +175,8 @@ def calibration(
     found = labelled([opened], data, opened.inputs, task=task)
     if found is None:
         return None, None
+    if opened.tokenizer is not None:  # tokens are small, and what goes through them twice keeps more of the network
+        return list(found.calibration(images)), found.loss if found.has_loss else None
     return found.calibration(images), found.loss if found.has_loss else None
 
 
@@ -244,6 +248,8 @@ def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     if check is not None:
         tell(check, "random inputs")
         return
+    if is_transformer_name(opened.name):
+        save_for_transformers(pruned, out, opened.tokenizer, opened.name)
     say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
 
 

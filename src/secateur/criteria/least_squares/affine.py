@@ -22,11 +22,12 @@ class Options:
 
     Attributes:
         ridge: Strength relative to the mean diagonal of the normal matrix; ``None`` to cross-validate it.
-        rounds: Further rounds in which what a ReLU hides is left free (see :class:`LeastSquares`).
+        rounds: Further rounds in which what an activation hides is left free (see :class:`LeastSquares`).
         rows: Positions that are looked at per layer, over all images; ``None`` for all of them.
         samples: Number of calibration images.
         largest: Layers with more columns than this get their bias fitted alone.
         seed: Of the choice of positions.
+        match_variance: Whether responses get the variance of what they are fitted to.
     """
 
     ridge: float | None = None
@@ -35,6 +36,7 @@ class Options:
     samples: int = 1
     largest: int = 10_000
     seed: int = 0
+    match_variance: bool = False
 
 
 class Affine:
@@ -80,9 +82,13 @@ class Affine:
 
     def target(self, dense: Values, pruned: Values) -> Tensor:
         """What the layer should give: the dense value, less what the residual connection brings already."""
-        value = self.twin.kept(self.site.end, self.twin.dense.value(self.site.end, dense))
+        value, skip = self.twin.kept(self.site.end, self.twin.dense.value(self.site.end, dense)), self.skip(pruned)
+        return value if skip is None else value - skip
+
+    def skip(self, pruned: Values) -> Tensor | None:
+        """What the residual connection brings, if there is one."""
         skip = self.site.skip
-        return value if skip is None else value - self.twin.pruned.value(self.twin.copies[skip], pruned)
+        return None if skip is None else self.twin.pruned.value(self.twin.copies[skip], pruned)
 
     def input(self, pruned: Values) -> Tensor:
         """What the layer is given now."""

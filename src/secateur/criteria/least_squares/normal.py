@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from secateur.criteria.least_squares.design import Design, mirrored
 from secateur.criteria.least_squares.layout import Layout
 
-__all__ = ["RIDGES", "Moments", "Solution", "bytes_of_fit", "ridge_solve", "solve"]
+__all__ = ["RIDGES", "Moments", "Prior", "Solution", "bytes_of_fit", "ridge_solve", "solve", "strength"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
@@ -98,6 +99,20 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Affine maps (G, O/G, p + 1) that a fit is pulled to: of the even images, of the odd ones, of all of them."""
+
+    even: Tensor
+    odd: Tensor
+    whole: Tensor
+
+    @classmethod
+    def fixed(cls, matrix: Tensor) -> Prior:
+        """One that no image has a part in."""
+        return cls(matrix, matrix, matrix)
+
+
+@dataclass(frozen=True)
 class Solution:
     """A fit.
 
@@ -106,23 +121,25 @@ class Solution:
         ridge: Strength that was used, relative to the mean diagonal.
         error: Squared residual over the variance of the targets.
         short: Whether there were few rows for the number of columns.
+        prior: Where the ridge pulls to.
     """
 
     matrix: Tensor
     ridge: float
     error: float
-    short: bool = False
+    short: bool
+    prior: Tensor
 
 
 def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
     """What a fit with a ridge to choose takes in memory at most, about.
 
-    Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
+    Two folds' Gram matrices, their sum, the system and its factor; weights, priors, cross moments and solutions.
 
-    >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
-    3.7597...
+    >>> bytes_of_fit(1, 8_192, 2_048)
+    4161585192
     """
-    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
+    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 11 * outputs)
 
 
 def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:
@@ -167,47 +184,52 @@ def _solved(system: Tensor, right: Tensor) -> Tensor:
 
 
 def solve(
-    folds: tuple[Moments, Moments], prior: Tensor, *, ridge: float | None = None, intercept: bool = True
+    folds: tuple[Moments, Moments], priors: Sequence[Prior], *, ridge: float | None = None, intercept: bool = True
 ) -> Solution:
-    """Fits both folds together; where no strength is given, two-fold cross-validation chooses it.
+    """Fits both folds together; prior and, where none is given, strength are chosen by two-fold cross-validation.
 
     Each fold's fit is scored on the other fold's images, so a system with too few images for its size gets a
-    strong ridge by itself: its fit then stays near ``prior``.
+    strong ridge by itself: its fit then stays near the prior.
 
     Args:
         folds: Normal equations of the even and of the odd images.
-        prior: Weights as they are, shape (G, O/G, p + 1).
+        priors: Where the ridge may pull to.
         ridge: Relative strength, or ``None`` to choose among :data:`RIDGES`.
         intercept: Whether the intercept may change.
     """
     whole = folds[0] + folds[1]
-    ridge = _validated(folds, prior, intercept) if ridge is None else ridge
-    matrix = ridge_solve(whole, prior, ridge, intercept=intercept)
+    prior, ridge = priors[0], 1e-4 if ridge is None and not all(f.rows for f in folds) else ridge
+    if ridge != 0 and all(f.rows for f in folds) and (ridge is None or len(priors) > 1):
+        ridges = RIDGES if ridge is None else (ridge,)
+        errors = {(k, r): _held_out(folds, p, r, intercept) for k, p in enumerate(priors) for r in ridges}
+        number, ridge = min(errors, key=lambda key: errors[key])
+        prior = priors[number]
+    assert ridge is not None
+    matrix = ridge_solve(whole, prior.whole, ridge, intercept=intercept)
     mean = whole.cross[:, -1] / max(whole.rows, 1)
     variance = (whole.square - whole.rows * mean**2).sum().clamp_min(1e-30)
     return Solution(matrix, ridge, float(whole.error(matrix).sum() / variance),
-                    whole.rows < FEW * whole.gram.shape[1])  # fmt: skip
+                    whole.rows < FEW * whole.gram.shape[1], prior.whole)  # fmt: skip
 
 
-def _validated(folds: tuple[Moments, Moments], prior: Tensor, intercept: bool) -> float:
-    """The strength with the smallest error on the other fold; 1e-4 where there is one fold only.
+def strength(folds: tuple[Moments, Moments], prior: Tensor) -> float:
+    """The ridge with which each fold's fit has the smallest error on the other fold."""
+    return min(RIDGES, key=lambda ridge: _held_out(folds, Prior.fixed(prior), ridge, True))
+
+
+def _held_out(folds: tuple[Moments, Moments], prior: Prior, ridge: float, intercept: bool) -> float:
+    """Error of each fold's fit on the other one.
 
     Of many outputs, random sums are compared: their mean squared error is that of the outputs, and a solve costs less.
     """
-    if not all(f.rows for f in folds):
-        return 1e-4
-    mixed = prior.shape[1] > MIXED
+    total, outputs = 0.0, prior.even.shape[1]
+    mixed = outputs > MIXED
+    pulls = [prior.even, prior.odd]
     if mixed:
-        generator = torch.Generator().manual_seed(0)
-        signs = torch.randint(0, 2, (prior.shape[1], MIXED), generator=generator).double() * 2 - 1
+        signs = torch.randint(0, 2, (outputs, MIXED), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
         folds = (folds[0].mixed(signs), folds[1].mixed(signs))
-        prior = (prior.mT @ signs).mT
-
-    def held_out(ridge: float) -> float:
-        total = 0.0
-        for one, other in (folds, folds[::-1]):
-            found = ridge_solve(one, prior, ridge, intercept=intercept)
-            total += float((other.fitted(found) if mixed else other.error(found)).sum())
-        return total
-
-    return min(RIDGES, key=held_out)
+        pulls = [(p.mT @ signs).mT for p in pulls]
+    for one, other, pull in ((folds[0], folds[1], pulls[0]), (folds[1], folds[0], pulls[1])):
+        found = ridge_solve(one, pull, ridge, intercept=intercept)
+        total += float((other.fitted(found) if mixed else other.error(found)).sum())
+    return total

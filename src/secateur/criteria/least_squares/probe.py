@@ -124,8 +124,10 @@ def _joined(output: Node) -> list[_Join | None]:
 def _join(node: Node) -> _Join | None:
     if node.target is not torch.ops.aten.cat.default:
         return None
+    rank = node.meta["val"].ndim
     parts = [n.meta["val"] for n in node.args[0]]  # type: ignore[union-attr]
-    dim = int(node.args[1]) % node.meta["val"].ndim if len(node.args) > 1 else 0  # type: ignore[arg-type]
+    parts = [part for part in parts if part.ndim == rank]  # a cache of keys begins with an empty tensor, of any rank
+    dim = int(node.args[1]) % rank if len(node.args) > 1 else 0  # type: ignore[arg-type]
     sizes = [part.shape[dim] for part in parts]
     return (dim, sizes) if dim and all(isinstance(size, int) for size in sizes) else None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from secateur.graph.flow import Flow, module_of
-from secateur.graph.ops import Kind, arguments, facts
+from secateur.graph.ops import Bounds, Kind, arguments, bounds, facts
 
 __all__ = ["Norm", "Site", "norms", "sites"]
 
@@ -50,7 +51,8 @@ class Site:
         norm: The batch normalisation that alone follows it, fitted with it as one affine map.
         end: Whose dense output is the target: the layer, its norm, or the sum of a residual connection.
         skip: The other summand, computed before the layer; the pruned network's value is subtracted.
-        relu: Whether nothing but a ReLU sees ``end``.
+        seen: Between which values of ``end`` alone what follows depends on it: (0, ∞) before a ReLU, (0, 6) before a
+            ReLU6; ``None`` where all of them count.
     """
 
     node: Node
@@ -59,7 +61,7 @@ class Site:
     norm: Norm | None
     end: Node
     skip: Node | None
-    relu: bool
+    seen: Bounds | None
 
     @property
     def name(self) -> str:
@@ -89,8 +91,8 @@ def _site(graph: GraphModule, node: Node, uses: Counter[int], place: dict[Node, 
         return None
     norm = _norm_after(graph, node, uses)
     end, skip = _chain(norm.node if norm else node, place[node], place)
-    relu = bool(end.users) and all(facts(u).module is nn.ReLU for u in end.users)
-    return Site(node, str(call["weight"].target), None if bias is None else str(bias.target), norm, end, skip, relu)
+    name = None if bias is None else str(bias.target)
+    return Site(node, str(call["weight"].target), name, norm, end, skip, _seen(end))
 
 
 def _closed(site: Site, every: list[Site | None], place: dict[Node, int]) -> Site:
@@ -99,8 +101,17 @@ def _closed(site: Site, every: list[Site | None], place: dict[Node, int]) -> Sit
     if site.skip is None or not any(s is not None and place[s.node] in between for s in every):
         return site
     end = site.norm.node if site.norm else site.node
-    relu = bool(end.users) and all(facts(u).module is nn.ReLU for u in end.users)
-    return Site(site.node, site.weight, site.bias, site.norm, end, None, relu)
+    return replace(site, end=end, skip=None, seen=_seen(end))
+
+
+def _seen(end: Node) -> Bounds | None:
+    """The widest range of those that the users see."""
+    found = [bounds(user) for user in end.users]
+    known = [b for b in found if b is not None]
+    if not known or len(known) < len(found):
+        return None
+    widest = min(low for low, _ in known), max(high for _, high in known)
+    return None if widest == (-inf, inf) else widest
 
 
 def _chain(node: Node, start: int, place: dict[Node, int]) -> tuple[Node, Node | None]:

@@ -37,6 +37,7 @@ from secateur.cut.training_mode import own_train_mode, with_own_train_mode
 from secateur.graph.signature import call_like
 from secateur.graph.trace import trace, without_recorder
 from secateur.models.safetensors_file import check_header, read_safetensors
+from secateur.models.transformer.saving import CONFIGURATION, save_configuration
 from secateur.surgery import finished, prune_module
 from secateur.surgery.agreement import TOLERANCE
 from secateur.surgery.layers import put_layers
@@ -78,6 +79,7 @@ def save(
 ) -> Path:
     """Writes the artifact; files are complete or not there at all, and the plan comes last."""
     _refuse_others(folder)
+    was_there = (folder / PLAN).exists()
     about = facts(pruned.plan, pruned.before, pruned.after, metadata)
     traced = _traced(pruned) if graph else None
     text = None if traced is None else graph_file.to_json(traced)
@@ -92,14 +94,20 @@ def save(
                 (new / GRAPH).write_text(text, encoding="utf-8")
             digests = {file.name: file_digest(file, WeightsError) for file in sorted(new.iterdir())}
             (new / PLAN).write_text(json.dumps(_record(pruned, digests, about)), encoding="utf-8")
-            for name in (*digests, PLAN):
+            known = [] if "configuration" in pruned.lost else _configuration(pruned.model, new)
+            for name in (*digests, *known, PLAN):
                 settle(new / name, folder / name)
-        for name in {GRAPH, CONSTANTS} - set(digests):
+        for name in {GRAPH, CONSTANTS, *(CONFIGURATION if was_there else ())} - {*digests, *known}:
             (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"The artifact cannot be written to {folder}: {reason}.") from error
     return folder
+
+
+def _configuration(model: nn.Module, folder: Path) -> list[str]:
+    """Writes what transformers opens the weights by, where the network is one of its; returns the files' names."""
+    return [name for name in CONFIGURATION if save_configuration(model, folder) and (folder / name).exists()]
 
 
 def _refuse_others(folder: Path) -> None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from secateur.graph.facts import Facts, Kind, Law, Only
-from secateur.graph.rules import KNOWN, OPERATORS, Operator, facts, facts_of, find, known, operator
+from secateur.graph.facts import Bounds, Facts, Kind, Law, Only
+from secateur.graph.rules import KNOWN, OPERATORS, Operator, bounds, facts, facts_of, find, known, operator
 from secateur.graph.schema import arguments, plain_name
 
 __all__ = [
     "KNOWN",
     "OPERATORS",
+    "Bounds",
     "Facts",
     "Kind",
     "Law",
     "Only",
     "Operator",
     "arguments",
+    "bounds",
     "facts",
     "facts_of",
     "find",

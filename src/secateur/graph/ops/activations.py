@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from torch import nn
@@ -22,14 +23,15 @@ _ACTIVATIONS = {
     "elu": _activation(nn.ELU),
     "gelu": _activation(nn.GELU, fused=True),
     "hardshrink": _activation(nn.Hardshrink, makes_zeros=True),
-    "hardsigmoid": _activation(nn.Hardsigmoid, makes_zeros=True, gate=True),
-    "hardswish": _activation(nn.Hardswish, makes_zeros=True, fused=True),
-    "hardtanh": _activation(nn.Hardtanh, makes_zeros=True, fused=True, only=(Only("makes_zeros", "min_val", 0),)),
+    "hardsigmoid": _activation(nn.Hardsigmoid, makes_zeros=True, gate=True, flat=(-3.0, 3.0)),
+    "hardswish": _activation(nn.Hardswish, makes_zeros=True, fused=True, flat=(-3.0, inf)),
+    "hardtanh": _activation(nn.Hardtanh, makes_zeros=True, fused=True, flat=("min_val", "max_val"),
+                            only=(Only("makes_zeros", "min_val", 0),)),
     "leaky_relu": _activation(nn.LeakyReLU, homogeneous=True, fused=True),
     "log_sigmoid": _activation(nn.LogSigmoid),
     "mish": _activation(nn.Mish),
-    "relu": _activation(nn.ReLU, homogeneous=True, makes_zeros=True, fused=True),
-    "relu6": _activation(nn.ReLU6, makes_zeros=True, fused=True),
+    "relu": _activation(nn.ReLU, homogeneous=True, makes_zeros=True, fused=True, flat=(0.0, inf)),
+    "relu6": _activation(nn.ReLU6, makes_zeros=True, fused=True, flat=(0.0, 6.0)),
     "selu": _activation(nn.SELU),
     "sigmoid": _activation(nn.Sigmoid, gate=True, fused=True),
     "silu": _activation(nn.SiLU, fused=True),
@@ -37,7 +39,8 @@ _ACTIVATIONS = {
     "softshrink": _activation(nn.Softshrink, makes_zeros=True),
     "special_expit": _activation(nn.Sigmoid, gate=True),
     "tanh": _activation(nn.Tanh, fused=True),
-    "threshold": _activation(nn.Threshold, makes_zeros=True, only=(Only("makes_zeros", "value", 0),)),
+    "threshold": _activation(nn.Threshold, makes_zeros=True, flat=("threshold", inf),
+                             only=(Only("makes_zeros", "value", 0),)),
     # Its slopes are drawn in train mode; nn.RReLU would need to know what the operator was called with.
     "rrelu": _activation(None, homogeneous=True, draws_if=("training",),
                          only=(Only("pointwise", "training", False), Only("homogeneous", "training", False))),

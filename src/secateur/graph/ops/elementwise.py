@@ -65,7 +65,8 @@ def join(c: Constraints, tensors: Sequence[Labels], shape: Sequence[int]) -> Lab
 @operator(*(f"aten.{name}" for name in _UNARY + _NARY))
 @operator(*(f"aten.{name}" for name in _FUNCTIONS), facts=Facts(pointwise=True))
 @operator("aten.clamp", "aten.clip", "aten.clamp_min",
-          facts=Facts(pointwise=True, makes_zeros=True, only=(Only("makes_zeros", "min", 0),)))  # fmt: skip
+          facts=Facts(pointwise=True, makes_zeros=True, flat=("min", "max"),
+                      only=(Only("makes_zeros", "min", 0),)))  # fmt: skip
 @operator("aten.conj_physical", facts=Facts(pointwise=True, aliases=True))
 @operator("aten.add", facts=Facts(kind=Kind.ADD))
 @operator("aten.clone", "aten.contiguous", "aten.detach", "aten.detach_", "aten.alias", "aten.lift_fresh_copy",

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from secateur.core.errors import InputError
 from secateur.criteria.base import CRITERIA, of_kind
 from secateur.cut.layers import foresee_removal, removable, remove_layers
+from secateur.cut.layers_by_output import OUTPUT_CHANGE, SAMPLES
+from secateur.models.transformer import is_language_model
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import cut_again, keep_cut, narrows
@@ -25,7 +27,8 @@ class RemoveLayersSettings(Settings):
         names: Names or patterns of the branches (or modules around them) that go.
         ignore: Names or patterns of branches that stay.
         criterion: What ranks the branches: the scale of the batch norm that ends them, the norm of their last
-            weights, or noise; ``auto`` takes the scale where every branch has one, else l1.
+            weights, noise, or the change of the output on training samples (``output_change``); ``auto`` takes that for
+            language models, the scale where every branch has one, else l1.
         backend: Surgery back end.
         whole: Whether ``count`` and ``ratio`` are of whole elements of lists of modules (a transformer's layers).
         if_any: Whether a network without residual branches is left as it is, with a note; else it is refused.
@@ -43,7 +46,7 @@ class RemoveLayersSettings(Settings):
     @field_validator("criterion")
     @classmethod
     def _known(cls, name: str) -> str:
-        return name if name == "auto" else of_kind(name, "branches").name
+        return name if name in ("auto", OUTPUT_CHANGE) else of_kind(name, "branches").name
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -66,6 +69,8 @@ class RemoveLayersSettings(Settings):
 
 def _first(criterion: str) -> str:
     """What goes first; ``auto`` has not chosen its criterion yet."""
+    if criterion == OUTPUT_CHANGE:
+        return "those first without which the output changes least"
     return "lowest score first" if criterion == "auto" else CRITERIA[criterion].goes_first
 
 
@@ -89,7 +94,9 @@ class RemoveLayers(Step[RemoveLayersSettings]):
             note = "The network has no residual branch that could go: no layer was removed."
             return state, StepResult(summary={"removed": []}, report={"notes": [note]})
         seed = derive_seed(context.recipe.seed, context.step)
-        pruned = remove_layers(model, inputs, seed=seed, **config.model_dump(exclude={"if_any"}))
+        looks = config.criterion == OUTPUT_CHANGE or (config.criterion == "auto" and is_language_model(model))
+        data = list(context.calibration(SAMPLES)) if looks else None
+        pruned = remove_layers(model, inputs, seed=seed, data=data, **config.model_dump(exclude={"if_any"}))
         held = [b for b in removable(model, inputs, criterion="l1") if b.reason]
         pinned = [{"layer": branch.name, "reason": branch.reason} for branch in held]
         part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan

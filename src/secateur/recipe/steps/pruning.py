@@ -21,6 +21,7 @@ from secateur.criteria.base import of_kind
 from secateur.cut.foreseen import foresee_cut
 from secateur.cut.prune import apply, prune
 from secateur.models.random_weights import RANDOM
+from secateur.models.transformer import is_language_model
 from secateur.recipe.records import CutRecord, read_record
 from secateur.recipe.schema import Ratio, Settings, StepEntry, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult, derive_seed
@@ -46,7 +47,7 @@ class PruneSettings(Settings):
     """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio`` and the targets.
 
     Attributes:
-        criterion: What decides which units are worth least.
+        criterion: What decides which units are worth least; by default what `secateur.prune` takes for the network.
         ratio: Share of the units that is removed, in [0, 1); or one by layer name or pattern; or a file of
             `secateur sensitivity` that holds such ratios (``ratio: sensitivity.json``), which is read at once. Relative
             paths start from the working directory.
@@ -61,9 +62,9 @@ class PruneSettings(Settings):
         threads: Threads inside an operator that a latency is of.
         tolerance: How far below the target, as a share of it, needs no note: 0.01 by default, 0.05 for a latency.
         of: What the shares are of: the network as it is, or the dense one (what an ``iterate`` writes).
-        scope: Rank units within each group (local), block, or over the whole network (global); by default local
-            (global with the criterion ``reconstruction``), and with a latency whatever keeps the most score in that
-            time.
+        scope: Rank units within each group (local; uniform: with the same widths in all layers of a kind), block, or
+            over the whole network (global); by default local (global with the criterion ``reconstruction``), and with a
+            latency whatever keeps the most score in that time.
         round_to: Kept units are a multiple of this; ``auto`` for the runtime's own step, which is what a latency
             takes by default.
         min_units: At least so many units stay in each group.
@@ -82,7 +83,7 @@ class PruneSettings(Settings):
         "latency": "kept",
     }  # fmt: skip
 
-    criterion: str = "l2"
+    criterion: str | None = None
     ratio: Ratio | None = None
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
@@ -95,7 +96,7 @@ class PruneSettings(Settings):
     threads: int = Field(default=1, ge=1)
     tolerance: float | None = Field(default=None, ge=0, lt=1)
     of: Literal["current", "dense"] = "current"
-    scope: Literal["local", "global", "block"] | None = None
+    scope: Literal["local", "uniform", "global", "block"] | None = None
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
@@ -118,8 +119,8 @@ class PruneSettings(Settings):
 
     @field_validator("criterion")
     @classmethod
-    def _known(cls, name: str) -> str:
-        return of_kind(name, "channels").name
+    def _known(cls, name: str | None) -> str | None:
+        return None if name is None else of_kind(name, "channels").name
 
     @field_validator("runtime")
     @classmethod
@@ -150,15 +151,21 @@ class PruneSettings(Settings):
         return f"{self._amount()}{self._where()}"
 
     def _amount(self) -> str:
-        pools = {"local": "of every group", "block": "of every block", "global": "of the whole network"}
-        criterion, target = CRITERIA[self.criterion], self.target
+        pools = {
+            "local": "of every group",
+            "uniform": "of every group",
+            "block": "of every block",
+            "global": "of the whole network",
+        }
+        criterion, target = CRITERIA[self.criterion or "l2"], self.target
+        first = criterion.goes_first + (" (of language models wanda)" if self.criterion is None else "")
         pool = pools[self.scope or criterion.scope]
         if target is None:
             units = "units" if isinstance(self.ratio, Mapping) else f"units {pool}"
-            return f"{ratio_in_words(self.ratio or 0.0, units)}, {criterion.goes_first}"
+            return f"{ratio_in_words(self.ratio or 0.0, units)}, {first}"
         if target.measured and self.scope is None:
-            return f"down to {left(target)}, {criterion.order or f'the widths that keep the most {self.criterion}'}"
-        return f"down to {left(target)}, units {pool}, {criterion.goes_first}"
+            return f"down to {left(target)}, {criterion.order or f'the widths that keep the most {criterion.name}'}"
+        return f"down to {left(target)}, units {pool}, {first}"
 
     def _where(self) -> str:
         """What alone was cut, and what was left out."""
@@ -262,7 +269,8 @@ class Prune(Step[PruneSettings]):
         """Cuts the current network, which stays as it is, and scores the result before any training."""
         options = config.model_dump(exclude={*TARGETS, *WHERE, "calibration", "mirror"}) | {"target": config.target}
         seed = derive_seed(context.recipe.seed, context.step)
-        data = calibration(context, config.calibration, config.mirror)
+        data: Any = calibration(context, config.calibration, config.mirror)
+        data = list(data) if is_language_model(state.network) else data  # tokens are small, and the loss is told
         loss: Any = context.task.loss if context.task.has_loss else None
         pruned = prune(state.network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))

@@ -32,12 +32,14 @@ class RecoverSettings(Settings):
         images: Unlabelled training images; 0 for the forms without data (``bias`` and ``merge``).
         mirror: Show each image's mirror image too.
         ridge: Strength of the ridge, or null to choose it by cross-validation.
+        match_variance: Give refitted layers' responses the variance of the dense network's.
     """
 
     method: str = "least_squares"
     images: int = Field(default=512, ge=0)
     mirror: bool = False
     ridge: float | None = Field(default=None, ge=0)
+    match_variance: bool = False
 
     @field_validator("method")
     @classmethod
@@ -62,6 +64,7 @@ class Recover(Step[RecoverSettings]):
         data = calibration(context, config.images, config.mirror) if config.images else None
         seed = derive_seed(context.recipe.seed, context.step)
         options: Any = {"method": config.method, "ridge": config.ridge, "seed": seed}
+        options["match_variance"] = config.match_variance
         fixed = _fitted(state, data, options)
         save_weights(fixed.model, self._file(context))
         quality = context.judge(fixed.model)

@@ -11,11 +11,21 @@ from torch.nn import functional as F
 from secateur.core.errors import DataError, InputError
 from secateur.core.metric import TOP1, Metric
 from secateur.data.texts import Parts, load_texts
+from secateur.models.transformer import is_transformer_name
 from secateur.task.batch import shapes
 from secateur.task.classification import Hits, logits_of, soft_cross_entropy
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
-from secateur.task.text.tokens import Tokenizer, checked_length, named, numbers_of, pad_of, padded, tokenizer_from
+from secateur.task.text.tokens import (
+    Tokenizer,
+    checked_length,
+    named,
+    numbers_of,
+    pad_of,
+    padded,
+    side_of,
+    tokenizer_from,
+)
 
 __all__ = ["TextClassification"]
 
@@ -48,7 +58,7 @@ class TextClassification(NumberedTask):
         super().__init__(metrics=(TOP1,))
         self.data, self.length = data, checked_length("TextClassification", length)
         tokenizer = tokenizer_from(tokenizer)
-        self._pad = pad_of(tokenizer, pad)
+        self._pad, self._side = pad_of(tokenizer, pad), side_of(tokenizer)
         self.classes = tuple(sorted({label for _, label in data.train}))
         self._ids = {s: [numbers_of(tokenizer, text) for text, _ in getattr(data, s)] for s in _SPLITS}
         self._labels = {s: [self._label(label) for _, label in getattr(data, s)] for s in _SPLITS}
@@ -87,7 +97,11 @@ class TextClassification(NumberedTask):
         """Tokens and labels; nothing is drawn."""
         chosen = index.tolist()
         labels = torch.tensor([self._labels[split][i] for i in chosen])
-        return padded([self._ids[split][i] for i in chosen], self.length, self._pad), labels
+        return padded([self._ids[split][i] for i in chosen], self.length, self._pad, self._side), labels
+
+    def options(self, model: str) -> dict[str, Any]:
+        """A network of transformers is opened with as many classes; others bring theirs."""
+        return {"classes": len(self.classes)} if is_transformer_name(model) else {}
 
     def settings(self) -> dict[str, Any]:
         """How many texts of which length."""
@@ -111,12 +125,17 @@ class _Hits(Hits):
 
 
 def _open(
-    request: Request, *, tokenizer: str | None = None, text: str = "text", label: str = "label", **options: Any
-) -> TextClassification:
+    request: Request,
+    *,
+    tokenizer: str | Tokenizer | None = None,
+    text: str = "text",
+    label: str = "label",
+    **options: Any,
+) -> TextClassification:  # fmt: skip
     named(request.name, tokenizer, "text-classification")
     held: dict[str, Any] = {"validation": request.validation, "seed": request.seed, "limit": request.limit}
     data = load_texts(request.name, text=text, label=label, **held)
     return TextClassification(data, tokenizer=tokenizer or "", **options)
 
 
-TASKS.add("text-classification", TaskKind(_open, "one class for every text: top-1", "", ""))
+TASKS.add("text-classification", TaskKind(_open, "one class for every text: top-1", "", "", texts=True))

@@ -16,7 +16,7 @@ from secateur.task.batch import shapes
 from secateur.task.classification import logits_of, soft_cross_entropy
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
-from secateur.task.text.tokens import Tokenizer, checked_length, named, numbers_of, tokenizer_from
+from secateur.task.text.tokens import Tokenizer, checked_length, file_of, named, numbers_of, tokenizer_from
 
 __all__ = ["PERPLEXITY", "LanguageModelling"]
 
@@ -52,8 +52,10 @@ class LanguageModelling(NumberedTask):
         self._windows = {s: self._cut(tokenizer, getattr(data, s)) for s in _SPLITS}
         for split in ("train", "test"):
             if not self.count(split):
+                have = sum(len(numbers_of(tokenizer, text)) for text in getattr(data, split) if text)
                 raise InputError(
-                    f"The {split} part of {data.name} has fewer than {length} tokens: give a shorter length."
+                    f"The {split} part of {data.name} has {have} tokens, fewer than one window of {length}: give a "
+                    "longer text, or a shorter length."
                 )
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
@@ -137,10 +139,10 @@ class _Perplexity:
         return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss}
 
 
-def _open(request: Request, *, tokenizer: str | None = None, **options: Any) -> LanguageModelling:
+def _open(request: Request, *, tokenizer: str | Tokenizer | None = None, **options: Any) -> LanguageModelling:
     named(request.name, tokenizer, "language-modelling")
-    parts = cut_text(request.name, validation=request.validation, limit=request.limit)
+    parts = cut_text(file_of(request.name), validation=request.validation, limit=request.limit)
     return LanguageModelling(parts, tokenizer=tokenizer or "", **options)
 
 
-TASKS.add("language-modelling", TaskKind(_open, "the next token of a text: perplexity", "", ""))
+TASKS.add("language-modelling", TaskKind(_open, "the next token of a text: perplexity", "", "", texts=True))

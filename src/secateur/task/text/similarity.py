@@ -14,7 +14,16 @@ from secateur.data.texts import Parts, load_pairs
 from secateur.task.batch import shapes
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
-from secateur.task.text.tokens import Tokenizer, checked_length, named, numbers_of, pad_of, padded, tokenizer_from
+from secateur.task.text.tokens import (
+    Tokenizer,
+    checked_length,
+    named,
+    numbers_of,
+    pad_of,
+    padded,
+    side_of,
+    tokenizer_from,
+)
 
 __all__ = ["SPEARMAN", "TextSimilarity", "spearman"]
 
@@ -54,7 +63,7 @@ class TextSimilarity(NumberedTask):
         super().__init__()
         self.data, self.length = data, checked_length("TextSimilarity", length)
         tokenizer = tokenizer_from(tokenizer)
-        self._pad = pad_of(tokenizer, pad)
+        self._pad, self._side = pad_of(tokenizer, pad), side_of(tokenizer)
         self._ids = {s: [[numbers_of(tokenizer, t) for t in row[:2]] for row in getattr(data, s)] for s in _SPLITS}
         self._scores = {s: torch.tensor([row[2] for row in getattr(data, s)], dtype=torch.float32) for s in _SPLITS}
 
@@ -80,7 +89,7 @@ class TextSimilarity(NumberedTask):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Tokens of both texts one below the other; scores, with the mask that embeddings are pooled by."""
         chosen = [self._ids[split][i] for i in index.tolist()]
-        inputs = padded([row[side] for side in range(2) for row in chosen], self.length, self._pad)
+        inputs = padded([row[side] for side in range(2) for row in chosen], self.length, self._pad, self._side)
         return inputs, {"score": self._scores[split][index], "attention_mask": inputs["attention_mask"]}
 
     def settings(self) -> dict[str, Any]:
@@ -150,7 +159,9 @@ class _Ranks:
         return {"spearman": spearman(cosines, scores), "loss": float((cosines - scores).square().mean())}
 
 
-def _open(request: Request, *, tokenizer: str | None = None, score: str = "score", **options: Any) -> TextSimilarity:
+def _open(
+    request: Request, *, tokenizer: str | Tokenizer | None = None, score: str = "score", **options: Any
+) -> TextSimilarity:
     texts = (options.pop("text1", "text1"), options.pop("text2", "text2"))
     held: dict[str, Any] = {"validation": request.validation, "seed": request.seed, "limit": request.limit}
     named(request.name, tokenizer, "text-similarity")
@@ -159,4 +170,4 @@ def _open(request: Request, *, tokenizer: str | None = None, score: str = "score
     )
 
 
-TASKS.add("text-similarity", TaskKind(_open, "how similar two texts are: Spearman correlation", "", ""))
+TASKS.add("text-similarity", TaskKind(_open, "how similar two texts are: Spearman correlation", "", "", texts=True))

@@ -11,23 +11,32 @@ from torch import Tensor
 
 from secateur.core.errors import InputError, first_line
 from secateur.models.factories import user_object
+from secateur.models.transformer import is_transformer_name, load_tokenizer
 
-__all__ = ["Tokenizer", "checked_length", "named", "numbers_of", "pad_of", "padded", "tokenizer_from"]
+__all__ = [
+    "TEXT", "Tokenizer", "checked_length", "file_of", "named", "numbers_of", "pad_of", "padded", "side_of",
+    "tokenizer_from",
+]  # fmt: skip
 
-Tokenizer = Callable[[str], Any]
+TEXT = "text:"
+"""What ``text:FILE`` begins with: a plain text file, for a network that brings its tokenizer."""
+
+Tokenizer = Callable[..., Any]
 """Gives a text's numbers of tokens: a list of them, or (as those of transformers do) a dict with ``input_ids``."""
 
 
 def tokenizer_from(name: str | Tokenizer) -> Tokenizer:
-    """A tokenizer by name: a folder with the files of one of transformers, or ``package.module:factory``.
+    """A tokenizer by name: a folder with the files of one of transformers, ``hf:NAME``, or ``package.module:factory``.
 
-    Nothing is downloaded, and no code of the folder is run.
+    Nothing is downloaded but for a repository by ``hf:OWNER/NAME``, and no code of its maker is run.
 
     Raises:
         InputError: There is no such folder, it holds no fast tokenizer, or transformers is not installed.
     """
     if not isinstance(name, str):
         return name
+    if is_transformer_name(name):
+        return load_tokenizer(name)  # type: ignore[no-any-return]
     if not Path(name).exists() and ":" in name:
         module, _, attribute = name.partition(":")
         found = user_object(module, attribute, {})
@@ -54,7 +63,9 @@ def numbers_of(tokenizer: Tokenizer, text: str) -> list[int]:
     Raises:
         InputError: The tokenizer gives something else.
     """
-    found = tokenizer(text)
+    # A whole file is longer than any text that a network takes: it is cut into windows, so no warning is due.
+    quiet: dict[str, bool] = {"verbose": False} if hasattr(tokenizer, "backend_tokenizer") else {}
+    found = tokenizer(text, **quiet)
     found = found["input_ids"] if isinstance(found, Mapping) else getattr(found, "ids", found)
     if isinstance(found, Tensor):
         found = found.flatten().tolist()
@@ -66,8 +77,14 @@ def numbers_of(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(found)
 
 
-def padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> dict[str, Tensor]:
+def padded(rows: Sequence[Sequence[int]], length: int, pad: int, side: str = "right") -> dict[str, Tensor]:
     """Token numbers cut or filled up to one length.
+
+    Args:
+        rows: The numbers of each text.
+        length: What all of them get.
+        pad: The number that fills up.
+        side: ``right`` or ``left``: where it goes.
 
     Returns:
         ``input_ids`` and ``attention_mask`` (1 for tokens, 0 for what was filled in), int64, (B, length).
@@ -76,8 +93,9 @@ def padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> dict[str, Te
     mask = torch.zeros(len(rows), length, dtype=torch.int64)
     for number, row in enumerate(rows):
         kept = torch.tensor(row[:length], dtype=torch.int64)
-        ids[number, : len(kept)] = kept
-        mask[number, : max(1, len(kept))] = 1  # a text without tokens has a padding one, or attention divides by zero
+        start = length - len(kept) if side == "left" else 0
+        ids[number, start : start + len(kept)] = kept
+        mask[number, min(start, length - 1) :][: max(1, len(kept))] = 1  # without any token attention divides by zero
     return {"input_ids": ids, "attention_mask": mask}
 
 
@@ -87,6 +105,16 @@ def pad_of(tokenizer: Tokenizer, given: int | None) -> int:
         return given
     found = getattr(tokenizer, "pad_token_id", None)
     return found if isinstance(found, int) else 0
+
+
+def side_of(tokenizer: Tokenizer) -> str:
+    """Where the tokenizer fills up: ``left`` or ``right``."""
+    return "left" if getattr(tokenizer, "padding_side", "right") == "left" else "right"
+
+
+def file_of(name: str) -> str:
+    """The file that ``text:FILE`` names; any other name as it is."""
+    return name.removeprefix(TEXT)
 
 
 def checked_length(task: str, length: int) -> int:
@@ -100,7 +128,7 @@ def checked_length(task: str, length: int) -> int:
     return length
 
 
-def named(data: str, tokenizer: str | None, task: str) -> None:
+def named(data: str, tokenizer: str | Tokenizer | None, task: str) -> None:
     """Checks that a recipe says what no task on texts brings along.
 
     Raises:

@@ -1,0 +1,151 @@
+"""Published repairs without training, as their papers have them, for benchmarks that set them beside Secateur's.
+
+They are written from the papers' formulas on plain modules and share no code with `secateur.recover`; of a cut they use
+nothing but which channels stayed. `tests/test_benchmarks.py` holds them to the formulas.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.cut.pruned import Pruned
+
+RIDGE = 1e-3
+"""Of GRAIL's regression, relative to the mean diagonal of the kept channels' Gram matrix."""
+
+Keep = Mapping[str, Mapping[int, Any]]
+
+
+def grail(
+    dense: nn.Module, cut: Pruned, x: Tensor, *, affine: bool = False, ridge: float = RIDGE, batch: int = 50
+) -> nn.Module:
+    """GRAIL (arXiv:2602.23795): h ≈ M·h_kept by ridge regression on the dense network's activations, W ← W·M.
+
+    h are the channels that enter a layer, at single positions; the same M serves every tap of a convolution.
+
+    Args:
+        dense: The dense network, in eval mode.
+        cut: From it; a copy of its network is returned with other weights in the layers that lost input channels.
+        x: Calibration images.
+        affine: Whether a constant takes part, which goes into the bias (or into the mean of the batch norm behind).
+        ridge: Relative to the mean diagonal.
+        batch: Images at a time.
+    """
+    sites = dict(_mixing(dense, cut.plan.keep))
+    grams = {name: torch.zeros(()).double() for name in sites}
+    with torch.no_grad(), ExitStack() as stack:
+        for name, module in sites.items():
+
+            def add(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                h = inputs[0].movedim(1, -1) if inputs[0].ndim == 4 else inputs[0]
+                h = h.flatten(0, -2).double()
+                h = torch.cat([h, h.new_ones(len(h), 1)], 1) if affine else h
+                grams[name] = grams[name] + h.T @ h
+
+            stack.callback(module.register_forward_pre_hook(add).remove)
+        for images in x.split(batch):
+            dense(images)
+    smaller = copy.deepcopy(cut.model)
+    for name, module in sites.items():
+        keep = cut.plan.keep[f"{name}.weight"]
+        mapped = hidden_map(grams[name], torch.as_tensor(list(keep[1])), affine=affine, ridge=ridge)
+        weight = module.weight.detach().double()
+        weight = weight[torch.as_tensor(list(keep[0]))] if 0 in keep else weight
+        _fold(smaller, name, weight, mapped, affine=affine)
+    return smaller
+
+
+def hidden_map(gram: Tensor, kept: Tensor, *, affine: bool = False, ridge: float = RIDGE) -> Tensor:
+    """M = G[:, K] (G[K, K] + λ·I)⁻¹, shape (C, K), or (C, K + 1) with the constant last, which is not penalised."""
+    columns = torch.cat([kept, torch.tensor([len(gram) - 1])]) if affine else kept
+    pull = torch.full((len(columns),), ridge * float(gram[kept, kept].mean()), dtype=gram.dtype)
+    if affine:
+        pull[-1] = 0
+    system = gram[columns][:, columns] + torch.diag(pull)
+    found: Tensor = torch.linalg.solve(system, gram[columns][:, : len(gram) - affine]).T
+    return found
+
+
+def fold(dense: nn.Module, cut: Pruned, *, seed: int = 0) -> nn.Module:
+    """Model folding (ICLR 2025): k-means of the channels' filters; clusters become their mean, and consumers add up.
+
+    Needs no data; batch-norm statistics are to be estimated again behind it. As many channels stay in each group as the
+    cut leaves. Features of a channel are its filters in all layers that make it, times their batch norm's γ/σ.
+    """
+    from sklearn.cluster import KMeans
+
+    smaller, tensors = copy.deepcopy(cut.model), dense.state_dict()
+    written = dict(smaller.state_dict(keep_vars=True))
+    found = {name: t.double() for name, t in tensors.items() if t.is_floating_point()}
+    for members in _groups(cut.plan.keep, tensors):
+        makers = [name for name, dim in members if dim == 0 and tensors[name].ndim > 1]
+        features = torch.cat([found[n].flatten(1) * _scale(tensors, n)[:, None] for n in makers], 1)
+        count = len(cut.plan.keep[members[0][0]][members[0][1]])
+        labels = KMeans(count, n_init=3, random_state=seed).fit(features.numpy()).labels_
+        chosen = torch.nn.functional.one_hot(torch.as_tensor(labels).long(), count).double()  # (C, K)
+        for name, dim in members:
+            weights = chosen if dim else chosen / chosen.sum(0)
+            found[name] = torch.tensordot(found[name], weights, ([dim], [0])).movedim(-1, dim)
+    with torch.no_grad():
+        for name, value in found.items():
+            if name in written:
+                written[name].copy_(value)
+    return smaller
+
+
+def _mixing(dense: nn.Module, keep: Keep) -> Iterator[tuple[str, Any]]:
+    """Layers that lose input channels and mix all of them."""
+    for name, module in dense.named_modules():
+        mixes = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        if mixes and 1 in keep.get(f"{name}.weight", {}):
+            yield name, module
+
+
+def _fold(model: nn.Module, name: str, weight: Tensor, mapped: Tensor, *, affine: bool) -> None:
+    """W ← W·M, and what the constant brings into the bias or the mean of the batch norm behind."""
+    module: Any = model.get_submodule(name)
+    kept = mapped.shape[1] - affine
+    with torch.no_grad():
+        module.weight.copy_(torch.einsum("oc...,ck->ok...", weight, mapped[:, :kept]))
+        if not affine:
+            return
+        offset = torch.einsum("oc...,c->o...", weight, mapped[:, -1]).flatten(1).sum(1)
+        if module.bias is not None:
+            module.bias.add_(offset)
+        else:
+            _norm_behind(model, module).running_mean.sub_(offset)
+
+
+def _norm_behind(model: nn.Module, module: nn.Module) -> Any:
+    """The next batch norm in the order of definition."""
+    modules = list(model.modules())
+    behind = modules[modules.index(module) + 1 :]
+    return next(m for m in behind if isinstance(m, nn.modules.batchnorm._BatchNorm))
+
+
+def _groups(keep: Keep, tensors: Mapping[str, Tensor]) -> list[list[tuple[str, int]]]:
+    """Tensors with their dimensions, by the channels that stay: what is cut together keeps the same ones."""
+    found: dict[tuple[int, ...], list[tuple[str, int]]] = {}
+    for name, dims in keep.items():
+        for dim, kept in dims.items():
+            if name in tensors:
+                found.setdefault((tensors[name].shape[dim], *kept), []).append((name, dim))
+    return list(found.values())
+
+
+def _scale(tensors: Mapping[str, Tensor], weight: str) -> Tensor:
+    """γ/σ of the batch norm that comes next after a layer's weight, or ones."""
+    names = list(tensors)
+    behind = names[names.index(weight) + 1 :]
+    var = next((n for n in behind if n.endswith("running_var")), None)
+    between = behind[: behind.index(var)] if var is not None else behind
+    ones = torch.ones(len(tensors[weight]), dtype=torch.float64)
+    if var is None or any(tensors[n].ndim > 1 for n in between):
+        return ones
+    return (tensors[var.replace("running_var", "weight")].double() / (tensors[var].double() + 1e-5).sqrt()).abs()

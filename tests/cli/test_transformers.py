@@ -1,0 +1,117 @@
+"""Networks by ``hf:NAME`` on the command line and in recipes, with calibration on plain text."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import secateur
+from command_line import call
+from transformer_cases import CORPUS, causal, masked
+
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+class Said:
+    """What a command answered."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.code, out, err = call(capsys, *arguments)
+        self.text = " ".join((out + err).split())
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(CORPUS * 12), encoding="utf-8")
+    return path
+
+
+def opened(folder: Path, kind: str) -> tuple[Any, Any]:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").exists() else None
+    return getattr(transformers, kind).from_pretrained(folder), tokenizer
+
+
+@pytest.mark.parametrize("kind", ["LlamaForCausalLM", "BertForMaskedLM", "BertModel"])
+def test_a_cut_by_text_is_opened_by_transformers_and_by_secateur(
+    kind: str, tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = causal if kind.startswith("Llama") else masked
+    made(tmp_path / "dense", *([] if made is causal else [kind]))
+    out = tmp_path / "small"
+    only = "*.mlp.*" if made is causal else "*.intermediate.*"
+    how = ["--ratio", "0.5", "--only", only, "--input-shape", "16", "--out", str(out)]
+    how += ["--criterion", "wanda"] * (kind == "BertModel")  # of embeddings no loss is known: l2 is the default
+    said = Said(capsys, "prune", f"hf:{tmp_path / 'dense'}", "--data", f"text:{text}", *how)
+    assert said.code == 0, said.text
+    assert "transformers opens it too" in said.text
+    small, reader = opened(out, kind)
+    assert small.config.intermediate_size == 16
+    inputs = reader(CORPUS[0], return_tensors="pt", return_token_type_ids=False, padding="max_length", max_length=16,
+                    truncation=True)  # fmt: skip
+    again = secateur.load(out)
+    ours, theirs = again.model(**inputs), small(**inputs)
+    first = next(iter(ours.values())) if isinstance(ours, dict) else ours[0]
+    assert torch.allclose(first, theirs[0], atol=1e-5)
+    assert again.plan.provenance["criterion"] == "wanda"
+
+
+def test_widths_of_their_own_are_said_loudly_and_uniform_ones_keep_the_configuration(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    causal(tmp_path / "dense")
+    name, data = f"hf:{tmp_path / 'dense'}", f"text:{text}"
+    how = ["--data", data, "--only", "*.mlp.*", "--macs", "0.9", "--input-shape", "16"]
+    lost = Said(capsys, "prune", name, *how, "--scope", "global", "--out", str(tmp_path / "own"))
+    assert lost.code == 0, lost.text
+    assert "no configuration can say the widths" in lost.text
+    assert not (tmp_path / "own" / "config.json").exists()
+    kept = Said(capsys, "prune", name, *how, "--scope", "uniform", "--out", str(tmp_path / "even"))
+    assert kept.code == 0, kept.text
+    small, _ = opened(tmp_path / "even", "LlamaForCausalLM")
+    assert small.config.intermediate_size < 32
+
+
+def test_a_recipe_takes_the_task_and_the_tokenizer_of_the_network(tmp_path: Path, text: Path) -> None:
+    causal(tmp_path / "dense")
+    recipe = {
+        "name": "language", "description": "d", "model": {"name": f"hf:{tmp_path / 'dense'}"},
+        "task": {"name": "language-modelling", "length": 16}, "data": {"name": f"text:{text}"},
+        "steps": [{"prune": {"ratio": 0.5, "only": ["*.mlp.*"], "calibration": 8}}],
+    }  # fmt: skip
+    (tmp_path / "language.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    secateur.run(tmp_path / "language.yaml", out=tmp_path / "run", progress=False)
+    found = next((tmp_path / "run").rglob("plan.json")).parent
+    small, _ = opened(found, "LlamaForCausalLM")
+    assert small.config.intermediate_size == 16
+    assert json.loads((found / "plan.json").read_text())["plan"]["provenance"]["criterion"] == "wanda"
+
+
+def test_text_that_does_not_do_is_said(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    causal(tmp_path / "dense")
+    name = f"hf:{tmp_path / 'dense'}"
+    short = tmp_path / "short.txt"
+    short.write_text("the cat sat on the mat", encoding="utf-8")
+    for options, words in (
+        (["--data", f"text:{short}"], "fewer than one window of 64"),
+        (["--data", f"text:{tmp_path / 'none.txt'}"], "none.txt"),
+        (["--input-shape", "3,8,8"], "number of tokens of one text"),
+        (["--input-shape", "65"], "the network takes 64 at most"),
+    ):
+        said = Said(capsys, "prune", name, "--ratio", "0.5", "--out", str(tmp_path / "out"), *options)
+        assert said.code == 2, said.text
+        assert words in said.text
+    said = Said(capsys, "prune", "lenet5", "--data", f"text:{text}", "--ratio", "0.5", "--out", str(tmp_path / "out"))
+    assert "no network here brings a tokenizer" in said.text
