@@ -25,6 +25,9 @@ from secateur.criteria.statistics import NEEDS, Collecting, Learner, Need
 
 __all__ = ["reconstruction"]
 
+ROWS = 16_384
+"""Positions that are looked at per layer, over all samples: an order needs fewer than a fit."""
+
 PROBES = 64
 """Samples on which the groups' effect on the output is measured."""
 
@@ -61,7 +64,8 @@ class _Rises(Learner):
         ledgers: list[Ledger] = []
 
         def stops(samples: int) -> Stops:
-            ledgers.append(Ledger(self._pair, self._shelf, Options(seed=self._seed, samples=samples)))
+            options = Options(seed=self._seed, samples=samples, rows=ROWS)
+            ledgers.append(Ledger(self._pair, self._shelf, options))
             return ledgers[0].stops(found)
 
         try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+import torch
 from torch import nn
 
 from secateur.core import arguments
@@ -15,12 +16,14 @@ from secateur.core.inputs import Data, calls
 from secateur.core.weights_print import weights_print
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
+from secateur.criteria.least_squares.normal import bytes_of_fit
 from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, Later, Stops, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
+from secateur.graph.copies import deep_copy
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
@@ -36,6 +39,7 @@ METHODS = {
     "merge": "removed channels become multiples of kept ones; needs no data (neuron merging)",
 }
 WITHOUT_DATA = ("bias", "merge")
+_SUMMED = ("least_squares", "scale")
 
 
 @arguments.checked
@@ -50,6 +54,7 @@ def recover(
     seed: int = 0,
     match_variance: bool = False,
     memory_bytes: int | None = None,
+    over_processes: bool = False,
 ) -> Pruned:
     """Gives a pruned network back what can be had without labels, gradients or training.
 
@@ -71,14 +76,18 @@ def recover(
         seed: Of the positions that are looked at in large feature maps.
         match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
             loses. It helps some networks (MobileNetV2) and harms others (ResNets): try both. For ``least_squares``.
-        memory_bytes: What activations between two layers may take in memory, beside the networks and the matrices of
-            one layer's fit; what is more goes to temporary files. By default 1 GiB.
+        memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
+            memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
+            and fits of up to 10,000 inputs; larger ones are made where this allows them.
+        over_processes: Whether all processes of ``torch.distributed`` call this at the same time, each with samples of
+            its own: sums are taken over all of them, and the results are the same. For ``least_squares`` and ``scale``.
 
     Returns:
         A new result with the same plan; its notes say which layers were short of data.
 
     Raises:
-        InputError: Data that does not fit, NaN or infinite activations (names the layer), another network.
+        InputError: Data that does not fit, NaN or infinite activations (names the layer), another network, a limit to
+            the memory below what the largest layer's fit takes (says how much that is).
         UnknownNameError: No such method.
 
     >>> import secateur, torch
@@ -90,18 +99,21 @@ def recover(
     >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 4)
     True
     """
-    _check(data, method, ridge, batch_size)
+    _check(data, method, ridge, batch_size, memory_bytes)
+    _check_processes(method, over_processes)
     if match_variance and method != "least_squares":
         raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
     dense = _dense_of(pruned, dense)
-    pair = twin(pruned, dense)
+    new = deep_copy(pruned.model)
+    pair = twin(replace(pruned, model=new), dense)
     _check_unchanged(pruned, dense)
     options = Options(ridge=ridge, seed=seed, match_variance=match_variance)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
-        notes = _with_data(pair, data, method, batch_size, options, memory_bytes)
-    return replace(pruned, model=pair.into(pruned.model), notes=(*pruned.notes, *notes))
+        limits = _Limits(batch_size, memory_bytes, over_processes)
+        notes = _with_data(pair, data, method, limits, options)
+    return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
 
 
 def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
@@ -134,7 +146,9 @@ def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
         )
 
 
-def _check(calibration: Data | None, method: str, ridge: float | None, batch_size: int) -> None:
+def _check(
+    calibration: Data | None, method: str, ridge: float | None, batch_size: int, memory_bytes: int | None
+) -> None:
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
     if calibration is None and method not in WITHOUT_DATA:
@@ -145,20 +159,43 @@ def _check(calibration: Data | None, method: str, ridge: float | None, batch_siz
         raise InputError(f"ridge is 0 or more (or None to choose it); got {ridge!r}.")
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
+    if memory_bytes is not None and memory_bytes < 0:
+        raise InputError(f"memory_bytes is a number of bytes, 0 or more (or None); got {memory_bytes!r}.")
 
 
-def _with_data(
-    pair: Twin, calibration: Data, method: str, batch_size: int, options: Options, memory_bytes: int | None
-) -> list[str]:
+def _check_processes(method: str, over_processes: bool) -> None:
+    if over_processes and method not in _SUMMED:
+        raise InputError(
+            f"over_processes=True adds up the sums of {' and '.join(map(repr, _SUMMED))}; got method={method!r}. Give "
+            "every process all samples instead."
+        )
+    if over_processes and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        raise InputError(
+            "over_processes=True adds up over the processes of torch.distributed, and there are none: call "
+            "torch.distributed.init_process_group first, or leave it out."
+        )
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How many samples run at a time, what may be in memory, and whether processes share the samples."""
+
+    batch_size: int
+    memory_bytes: int | None
+    over_processes: bool
+
+
+def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, options: Options) -> list[str]:
     flow = pair.groups.flow
+    behind = affected(pair, sites(flow))
+    room = _room(pair, behind, method, limits.memory_bytes)
     short: list[str] = []
 
     def plan(samples: int) -> Stops:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        found = affected(pair, sites(flow))
-        return [stop for site in found for stop in _stops(pair, site, method, known)]
+        return [stop for site in behind for stop in _stops(pair, site, method, known, limits.memory_bytes)]
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -166,11 +203,36 @@ def _with_data(
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     with preserved_rng(*devices):
-        data = (batch.inputs for batch in calls(calibration, flow.traced, batch_size))
+        data = (batch.inputs for batch in calls(calibration, flow.traced, limits.batch_size))
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
-        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, memory_bytes, after)
+        notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, room, after, limits.over_processes)
     return notes + _short(short)
+
+
+def _room(pair: Twin, behind: Sequence[Site], method: str, memory_bytes: int | None) -> int | None:
+    """What is left of a limit beside the largest fit, for what waits between two layers.
+
+    Raises:
+        InputError: Nothing is.
+    """
+    if memory_bytes is None or method not in _SUMMED:
+        return memory_bytes
+    largest, most = 0, ""
+    for site in behind:
+        form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
+        columns, outputs = form.sizes(weight)
+        needed = bytes_of_fit(form.groups, columns, outputs)
+        if columns > Options().largest and needed > memory_bytes:
+            continue
+        if needed > largest:
+            largest, most = needed, f"{site.name!r} ({columns:,} inputs and {outputs:,} outputs)"
+    if memory_bytes < largest:
+        raise InputError(
+            f"memory_bytes={memory_bytes:,} is too little: the fit of {most} takes about {largest:,} bytes. Give that "
+            "or more, or no limit, or method='bias'."
+        )
+    return memory_bytes - largest
 
 
 def _short(names: Sequence[str]) -> list[str]:
@@ -183,11 +245,11 @@ def _short(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _stops(pair: Twin, site: Site, method: str, options: Options) -> list[Later]:
+def _stops(pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None) -> list[Later]:
     """The layer's stop, and before it one that looks at what enters it, where the layer loses inputs."""
     mask = hidden_mask(pair, site) if method == "least_squares" else None
     if mask is None:
-        return [Later(site.name, partial(_stop, pair, site, method, options))]
+        return [Later(site.name, partial(_stop, pair, site, method, options, memory_bytes))]
     made: list[Hidden] = []
 
     def hidden() -> Hidden:
@@ -195,18 +257,22 @@ def _stops(pair: Twin, site: Site, method: str, options: Options) -> list[Later]
         return made[0]
 
     def fit() -> Adjustment:
-        return _stop(pair, site, method, options, made.pop())
+        return _stop(pair, site, method, options, memory_bytes, made.pop())
 
     return [Later(site.name, hidden), Later(site.name, fit)]
 
 
-def _stop(pair: Twin, site: Site, method: str, options: Options, hidden: Hidden | None = None) -> Adjustment:
+def _stop(
+    pair: Twin, site: Site, method: str, options: Options, memory_bytes: int | None, hidden: Hidden | None = None
+) -> Adjustment:
     if method == "bias":
         return Bias(pair, site, options)
-    columns = layout(pair.copies[site.node], pair.tensors[site.weight]).sizes(pair.tensors[site.weight])[0]
-    if columns > options.largest:
+    form, weight = layout(pair.copies[site.node], pair.tensors[site.weight]), pair.tensors[site.weight]
+    columns, outputs = form.sizes(weight)
+    if columns > options.largest and (memory_bytes or 0) < bytes_of_fit(form.groups, columns, outputs):
         stop = Bias(pair, site, options)
-        stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}); bias alone")
+        stop.notes.append(f"{columns:,} inputs are too many for a fit (at most {options.largest:,}, "
+                          "or what memory_bytes allows); bias alone")  # fmt: skip
         return stop
     return Scale(pair, site, options) if method == "scale" else LeastSquares(pair, site, options, hidden)
 

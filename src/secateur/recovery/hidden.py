@@ -78,6 +78,10 @@ class Hidden(Adjustment):
             if len(some := whole.of(part)):
                 self._folds[fold].add_rows(some)
 
+    def sums(self, turn: int) -> list[Tensor]:
+        """Gram matrices of both halves."""
+        return [fold.gram for fold in self._folds]
+
     def finish(self, turn: int) -> None:
         """Solves for both halves and for all images."""
         even, odd = (self._kept(fold.gram) for fold in self._folds)

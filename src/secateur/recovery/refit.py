@@ -109,6 +109,11 @@ class LeastSquares(Fitted):
             widen = self.options.match_variance and self.intercept
             self.write(widened(self.matrix, gram, *self._wanted) if widen else self.matrix, gram)
 
+    def sums(self, turn: int) -> list[Tensor]:
+        """Gram matrices in the first round, targets in every one."""
+        grams = [fold.gram for fold in self.folds] if turn == 0 else []
+        return grams + [t for fold in self.folds for t in (fold.cross, fold.square)]
+
     def _check_finite(self) -> None:
         for what, tensors in (("input", [f.gram for f in self.folds]), ("response", [f.square for f in self.folds])):
             if not all(torch.isfinite(t).all() for t in tensors):
@@ -121,8 +126,8 @@ class LeastSquares(Fitted):
 def widened(matrix: Tensor, gram: Tensor, square: Tensor, total: Tensor) -> Tensor:
     """A fit whose responses have the variance of the targets, about the same mean.
 
-    A least-squares fit foretells the mean of what it cannot know, so its responses vary less than the targets, and layer
-    by layer less. w ← f·w with f = σ(t) / σ(w·u), but 1 ≤ f ≤ :data:`MOST`.
+    A least-squares fit foretells the mean of what it cannot know, so its responses vary less than the targets, and
+    layer by layer less. w ← f·w with f = σ(t) / σ(w·u), but 1 ≤ f ≤ :data:`MOST`.
 
     Args:
         matrix: Weights and intercept, (G, O/G, p + 1).

@@ -29,6 +29,8 @@ TOLERANCE = 1e-3
 def twin(pruned: Pruned, dense: nn.Module) -> Twin:
     """Pairs the operators of a pruned network with those of the network that it was cut from.
 
+    What is written into the pair changes ``pruned``: there is no second copy of its weights.
+
     Raises:
         InputError: The plan does not fit ``dense``, or the two are not what the plan made of one another.
     """
@@ -51,7 +53,7 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
 
 
 def _take_weights(found: Twin, model: nn.Module) -> None:
-    """The pruned network's present weights: it may have been trained since the cut."""
+    """The pruned network's present weights: it may have been trained since the cut. The graph shares them."""
     for name, tensor in model.state_dict().items():
         mine = found.tensors.get(name)
         if mine is None or not isinstance(tensor, Tensor):
@@ -61,7 +63,7 @@ def _take_weights(found: Twin, model: nn.Module) -> None:
                 f"The pruned network's {name!r} has shape {tuple(tensor.shape)}; cut from dense by its plan it would "
                 f"have {tuple(mine.shape)}. Give the dense network that this one was cut from."
             )
-        found.write(name, tensor)
+        found.share(name, tensor)
 
 
 def _check_same(graph: GraphModule, pruned: Pruned) -> None:

@@ -26,9 +26,9 @@ WIDTH = 128
 class Design:
     """What a layer's outputs are linear in, on some samples, at some positions.
 
-    Rows are never held all at once: they are read from ``samples`` for each product. Within a row, columns go tap by tap
-    (so that they are copied in runs), while what comes in and goes out has the order of :meth:`Layout.matrix`. Half
-    precision is summed in single.
+    Rows of many samples are never held all at once: they are read from ``samples`` for each product. Within a row,
+    columns go tap by tap (so that they are copied in runs), while what comes in and goes out has the order of
+    :meth:`Layout.matrix`. Half precision is summed in single.
 
     Attributes:
         layout: The layer's call as a matrix product.
@@ -54,9 +54,10 @@ class Design:
         return replace(self, samples=self.samples[part])
 
     def add_gram(self, upper: Tensor) -> None:
-        """Adds Σ [u; 1][u; 1]ᵀ to ``upper``, shape (G, p + 1, p + 1), on and above the diagonal, as :func:`mirrored` takes it.
+        """Adds Σ [u; 1][u; 1]ᵀ to ``upper``, shape (G, p + 1, p + 1), on and above the diagonal.
 
-        Of blocks that are each other's transpose, one is computed; columns stay in the order of the rows.
+        That is what :func:`mirrored` takes. Of blocks that are each other's transpose, one is computed; columns stay in
+        the order of the rows.
         """
         size = upper.shape[1] - 1
         for _, _, rows in self._pieces():
@@ -140,12 +141,12 @@ def mirrored(layout: Layout, upper: Tensor) -> Tensor:
 
 def _ordered(layout: Layout, value: Tensor, dim: int) -> Tensor:
     """Columns of a dimension from the order of the rows into that of :meth:`Layout.matrix`."""
-    return value.unflatten(dim, (prod(layout.kernel), -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+    return torch.unflatten(value, dim, (prod(layout.kernel), -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
 
 
 def _by_tap(layout: Layout, value: Tensor, dim: int) -> Tensor:
     """A view with columns of a dimension in the order of the rows: (taps, channels)."""
-    return value.unflatten(dim, (-1, prod(layout.kernel))).transpose(dim, dim + 1)
+    return torch.unflatten(value, dim, (-1, prod(layout.kernel))).transpose(dim, dim + 1)
 
 
 def design(layout: Layout, x: Tensor, output: tuple[int, ...], at: Tensor) -> Design:

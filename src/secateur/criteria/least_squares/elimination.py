@@ -14,15 +14,15 @@ __all__ = ["Fit", "eliminate", "fit_without"]
 RIDGE = 1e-4
 
 PENDING = 96
-"""Columns that are taken out before the large matrices are updated: one product of matrices instead of many of vectors."""
+"""Columns that are taken out before the large matrices are updated: one product of matrices, not many of vectors."""
 
 
 class Fit:
     """A least-squares problem of which blocks of columns, one per unit, can be taken out.
 
-    With H = (Σ u uᵀ + ridge)⁻¹ and the solution W, taking out the block g leaves H − c gᵀ and W − g W_g, where c = H_:g and
-    g = c H_gg⁻¹. What says which unit goes next, the diagonal blocks of H and of W Wᵀ, is brought up to date at once; H and
-    W wait until :data:`PENDING` columns have come together, and shrink then in the memory that they have.
+    With H = (Σ u uᵀ + ridge)⁻¹ and the solution W, taking out the block g leaves H − G cᵀ and W − G W_g, where c = H_:g
+    and G = c H_gg⁻¹. What says which unit goes next, the diagonal blocks of H and of W Wᵀ, is brought up to date at
+    once; H and W wait until :data:`PENDING` columns have come together, and shrink then in the memory that they have.
     """
 
     def __init__(self, inverse: Tensor, weights: Tensor, units: Sequence[int], block: int, scale: float) -> None:
@@ -39,9 +39,9 @@ class Fit:
         self._inverse, self._weights = inverse, weights
         taken, most = len(self.units) * block, PENDING + block
         split = (len(self.units), block)
-        blocks = inverse[:taken, :taken].unflatten(1, split).unflatten(0, split)
+        blocks = torch.unflatten(torch.unflatten(inverse[:taken, :taken], 1, split), 0, split)
         self._blocks = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
-        own = weights[:taken].unflatten(0, split)
+        own = weights[:taken].reshape(*split, -1)
         self._squares = own @ own.mT
         self._gains, self._columns = (inverse.new_empty(len(inverse), most) for _ in range(2))
         self._rows, self._pending = weights.new_empty(most, weights.shape[1]), 0
@@ -69,7 +69,8 @@ class Fit:
         """
         blocks, squares = self._blocks[self._left], self._squares[self._left]
         inverse = 1 / blocks if self._block == 1 else torch.linalg.inv(blocks)
-        return (inverse * squares).sum((1, 2)) / self._scale
+        rises: Tensor = (inverse * squares).sum((1, 2)) / self._scale
+        return rises
 
     def add_rises(self, rises: Tensor) -> None:
         """Adds :meth:`rises` to those in other layers, shape (units of the group,)."""
@@ -99,7 +100,7 @@ class Fit:
     def _update_blocks(self, gain: Tensor, column: Tensor, products: Tensor, gone: slice) -> None:
         """Diagonal blocks of H and W Wᵀ without the block ``gone``; ``products`` is W W_gᵀ."""
         split, taken = self._blocks.shape[:2], self._blocks.shape[0] * self._block
-        g, c, p = (t[:taken].unflatten(0, split) for t in (gain, column, products))
+        g, c, p = (t[:taken].reshape(*split, -1) for t in (gain, column, products))
         self._blocks -= g @ c.mT
         mixed = g @ p.mT
         self._squares += g @ products[gone] @ g.mT - mixed - mixed.mT

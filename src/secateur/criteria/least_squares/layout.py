@@ -83,7 +83,8 @@ class Layout:
     def rows(self, output: Tensor, at: Tensor) -> Tensor:
         """The output at the positions ``at``: (G, O/G, N, positions)."""
         values = self.samples(output)
-        values = values.reshape(*values.shape[:2], -1)[:, :, at]
+        values = values.reshape(*values.shape[:2], -1)
+        values = values if len(at) == values.shape[2] else values[:, :, at]
         return values.reshape(len(values), self.groups, -1, values.shape[2]).permute(1, 2, 0, 3)
 
     def columns(self, x: Tensor, output: tuple[int, ...], at: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.criteria.least_squares.design import Design, mirrored
 from secateur.criteria.least_squares.layout import Layout
 
-__all__ = ["RIDGES", "Moments", "Prior", "Solution", "ridge_solve", "solve", "strength"]
+__all__ = ["RIDGES", "Moments", "Prior", "Solution", "bytes_of_fit", "ridge_solve", "solve", "strength"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
@@ -131,6 +131,17 @@ class Solution:
     prior: Tensor
 
 
+def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
+    """What a fit with a ridge to choose takes in memory at most, about.
+
+    Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
+
+    >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
+    3.7597...
+    """
+    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
+
+
 def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:
     """Minimises Σ ‖t − M [u; 1]‖² + ridge · mean diag(Σ u uᵀ) · ‖M − prior‖² (the intercept is not penalised).
 
@@ -215,7 +226,8 @@ def _held_out(folds: tuple[Moments, Moments], prior: Prior, ridge: float, interc
     mixed = outputs > MIXED
     pulls = [prior.even, prior.odd]
     if mixed:
-        signs = torch.randint(0, 2, (outputs, MIXED), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (outputs, MIXED), generator=generator).double() * 2 - 1
         folds = (folds[0].mixed(signs), folds[1].mixed(signs))
         pulls = [(p.mT @ signs).mT for p in pulls]
     for one, other, pull in ((folds[0], folds[1], pulls[0]), (folds[1], folds[0], pulls[1])):

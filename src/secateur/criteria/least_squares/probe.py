@@ -23,7 +23,7 @@ from secateur.surgery.reference import CutEntries, MaskedInterpreter
 
 __all__ = ["sensitivities"]
 
-LARGEST, PIECE = 1 << 26, 1 << 20
+LARGEST, PIECE = 1 << 25, 1 << 20
 """Numbers of the network's output that are looked at, and how many of them are compared at a time."""
 
 
@@ -33,8 +33,8 @@ def sensitivities(pair: Twin, curves: Mapping[int, Curve], shelf: Shelf, batch: 
     Each share of a group that was tried gives one quotient: the mean squared change of the network's outputs
     (each relative to its variance) over the error that elimination foretold; their mean is returned. Where the network
     joins several maps to one output, each counts as an output: a detector's scores lie in 0…1 and its boxes do not, so
-    that all of them together would be the boxes alone. Of long outputs (64 windows of text, and a number for every token
-    of the vocabulary) fewer samples than ``probes`` are looked at, as :data:`LARGEST` has it.
+    that all of them together would be the boxes alone. Of long outputs (64 windows of text, and a number for every
+    token of the vocabulary) fewer samples than ``probes`` are looked at, as :data:`LARGEST` has it.
     """
     traced = pair.groups.flow.traced
     if traced.dynamic:
@@ -147,14 +147,14 @@ class _Wanted:
         self.value = value
         self.counts = value.is_floating_point() and value.numel() > 1
         if self.counts:
-            parts = value.reshape(-1).split(PIECE)
+            parts = torch.split(value.reshape(-1), PIECE)
             mean = sum(float(p.double().sum()) for p in parts) / value.numel()
             variance = sum(float((p.double() - mean).square().sum()) for p in parts) / value.numel()
             self.variance = max(variance, 1e-12)
 
     def change(self, got: Tensor) -> float:
         """Mean squared difference over the variance."""
-        pairs = zip(got.reshape(-1).split(PIECE), self.value.reshape(-1).split(PIECE), strict=True)
+        pairs = zip(*(torch.split(v.reshape(-1), PIECE) for v in (got, self.value)), strict=True)
         return sum(float((g - w).double().square().sum()) for g, w in pairs) / self.value.numel() / self.variance
 
 

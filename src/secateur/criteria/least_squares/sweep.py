@@ -42,6 +42,10 @@ class Adjustment(ABC):
     def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
         """One batch: the round, its number, and what every network knows of it."""
 
+    def sums(self, turn: int) -> Sequence[Tensor]:
+        """What a round has summed up over the samples, to be added up in place where processes share these."""
+        return ()
+
     @abstractmethod
     def finish(self, turn: int) -> None:
         """After all batches of a round."""
@@ -70,9 +74,15 @@ class Sweep:
     does not grow with the number of samples.
     """
 
-    def __init__(self, walkers: Sequence[Walker], shelf: Shelf | None = None, what: str = "Refitting") -> None:
+    def __init__(
+        self,
+        walkers: Sequence[Walker],
+        shelf: Shelf | None = None,
+        what: str = "Refitting",
+        over_processes: bool = False,
+    ) -> None:
         """``walkers`` are the networks, side by side; ``what`` is done at the stops, for who watches."""
-        self._what = what
+        self._what, self._over_processes = what, over_processes
         self._walkers = walkers
         self._shelf = Shelf() if shelf is None else shelf
         self._store = Store(walkers, self._shelf)
@@ -96,11 +106,11 @@ class Sweep:
         at, notes = [0] * len(self._walkers), list[str]()
         try:
             with torch.no_grad():
-                stops = plan(self._samples)
+                stops = plan(int(self._added(torch.tensor(self._samples))))
                 with watched(stops, self._what, "layers", lambda stop: stop.name) as told:
                     for planned in told:
                         stop = planned.make() if isinstance(planned, Later) else planned
-                        at = _visit(stop, self._walkers, self._store, at)
+                        at = self._visit(stop, at)
                         notes += [f"{stop.name}: {note}" for note in stop.notes]
                         if after is not None:
                             after(stop)
@@ -110,6 +120,28 @@ class Sweep:
             raise
         self._store.close()
         return notes
+
+    def _visit(self, stop: Adjustment, at: Sequence[int]) -> list[int]:
+        """Takes every batch to the stop; later rounds find it there."""
+        until, store = stop.until(), self._store
+        for turn in range(stop.passes):
+            for index in range(len(store)):
+                values = store.get(index) if turn else store.take(index)
+                if turn == 0:
+                    for walker, part, start, end in zip(self._walkers, values, at, until, strict=True):
+                        walker.advance(part, start, end)
+                    store.put(index, values)
+                stop.see(turn, index, values)
+            for found in stop.sums(turn):
+                self._added(found)
+            stop.finish(turn)
+        return [max(a, u) for a, u in zip(at, until, strict=True)]
+
+    def _added(self, found: Tensor) -> Tensor:
+        """Added up over all processes, in place."""
+        if self._over_processes:
+            torch.distributed.all_reduce(found)
+        return found
 
     def close(self) -> None:
         """Forgets all that is on the shelf."""
@@ -122,27 +154,13 @@ def sweep(
     plan: Callable[[int], Stops],
     memory_bytes: int | None = None,
     after: Callable[[Adjustment], None] | None = None,
+    over_processes: bool = False,
 ) -> list[str]:
     """Walks through networks with all ``batches``: see :class:`Sweep`."""
-    walk = Sweep(walkers, Shelf(memory_bytes))
+    walk = Sweep(walkers, Shelf(memory_bytes), over_processes=over_processes)
     try:
         for batch in batches:
             walk.add(batch)
         return walk.run(plan, after)
     finally:
         walk.close()
-
-
-def _visit(stop: Adjustment, walkers: Sequence[Walker], store: Store, at: Sequence[int]) -> list[int]:
-    """Takes every batch to the stop; later rounds find it there."""
-    until = stop.until()
-    for turn in range(stop.passes):
-        for index in range(len(store)):
-            values = store.get(index) if turn else store.take(index)
-            if turn == 0:
-                for walker, part, start, end in zip(walkers, values, at, until, strict=True):
-                    walker.advance(part, start, end)
-                store.put(index, values)
-            stop.see(turn, index, values)
-        stop.finish(turn)
-    return [max(a, u) for a, u in zip(at, until, strict=True)]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from secateur.criteria.least_squares.walk import Walker
-from secateur.graph.copies import deep_copy
 from secateur.graph.groups import Groups
 
 __all__ = ["Twin"]
@@ -55,11 +54,22 @@ class Twin:
         with torch.no_grad():
             self.tensors[name].copy_(value)
 
-    def into(self, model: nn.Module) -> nn.Module:
-        """A copy of the pruned network with the graph's weights."""
-        new = deep_copy(model)
+    def share(self, name: str, tensor: Tensor) -> None:
+        """Takes ``tensor`` for a weight or statistic of the pruned graph; :meth:`write` changes it from then on."""
+        module = self.pruned.module
+        mine: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+        mine |= dict(module.named_buffers(remove_duplicate=False))
+        if (mine[name].dtype, mine[name].device) != (tensor.dtype, tensor.device):
+            self.write(name, tensor)
+            return
+        mine[name].data = tensor.detach()
+        self.tensors[name] = tensor.detach()
+
+    def fill(self, model: nn.Module) -> nn.Module:
+        """Gives ``model`` the graph's weights, where it does not share them."""
         with torch.no_grad():
-            for name, tensor in new.state_dict(keep_vars=True).items():
-                if isinstance(tensor, Tensor) and name in self.tensors:
-                    tensor.copy_(self.tensors[name])
-        return new
+            for name, tensor in model.state_dict(keep_vars=True).items():
+                mine = self.tensors.get(name)
+                if isinstance(tensor, Tensor) and mine is not None and mine.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(mine)
+        return model
