@@ -22,8 +22,8 @@ from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
-from secateur.cli import vocabulary as cli_vocabulary
 from secateur.cli import sparse as cli_sparse
+from secateur.cli import vocabulary as cli_vocabulary
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
