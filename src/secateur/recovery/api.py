@@ -20,6 +20,7 @@ from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
+from secateur.recovery.attention import logit_fits
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
@@ -139,12 +140,13 @@ def _check(calibration: Data | None, method: str, ridge: float | None, batch_siz
 def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, options: Options) -> list[str]:
     flow = pair.groups.flow
     stops: list[Adjustment] = []
+    said: list[str] = []
 
     def plan(samples: int) -> Sequence[Adjustment]:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        stops.extend(_stop(pair, site, method, known) for site in affected(pair, sites(flow)))
+        stops.extend(_stops(pair, method, known, said))
         return stops
 
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
@@ -153,7 +155,18 @@ def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, opti
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
         notes += sweep((pair.dense, pair.pruned), chain([first], data), plan)
-    return notes + _short(stops)
+    return notes + said + _short(stops)
+
+
+def _stops(pair: Twin, method: str, options: Options, said: list[str]) -> list[Adjustment]:
+    """What is fitted, in the order of execution; notes on what is not go to ``said``."""
+    found, logits = affected(pair, sites(pair.groups.flow)), []
+    if method == "least_squares":
+        logits, found, notes = logit_fits(pair, found, options)
+        said += notes
+    placed = [(site.node, _stop(pair, site, method, options)) for site in found]
+    placed += [(stop.attention.first, stop) for stop in logits]
+    return [stop for _, stop in sorted(placed, key=lambda p: pair.dense.place[p[0]])]
 
 
 def _short(stops: Sequence[Adjustment]) -> list[str]:

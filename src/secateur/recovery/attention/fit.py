@@ -1,0 +1,230 @@
+"""The stop of a sweep at which an attention's queries and keys are fitted to the dense network's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from secateur.core.errors import InputError
+from secateur.criteria.least_squares.affine import Options
+from secateur.criteria.least_squares.sweep import Adjustment
+from secateur.criteria.least_squares.twin import Twin
+from secateur.criteria.least_squares.walk import Values
+from secateur.recovery.attention.ahead import Ahead
+from secateur.recovery.attention.alternate import FLOOR, Maps, Samples, alternated, divergence, weights
+from secateur.recovery.attention.find import Attention, Operand, Unrepaired
+from secateur.recovery.attention.followed import Followed
+from secateur.recovery.attention.lowrank import closest_logits
+from secateur.recovery.attention.placed import Placed, View
+
+__all__ = ["LogitFit"]
+
+ENTRIES = 1 << 23
+"""Logits that are kept at a time, to fit on and to measure on; second moments are of all samples."""
+
+
+@dataclass
+class _Fold:
+    """What is known of the even or of the odd samples: second moments, and some of the samples themselves."""
+
+    queries: Tensor
+    keys: Tensor
+    samples: list[Samples]
+    present: list[Tensor]
+
+
+class LogitFit(Adjustment):
+    """New query and key weights of the cut head size, whose logits are nearest to the dense network's.
+
+    Not the channels that were kept are fitted, but the products: any basis of the kept size may be chosen in each head,
+    for nothing but the logits Q·Kᵀ sees it, up to a constant per query, which the softmax does not see. First the dense
+    network's queries and keys are predicted from what the pruned network computes now (linear least squares), then
+    mapped to the kept size: in closed form (:func:`closest_logits`) and from there in turn (:func:`alternated`). Where
+    positions rotate queries and keys, a free basis is not allowed: the kept pairs of channels are fitted in turn, with
+    the rotation of every position in the logits.
+
+    What is written is what is best on samples that it was not fitted on: one of these, the channels that were kept, or
+    the weights as they were. The dense network's second factor, values and output, is fitted by other stops.
+
+    Sources: the truncated decomposition of weighted logits is the closed form of low-rank matrix approximation (Eckart and
+    Young 1936); closed-form attention after pruning: CORP, arXiv:2602.05243.
+    """
+
+    def __init__(self, twin: Twin, attention: Attention, options: Options) -> None:
+        """Starts with empty sums."""
+        super().__init__()
+        self.twin, self.attention, self.options = twin, attention, options
+        self.name, self.passes = attention.name, 2
+        self.shared = attention.shared
+        self.groups = len(attention.heads) // self.shared
+        self._followed = Followed(twin, attention, options)
+        self._folds: list[_Fold] = []
+        self._seen: tuple[Placed, Placed, Placed, Placed] | None = None
+        self._ratio, self._failed = 1.0, ""
+        self.before = self.after = float("nan")
+
+    def until(self) -> tuple[int, ...]:
+        """What the layers are given is there, in both networks."""
+        first = self.attention.first
+        return self.twin.dense.place[first], self.twin.pruned.place[self.twin.copies[first]]
+
+    def see(self, turn: int, index: int, values: Sequence[Values]) -> None:
+        """One batch: first what predicts the dense network's queries and keys, then the logits."""
+        if self._failed:
+            return
+        try:
+            dense, pruned = self._views(values)
+            scale, bias = dense.affine()
+            rows = _rows(self.attention, dense, bias)
+            if turn == 0:
+                self._followed.add(index, dense, pruned, _used(dense, rows, bias))
+            else:
+                self._add(index, dense, pruned, scale, bias.clamp_min(FLOOR), rows)
+        except (Unrepaired, KeyError) as why:
+            self._failed = str(why) if isinstance(why, Unrepaired) else f"{why} is not computed any more"
+
+    def _views(self, values: Sequence[Values]) -> tuple[View, View]:
+        twin, attention = self.twin, self.attention
+        dense, pruned = (Ahead(w, v) for w, v in zip((twin.dense, twin.pruned), values, strict=True))
+        numbers = [{c: h for h, head in enumerate(of) for c in head.query} for of in (attention.heads, attention.kept)]
+        return View(attention, dense, _itself, numbers[0]), View(attention, pruned, twin.copies.__getitem__, numbers[1])
+
+    # ----------------------------------------------------------------------------------------- what is seen
+
+    def _add(self, index: int, dense: View, pruned: View, scale: float, bias: Tensor, rows: Tensor) -> None:
+        side = self.attention
+        predicted = [self._followed.predicted(s, pruned.inputs(s)) for s in (side.query, side.key)]
+        queries, keys = dense.query.taken(predicted[0]), dense.key.taken(predicted[1])[:: self.shared]
+        target = scale * dense.operand(side.query) @ dense.operand(side.key).mT
+        own, _ = pruned.affine()
+        present = own * pruned.operand(side.query) @ pruned.operand(side.key).mT
+        own *= pruned.query.scale * pruned.key.scale
+        self._seen = (dense.query, dense.key, pruned.query, pruned.key)
+        self._ratio = scale * dense.query.scale * dense.key.scale / own
+        if not all(bool(torch.isfinite(t).all()) for t in (target, present)):
+            raise InputError(f"The logits of {self.name!r} hold NaN or infinite values on the calibration data.")
+        shape = (self.groups, self.shared)
+        every = Samples(
+            queries.unflatten(0, shape), keys, target.unflatten(0, shape), bias.unflatten(0, shape),
+            rows.unflatten(0, shape), own, pruned.query.mix, pruned.key.mix,
+        )  # fmt: skip
+        for fold, part in enumerate(_halves(keys.shape[1], index)):
+            if part.stop > part.start:
+                self._add_fold(fold, every.part(part), present.unflatten(0, shape)[:, :, part])
+
+    def _add_fold(self, fold: int, samples: Samples, present: Tensor) -> None:
+        while len(self._folds) <= fold:
+            empty = samples.queries.new_zeros((self.groups, *samples.queries.shape[-1:] * 2), dtype=torch.float64)
+            self._folds.append(_Fold(empty, empty.clone(), [], []))
+        into = self._folds[fold]
+        q = torch.where(samples.rows[..., None], samples.queries, 0).double()
+        into.queries += torch.einsum("grnld,grnle->gde", q, q).cpu()
+        share = samples.weights().sum((1, 3)).double()
+        keys = samples.keys.double()
+        mean = (share[..., None] * keys).sum(2, keepdim=True) / share.sum(2)[..., None, None].clamp_min(1e-30)
+        into.keys += torch.einsum("gns,gnsd,gnse->gde", share, keys - mean, keys - mean).cpu()
+        each = samples.target[:, :, :1].numel()
+        room = max(1, ENTRIES * samples.queries.shape[2] // (each * max(1, self.options.samples) * 1))
+        some = slice(0, min(room, samples.queries.shape[2]))
+        into.samples.append(samples.part(some))
+        into.present.append(present[:, :, some])
+
+    # --------------------------------------------------------------------------------------- what is fitted
+
+    def finish(self, turn: int) -> None:
+        """All batches were seen."""
+        if self._failed or (turn and not self._folds):
+            self.notes += [f"its queries and keys stay as they were cut: {self._failed}"] if turn else []
+        elif turn == 0:
+            self._followed.solve()
+            self.notes += self._followed.notes
+        else:
+            self._choose()
+            self._folds.clear()
+
+    def _choose(self) -> None:
+        fitted, held = self._folds[0], self._folds[-1]
+        tried = self._candidates([fitted])
+        errors = [_present(held)] + [divergence(held.samples, _logits(maps)) for maps in tried]
+        best = torch.stack(errors).argmin(0)
+        self.before = float(errors[0].mean())
+        self.after = float(torch.stack(errors).amin(0).mean())
+        if bool((best == 0).any()):
+            kept = int((best == 0).sum())
+            self.notes.append(f"queries and keys of {kept} of {self.groups} heads stay: no fit was nearer on held-out samples")
+        if bool((best == 0).all()):
+            return
+        every = self._candidates(self._folds)
+        chosen = every[0]
+        for number, maps in enumerate(every[1:], 2):
+            chosen = maps.where(best == number, chosen)
+        self._followed.write(chosen, best > 0, *self._placed())
+
+    def _placed(self) -> tuple[Placed, Placed, Placed, Placed]:
+        assert self._seen is not None
+        return self._seen
+
+    def _candidates(self, folds: Sequence[_Fold]) -> list[Maps]:
+        """The channels that were kept, the closed form where a basis is free, and what is fitted in turn from there."""
+        queries = sum((f.queries for f in folds[1:]), folds[0].queries)
+        keys = sum((f.keys for f in folds[1:]), folds[0].keys)
+        samples = [s for f in folds for s in f.samples]
+        found = [self._kept()]
+        size = found[0].key.shape[1]
+        if samples[0].mix_query is None and samples[0].mix_key is None:
+            query, key = closest_logits(queries, keys, size)
+            found.append(Maps(self._ratio * query[:, None].expand(-1, self.shared, -1, -1), key))
+        found.append(alternated(samples, found[-1], queries, keys))
+        return found
+
+    def _kept(self) -> Maps:
+        """Maps to the channels that were kept."""
+        dense_query, dense_key, query, key = self._placed()
+        kept = [self._followed.dense_channels(s, p.channels) for s, p in ((self.attention.query, query), (self.attention.key, key))]
+        maps = [(k[:, :, None] == d.channels[:, None, :]).double() for k, d in zip(kept, (dense_query, dense_key), strict=True)]
+        return Maps(self._ratio * maps[0].unflatten(0, (self.groups, self.shared)), maps[1][:: self.shared])
+
+
+def _itself(node: Node) -> Node:
+    return node
+
+
+def _logits(maps: Maps):  # type: ignore[no-untyped-def]
+    def of(one: Samples) -> Tensor:
+        return one.scale * torch.einsum("grnle,gnse->grnls", one.mapped_queries(maps.query), one.mapped_keys(maps.key))
+
+    return of
+
+
+def _present(fold: _Fold) -> Tensor:
+    logits = {id(s): p for s, p in zip(fold.samples, fold.present, strict=True)}
+    return divergence(fold.samples, lambda one: logits[id(one)])
+
+
+def _halves(count: int, index: int) -> list[slice]:
+    """The first and the second half of a batch; batches of one go to either in turn."""
+    middle = count // 2 if count > 1 else index % 2
+    return [slice(0, middle), slice(middle, count)]
+
+
+def _rows(attention: Attention, view: View, bias: Tensor) -> Tensor:
+    """Which queries count, (H, n, L): not those whose keys are all masked, nor padding.
+
+    Padding is a position that looks at itself and that nobody may look at.
+    """
+    free = bias > bias.amax(-1, keepdim=True).clamp_min(FLOOR) - 1e3
+    rows = free.any(-1)
+    query, key = attention.query.projection, attention.key.projection
+    if query.input is key.input and torch.equal(view.query.rows, view.key.rows):
+        rows = rows & free.any(-2)
+    return rows
+
+
+def _used(view: View, rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries of queries (H, n, L) and keys (H, n, S) that count."""
+    free = (bias > bias.amax(-1, keepdim=True).clamp_min(FLOOR) - 1e3) & rows[..., None]
+    return rows, free.any(-2)
