@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Node
 
+from secateur.core.plan import Scaled
 from secateur.criteria.least_squares.walk import Walker
 from secateur.graph.copies import deep_copy
 from secateur.graph.groups import Groups
+from secateur.surgery.factors import scale_entries
 
 __all__ = ["Twin"]
 
@@ -29,6 +31,8 @@ class Twin:
         dense: The dense network's graph.
         pruned: The pruned network's graph.
         copies: Operator of the dense graph → operator of the pruned graph.
+        scaled: Entries that the network's own tensors hold multiplied, because its code computes a factor from a size;
+            the pruned graph has the dense network's factors, and its tensors as they are without that.
     """
 
     groups: Groups
@@ -36,6 +40,7 @@ class Twin:
     dense: Walker
     pruned: Walker
     copies: Mapping[Node, Node]
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 
     def kept(self, node: Node, value: Tensor) -> Tensor:
         """The entries of a dense operator's ``value`` that the pruned network still has."""
@@ -61,5 +66,5 @@ class Twin:
         with torch.no_grad():
             for name, tensor in new.state_dict(keep_vars=True).items():
                 if isinstance(tensor, Tensor) and name in self.tensors:
-                    tensor.copy_(self.tensors[name])
+                    tensor.copy_(scale_entries(self.tensors[name], self.scaled.get(name, ())))
         return new

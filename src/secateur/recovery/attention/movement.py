@@ -67,11 +67,11 @@ def _moved(numbers: Tensor, ones: Tensor, got: Tensor, start: Tensor) -> Moved |
     if not ones.numel() or not torch.isfinite(ones).all() or float(ones.flatten()[0]) == 0:
         return None
     scale = float(ones.flatten()[0])
-    entries = (numbers / scale).round()
+    entries = (numbers.double() / scale).round()
     if not bool((ones == scale).all()) or entries.min() < 0 or entries.max() >= start.numel():
         return None
     entries = entries.long()
-    same = torch.allclose(got, scale * start.flatten()[entries], rtol=1e-6, atol=1e-9)
+    same = torch.allclose(got.double(), scale * start.flatten()[entries], rtol=1e-6, atol=1e-9)
     return Moved(entries, scale) if same else None
 
 
@@ -84,15 +84,12 @@ def mixes_vectors(path: Sequence[Node], source: Node) -> bool:
         some = (torch.rand(one.shape[:-1]) > 0.5)[..., None]
         given = [one, other, 2 * one - other, torch.where(some, one, other), torch.zeros_like(one)]
         a, b, both, mixed, nothing = (_run(path, source, v, others).get(path[-1]) for v in given)
-    if not all(isinstance(v, Tensor) and v.shape == one.shape for v in (a, b, both, mixed, nothing)):
+    values = (a, b, both, mixed, nothing)
+    if not all(isinstance(v, Tensor) and v.shape == one.shape for v in values):
         return False
-    assert a is not None
-    assert b is not None
-    return (
-        torch.allclose(both, 2 * a - b, rtol=1e-5, atol=1e-6)
-        and torch.allclose(mixed, torch.where(some, a, b), rtol=1e-5, atol=1e-6)
-        and not nothing.any()
-    )
+    a, b, both, mixed, nothing = (v.double() for v in values)
+    linear = torch.allclose(both, 2 * a - b, rtol=1e-5, atol=1e-5) and not nothing.any()
+    return linear and torch.allclose(mixed, torch.where(some, a, b), rtol=1e-5, atol=1e-5)
 
 
 def _others(path: Sequence[Node], source: Node) -> dict[Node, Any]:

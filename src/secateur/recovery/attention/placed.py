@@ -99,15 +99,16 @@ class View:
         vectors, places = self._numbered(side.spread, self._copy(side.mix[-1]), rows.shape, 1.0)
         vectors, places = self._straight(vectors, side)[..., 0], self._straight(places, side)
         size = rows.shape[-1]
-        if (places != torch.arange(size)).any():
+        if (places != torch.arange(size, device=places.device)).any():
             raise Unrepaired("its heads are turned inside out")
         return rows.reshape(-1, size)[vectors][..., 0], channels.reshape(-1, size)[vectors], vectors
 
     def _numbered(self, path: Sequence[Node], source: Node, shape: Sequence[int], scale: float) -> list[Tensor]:
         """Where the entries of the end of ``path`` stood in ``source``: number of the vector, place in it."""
-        last = torch.arange(shape[-1], dtype=torch.float64).expand(*shape)
+        device = self._device
+        last = torch.arange(shape[-1], dtype=torch.float64, device=device).expand(*shape)
         count = last.numel() // shape[-1]
-        lead = torch.arange(count, dtype=torch.float64).reshape(*shape[:-1], 1).expand(*shape)
+        lead = torch.arange(count, dtype=torch.float64, device=device).reshape(*shape[:-1], 1).expand(*shape)
         steps = [self._copy(n) for n in path]
         return [(self._ahead.through(steps, source, v) / scale).round().long() for v in (lead, last)]
 
@@ -124,6 +125,11 @@ class View:
         if self._repeat == 1:
             return value
         return value.repeat_interleave(self._repeat, -2 if value.ndim == self._key_dims else -3)
+
+    @property
+    def _device(self) -> torch.device:
+        found: torch.device = self._ahead.get(self._copy(self._attention.first)).device
+        return found
 
     @cached_property
     def _key_dims(self) -> int:
@@ -152,10 +158,10 @@ class View:
 
     def _mix(self, side: Operand, vectors: Tensor) -> Tensor:
         """The matrices that vectors are multiplied by: what becomes of every unit vector."""
-        shape = self._ahead.get(self._copy(side.vectors)).shape
-        steps = [self._copy(n) for n in side.mix]
+        like = self._ahead.get(self._copy(side.vectors))
+        shape, steps = like.shape, [self._copy(n) for n in side.mix]
         columns = []
-        for unit in torch.eye(shape[-1], dtype=self._ahead.get(self._copy(side.vectors)).dtype):
+        for unit in torch.eye(shape[-1], dtype=like.dtype, device=like.device):
             made = self._ahead.through(steps, self._copy(side.vectors), unit.expand(*shape))
             column = made.reshape(-1, shape[-1])[vectors]
             if not torch.equal(column, column[:1].expand_as(column)):
@@ -187,11 +193,12 @@ class View:
         call = arguments(product)
         size = self.query.channels.shape[-1]
         mask = call.get("attn_mask")
-        bias = torch.zeros(shape[-2:]) if mask is None else self._ahead.get(mask)
+        like = self.outputs(self._attention.query)
+        bias = like.new_zeros(shape[-2:]) if mask is None else self._ahead.get(mask)
         if bias.dtype == torch.bool:
-            bias = torch.zeros(bias.shape).masked_fill(~bias, -torch.inf)
+            bias = like.new_zeros(bias.shape).masked_fill(~bias, -torch.inf)
         if call.get("is_causal"):
-            bias = bias + torch.full(shape[-2:], -torch.inf).triu(1)
+            bias = bias + torch.full_like(like.new_zeros(shape[-2:]), -torch.inf).triu(1)
         return float(size**-0.5 if call.get("scale") is None else call["scale"]), bias
 
     def _spelled(self, product: Node, shape: tuple[int, ...]) -> tuple[float, Tensor]:
