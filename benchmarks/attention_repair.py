@@ -10,18 +10,14 @@ test split. Writes results/attention_repair.json and the table in docs/recovery.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from records import into_docs, read, table, write
 from torch import Tensor, nn
 
-import secateur
 from secateur.models._torchvision import import_torchvision
 from secateur.task.text.similarity import embeddings, spearman
 

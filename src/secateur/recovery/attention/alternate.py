@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from secateur.recovery.attention.placed import MASKED
+
 __all__ = ["Maps", "Samples", "alternated", "divergence"]
 
 SHARE = 0.5
 """Share of a row's weight that goes to its entries alike, not by the attention that the dense network pays them."""
 
-ROUNDS, STEPS = 4, 12
+ROUNDS, STEPS = 2, 8
 """Times that either side is fitted, and steps of conjugate gradients for each."""
-
-FLOOR = -1e30
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Samples:
         """The transpose of :meth:`mapped_queries`."""
         if self.mix_query is not None:
             slope = torch.einsum("nlfe,grnlf->grnle", self._every(self.mix_query), slope)
-        return torch.einsum("grnle,grnld->gred", slope, self.queries).double()
+        return torch.einsum("grnle,grnld->gred", slope, self.queries).cpu().double()
 
     def key_slope(self, slope: Tensor) -> Tensor:
         """The transpose of :meth:`mapped_keys`."""
         if self.mix_key is not None:
             slope = torch.einsum("nsfe,gnsf->gnse", self._every(self.mix_key), slope)
-        return torch.einsum("gnse,gnsd->ged", slope, self.keys).double()
+        return torch.einsum("gnse,gnsd->ged", slope, self.keys).cpu().double()
 
     def _every(self, mix: Tensor) -> Tensor:
         return mix.to(self.keys).expand(self.keys.shape[1], *mix.shape[1:])
@@ -100,7 +100,7 @@ class Samples:
 def weights(target: Tensor, bias: Tensor, rows: Tensor) -> Tensor:
     """How much every logit counts: half by the dense network's attention, half alike where nothing is masked."""
     attention = (target + bias).softmax(-1)
-    free = bias > bias.amax(-1, keepdim=True).clamp_min(FLOOR) - 1e3
+    free = bias > bias.amax(-1, keepdim=True) - MASKED
     alike = free / free.sum(-1, keepdim=True).clamp_min(1)
     return (SHARE * alike + (1 - SHARE) * attention) * rows[..., None]
 
@@ -117,9 +117,9 @@ def divergence(samples: Sequence[Samples], logits: Callable[[Samples], Tensor]) 
     for one in samples:
         want = (one.target + one.bias).log_softmax(-1)
         got = (logits(one) + one.bias).log_softmax(-1)
-        gap = torch.where(want > -1e3, want.exp() * (want - got), 0).sum(-1)
-        total = total + torch.where(one.rows, gap, 0).double().sum((1, 2, 3))
-        count = count + one.rows.sum((1, 2, 3)).double()
+        gap = torch.where(want > -MASKED, want.exp() * (want - got), 0).sum(-1)
+        total = total + torch.where(one.rows, gap, 0).sum((1, 2, 3)).cpu().double()
+        count = count + one.rows.sum((1, 2, 3)).cpu().double()
     assert isinstance(total, Tensor)
     return total / torch.as_tensor(count).clamp_min(1)
 
@@ -160,7 +160,9 @@ def _fitted_queries(
     def slope(errors: Callable[[Samples, Tensor], Tensor]) -> Tensor:
         total = torch.zeros_like(maps.query)
         for one, weight, key in zip(samples, weighted, mapped, strict=True):
-            total += one.query_slope(one.scale * torch.einsum("grnls,gnse->grnle", _centred(weight, errors(one, key)), key))
+            total += one.query_slope(
+                one.scale * torch.einsum("grnls,gnse->grnle", _centred(weight, errors(one, key)), key)
+            )
         return total
 
     def product(query: Tensor) -> Tensor:
@@ -179,7 +181,9 @@ def _fitted_keys(
     def slope(errors: Callable[[Samples, Tensor], Tensor]) -> Tensor:
         total = torch.zeros_like(maps.key)
         for one, weight, query in zip(samples, weighted, mapped, strict=True):
-            total += one.key_slope(one.scale * torch.einsum("grnls,grnle->gnse", _centred(weight, errors(one, query)), query))
+            total += one.key_slope(
+                one.scale * torch.einsum("grnls,grnle->gnse", _centred(weight, errors(one, query)), query)
+            )
         return total
 
     def product(key: Tensor) -> Tensor:

@@ -243,7 +243,9 @@ def _operand(graph: GraphModule, node: Node, transposed: bool) -> Operand:
             if not mixes_vectors(mix, vectors):
                 break
             gather = tuple(between(start, vectors))
-            return Operand(projection, node, transposed, vectors, gather, known[vectors].scale, tuple(mix), tuple(spread))
+            return Operand(
+                projection, node, transposed, vectors, gather, known[vectors].scale, tuple(mix), tuple(spread)
+            )
     raise Unrepaired("they are not linear in their layer's outputs (normalised, say)")
 
 
@@ -351,9 +353,7 @@ def _heads(query: Operand, key: Operand, product: Node) -> tuple[Head, ...]:
     return tuple(sorted(found, key=lambda h: order.index(h.key)))
 
 
-def _left(
-    pair: Twin, query: Operand, key: Operand, heads: Sequence[Head]
-) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
+def _left(pair: Twin, query: Operand, key: Operand, heads: Sequence[Head]) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
     """The heads that the pruned network still has, by channels of the dense and of the pruned network."""
     places = [_places(pair, side.projection.node) for side in (query, key)]
     found = []

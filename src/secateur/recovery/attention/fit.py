@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,9 @@ from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.recovery.attention.ahead import Ahead
-from secateur.recovery.attention.alternate import FLOOR, Maps, Samples, alternated, divergence, weights
-from secateur.recovery.attention.find import Attention, Operand, Unrepaired
-from secateur.recovery.attention.followed import Followed
+from secateur.recovery.attention.alternate import Maps, Samples, alternated, divergence
+from secateur.recovery.attention.find import Attention, Unrepaired
+from secateur.recovery.attention.followed import Followed, second_half
 from secateur.recovery.attention.lowrank import closest_logits
 from secateur.recovery.attention.placed import Placed, View
 
@@ -62,7 +62,8 @@ class LogitFit(Adjustment):
         self.shared = attention.shared
         self.groups = len(attention.heads) // self.shared
         self._followed = Followed(twin, attention, options)
-        self._folds: list[_Fold] = []
+        self._folds: dict[int, _Fold] = {}
+        self._instances = 0
         self._seen: tuple[Placed, Placed, Placed, Placed] | None = None
         self._ratio, self._failed = 1.0, ""
         self.before = self.after = float("nan")
@@ -78,14 +79,14 @@ class LogitFit(Adjustment):
             return
         try:
             dense, pruned = self._views(values)
-            scale, bias = dense.affine()
-            rows = _rows(self.attention, dense, bias)
-            if turn == 0:
-                self._followed.add(index, dense, pruned, _used(dense, rows, bias))
-            else:
-                self._add(index, dense, pruned, scale, bias.clamp_min(FLOOR), rows)
         except (Unrepaired, KeyError) as why:
             self._failed = str(why) if isinstance(why, Unrepaired) else f"{why} is not computed any more"
+            return
+        if turn == 0:
+            self._instances += dense.query.rows.shape[1]
+            self._followed.add(index, dense, pruned, _used(self.attention, dense))
+        else:
+            self._add(index, dense, pruned)
 
     def _views(self, values: Sequence[Values]) -> tuple[View, View]:
         twin, attention = self.twin, self.attention
@@ -95,43 +96,46 @@ class LogitFit(Adjustment):
 
     # ----------------------------------------------------------------------------------------- what is seen
 
-    def _add(self, index: int, dense: View, pruned: View, scale: float, bias: Tensor, rows: Tensor) -> None:
-        side = self.attention
-        predicted = [self._followed.predicted(s, pruned.inputs(s)) for s in (side.query, side.key)]
+    def _add(self, index: int, dense: View, pruned: View) -> None:
+        predicted = [self._followed.predicted(s, pruned.inputs(s)) for s in (self.attention.query, self.attention.key)]
         queries, keys = dense.query.taken(predicted[0]), dense.key.taken(predicted[1])[:: self.shared]
-        target = scale * dense.operand(side.query) @ dense.operand(side.key).mT
-        own, _ = pruned.affine()
-        present = own * pruned.operand(side.query) @ pruned.operand(side.key).mT
-        own *= pruned.query.scale * pruned.key.scale
+        own = pruned.scale * pruned.query.scale * pruned.key.scale
         self._seen = (dense.query, dense.key, pruned.query, pruned.key)
-        self._ratio = scale * dense.query.scale * dense.key.scale / own
-        if not all(bool(torch.isfinite(t).all()) for t in (target, present)):
-            raise InputError(f"The logits of {self.name!r} hold NaN or infinite values on the calibration data.")
-        shape = (self.groups, self.shared)
-        every = Samples(
-            queries.unflatten(0, shape), keys, target.unflatten(0, shape), bias.unflatten(0, shape),
-            rows.unflatten(0, shape), own, pruned.query.mix, pruned.key.mix,
-        )  # fmt: skip
-        for fold, part in enumerate(_halves(keys.shape[1], index)):
-            if part.stop > part.start:
-                self._add_fold(fold, every.part(part), present.unflatten(0, shape)[:, :, part])
+        self._ratio = dense.scale * dense.query.scale * dense.key.scale / own
+        count = keys.shape[1]
+        for some in dense.pieces():
+            of = dense.logits(some), pruned.logits(some), dense.bias(some), _rows(self.attention, dense, some)
+            target, present, bias, rows = (t.unflatten(0, (self.groups, self.shared)) for t in of)
+            if not bool(torch.isfinite(target).all() and torch.isfinite(present).all()):
+                raise InputError(f"The logits of {self.name!r} hold NaN or infinite values on the calibration data.")
+            mixes = (_part(m, some) for m in (pruned.query.mix, pruned.key.mix))
+            query = queries[:, some].unflatten(0, (self.groups, self.shared))
+            seen = Samples(query, keys[:, some], target, bias, rows, own, *mixes)
+            second = second_half(count, index)[some]
+            for fold in (0, 1):
+                mine = (second == bool(fold)).nonzero().ravel()
+                if len(mine):
+                    part = slice(int(mine[0]), int(mine[-1]) + 1)
+                    self._add_fold(fold, seen.part(part), present[:, :, part])
 
     def _add_fold(self, fold: int, samples: Samples, present: Tensor) -> None:
-        while len(self._folds) <= fold:
-            empty = samples.queries.new_zeros((self.groups, *samples.queries.shape[-1:] * 2), dtype=torch.float64)
-            self._folds.append(_Fold(empty, empty.clone(), [], []))
-        into = self._folds[fold]
-        q = torch.where(samples.rows[..., None], samples.queries, 0).double()
-        into.queries += torch.einsum("grnld,grnle->gde", q, q).cpu()
-        share = samples.weights().sum((1, 3)).double()
-        keys = samples.keys.double()
+        empty = torch.zeros((self.groups, *samples.queries.shape[-1:] * 2), dtype=torch.float64)
+        into = self._folds.setdefault(fold, _Fold(empty, empty.clone(), [], []))
+        q = torch.where(samples.rows[..., None], samples.queries, 0)
+        into.queries += torch.einsum("grnld,grnle->gde", q, q).cpu().double()
+        share, keys = samples.weights().sum((1, 3)), samples.keys
         mean = (share[..., None] * keys).sum(2, keepdim=True) / share.sum(2)[..., None, None].clamp_min(1e-30)
-        into.keys += torch.einsum("gns,gnsd,gnse->gde", share, keys - mean, keys - mean).cpu()
-        each = samples.target[:, :, :1].numel()
-        room = max(1, ENTRIES * samples.queries.shape[2] // (each * max(1, self.options.samples) * 1))
-        some = slice(0, min(room, samples.queries.shape[2]))
+        into.keys += torch.einsum("gnsd,gnse->gde", share[..., None] * (keys - mean), keys - mean).cpu().double()
+        self._keep(into, samples, present)
+
+    def _keep(self, into: _Fold, samples: Samples, present: Tensor) -> None:
+        """Keeps some of the samples, as many of all batches as there is room for, and one at least."""
+        each, count = samples.target[:, :, 0].numel(), samples.queries.shape[2]
+        if into.samples and sum(s.target.numel() for s in into.samples) > ENTRIES // 2:
+            return
+        some = slice(0, max(1, min(count, ENTRIES * count // (each * self._instances))))
         into.samples.append(samples.part(some))
-        into.present.append(present[:, :, some])
+        into.present.append(present[:, :, some].clone())
 
     # --------------------------------------------------------------------------------------- what is fitted
 
@@ -147,18 +151,19 @@ class LogitFit(Adjustment):
             self._folds.clear()
 
     def _choose(self) -> None:
-        fitted, held = self._folds[0], self._folds[-1]
-        tried = self._candidates([fitted])
+        folds = [self._folds[k] for k in sorted(self._folds)]
+        held, tried = folds[-1], self._candidates(folds[:1])
         errors = [_present(held)] + [divergence(held.samples, _logits(maps)) for maps in tried]
         best = torch.stack(errors).argmin(0)
         self.before = float(errors[0].mean())
         self.after = float(torch.stack(errors).amin(0).mean())
         if bool((best == 0).any()):
             kept = int((best == 0).sum())
-            self.notes.append(f"queries and keys of {kept} of {self.groups} heads stay: no fit was nearer on held-out samples")
+            said = f"queries and keys of {kept} of {self.groups} heads stay as they were cut"
+            self.notes.append(f"{said}: no fit was nearer on held-out samples")
         if bool((best == 0).all()):
             return
-        every = self._candidates(self._folds)
+        every = self._candidates(folds)
         chosen = every[0]
         for number, maps in enumerate(every[1:], 2):
             chosen = maps.where(best == number, chosen)
@@ -184,16 +189,16 @@ class LogitFit(Adjustment):
     def _kept(self) -> Maps:
         """Maps to the channels that were kept."""
         dense_query, dense_key, query, key = self._placed()
-        kept = [self._followed.dense_channels(s, p.channels) for s, p in ((self.attention.query, query), (self.attention.key, key))]
-        maps = [(k[:, :, None] == d.channels[:, None, :]).double() for k, d in zip(kept, (dense_query, dense_key), strict=True)]
-        return Maps(self._ratio * maps[0].unflatten(0, (self.groups, self.shared)), maps[1][:: self.shared])
+        queries = self._followed.same(self.attention.query, dense_query.channels, query.channels)
+        keys = self._followed.same(self.attention.key, dense_key.channels, key.channels)
+        return Maps(self._ratio * queries.unflatten(0, (self.groups, self.shared)), keys[:: self.shared])
 
 
 def _itself(node: Node) -> Node:
     return node
 
 
-def _logits(maps: Maps):  # type: ignore[no-untyped-def]
+def _logits(maps: Maps) -> Callable[[Samples], Tensor]:
     def of(one: Samples) -> Tensor:
         return one.scale * torch.einsum("grnle,gnse->grnls", one.mapped_queries(maps.query), one.mapped_keys(maps.key))
 
@@ -205,26 +210,26 @@ def _present(fold: _Fold) -> Tensor:
     return divergence(fold.samples, lambda one: logits[id(one)])
 
 
-def _halves(count: int, index: int) -> list[slice]:
-    """The first and the second half of a batch; batches of one go to either in turn."""
-    middle = count // 2 if count > 1 else index % 2
-    return [slice(0, middle), slice(middle, count)]
+def _part(mix: Tensor | None, some: slice) -> Tensor | None:
+    return mix if mix is None or len(mix) == 1 else mix[some]
 
 
-def _rows(attention: Attention, view: View, bias: Tensor) -> Tensor:
-    """Which queries count, (H, n, L): not those whose keys are all masked, nor padding.
+def _rows(attention: Attention, view: View, some: slice) -> Tensor:
+    """Which queries of some instances count, (H, n, L): not those whose keys are all masked, nor padding.
 
     Padding is a position that looks at itself and that nobody may look at.
     """
-    free = bias > bias.amax(-1, keepdim=True).clamp_min(FLOOR) - 1e3
+    free = view.free(some)
     rows = free.any(-1)
     query, key = attention.query.projection, attention.key.projection
-    if query.input is key.input and torch.equal(view.query.rows, view.key.rows):
-        rows = rows & free.any(-2)
+    places = view.key.rows[..., :: view.stride]
+    if query.input is key.input and torch.equal(view.query.rows, places):
+        rows = rows & free.any(-2)[..., :: view.stride]
     return rows
 
 
-def _used(view: View, rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _used(attention: Attention, view: View) -> tuple[Tensor, Tensor]:
     """Entries of queries (H, n, L) and keys (H, n, S) that count."""
-    free = (bias > bias.amax(-1, keepdim=True).clamp_min(FLOOR) - 1e3) & rows[..., None]
-    return rows, free.any(-2)
+    rows = [_rows(attention, view, some) for some in view.pieces()]
+    keys = [(view.free(s) & r[..., None]).any(-2) for s, r in zip(view.pieces(), rows, strict=True)]
+    return torch.cat(rows, 1), torch.cat(keys, 1)

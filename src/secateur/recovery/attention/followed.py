@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,9 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.recovery.attention.ahead import Ahead
 from secateur.recovery.attention.alternate import Maps
 from secateur.recovery.attention.find import Attention, Operand, Projection
-from secateur.recovery.attention.placed import Placed, View
+from secateur.recovery.attention.placed import Placed, View, full
 
-__all__ = ["Followed"]
+__all__ = ["Followed", "second_half"]
 
 SAME = 1e-9
 """Relative squared error below which the dense network's own weights are the answer."""
@@ -65,12 +64,11 @@ class Followed:
         sides = (self._attention.query, self._attention.key)
         for node, layer in self._layers.items():
             own = [k for k, s in enumerate(sides) if s.projection.node is node]
-            targets, inputs = dense.outputs(sides[own[0]]), pruned.inputs(sides[own[0]])
-            fold = torch.full((len(targets),), -1)
+            targets, inputs = full(dense.outputs(sides[own[0]])), full(pruned.inputs(sides[own[0]]))
+            fold = torch.full((len(targets),), -1, device=targets.device)
             for k in own:
                 rows = (dense.query, dense.key)[k].rows
-                half = torch.arange(rows.shape[1]) >= rows.shape[1] // 2 if rows.shape[1] > 1 else torch.tensor([index % 2 == 1])
-                fold[rows[used[k]]] = half.long()[None, :, None].expand_as(rows)[used[k]]
+                fold[rows[used[k]]] = second_half(rows.shape[1], index).to(rows)[None, :, None].expand_as(rows)[used[k]]
             for number, moments in enumerate(layer.folds):
                 self._add(layer, moments, inputs[fold == number], targets[fold == number])
 
@@ -82,6 +80,7 @@ class Followed:
                 f"What the queries and keys of {self._attention.name!r} are computed from holds NaN or infinite values "
                 "on the calibration data: they cannot be fitted. Check the weights before it and the scale of the data."
             )
+        targets, inputs = targets.cpu(), inputs.cpu()
         gap = targets.double() - (inputs.double() @ layer.prior[0, :, :-1].mT + layer.prior[0, :, -1])
         layer.apart[0] += float(gap.square().sum())
         layer.apart[1] += float(targets.double().square().sum())
@@ -95,8 +94,8 @@ class Followed:
                 continue
             if not self._fits(layer.prior):
                 self.notes.append(
-                    f"{layer.prior.shape[2] - 1:,} inputs are too many for a fit (at most {self._options.largest:,}); the "
-                    "dense network's queries and keys are taken as they were"
+                    f"{layer.prior.shape[2] - 1:,} inputs are too many for a fit (at most {self._options.largest:,}); "
+                    "the dense network's queries and keys are taken as they were"
                 )
                 continue
             biased = next(s for s in self._sides if s.projection.node is node).projection.bias is not None
@@ -108,21 +107,14 @@ class Followed:
 
     def predicted(self, side: Operand, inputs: Tensor) -> Tensor:
         """The dense layer's outputs (rows, channels) from the pruned layer's inputs."""
+        inputs = full(inputs)
         matrix = self._layers[side.projection.node].matrix[0].to(inputs)
         return inputs @ matrix[:, :-1].mT + matrix[:, -1]
 
-    def dense_channels(self, side: Operand, channels: Tensor) -> Tensor:
-        """Which channels of the dense layer the pruned layer's are."""
-        found = {}
-        for name in ("query", "key"):
-            if getattr(self._attention, name) is side:
-                for head, kept in zip(self._attention.heads, self._attention.kept, strict=True):
-                    found |= self._pairs(side, getattr(head, name), getattr(kept, name))
-        return torch.tensor([[found[int(c)] for c in row] for row in channels])
-
-    def _pairs(self, side: Operand, dense: Sequence[int], pruned: Sequence[int]) -> dict[int, int]:
-        stay = _stay(self._twin, side.projection.node, -1)
-        return {c: int(stay[c]) for c in pruned if int(stay[c]) in dense}
+    def same(self, side: Operand, dense: Tensor, pruned: Tensor) -> Tensor:
+        """Where channels of the pruned layer (H, d′) are channels of the dense one (H, d): 0 and 1, (H, d′, d)."""
+        stay = torch.from_numpy(_stay(self._twin, side.projection.node, -1)).to(pruned.device)
+        return (stay[pruned][:, :, None] == dense[:, None, :]).double().cpu()
 
     def write(
         self, maps: Maps, groups: Tensor, dense_query: Placed, dense_key: Placed, query: Placed, key: Placed
@@ -142,8 +134,14 @@ class Followed:
         places = _entries(twin, projection.stored)
         places = places.mT if projection.inputs_first else places
         _put(twin, str(projection.stored[0].target), places[pruned], rows[:, :-1])
-        if projection.stored_bias is not None:
-            _put(twin, str(projection.stored_bias[0].target), _entries(twin, projection.stored_bias)[pruned], rows[:, -1])
+        bias = projection.stored_bias
+        if bias is not None:
+            _put(twin, str(bias[0].target), _entries(twin, bias)[pruned], rows[:, -1])
+
+
+def second_half(count: int, index: int) -> Tensor:
+    """Which instances of a batch are in its second half; batches of one go to either in turn."""
+    return torch.arange(count) >= count // 2 if count > 1 else torch.tensor([index % 2 == 1])
 
 
 def _put(twin: Twin, name: str, places: Tensor, values: Tensor) -> None:

@@ -11,10 +11,10 @@ __all__ = ["closest_logits"]
 def closest_logits(queries: Tensor, keys: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Maps F, G to ``size`` dimensions that minimise Σ ((F q)ᵀ(G k) − qᵀk)² over all pairs of queries and keys.
 
-    With S = Σ q qᵀ and C = Σ k kᵀ that is ‖S^½ (FᵀG − I) C^½‖². S^½ FᵀG C^½ is the truncated singular value decomposition
-    of S^½ C^½; with V the leading eigenvectors of C^½ S C^½, F = Vᵀ C^½ and G = Vᵀ C^−½. Several query heads that share a
-    key head are one problem with S summed over them (the decomposition of their maps on top of one another). Each
-    dimension is scaled so that queries and keys have the same mean square in it, which changes no logit.
+    With S = Σ q qᵀ and C = Σ k kᵀ that is ‖S^½ (FᵀG − I) C^½‖², so S^½ FᵀG C^½ is the truncated singular value
+    decomposition of S^½ C^½: with V the leading eigenvectors of C^½ S C^½, F = Vᵀ C^½ and G = Vᵀ C^−½. Several query
+    heads that share a key head are one problem with S summed over them (the decomposition of their maps on top of one
+    another). Each dimension is scaled so that queries and keys have the same mean square in it, which changes no logit.
 
     Where keys are centred, a constant per query is left free, which the softmax does not see.
 

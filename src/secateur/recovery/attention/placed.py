@@ -16,10 +16,18 @@ from secateur.graph.schema import arguments, plain_name
 from secateur.recovery.attention.ahead import Ahead
 from secateur.recovery.attention.find import Attention, Operand, Unrepaired
 
-__all__ = ["Placed", "View"]
+__all__ = ["FLOOR", "MASKED", "Placed", "View", "full"]
 
-MASKED = 1e3
-"""An entry whose bias is so far below the largest of its row is masked."""
+PIECE = 1 << 22
+"""Logits that are looked at at a time; of one sample with more of them, some of the queries are."""
+
+MASKED, FLOOR = 1e3, -1e30
+"""An entry whose bias is so far below the largest of its row is masked; no bias is smaller than the second number."""
+
+
+def full(values: Tensor) -> Tensor:
+    """The same in single precision where they are in half."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,9 @@ class View:
         self._lead = torch.broadcast_shapes(q[0].shape[:-1], k[0].shape[:-1])
         owner = self._flat(q[1], 1)[:, 0]
         self._order = self._by_head(owner.tolist(), numbers)
+        self.stride = -(-len(self._order) * q[0].shape[-1] * k[0].shape[-1] // PIECE)
         self.query, self.key = (self._placed(s, *f) for s, f in ((attention.query, q), (attention.key, k)))
+        self.scale, self._bias = self._affine()
 
     @staticmethod
     def _by_head(channels: Sequence[int], numbers: Mapping[int, int]) -> Tensor:
@@ -153,8 +163,13 @@ class View:
         own = self._sorted(self._flat(channels, 1))
         if (own != own[:, :1]).any():
             raise Unrepaired("its heads are not the same in every sample")
-        mix = None if vectors is None else self._mix(side, self._sorted(self._all(vectors)))
-        return Placed(self._sorted(self._all(rows)), own[:, 0], mix, side.scale)
+        some = self._some(side)
+        mix = None if vectors is None else self._mix(side, self._sorted(self._all(vectors))[..., some])
+        return Placed(self._sorted(self._all(rows))[..., some], own[:, 0], mix, side.scale)
+
+    def _some(self, side: Operand) -> slice:
+        """Which positions are looked at: all keys, and as many queries as there is room for."""
+        return slice(None, None, self.stride if side is self._attention.query else 1)
 
     def _mix(self, side: Operand, vectors: Tensor) -> Tensor:
         """The matrices that vectors are multiplied by: what becomes of every unit vector."""
@@ -172,38 +187,70 @@ class View:
 
     # ------------------------------------------------------------------------------------------- logits
 
-    def operand(self, side: Operand) -> Tensor:
+    def pieces(self) -> list[slice]:
+        """Instances that are looked at at a time."""
+        heads, count, queries = self.query.rows.shape
+        many = max(1, PIECE // (heads * queries * self.key.rows.shape[-1]))
+        return [slice(k, min(k + many, count)) for k in range(0, count, many)]
+
+    def logits(self, some: slice) -> Tensor:
+        """scale · Q·Kᵀ of some instances, (H, n, L, S), in single precision at least."""
+        query, key = (full(self._operand(side, some)) for side in (self._attention.query, self._attention.key))
+        return self.scale * query @ key.mT
+
+    def _operand(self, side: Operand, some: slice) -> Tensor:
         """Vectors as they are multiplied, (H, n, L, d)."""
         value = self._straight(self._ahead.get(self._copy(side.node)), side)
         if side is self._attention.key and self._repeat > 1:
             value = value.repeat_interleave(self._repeat, -3)
-        return self._sorted(value.expand(*self._lead, *value.shape[-2:]).reshape(-1, *value.shape[-2:]))
+        return self._picked(value[..., self._some(side), :], some)
 
-    def affine(self) -> tuple[float, Tensor]:
-        """What the products Q·Kᵀ are multiplied by, and what is added, (H, n, L, S)."""
+    def bias(self, some: slice) -> Tensor:
+        """What is added to the logits of some instances, (H, n, L, S); masked entries are very small."""
+        return self._picked(full(self._bias), some).clamp_min(FLOOR)
+
+    def free(self, some: slice) -> Tensor:
+        """Which logits of some instances are not masked, (H, n, L, S)."""
+        bias = self.bias(some)
+        return (bias > bias.amax(-1, keepdim=True) - MASKED) & (bias > FLOOR)
+
+    def _picked(self, value: Tensor, some: slice) -> Tensor:
+        """Some instances of (…, a, b), the leading dimensions stretched as those of the products, as (H, n, a, b)."""
+        whole = value.expand(*self._lead, *value.shape[-2:])
+        at = torch.unravel_index(self._order[:, some].to(value.device), self._lead)
+        return whole[at]
+
+    def _affine(self) -> tuple[float, Tensor]:
+        """What the products are multiplied by, and what is added to them, (…, L, S)."""
         product = self._copy(self._attention.product)
-        shape = (*self._lead, self.query.rows.shape[-1], self.key.rows.shape[-1])
-        if facts(product).kind is Kind.ATTENTION:
-            scale, bias = self._fused(product, shape)
-        else:
-            scale, bias = self._spelled(product, shape)
-        return scale, self._sorted(bias.expand(shape).reshape(-1, *shape[-2:]))
+        fused = facts(product).kind is Kind.ATTENTION
+        scale, bias = self._fused(product) if fused else self._spelled(product)
+        return scale, bias[..., :: self.stride, :] if bias.shape[-2] > 1 else bias.expand(
+            *bias.shape[:-2], self.query.rows.shape[-1], bias.shape[-1]
+        )
 
-    def _fused(self, product: Node, shape: tuple[int, ...]) -> tuple[float, Tensor]:
-        call = arguments(product)
-        size = self.query.channels.shape[-1]
-        mask = call.get("attn_mask")
+    def _sizes(self) -> tuple[int, int]:
+        return tuple(self._straight(self._ahead.get(self._copy(s.node)), s).shape[-2] for s in self._sides)  # type: ignore[return-value]
+
+    @property
+    def _sides(self) -> tuple[Operand, Operand]:
+        return self._attention.query, self._attention.key
+
+    def _fused(self, product: Node) -> tuple[float, Tensor]:
+        call, sizes = arguments(product), self._sizes()
         like = self.outputs(self._attention.query)
-        bias = like.new_zeros(shape[-2:]) if mask is None else self._ahead.get(mask)
+        bias = like.new_zeros(sizes) if call.get("attn_mask") is None else self._ahead.get(call["attn_mask"])
         if bias.dtype == torch.bool:
             bias = like.new_zeros(bias.shape).masked_fill(~bias, -torch.inf)
         if call.get("is_causal"):
-            bias = bias + torch.full_like(like.new_zeros(shape[-2:]), -torch.inf).triu(1)
-        return float(size**-0.5 if call.get("scale") is None else call["scale"]), bias
+            bias = bias + torch.full_like(like.new_zeros(sizes), -torch.inf).triu(1)
+        size = self.query.channels.shape[-1]
+        scale = float(size**-0.5 if call.get("scale") is None else call["scale"])
+        return scale, bias.expand(*bias.shape[:-2], *sizes) if bias.ndim > 1 else bias.expand(sizes)
 
-    def _spelled(self, product: Node, shape: tuple[int, ...]) -> tuple[float, Tensor]:
-        like = self.outputs(self._attention.query)
-        start, own = like.new_zeros(shape), 1.0
+    def _spelled(self, product: Node) -> tuple[float, Tensor]:
+        """By what becomes of products that are all 0, and all 1."""
+        start, own = self.outputs(self._attention.query).new_zeros((*self._lead, *self._sizes())), 1.0
         if plain_name(product.target) == "aten.baddbmm":
             call = arguments(product)
             start, own = start + float(call["beta"]) * self._ahead.get(call["self"]), float(call["alpha"])
