@@ -20,7 +20,7 @@ from secateur.criteria.least_squares.sweep import Adjustment, sweep
 from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
-from secateur.recovery.attention import logit_fits
+from secateur.recovery.attention import LogitFit, logit_fits
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
@@ -160,7 +160,8 @@ def _with_data(pair: Twin, calibration: Data, method: str, batch_size: int, opti
 
 def _stops(pair: Twin, method: str, options: Options, said: list[str]) -> list[Adjustment]:
     """What is fitted, in the order of execution; notes on what is not go to ``said``."""
-    found, logits = affected(pair, sites(pair.groups.flow)), []
+    found = affected(pair, sites(pair.groups.flow))
+    logits: list[LogitFit] = []
     if method == "least_squares":
         logits, found, notes = logit_fits(pair, found, options)
         said += notes

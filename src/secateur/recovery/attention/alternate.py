@@ -12,10 +12,10 @@ from secateur.recovery.attention.placed import MASKED
 
 __all__ = ["Maps", "Samples", "alternated", "divergence"]
 
-SHARE = 0.5
+SHARE = 0.1
 """Share of a row's weight that goes to its entries alike, not by the attention that the dense network pays them."""
 
-ROUNDS, STEPS = 2, 8
+ROUNDS, STEPS = 2, 6
 """Times that either side is fitted, and steps of conjugate gradients for each."""
 
 
@@ -98,7 +98,10 @@ class Samples:
 
 
 def weights(target: Tensor, bias: Tensor, rows: Tensor) -> Tensor:
-    """How much every logit counts: half by the dense network's attention, half alike where nothing is masked."""
+    """How much every logit counts: by the dense network's attention, and a little alike where nothing is masked.
+
+    Attention alone would leave entries free that nobody looks at, which a fit could make so large that somebody does.
+    """
     attention = (target + bias).softmax(-1)
     free = bias > bias.amax(-1, keepdim=True) - MASKED
     alike = free / free.sum(-1, keepdim=True).clamp_min(1)
@@ -127,8 +130,8 @@ def divergence(samples: Sequence[Samples], logits: Callable[[Samples], Tensor]) 
 def alternated(samples: Sequence[Samples], start: Maps, queries: Tensor, keys: Tensor) -> Maps:
     """Fits the maps of queries and keys in turn: min Σ over queries of the weighted variance of the logits' errors.
 
-    With weights p (see :func:`weights`) that sum to one over a query's keys, the variance Σ p δ² − (Σ p δ)² of the errors δ is
-    twice the Kullback-Leibler divergence to second order where p is the attention, and does not see a constant per
+    With weights p (see :func:`weights`) that sum to one over a query's keys, the variance Σ p δ² − (Σ p δ)² of errors δ
+    is twice the Kullback-Leibler divergence to second order where p is the attention, and does not see a constant per
     query. Either side is linear least squares with the other one given, and solved by conjugate gradients, with the
     second moments of both sides as the preconditioner.
 
@@ -195,7 +198,8 @@ def _fitted_keys(
 
 
 def _logits(one: Samples, query: Tensor, key: Tensor) -> Tensor:
-    return one.scale * torch.einsum("grnle,gnse->grnls", query, key)
+    found: Tensor = one.scale * torch.einsum("grnle,gnse->grnls", query, key)
+    return found
 
 
 def _inverse(matrix: Tensor) -> Tensor:

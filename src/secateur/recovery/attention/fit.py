@@ -16,9 +16,10 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.recovery.attention.ahead import Ahead
 from secateur.recovery.attention.alternate import Maps, Samples, alternated, divergence
-from secateur.recovery.attention.find import Attention, Unrepaired
+from secateur.recovery.attention.find import Attention
 from secateur.recovery.attention.followed import Followed, second_half
 from secateur.recovery.attention.lowrank import closest_logits
+from secateur.recovery.attention.operands import Unrepaired
 from secateur.recovery.attention.placed import Placed, View
 
 __all__ = ["LogitFit"]
@@ -48,10 +49,10 @@ class LogitFit(Adjustment):
     the rotation of every position in the logits.
 
     What is written is what is best on samples that it was not fitted on: one of these, the channels that were kept, or
-    the weights as they were. The dense network's second factor, values and output, is fitted by other stops.
+    the weights as they were. Values and output projections are fitted by stops of their own.
 
-    Sources: the truncated decomposition of weighted logits is the closed form of low-rank matrix approximation (Eckart and
-    Young 1936); closed-form attention after pruning: CORP, arXiv:2602.05243.
+    Sources: low-rank matrix approximation (Eckart and Young 1936, The approximation of one matrix by another of lower
+    rank); attention fitted in closed form after a cut, to the channels that were kept: CORP, arXiv:2602.05243.
     """
 
     def __init__(self, twin: Twin, attention: Attention, options: Options) -> None:
@@ -105,11 +106,11 @@ class LogitFit(Adjustment):
         count = keys.shape[1]
         for some in dense.pieces():
             of = dense.logits(some), pruned.logits(some), dense.bias(some), _rows(self.attention, dense, some)
-            target, present, bias, rows = (t.unflatten(0, (self.groups, self.shared)) for t in of)
+            target, present, bias, rows = map(self._grouped, of)
             if not bool(torch.isfinite(target).all() and torch.isfinite(present).all()):
                 raise InputError(f"The logits of {self.name!r} hold NaN or infinite values on the calibration data.")
             mixes = (_part(m, some) for m in (pruned.query.mix, pruned.key.mix))
-            query = queries[:, some].unflatten(0, (self.groups, self.shared))
+            query = self._grouped(queries[:, some])
             seen = Samples(query, keys[:, some], target, bias, rows, own, *mixes)
             second = second_half(count, index)[some]
             for fold in (0, 1):
@@ -117,6 +118,10 @@ class LogitFit(Adjustment):
                 if len(mine):
                     part = slice(int(mine[0]), int(mine[-1]) + 1)
                     self._add_fold(fold, seen.part(part), present[:, :, part])
+
+    def _grouped(self, value: Tensor) -> Tensor:
+        """(H, …) as (G, r, …)."""
+        return value.reshape(self.groups, self.shared, *value.shape[1:])
 
     def _add_fold(self, fold: int, samples: Samples, present: Tensor) -> None:
         empty = torch.zeros((self.groups, *samples.queries.shape[-1:] * 2), dtype=torch.float64)
@@ -191,7 +196,7 @@ class LogitFit(Adjustment):
         dense_query, dense_key, query, key = self._placed()
         queries = self._followed.same(self.attention.query, dense_query.channels, query.channels)
         keys = self._followed.same(self.attention.key, dense_key.channels, key.channels)
-        return Maps(self._ratio * queries.unflatten(0, (self.groups, self.shared)), keys[:: self.shared])
+        return Maps(self._ratio * self._grouped(queries), keys[:: self.shared])
 
 
 def _itself(node: Node) -> Node:

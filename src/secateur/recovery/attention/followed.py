@@ -15,7 +15,8 @@ from secateur.criteria.least_squares.normal import Moments, solve
 from secateur.criteria.least_squares.twin import Twin
 from secateur.recovery.attention.ahead import Ahead
 from secateur.recovery.attention.alternate import Maps
-from secateur.recovery.attention.find import Attention, Operand, Projection
+from secateur.recovery.attention.find import Attention
+from secateur.recovery.attention.operands import Operand, Projection
 from secateur.recovery.attention.placed import Placed, View, full
 
 __all__ = ["Followed", "second_half"]

@@ -56,14 +56,14 @@ def moved(path: Sequence[Node], source: Node) -> dict[Node, Moved]:
         given = (torch.arange(start.numel(), dtype=torch.float64).reshape(start.shape), torch.ones_like(start), start)
         runs = [_run(path, source, value, others) for value in given]
         for node in path:
-            values = [run.get(node) for run in runs]
-            if all(isinstance(v, Tensor) and v.is_floating_point() for v in values):
-                one = _moved(*values, start)
+            numbers, ones, got = (run.get(node) for run in runs)
+            if all(isinstance(v, Tensor) and v.is_floating_point() for v in (numbers, ones, got)):
+                one = _moved(numbers, ones, got, start)
                 found |= {} if one is None else {node: one}
     return found
 
 
-def _moved(numbers: Tensor, ones: Tensor, got: Tensor, start: Tensor) -> Moved | None:
+def _moved(numbers: Any, ones: Any, got: Any, start: Tensor) -> Moved | None:
     if not ones.numel() or not torch.isfinite(ones).all() or float(ones.flatten()[0]) == 0:
         return None
     scale = float(ones.flatten()[0])
@@ -84,10 +84,10 @@ def mixes_vectors(path: Sequence[Node], source: Node) -> bool:
         some = (torch.rand(one.shape[:-1]) > 0.5)[..., None]
         given = [one, other, 2 * one - other, torch.where(some, one, other), torch.zeros_like(one)]
         a, b, both, mixed, nothing = (_run(path, source, v, others).get(path[-1]) for v in given)
-    values = (a, b, both, mixed, nothing)
-    if not all(isinstance(v, Tensor) and v.shape == one.shape for v in values):
+    made = [v.double() for v in (a, b, both, mixed, nothing) if isinstance(v, Tensor) and v.shape == one.shape]
+    if len(made) < len(given):
         return False
-    a, b, both, mixed, nothing = (v.double() for v in values)
+    a, b, both, mixed, nothing = made
     linear = torch.allclose(both, 2 * a - b, rtol=1e-5, atol=1e-5) and not nothing.any()
     return linear and torch.allclose(mixed, torch.where(some, a, b), rtol=1e-5, atol=1e-5)
 

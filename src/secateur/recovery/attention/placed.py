@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -14,7 +15,8 @@ from secateur.graph.facts import Kind
 from secateur.graph.ops import facts
 from secateur.graph.schema import arguments, plain_name
 from secateur.recovery.attention.ahead import Ahead
-from secateur.recovery.attention.find import Attention, Operand, Unrepaired
+from secateur.recovery.attention.find import Attention
+from secateur.recovery.attention.operands import Operand, Unrepaired
 
 __all__ = ["FLOOR", "MASKED", "Placed", "View", "full"]
 
@@ -68,8 +70,8 @@ class View:
         self._attention, self._ahead, self._copy = attention, ahead, copy
         q, k = (self._found(side) for side in (attention.query, attention.key))
         self._repeat = self._times(q[0].shape, k[0].shape)
-        k = tuple(None if t is None else self._repeated(t) for t in k)
-        self._lead = torch.broadcast_shapes(q[0].shape[:-1], k[0].shape[:-1])
+        k = self._repeated(k[0]), self._repeated(k[1]), None if k[2] is None else self._repeated(k[2])
+        self._lead: tuple[int, ...] = np.broadcast_shapes(tuple(q[0].shape[:-1]), tuple(k[0].shape[:-1]))
         owner = self._flat(q[1], 1)[:, 0]
         self._order = self._by_head(owner.tolist(), numbers)
         self.stride = -(-len(self._order) * q[0].shape[-1] * k[0].shape[-1] // PIECE)
