@@ -11,15 +11,20 @@ docs/recovery.md; rows that are there are not done again.
 
 from __future__ import annotations
 
+import argparse
 import csv
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from records import into_docs, read, table, write
 from torch import Tensor, nn
 
+import secateur
+from secateur.cut.pruned import Pruned
 from secateur.models._torchvision import import_torchvision
 from secateur.recovery import api
 from secateur.recovery.attention import LogitFit
@@ -98,8 +103,11 @@ def repaired(cut: Pruned, given: dict[str, Tensor], repair: str) -> tuple[Pruned
 
 def page(rows: list[dict[str, Any]], dense: float) -> str:
     """The table of docs/recovery.md."""
-    return table(HEAD, ([r["cut"], r["repair"], f"{r['spearman']:.2f}", f"{dense:.2f}", _divergence(r), r.get("cpu_seconds", "")]
-                        for r in rows))  # fmt: skip
+    body = [
+        [r["cut"], r["repair"], f"{r['spearman']:.2f}", f"{dense:.2f}", _divergence(r), r.get("cpu_seconds", "")]
+        for r in rows
+    ]
+    return table(HEAD, body)
 
 
 def _divergence(row: dict[str, Any]) -> str:
