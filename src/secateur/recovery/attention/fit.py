@@ -27,6 +27,9 @@ __all__ = ["LogitFit"]
 ENTRIES = 1 << 23
 """Logits that are kept at a time, to fit on and to measure on; second moments are of all samples."""
 
+ROUNDING = 1e-13
+"""Divergences (nats) that differ by less are the same."""
+
 
 @dataclass
 class _Fold:
@@ -159,7 +162,7 @@ class LogitFit(Adjustment):
         folds = [self._folds[k] for k in sorted(self._folds)]
         held, tried = folds[-1], self._candidates(folds[:1])
         errors = [_present(held)] + [divergence(held.samples, _logits(maps)) for maps in tried]
-        best = torch.stack(errors).argmin(0)
+        best = _first_best(errors)
         self.before = float(errors[0].mean())
         self.after = float(torch.stack(errors).amin(0).mean())
         if bool((best == 0).any()):
@@ -213,6 +216,15 @@ def _logits(maps: Maps) -> Callable[[Samples], Tensor]:
 def _present(fold: _Fold) -> Tensor:
     logits = {id(s): p for s, p in zip(fold.samples, fold.present, strict=True)}
     return divergence(fold.samples, lambda one: logits[id(one)])
+
+
+def _first_best(errors: Sequence[Tensor]) -> Tensor:
+    """Number of the smallest error of every group; a later one has to be smaller by more than rounding."""
+    found, least = torch.zeros(len(errors[0]), dtype=torch.long), errors[0]
+    for number, error in enumerate(errors[1:], 1):
+        better = error < (1 - 1e-3) * least - ROUNDING
+        found, least = torch.where(better, number, found), torch.where(better, error, least)
+    return found
 
 
 def _part(mix: Tensor | None, some: slice) -> Tensor | None:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["closest_logits"]
 
+NOTHING = 1e-12
+"""Directions in which keys have less than this share of the largest variance are rounding, and no keys."""
+
 
 def closest_logits(queries: Tensor, keys: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Maps F, G to ``size`` dimensions that minimise Σ ((F q)ᵀ(G k) − qᵀk)² over all pairs of queries and keys.
@@ -32,7 +35,7 @@ def closest_logits(queries: Tensor, keys: Tensor, size: int) -> tuple[Tensor, Te
     tensor([1., 0., 1.])
     """
     values, vectors = torch.linalg.eigh(keys)
-    alive = values > values.amax(-1, keepdim=True).clamp_min(1e-300) * values.shape[-1] * torch.finfo(values.dtype).eps
+    alive = values > NOTHING * values.amax(-1, keepdim=True).clamp_min(1e-300)
     roots = torch.where(alive, values, 0).sqrt()
     root = vectors * roots[:, None] @ vectors.mT
     inverse = vectors * torch.where(alive, 1 / roots.clamp_min(1e-300), 0)[:, None] @ vectors.mT
