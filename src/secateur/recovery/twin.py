@@ -83,11 +83,16 @@ def _check_same(graph: GraphModule, pruned: Pruned) -> None:
             ) from error
     both = (pytree.tree_leaves(plain_outputs(found)) for found in (want, got))  # a cache is opened in the graph alone
     for a, b in zip(*both, strict=True):
-        if isinstance(a, Tensor) and a.is_floating_point() and _apart(a, b) > TOLERANCE:
+        if isinstance(a, Tensor) and a.is_floating_point() and _apart(a, b) > _tolerance(a):
             raise InputError(
                 f"The pruned network differs by {_apart(a, b):.1e} (relative) from the graph of the dense network "
                 "under its plan. Give the dense network that it was cut from."
             )
+
+
+def _tolerance(value: Tensor) -> float:
+    """Half precision rounds to more than :data:`TOLERANCE`."""
+    return max(TOLERANCE, 8 * torch.finfo(value.dtype).eps)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -174,6 +174,17 @@ def test_a_factor_that_was_folded_into_the_queries() -> None:
     assert away(secateur.recover(pruned, x).model, net, x) < 1e-8
 
 
+def test_half_precision(fits: list[LogitFit]) -> None:
+    torch.manual_seed(0)
+    net, x = Attention(shared=2).bfloat16().eval(), torch.randn(60, 6, 12).bfloat16()
+    pruned = cut(net, x[:2], backend="module")
+    fixed = secateur.recover(pruned, x)
+    (fit,) = fits
+    assert fit.after < fit.before / 2
+    assert fixed.model.q.weight.dtype == torch.bfloat16
+    assert away(fixed.model, net, x) < away(pruned.model, net, x)
+
+
 def test_queries_that_are_normalised_stay_and_it_is_said() -> None:
     class Net(Attention):
         def heads(self, x: Tensor, layer: nn.Linear, count: int) -> Tensor:
