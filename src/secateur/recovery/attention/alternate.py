@@ -205,7 +205,8 @@ def _logits(one: Samples, query: Tensor, key: Tensor) -> Tensor:
 def _inverse(matrix: Tensor) -> Tensor:
     size = matrix.shape[-1]
     mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)
-    return torch.linalg.inv(matrix + 1e-4 * mean[..., None, None] * torch.eye(size, dtype=matrix.dtype))
+    found: Tensor = torch.linalg.inv(matrix + 1e-4 * mean[..., None, None] * torch.eye(size, dtype=matrix.dtype))
+    return found
 
 
 def _conjugate(product: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, left: Tensor, near: Tensor) -> Tensor:
