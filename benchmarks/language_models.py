@@ -5,8 +5,8 @@ Run: python benchmarks/language_models.py CAUSAL ENCODER
 CAUSAL and ENCODER are folders of transformers with their tokenizers: SmolLM2-135M-Instruct (from a Q4_1 GGUF file,
 turned back into float32) and all-MiniLM-L6-v2 here. The MLPs of the first are cut by a ratio, the same in every layer,
 chosen on 16 windows of 128 tokens of WikiText-2's validation text; perplexity is of the first 48 windows of its test
-text, each by itself, before any repair. The second loses the tokens that STS-B's training and validation sentences never
-use, and is scored on the test pairs. Stops and goes on; writes results/language_models.json and the tables in
+text, each by itself, before any repair. The second loses the tokens that STS-B's training and validation sentences
+never use, and is scored on the test pairs. Stops and goes on; writes results/language_models.json and the tables in
 docs/transformers.md.
 """
 
