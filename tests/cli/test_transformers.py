@@ -115,3 +115,17 @@ def test_text_that_does_not_do_is_said(tmp_path: Path, text: Path, capsys: pytes
         assert words in said.text
     said = Said(capsys, "prune", "lenet5", "--data", f"text:{text}", "--ratio", "0.5", "--out", str(tmp_path / "out"))
     assert "no network here brings a tokenizer" in said.text
+
+
+def test_a_vocabulary_is_cut_to_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    causal(tmp_path / "dense")
+    text = tmp_path / "two.txt"
+    text.write_text("\n".join(CORPUS[:2]), encoding="utf-8")
+    out = tmp_path / "fewer"
+    said = Said(capsys, "vocabulary", f"hf:{tmp_path / 'dense'}", "--data", f"text:{text}", "--out", str(out))
+    assert said.code == 0, said.text
+    small, reader = opened(out, "LlamaForCausalLM")
+    assert small.config.vocab_size == len(reader) < 300
+    again = Said(capsys, "vocabulary", "lenet5", "--data", f"text:{text}", "--out", str(tmp_path / "b"))
+    assert again.code == 2
+    assert "brings no tokenizer" in again.text

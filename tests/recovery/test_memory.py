@@ -30,7 +30,7 @@ def cut() -> tuple[nn.Module, torch.Tensor, secateur.Pruned]:
 def test_a_limit_changes_nothing_but_the_memory(cut: Any) -> None:
     net, x, pruned = cut
     want = secateur.recover(pruned, x, dense=net).model.state_dict()
-    got = secateur.recover(pruned, x, dense=net, memory_bytes=normal.bytes_of_fit(1, 16, 8)).model.state_dict()
+    got = secateur.recover(pruned, x, dense=net, memory_bytes=17 * 8 * (5 * 17 + 8 * 8)).model.state_dict()
     assert all(torch.equal(got[n], want[n]) for n in want)
 
 
@@ -88,7 +88,7 @@ def test_sums_of_one_layer_are_alive_at_a_time(cut: Any, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Moments, "zeros", counted)
     secateur.recover(pruned, x, dense=net)
-    assert len(alive) == 26, "two folds of seven layers' fits, and of six inputs"
+    assert len(alive) == 2 * (7 + 6), "two folds a layer, and two of what enters where a layer loses inputs"
     assert max(alive) <= 3, "two folds of this layer, and what the one before leaves until then"
     alive.clear()
     secateur.prune(net, x[:2], criterion="reconstruction", data=x, ratio=0.5)

@@ -23,6 +23,7 @@ from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
 from secateur.cli import sparse as cli_sparse
+from secateur.cli import vocabulary as cli_vocabulary
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
@@ -171,6 +172,7 @@ def layers(
                     whole=whole, data=data, task=task)  # fmt: skip
 
 
+cli_vocabulary.register(app)
 cli_inspection.register(app)
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 
 import torch
 from torch import nn
+from torch.fx import Node
 
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
@@ -24,6 +25,7 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
+from secateur.recovery.attention import LogitFit, logit_fits
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
@@ -190,12 +192,13 @@ def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, opti
     behind = affected(pair, sites(flow))
     room = _room(pair, behind, method, limits.memory_bytes)
     short: list[str] = []
+    said: list[str] = []
 
     def plan(samples: int) -> Stops:
         known = replace(options, samples=samples)
         if method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return [stop for site in behind for stop in _stops(pair, site, method, known, limits.memory_bytes)]
+        return _planned(pair, behind, method, known, limits, said)
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -207,7 +210,19 @@ def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, opti
         first = next(data)
         notes = check_scale(pair.dense, norms(flow), first)
         notes += sweep((pair.dense, pair.pruned), chain([first], data), plan, room, after, limits.over_processes)
-    return notes + _short(short)
+    return notes + said + _short(short)
+
+
+def _planned(pair: Twin, behind: list[Site], method: str, options: Options, limits: _Limits, said: list[str]) -> Stops:
+    """What is fitted, in the order of execution; notes on what is not go to ``said``."""
+    logits: list[LogitFit] = []
+    if method == "least_squares" and not limits.over_processes:  # the halves of one process would decide for all
+        logits, behind, notes = logit_fits(pair, behind, options)
+        said += notes
+    placed: list[tuple[Node, Adjustment | Later]] = [(stop.attention.first, stop) for stop in logits]
+    for site in behind:
+        placed += [(site.node, stop) for stop in _stops(pair, site, method, options, limits.memory_bytes)]
+    return [stop for _, stop in sorted(placed, key=lambda p: pair.dense.place[p[0]])]
 
 
 def _room(pair: Twin, behind: Sequence[Site], method: str, memory_bytes: int | None) -> int | None:

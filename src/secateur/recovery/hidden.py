@@ -79,7 +79,7 @@ class Hidden(Adjustment):
                 self._folds[fold].add_rows(some)
 
     def sums(self, turn: int) -> list[Tensor]:
-        """Gram matrices of all channels."""
+        """Gram matrices of both halves."""
         return [fold.gram for fold in self._folds]
 
     def finish(self, turn: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
@@ -18,6 +20,7 @@ from secateur.cut.pruned import Pruned
 from secateur.graph.calling import plain_outputs, preserved_rng, to_args
 from secateur.graph.copies import running_copy
 from secateur.graph.views import labelled
+from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import twin_graph
 
 __all__ = ["twin"]
@@ -46,7 +49,8 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
         ) from error
     label_keep = analysis.groups.label_keep(keep)
     graph, copies = twin_graph(analysis.groups, label_keep, pruned.plan.keep)
-    pair = Twin(analysis.groups, label_keep, Walker(found.traced.module), Walker(graph), copies)
+    walkers = Walker(found.traced.module), Walker(graph)
+    pair = Twin(analysis.groups, label_keep, *walkers, copies, pruned.plan.scaled)
     _take_weights(pair, pruned.model)
     _check_same(graph, pruned)
     return pair
@@ -63,7 +67,11 @@ def _take_weights(found: Twin, model: nn.Module) -> None:
                 f"The pruned network's {name!r} has shape {tuple(tensor.shape)}; cut from dense by its plan it would "
                 f"have {tuple(mine.shape)}. Give the dense network that this one was cut from."
             )
-        found.share(name, tensor)
+        back = [replace(one, factor=1 / one.factor) for one in found.scaled.get(name, ())]
+        if back:
+            found.write(name, scale_entries(tensor, back))
+        else:
+            found.share(name, tensor)
 
 
 def _check_same(graph: GraphModule, pruned: Pruned) -> None:

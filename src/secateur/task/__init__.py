@@ -13,7 +13,13 @@ from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.regression import Regression, Series
 from secateur.task.segmentation.task import Segmentation
-from secateur.task.text import LanguageModelling, TextClassification, TextSimilarity
+from secateur.task.text import (
+    LanguageModelling,
+    MaskedLanguageModelling,
+    TextClassification,
+    TextLines,
+    TextSimilarity,
+)
 from secateur.task.trial import try_task
 
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "Detection",
     "Epoch",
     "LanguageModelling",
+    "MaskedLanguageModelling",
     "Meter",
     "ModelMetadata",
     "MultiLabel",
@@ -35,6 +42,7 @@ __all__ = [
     "Task",
     "TaskKind",
     "TextClassification",
+    "TextLines",
     "TextSimilarity",
     "as_task",
     "try_task",

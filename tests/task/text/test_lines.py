@@ -84,4 +84,4 @@ def test_by_name_with_the_tokenizer_of_a_network(tmp_path: Path) -> None:
     file.write_text("\n".join(CORPUS * 4), encoding="utf-8")
     for name in ("text-lines", "masked-language-modelling", "language-modelling"):
         task = TASKS[name].open(Request(f"text:{file}"), tokenizer=f"hf:{tmp_path / 'net'}", length=16)
-        assert task.samples("train") and task.samples("test")
+        assert min(task.samples("train") or 0, task.samples("test") or 0) > 0

@@ -134,12 +134,12 @@ class Solution:
 def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
     """What a fit with a ridge to choose takes in memory at most, about.
 
-    Two folds' Gram matrices, their sum, the system and its factor; weights, priors, cross moments and solutions.
+    Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
 
-    >>> bytes_of_fit(1, 8_192, 2_048)
-    4161585192
+    >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
+    3.7597...
     """
-    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 11 * outputs)
+    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
 
 
 def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:
@@ -226,7 +226,8 @@ def _held_out(folds: tuple[Moments, Moments], prior: Prior, ridge: float, interc
     mixed = outputs > MIXED
     pulls = [prior.even, prior.odd]
     if mixed:
-        signs = torch.randint(0, 2, (outputs, MIXED), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (outputs, MIXED), generator=generator).double() * 2 - 1
         folds = (folds[0].mixed(signs), folds[1].mixed(signs))
         pulls = [(p.mT @ signs).mT for p in pulls]
     for one, other, pull in ((folds[0], folds[1], pulls[0]), (folds[1], folds[0], pulls[1])):

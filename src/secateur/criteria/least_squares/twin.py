@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Node
 
+from secateur.core.plan import Scaled
 from secateur.criteria.least_squares.walk import Walker
 from secateur.graph.groups import Groups
+from secateur.surgery.factors import scale_entries
 
 __all__ = ["Twin"]
 
@@ -28,6 +30,8 @@ class Twin:
         dense: The dense network's graph.
         pruned: The pruned network's graph.
         copies: Operator of the dense graph → operator of the pruned graph.
+        scaled: Entries that the network's own tensors hold multiplied, because its code computes a factor from a size;
+            the pruned graph has the dense network's factors, and its tensors as they are without that.
     """
 
     groups: Groups
@@ -35,6 +39,7 @@ class Twin:
     dense: Walker
     pruned: Walker
     copies: Mapping[Node, Node]
+    scaled: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 
     def kept(self, node: Node, value: Tensor) -> Tensor:
         """The entries of a dense operator's ``value`` that the pruned network still has."""
@@ -71,5 +76,5 @@ class Twin:
             for name, tensor in model.state_dict(keep_vars=True).items():
                 mine = self.tensors.get(name)
                 if isinstance(tensor, Tensor) and mine is not None and mine.data_ptr() != tensor.data_ptr():
-                    tensor.copy_(mine)
+                    tensor.copy_(scale_entries(mine, self.scaled.get(name, ())))
         return model
