@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -226,10 +227,17 @@ def main() -> None:
         for name in options.only:
             bench = Bench(name, seed, options)
             for kept in KEPT[name]:
-                for way in options.ways if kept in (options.kept or KEPT[name]) else ():
+                for way in _possible(options.ways) if kept in (options.kept or KEPT[name]) else ():
                     rows, key = read(NAME), {"network": name, "kept": kept, "seed": seed, "way": way}
                     if not any(all(r[k] == v for k, v in key.items()) for r in rows):
                         keep(key | row_of(bench, kept, way))
+
+
+def _possible(ways: list[str]) -> list[str]:
+    """Without what is not installed, which is said."""
+    if find_spec("torch_pruning") is None:
+        print("torch-pruning is not installed (pip install torch-pruning==1.6.1): its rows are left out")
+    return [w for w in ways if find_spec("torch_pruning") or not w.startswith("Torch-Pruning")]
 
 
 def keep(row: dict[str, Any]) -> None:

@@ -102,7 +102,9 @@ class Followed:
                 )
                 continue
             biased = next(s for s in self._sides if s.projection.node is node).projection.bias is not None
-            layer.matrix = solve(layer.folds, [Prior.fixed(layer.prior)], ridge=self._options.ridge, intercept=biased).matrix
+            layer.matrix = solve(
+                layer.folds, [Prior.fixed(layer.prior)], ridge=self._options.ridge, intercept=biased
+            ).matrix
 
     @property
     def _sides(self) -> tuple[Operand, Operand]:
