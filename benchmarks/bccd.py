@@ -3,6 +3,7 @@
     python benchmarks/bccd.py --seed 0                 everything of one seed; goes on where it was stopped
     python benchmarks/bccd.py --model yolov3 --seed 0  the full YOLOv3 (Darknet-53): layers and channels
     python benchmarks/bccd.py --table                  writes the table of docs/detection.md alone
+    python benchmarks/bccd.py --so-far                 writes what unfinished seeds have come to: results/bccd-so-far.json
 
 Trained on the 205 training images of the data set's own splits; judged on its validation and test images together
 (159), which no decision is based on: the weights of the last epoch are kept. The dense network of a seed is trained
@@ -16,6 +17,7 @@ what a seed came to goes to results/bccd.json.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from statistics import mean
@@ -141,6 +143,18 @@ def write_table() -> None:
     into_docs(HERE.parent / "docs/detection.md", "bccd", table(head, lines))
 
 
+def write_so_far(work: Path) -> None:
+    """Test figures of the steps that are done, for every network and seed in the folder."""
+    rows = []
+    for run in sorted(work.glob("*/run/metrics.jsonl")):
+        name, _, seed = run.parents[1].name.rpartition("-")
+        lines = [json.loads(line) for line in run.read_text().splitlines()]
+        done = {x["step"]: {k: x[k] for k in ("test_map50", "test_map", "params", "macs") if k in x}
+                for x in lines if "test_map50" in x}  # fmt: skip
+        rows.append({"network": name, "seed": int(seed), "steps": done})
+    write("bccd-so-far", rows, threads=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
@@ -150,9 +164,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs=3, default=(DENSE, SPARSE, FINETUNE), help="for a trial: no record")
     parser.add_argument("--size", type=int, default=416, help="for a trial: no record")
     parser.add_argument("--table", action="store_true", help="write the table alone")
+    parser.add_argument("--so-far", action="store_true", help="write what unfinished seeds have come to")
     given = parser.parse_args()
-    if given.table:
-        return write_table()
+    if given.table or given.so_far:
+        return write_table() if given.table else write_so_far(given.work)
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     epochs: tuple[int, ...] = tuple(given.epochs)
