@@ -3,7 +3,7 @@
     python benchmarks/bccd.py --seed 0                 everything of one seed; goes on where it was stopped
     python benchmarks/bccd.py --model yolov3 --seed 0  the full YOLOv3 (Darknet-53): layers and channels
     python benchmarks/bccd.py --table                  writes the table of docs/detection.md alone
-    python benchmarks/bccd.py --so-far                 writes what unfinished seeds have come to: results/bccd-so-far.json
+    python benchmarks/bccd.py --so-far                 writes what unfinished seeds have come to
 
 Trained on the 205 training images of the data set's own splits; judged on its validation and test images together
 (159), which no decision is based on: the weights of the last epoch are kept. The dense network of a seed is trained

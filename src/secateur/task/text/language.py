@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.text.tokens import Tokenizer, checked_length, file_of, named, numbers_of, tokenizer_from
 
-__all__ = ["PERPLEXITY", "LanguageModelling"]
+__all__ = ["PERPLEXITY", "LanguageModelling", "PerplexityMeter"]
 
 PERPLEXITY = Metric(better="lower", title="Perplexity", name="perplexity", digits=2)
 _SPLITS = ("train", "validation", "test")
@@ -77,9 +78,9 @@ class LanguageModelling(NumberedTask):
         """The scores, float32, (B, length, vocabulary)."""
         return logits_of(output).float()
 
-    def meter(self) -> _Perplexity:
+    def meter(self) -> PerplexityMeter:
         """Sums of cross-entropy and tokens."""
-        return _Perplexity(self)
+        return PerplexityMeter(self.loss, lambda target: target[:, 1:].numel())
 
     def count(self, split: str) -> int:
         """Windows of a split."""
@@ -115,21 +116,22 @@ class LanguageModelling(NumberedTask):
         return scores
 
 
-class _Perplexity:
+class PerplexityMeter:
     """Sums over predicted tokens: cross-entropy and how many; float64 on the CPU.
 
     Formula: perplexity = exp(mean cross-entropy). Source: Jelinek et al. 1977, J. Acoust. Soc. Am. 62, S63.
     """
 
-    def __init__(self, task: LanguageModelling) -> None:
-        self._task = task
+    def __init__(self, loss: Callable[[Any, Tensor], Tensor], count: Callable[[Tensor], int]) -> None:
+        """``loss`` is the mean over the tokens of a target, ``count`` says how many these are."""
+        self._loss, self._count = loss, count
         self.sums: Tensor | None = torch.zeros(2, dtype=torch.float64)
 
     def update(self, output: Any, target: Tensor, size: int) -> None:
         """Adds a batch."""
         assert self.sums is not None
-        count = target[:, 1:].numel()
-        self.sums += torch.tensor([float(self._task.loss(output, target)) * count, count], dtype=torch.float64)
+        count = self._count(target)
+        self.sums += torch.tensor([float(self._loss(output, target)) * count, count], dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
         """Perplexity, and the mean cross-entropy."""

@@ -17,6 +17,7 @@ from secateur.task.batch import shapes
 from secateur.task.classification import logits_of, soft_cross_entropy
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
+from secateur.task.text.language import PerplexityMeter
 from secateur.task.text.tokens import (
     Tokenizer,
     checked_length,
@@ -148,30 +149,9 @@ class MaskedLanguageModelling(TextLines):
         """The scores, float32, (B, length, vocabulary)."""
         return logits_of(output).float()
 
-    def meter(self) -> _Hidden:
+    def meter(self) -> PerplexityMeter:
         """Sums of cross-entropy and hidden tokens."""
-        return _Hidden(self)
-
-
-class _Hidden:
-    """Sums over hidden tokens: cross-entropy and how many; float64 on the CPU."""
-
-    def __init__(self, task: MaskedLanguageModelling) -> None:
-        self._task = task
-        self.sums: Tensor | None = torch.zeros(2, dtype=torch.float64)
-
-    def update(self, output: Any, target: Tensor, size: int) -> None:
-        """Adds a batch."""
-        assert self.sums is not None
-        count = int((target != _IGNORED).sum())
-        self.sums += torch.tensor([float(self._task.loss(output, target)) * count, count], dtype=torch.float64)
-
-    def compute(self) -> dict[str, float]:
-        """exp of the mean cross-entropy, and that."""
-        assert self.sums is not None
-        total, count = self.sums.tolist()
-        loss = total / max(1.0, count)
-        return {"perplexity": math.exp(min(loss, 700.0)), "loss": loss}
+        return PerplexityMeter(self.loss, lambda target: int((target != _IGNORED).sum()))
 
 
 def _lines(request: Request, *, tokenizer: str | Tokenizer | None = None, **options: Any) -> TextLines:
