@@ -7,6 +7,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -23,6 +24,7 @@ from secateur import callbacks, cost, criteria, data, exports, loggers, models, 
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.train import TrainConfig
+from transformer_cases import causal, tokenizer
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
 
@@ -51,6 +53,12 @@ def timed(name: str) -> timing.Timing:
     return timing.Timing(name, "pytorch", "forward", 1, 1, "eval", 1, (1.0, 2.0))
 
 
+@cache
+def language() -> tuple[Any, Any]:
+    """A network of transformers with its tokenizer."""
+    return causal(Path("language")), tokenizer("bytes")
+
+
 NETWORK: dict[str, Any] = {"model": net, "example_inputs": lambda: X}
 
 CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
@@ -60,6 +68,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "use": (secateur.use, {"plugin": lambda: secateur}),
     "compress": (secateur.compress, {"model": net, "path": lambda: "net.sdc"}),
     "count": (secateur.count, NETWORK),
+    "cut_vocabulary": (secateur.cut_vocabulary, {"model": lambda: language()[0], "tokenizer": lambda: language()[1],
+                                                 "texts": lambda: ["the cat"]}),
     "step": (secateur.step, {"kind": lambda: "mine"}),
     "runtime": (secateur.runtime, {"name": lambda: "mine"}),
     "criterion": (secateur.criterion, {"name": lambda: "mine", "paper": lambda: "none"}),
@@ -218,6 +228,8 @@ def named(parameter: str, message: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_arguments_are_named_or_taken(case: str, there: Path) -> None:
+    if case == "cut_vocabulary":
+        pytest.importorskip("transformers")
     function, valid = CASES[case]
     faults = []
     names = ["folder", "graph"] if case == "Pruned.save" else parameters(function, valid)

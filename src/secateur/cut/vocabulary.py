@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,19 @@ def cut_vocabulary(
 
 
 def _texts(texts: Iterable[str], keep: Collection[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise InputError("texts is an iterable of texts, such as a list or an open file; got one text. Give [text].")
-    found = [text for text in (*texts, *keep) if text]
+    found = [text for name, several in (("texts", texts), ("keep", keep)) for text in _each(name, several) if text]
     if not found:
         raise InputError("There is no text in texts, so every token would go. Give the texts that the network is for.")
     return found
+
+
+def _each(name: str, texts: Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, str):
+        raise InputError(f"{name} is an iterable of texts, such as a list or an open file; got one text. Give [text].")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"{name} is an iterable of texts, such as a list or an open file; it holds {text!r:.60}.")
+        yield text
 
 
 def _file_of(tokenizer: Any, model: nn.Module) -> dict[str, Any]:
