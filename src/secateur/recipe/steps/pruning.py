@@ -19,6 +19,7 @@ from secateur.cost.counts import MEASURES, count
 from secateur.criteria import CRITERIA
 from secateur.criteria.base import of_kind
 from secateur.cut.foreseen import foresee_cut
+from secateur.cut.language import criterion_for
 from secateur.cut.prune import apply, prune
 from secateur.models.random_weights import RANDOM
 from secateur.models.transformer import is_language_model
@@ -158,7 +159,7 @@ class PruneSettings(Settings):
             "global": "of the whole network",
         }
         criterion, target = CRITERIA[self.criterion or "l2"], self.target
-        first = criterion.goes_first + (" (of language models wanda)" if self.criterion is None else "")
+        first = criterion.goes_first
         pool = pools[self.scope or criterion.scope]
         if target is None:
             units = "units" if isinstance(self.ratio, Mapping) else f"units {pool}"
@@ -274,7 +275,8 @@ class Prune(Step[PruneSettings]):
         loss: Any = context.task.loss if context.task.has_loss else None
         pruned = prune(state.network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
-        return keep_cut(context, state, pruned, str(config), pinned)
+        decided = criterion_for(state.network, config.criterion, data)
+        return keep_cut(context, state, pruned, str(config.model_copy(update={"criterion": decided})), pinned)
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
         """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
