@@ -137,7 +137,7 @@ def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
     Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
 
     >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
-    3.7597...
+    3.7588...
     """
     return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
 
