@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 from records import into_docs, table, write
+
+from secateur.timing import Timing, speedups
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs/quickstart.md"
@@ -51,16 +52,11 @@ def row(run: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def speeds(latency: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Lower quartile, median and upper quartile of the ratios of a pass, dense through pruned in the same round."""
-    sides: dict[str, dict[str, dict[str, Any]]] = {}
-    for entry in latency:
-        sides.setdefault(f"{entry['runtime']} {entry['direction']}", {})[entry["model"]] = entry
-    return {
-        name: quantiles([a / b for a, b in zip(two["dense"]["samples_ms"], two["pruned"]["samples_ms"], strict=True)])
-        for name, two in sides.items()
-        if not any(entry["crowded"] for entry in two.values())
-    }
+def speeds(latency: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Lower quartile, median and upper quartile of every pass, and why not to believe them, as the page has them."""
+    found = speedups([Timing.from_json(entry) for entry in latency])
+    return {f"{s.runtime} {s.direction}": {"ratio": [s.ratio.q25, s.ratio.median, s.ratio.q75], "doubt": s.doubt}
+            for s in found}  # fmt: skip
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -69,8 +65,9 @@ def page(rows: list[dict[str, Any]]) -> str:
             "faster in ONNX Runtime, batch 1 (quartiles)", "seconds", "report"]  # fmt: skip
     body = []
     for number, r in enumerate(rows, 1):
-        times = r["times"].get("onnxruntime forward")
-        fast = "the machine was busy" if times is None else f"{times[1]:.2f}× ({times[0]:.2f}–{times[2]:.2f})"
+        times = r["times"]["onnxruntime forward"]
+        low, middle, high = times["ratio"]
+        fast = times["doubt"] or f"{middle:.2f}× ({low:.2f}–{high:.2f})"
         top1 = " → ".join(f"{r['top1'][step]:.2f}" for step in ("adapt", "prune", "recover", "finetune"))
         body.append([number, f"{r['macs'][0] / r['macs'][1]:.2f}×", top1, fast, f"{r['seconds']:.0f}",
                      f"{r['report_bytes'] / 1e6:.2f} MB"])  # fmt: skip

@@ -32,7 +32,7 @@ from secateur.models._torchvision import import_torchvision
 from secateur.train import TrainConfig, fit
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/finetuning.md"
-BATCH = 128
+BATCH, NAME = 128, "throughput"
 
 
 class Images(Dataset[Any]):  # type: ignore[misc]
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56"])
+    parser.add_argument("--name", default=NAME, help="of the results; under another one the page stays as it is")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load(options.data, limit=options.images, validation=0)
@@ -118,8 +119,10 @@ def main() -> None:
                 print(f"{name:10s} {way:25s} {found[way][-1]:8.0f} images/s", flush=True)
         rows += [{"network": name, "loop": way, "images_per_second": speeds} for way, speeds in found.items()]
         rows[-1]["compiler_seconds"] = waited
-        write("throughput", rows, threads=options.threads, images=len(images), batch_size=BATCH, data="cifar10 (JPEG)")
-    into_docs(DOCS, "throughput", render(rows))
+        write(options.name, rows, threads=options.threads, images=len(images), batch_size=BATCH, data="cifar10 (JPEG)")
+    print(render(rows))
+    if options.name == NAME:
+        into_docs(DOCS, NAME, render(rows))
 
 
 def render(rows: list[dict[str, Any]]) -> str:
