@@ -30,7 +30,7 @@ def cut() -> tuple[nn.Module, torch.Tensor, secateur.Pruned]:
 def test_a_limit_changes_nothing_but_the_memory(cut: Any) -> None:
     net, x, pruned = cut
     want = secateur.recover(pruned, x, dense=net).model.state_dict()
-    got = secateur.recover(pruned, x, dense=net, memory_bytes=17 * 8 * (5 * 17 + 8 * 8)).model.state_dict()
+    got = secateur.recover(pruned, x, dense=net, memory_bytes=normal.bytes_of_fit(1, 16, 8)).model.state_dict()
     assert all(torch.equal(got[n], want[n]) for n in want)
 
 

@@ -13,12 +13,15 @@ from torch.fx import Node
 from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, places, producers
 from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
+from secateur.graph.facts import Kind
+from secateur.graph.flow import Flow
+from secateur.graph.ops import arguments, facts
 
-__all__ = ["Moments", "flap", "wanda"]
+__all__ = ["Activity", "flap", "wanda"]
 
 
 @dataclass(frozen=True)
-class Moments:
+class Activity:
     """Moments of one group's activations, over samples and positions.
 
     Attributes:
@@ -54,7 +57,7 @@ class _Sums:
         return self.first / self.count, self.second / self.count
 
 
-class _Moments(Watcher):
+class _Activities(Watcher):
     """Adds up x and x² of what enters the layers behind every group, and of what makes it: two numbers an entry."""
 
     def __init__(self, setting: Collecting) -> None:
@@ -69,12 +72,12 @@ class _Moments(Watcher):
 
     def see(self, node: Node, value: Tensor, inputs: Sequence[Any]) -> None:
         if node in self._users and isinstance(inputs[0], Tensor):
-            self._entering[node].add(inputs[0], -1 if _linear(node) else 1)
+            self._entering[node].add(inputs[0], -1 if facts(node).kind is Kind.LINEAR else 1)
         for place in self._made:
             if place.node is node:
                 self._given[place].add(value, place.dim)
 
-    def of(self, number: int) -> Moments:
+    def of(self, number: int) -> Activity:
         group = self.groups.items[number]
         used = {m.parameter for m in group.members if m.consumes}
         entering = {
@@ -86,32 +89,18 @@ class _Moments(Watcher):
         made = [_by_unit(p, self._given[p].moments()[1], len(group)) for p in own]
         if not entering and not made:
             raise NotApplicable(f"no layer whose input is seen uses the channels of {group.name!r}")
-        return Moments(entering, made)
+        return Activity(entering, made)
 
 
-def _users(flow: Any) -> dict[Node, str]:
+def _users(flow: Flow) -> dict[Node, str]:
     """Linear layers and ungrouped convolutions, with the name of their weight."""
     found = {}
     for node in flow.macs:
-        weight = node.args[1] if len(node.args) > 1 else None
-        if isinstance(weight, Node) and weight.op == "get_attr" and (_linear(node) or _ungrouped(node)):
-            found[node] = str(weight.target)
+        call, kind = arguments(node), facts(node).kind
+        mixes = kind is Kind.LINEAR or (kind is Kind.CONV and call["groups"] == 1)
+        if mixes and isinstance(call["weight"], Node) and call["weight"].op == "get_attr":
+            found[node] = str(call["weight"].target)
     return found
-
-
-def _linear(node: Node) -> bool:
-    return bool(node.target is torch.ops.aten.linear.default)
-
-
-def _ungrouped(node: Node) -> bool:
-    """Whether the channels that enter a convolution are those of its weight, in their order."""
-    name = str(node.target)
-    if "conv" not in name or "transpose" in name:
-        return False
-    made, weight = (part.meta.get("val") if isinstance(part, Node) else None for part in node.args[:2])
-    if made is None or weight is None or made.ndim != weight.ndim:
-        return False
-    return bool(made.shape[1] == weight.shape[1])
 
 
 def _by_unit(place: Place, values: Tensor, count: int) -> Tensor:
@@ -119,12 +108,12 @@ def _by_unit(place: Place, values: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=values.dtype).index_add(0, place.index[own], values[own])
 
 
-NEEDS.add("moments", Need(_Moments, "inputs"))
+NEEDS.add("activity", Need(_Activities, "inputs"))
 
 
 def _contribution(view: GroupView, *, around_mean: bool) -> Tensor:
     """Σ over the layers that use the group of (mean square, or variance, of what enters) · ‖W_:j‖², by unit."""
-    found: Moments = view.statistic("moments")
+    found: Activity = view.statistic("activity")
     total = torch.zeros(len(view), dtype=torch.float64)
     weights = [(m, w) for m, w in view.weights() if m.consumes and m.parameter in found.entering]
     for member, weight in weights:
@@ -145,7 +134,7 @@ def _contribution(view: GroupView, *, around_mean: bool) -> Tensor:
 @criterion(
     "wanda",
     paper="Sun et al. 2024, A Simple and Effective Pruning Approach for LLMs (Wanda), arXiv:2306.11695, eq. 1",
-    needs=("moments",),
+    needs=("activity",),
     order="those first that add least to the layers behind on the calibration data",
 )
 def wanda(view: GroupView) -> Tensor:
@@ -168,7 +157,7 @@ def wanda(view: GroupView) -> Tensor:
 @criterion(
     "flap",
     paper="An et al. 2024, Fluctuation-based Adaptive Structured Pruning for LLMs (FLAP), arXiv:2312.11983, eq. 5",
-    needs=("moments",),
+    needs=("activity",),
     order="those first whose part in the layers behind varies least on the calibration data",
 )
 def flap(view: GroupView) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from secateur.criteria.least_squares.affine import Affine, Options
+from secateur.criteria.least_squares.affine import Affine, Options, outputs_left
 from secateur.criteria.least_squares.layout import transposed
 from secateur.criteria.least_squares.sites import Site, sites
 from secateur.criteria.least_squares.twin import Twin
@@ -66,7 +66,9 @@ def expect_bias(pair: Twin) -> list[str]:
         shift = (cut.inputs().sum(2)[:, gone] * expected[gone]).sum(1)
         offset = site.norm.bias if site.norm is not None else site.bias
         assert offset is not None
-        pair.write(offset, pair.tensors[offset].double() + shift[_rows(pair, site)].to(pair.tensors[offset].device))
+        pair.write(
+            offset, pair.tensors[offset].double() + shift[outputs_left(pair, site)].to(pair.tensors[offset].device)
+        )
     return notes
 
 
@@ -117,7 +119,7 @@ def merge(pair: Twin) -> list[str]:
         factors = _factors(cut.producer.map()[0], cut.kept)  # (removed, kept)
         inputs = cut.inputs()
         merged = inputs[:, cut.kept] + torch.einsum("orx,rk->okx", inputs[:, ~cut.kept], factors)
-        rows = _rows(pair, cut.consumer.site)
+        rows = outputs_left(pair, cut.consumer.site)
         mine = Affine(pair, cut.consumer.site, Options())
         old = mine.map()
         mine.write(torch.cat([merged[rows].flatten(1)[None], old[:, :, -1:]], 2))
@@ -170,11 +172,3 @@ def back(node: Node, ends: Mapping[Node, Site], passes: Callable[[Node], bool]) 
         path.insert(0, node)
         node = node.args[0]  # type: ignore[assignment]
     return node, tuple(path)
-
-
-def _rows(pair: Twin, site: Site) -> Tensor:
-    """Which of a layer's outputs stay."""
-    dim = 1 if transposed(site.node) else 0
-    labels = pair.groups.flow.tensors[site.weight]
-    mask = pair.groups.masks(labels, pair.label_keep).get(dim)
-    return torch.ones(labels.shape[dim], dtype=torch.bool) if mask is None else torch.from_numpy(mask)

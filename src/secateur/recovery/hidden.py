@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.criteria.least_squares.affine import Affine, Options
+from secateur.criteria.least_squares.affine import Affine, Options, drawn, outputs_left
 from secateur.criteria.least_squares.design import Design
 from secateur.criteria.least_squares.layout import Layout, layout
-from secateur.criteria.least_squares.normal import Moments, Prior, ridge_solve, strength
+from secateur.criteria.least_squares.normal import Moments, Prior, halves, ridge_solve, strength
 from secateur.criteria.least_squares.sites import Site
 from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
@@ -21,7 +21,7 @@ from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
 
-__all__ = ["Hidden", "halves", "hidden_mask"]
+__all__ = ["Hidden", "hidden_mask"]
 
 LARGEST = 2_500
 """Input channels of a layer beyond which the map is not computed: its normal matrix would be larger than the fit's."""
@@ -68,12 +68,8 @@ class Hidden(Adjustment):
         x = self._layout.samples(x)
         flat = x.flatten(2).mT if x.ndim > 2 else x[:, None]
         places = flat.shape[1]
-        rows = places if self._options.rows is None else -(-self._options.rows // self._options.samples)
-        at = None
-        if rows < places:
-            seed = torch.Generator().manual_seed(self._options.seed * 1_000_003 + index)
-            at = torch.randperm(places, generator=seed)[:rows].sort().values.to(x.device)[:, None]
-        whole = Design(Layout(), flat.contiguous(), at)
+        at = drawn(places, index, self._options).to(x.device)
+        whole = Design(Layout(), flat.contiguous(), None if len(at) == places else at[:, None])
         for fold, part in enumerate(halves(len(whole), index)):
             if len(some := whole.of(part)):
                 self._folds[fold].add_rows(some)
@@ -113,12 +109,4 @@ class Hidden(Adjustment):
         """The dense weights of the outputs that stay, (O, p of the dense network)."""
         node = arguments(self._site.node)["weight"]
         weight = self._twin.dense.value(node, {}).detach().double().cpu()
-        matrix = own.layout.matrix(weight)[0]
-        labels = self._twin.groups.flow.tensors[self._site.weight]
-        mask = self._twin.groups.masks(labels, self._twin.label_keep).get(1 if own.layout.transposed else 0)
-        return matrix if mask is None else matrix[torch.from_numpy(np.flatnonzero(mask))]
-
-
-def halves(count: int, index: int) -> list[slice]:
-    """Even and odd images; batches of one image go to either half in turn."""
-    return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
+        return own.layout.matrix(weight)[0][outputs_left(self._twin, self._site)]

@@ -12,19 +12,19 @@ from secateur.core.errors import InputError
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
-from secateur.criteria.least_squares.normal import Moments, Prior, ridge_solve, solve
+from secateur.criteria.least_squares.normal import Moments, Prior, halves, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
 from secateur.criteria.least_squares.sweep import Adjustment
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
-from secateur.recovery.hidden import Hidden, halves
+from secateur.recovery.hidden import Hidden
+
+__all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected", "widened"]
 
 MOST = 2.0
 """Largest factor of :func:`widened`: a response of which nearly nothing could be foretold is noise."""
-
-__all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected"]
 
 
 def affected(twin: Twin, sites: list[Site]) -> list[Site]:

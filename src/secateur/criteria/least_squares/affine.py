@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.criteria.least_squares.layout import layout
+from secateur.criteria.least_squares.layout import layout, transposed
 from secateur.criteria.least_squares.sites import Site
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Values
 from secateur.graph.ops import arguments
 
-__all__ = ["Affine", "Options"]
+__all__ = ["Affine", "Options", "drawn", "outputs_left"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,22 @@ class Options:
     largest: int = 10_000
     seed: int = 0
     match_variance: bool = False
+
+
+def drawn(count: int, index: int, options: Options) -> Tensor:
+    """Which of ``count`` positions of a sample are looked at in the batch ``index``, rising."""
+    rows = count if options.rows is None else -(-options.rows // options.samples)
+    if rows >= count:
+        return torch.arange(count)
+    seed = torch.Generator().manual_seed(options.seed * 1_000_003 + index)
+    return torch.randperm(count, generator=seed)[:rows].sort().values
+
+
+def outputs_left(twin: Twin, site: Site) -> Tensor:
+    """Which of a layer's dense outputs stay, shape (O,), bool."""
+    labels, dim = twin.groups.flow.tensors[site.weight], int(transposed(site.node))
+    mask = twin.groups.masks(labels, twin.label_keep).get(dim)
+    return torch.ones(labels.shape[dim], dtype=torch.bool) if mask is None else torch.from_numpy(mask)
 
 
 class Affine:
@@ -99,12 +115,7 @@ class Affine:
     def at(self, index: int, target: Tensor) -> Tensor:
         """Flat positions of a batch that are looked at, the same ones in every round."""
         if index not in self._positions:
-            count = self.layout.positions(target)
-            rows = count if self.options.rows is None else -(-self.options.rows // self.options.samples)
-            seed = torch.Generator().manual_seed(self.options.seed * 1_000_003 + index)
-            every = torch.arange(count)
-            chosen = every if rows >= count else torch.randperm(count, generator=seed)[:rows].sort().values
-            self._positions[index] = chosen.to(target.device)
+            self._positions[index] = drawn(self.layout.positions(target), index, self.options).to(target.device)
         return self._positions[index]
 
     def write(self, matrix: Tensor, gram: Tensor | None = None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.criteria.least_squares.design import Design, mirrored
 from secateur.criteria.least_squares.layout import Layout
 
-__all__ = ["RIDGES", "Moments", "Prior", "Solution", "bytes_of_fit", "ridge_solve", "solve", "strength"]
+__all__ = ["RIDGES", "Moments", "Prior", "Solution", "bytes_of_fit", "halves", "ridge_solve", "solve", "strength"]
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge strengths that are tried, relative to the mean diagonal of the normal matrix."""
@@ -131,15 +131,20 @@ class Solution:
     prior: Tensor
 
 
+def halves(count: int, index: int) -> list[slice]:
+    """Even and odd images; batches of one image go to either half in turn."""
+    return [slice(k, None, 2) for k in (0, 1)] if count > 1 else [slice(0, 1 - index % 2), slice(1 - index % 2, 1)]
+
+
 def bytes_of_fit(groups: int, columns: int, outputs: int) -> int:
     """What a fit with a ridge to choose takes in memory at most, about.
 
-    Two folds' Gram matrices, their sum, the system and its factor; weights, cross moments and solutions.
+    Two folds' Gram matrices, their sum, the system and its factor; weights, priors, cross moments and solutions.
 
     >>> bytes_of_fit(1, 8_192, 2_048) / 1e9
-    3.7588...
+    4.1615...
     """
-    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 8 * outputs)
+    return 8 * groups * (columns + 1) * (5 * (columns + 1) + 11 * outputs)
 
 
 def ridge_solve(moments: Moments, prior: Tensor, ridge: float, *, intercept: bool = True) -> Tensor:

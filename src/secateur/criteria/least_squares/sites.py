@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from secateur.graph.flow import Flow, module_of
 from secateur.graph.ops import Bounds, Kind, arguments, bounds, facts
 
-__all__ = ["Norm", "Site", "norms", "sites"]
+__all__ = ["Norm", "Site", "norms", "sites", "uses_of"]
 
 _FITTED = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR)
 
@@ -76,7 +76,7 @@ def sites(flow: Flow) -> list[Site]:
     """
     graph = flow.traced.module
     place = {n: k for k, n in enumerate(graph.graph.nodes)}
-    uses = _uses(graph)
+    uses = uses_of(graph)
     found = []
     for node in flow.macs:
         if facts(node).kind in _FITTED and _own(graph, arguments(node)["weight"], uses):
@@ -139,7 +139,7 @@ def _same_shape(one: Node, other: Node) -> bool:
 def norms(flow: Flow) -> list[Norm]:
     """Every batch normalisation with running statistics of its own, in the order of execution."""
     graph = flow.traced.module
-    uses = _uses(graph)
+    uses = uses_of(graph)
     return list(_norms(graph, uses, graph.graph.nodes))
 
 
@@ -164,7 +164,7 @@ def _norm_after(graph: GraphModule, node: Node, uses: Counter[int]) -> Norm | No
     return found[0] if found and found[0].weight is not None and found[0].bias is not None else None
 
 
-def _uses(graph: GraphModule) -> Counter[int]:
+def uses_of(graph: GraphModule) -> Counter[int]:
     """How many operators take every tensor, whatever names it has."""
     return Counter(
         id(operator.attrgetter(str(n.target))(graph)) for n in graph.graph.nodes if n.op == "get_attr" for _ in n.users

@@ -50,9 +50,14 @@ class Twin:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Weights and statistics of the pruned graph by name."""
+        return {name: tensor.detach() for name, tensor in self._own.items()}
+
+    @cached_property
+    def _own(self) -> dict[str, Tensor]:
+        """The same as the module holds them."""
         module = self.pruned.module
-        found = dict(module.named_parameters(remove_duplicate=False))
-        return {n: t.detach() for n, t in (*found.items(), *module.named_buffers(remove_duplicate=False))}
+        found: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+        return found | dict(module.named_buffers(remove_duplicate=False))
 
     def write(self, name: str, value: Tensor) -> None:
         """Sets a weight or statistic of the pruned graph, in place."""
@@ -61,13 +66,11 @@ class Twin:
 
     def share(self, name: str, tensor: Tensor) -> None:
         """Takes ``tensor`` for a weight or statistic of the pruned graph; :meth:`write` changes it from then on."""
-        module = self.pruned.module
-        mine: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
-        mine |= dict(module.named_buffers(remove_duplicate=False))
-        if (mine[name].dtype, mine[name].device) != (tensor.dtype, tensor.device):
+        mine = self._own[name]
+        if (mine.dtype, mine.device) != (tensor.dtype, tensor.device):
             self.write(name, tensor)
             return
-        mine[name].data = tensor.detach()
+        mine.data = tensor.detach()
         self.tensors[name] = tensor.detach()
 
     def fill(self, model: nn.Module) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from secateur.criteria.least_squares.sites import uses_of
 from secateur.graph.facts import Kind
 from secateur.graph.flow import shape_of
 from secateur.graph.ops import facts
@@ -177,13 +177,10 @@ def _projection(graph: GraphModule, node: Node) -> Projection:
 def _own(graph: GraphModule, stored: Node, steps: Sequence[Node]) -> bool:
     """Whether a weight goes into nothing else: one operator takes it, and hands every piece to one other."""
     held = operator.attrgetter(str(stored.target))(graph)
-    uses = Counter(
-        id(operator.attrgetter(str(n.target))(graph)) for n in graph.graph.nodes if n.op == "get_attr" for _ in n.users
-    )
     known = moved(steps, stored) if steps else {}
     several = [s for s in steps if not isinstance(s.meta.get("val"), Tensor)]
     return (
-        isinstance(held, Tensor) and held.is_floating_point() and uses[id(held)] == 1
+        isinstance(held, Tensor) and held.is_floating_point() and uses_of(graph)[id(held)] == 1
         and all(len(s.users) == 1 for s in steps if s not in several)
         and (not steps or _unscaled(known.get(steps[-1])))
     )  # fmt: skip
