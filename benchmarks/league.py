@@ -223,11 +223,12 @@ def main() -> None:
     parser.add_argument("--kept", nargs="+", type=float, help="only these shares of the MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
+    ways = _possible(options.ways)
     for seed in options.seeds:
         for name in options.only:
             bench = Bench(name, seed, options)
             for kept in KEPT[name]:
-                for way in _possible(options.ways) if kept in (options.kept or KEPT[name]) else ():
+                for way in ways if kept in (options.kept or KEPT[name]) else ():
                     rows, key = read(NAME), {"network": name, "kept": kept, "seed": seed, "way": way}
                     if not any(all(r[k] == v for k, v in key.items()) for r in rows):
                         keep(key | row_of(bench, kept, way))

@@ -127,6 +127,7 @@ def criterion(body: str, doc: str = '"""A score."""', needs: str = "()") -> str:
         (STEP.format(body="summary = 'x'; config = Settings; changes_network = True"), "no restore"),
         (OPERATOR.format(name="aten.rellu", facts="", argument="call"), "knows no operator 'aten.rellu'"),
         (OPERATOR.format(name="aten.special_airy_ai", facts="homogeneous=True", argument="call"), "to be homogeneous"),
+        (OPERATOR.format(name="aten.special_airy_ai", facts="flat=(0.0, 1.0)", argument="call"), "to be flat outside"),
         (OPERATOR.format(name="aten.special_airy_ai", facts="", argument=""), "flow takes no argument"),
         ("x = 1", "registers nothing"),
     ],

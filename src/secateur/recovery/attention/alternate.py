@@ -155,24 +155,26 @@ def _centred(weight: Tensor, errors: Tensor) -> Tensor:
     return weight * (errors - mean)
 
 
+Errors = Callable[[Samples, Tensor], Tensor]
+"""Errors of the logits of some samples, given the other side's mapped vectors."""
+
+
 def _fitted_queries(
     samples: Sequence[Samples], weighted: Sequence[Tensor], maps: Maps, queries: Tensor, keys: Tensor
 ) -> Maps:
     mapped = [one.mapped_keys(maps.key) for one in samples]
 
-    def slope(errors: Callable[[Samples, Tensor], Tensor]) -> Tensor:
-        total = torch.zeros_like(maps.query)
-        for one, weight, key in zip(samples, weighted, mapped, strict=True):
-            total += one.query_slope(
-                one.scale * torch.einsum("grnls,gnse->grnle", _centred(weight, errors(one, key)), key)
-            )
-        return total
+    def slope(errors: Errors) -> Tensor:
+        return sum(
+            (one.query_slope(one.scale * torch.einsum("grnls,gnse->grnle", _centred(weight, errors(one, key)), key))
+             for one, weight, key in zip(samples, weighted, mapped, strict=True)), torch.zeros_like(maps.query)
+        )  # fmt: skip
 
     def product(query: Tensor) -> Tensor:
         return slope(lambda one, key: _logits(one, one.mapped_queries(query), key))
 
     near = _inverse(maps.key @ keys @ maps.key.mT), _inverse(queries)
-    found = _conjugate(product, slope(lambda one, key: one.target), maps.query, near[0][:, None], near[1][:, None])
+    found = _conjugate(product, slope(_wanted), maps.query, near[0][:, None], near[1][:, None])
     return Maps(found, maps.key)
 
 
@@ -181,20 +183,21 @@ def _fitted_keys(
 ) -> Maps:
     mapped = [one.mapped_queries(maps.query) for one in samples]
 
-    def slope(errors: Callable[[Samples, Tensor], Tensor]) -> Tensor:
-        total = torch.zeros_like(maps.key)
-        for one, weight, query in zip(samples, weighted, mapped, strict=True):
-            total += one.key_slope(
-                one.scale * torch.einsum("grnls,grnle->gnse", _centred(weight, errors(one, query)), query)
-            )
-        return total
+    def slope(errors: Errors) -> Tensor:
+        return sum(
+            (one.key_slope(one.scale * torch.einsum("grnls,grnle->gnse", _centred(weight, errors(one, query)), query))
+             for one, weight, query in zip(samples, weighted, mapped, strict=True)), torch.zeros_like(maps.key)
+        )  # fmt: skip
 
     def product(key: Tensor) -> Tensor:
         return slope(lambda one, query: _logits(one, query, one.mapped_keys(key)))
 
     spread = (maps.query @ (queries / maps.query.shape[1])[:, None] @ maps.query.mT).sum(1)
-    found = _conjugate(product, slope(lambda one, query: one.target), maps.key, _inverse(spread), _inverse(keys))
-    return Maps(maps.query, found)
+    return Maps(maps.query, _conjugate(product, slope(_wanted), maps.key, _inverse(spread), _inverse(keys)))
+
+
+def _wanted(one: Samples, _: Tensor) -> Tensor:
+    return one.target
 
 
 def _logits(one: Samples, query: Tensor, key: Tensor) -> Tensor:

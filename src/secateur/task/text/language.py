@@ -19,13 +19,42 @@ from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
 from secateur.task.text.tokens import Tokenizer, checked_length, file_of, named, numbers_of, tokenizer_from
 
-__all__ = ["PERPLEXITY", "LanguageModelling", "PerplexityMeter"]
+__all__ = ["PERPLEXITY", "LanguageModelling", "PerplexityMeter", "TokenScores"]
 
 PERPLEXITY = Metric(better="lower", title="Perplexity", name="perplexity", digits=2)
 _SPLITS = ("train", "validation", "test")
 
 
-class LanguageModelling(NumberedTask):
+class TokenScores:
+    """What tasks share whose networks score every token, (B, length, vocabulary)."""
+
+    length: int
+
+    def distillation(self, output: Any, wanted: Any, temperature: float) -> Tensor:
+        """T²·KL(softmax(t/T) ‖ softmax(z/T)), the mean over all places."""
+        student, teacher = (logits_of(value).transpose(1, 2) for value in (output, wanted))
+        return soft_cross_entropy(student, teacher, temperature)
+
+    def predictions(self, output: Any) -> Tensor:
+        """The scores, float32, (B, length, vocabulary)."""
+        return logits_of(output).float()
+
+    def scores(self, output: Any, target: Tensor) -> Tensor:
+        """Float32 scores, once it is sure that they belong to the tokens ``target``, int64 (B, length)."""
+        scores = logits_of(output).float()
+        if scores.ndim != 3 or scores.shape[:2] != target.shape:
+            raise InputError(
+                f"The network gives {shapes(scores)}; wanted scores ({len(target)}, {self.length}, words)."
+            )
+        if int(target.max()) >= scores.shape[2]:
+            raise InputError(
+                f"The tokenizer gives the token {int(target.max())}, and the network scores {scores.shape[2]} tokens: "
+                "they do not belong together."
+            )
+        return scores
+
+
+class LanguageModelling(TokenScores, NumberedTask):
     """The next token at every place of a text that is cut into windows, one after the other.
 
     The network is called with ``input_ids`` and ``attention_mask`` (all 1), int64 (B, length), and gives scores
@@ -66,17 +95,8 @@ class LanguageModelling(NumberedTask):
             output: Scores z, (B, length, vocabulary), or something with ``logits``.
             target: x, int64, (B, length).
         """
-        scores = self._scores(output, target)
+        scores = self.scores(output, target)
         return F.cross_entropy(scores[:, :-1].flatten(0, 1), target[:, 1:].flatten())
-
-    def distillation(self, output: Any, wanted: Any, temperature: float) -> Tensor:
-        """T²·KL(softmax(t/T) ‖ softmax(z/T)), the mean over all places."""
-        student, teacher = (logits_of(value).transpose(1, 2) for value in (output, wanted))
-        return soft_cross_entropy(student, teacher, temperature)
-
-    def predictions(self, output: Any) -> Tensor:
-        """The scores, float32, (B, length, vocabulary)."""
-        return logits_of(output).float()
 
     def meter(self) -> PerplexityMeter:
         """Sums of cross-entropy and tokens."""
@@ -101,19 +121,6 @@ class LanguageModelling(NumberedTask):
         ids = torch.tensor([n for text in texts if text for n in numbers_of(tokenizer, text)], dtype=torch.int64)
         count = len(ids) // self.length
         return ids[: count * self.length].view(count, self.length)
-
-    def _scores(self, output: Any, target: Tensor) -> Tensor:
-        scores = logits_of(output).float()
-        if scores.ndim != 3 or scores.shape[:2] != target.shape:
-            raise InputError(
-                f"The network gives {shapes(scores)}; wanted scores ({len(target)}, {self.length}, words)."
-            )
-        if int(target.max()) >= scores.shape[2]:
-            raise InputError(
-                f"The tokenizer gives the token {int(target.max())}, and the network scores {scores.shape[2]} tokens: "
-                "they do not belong together."
-            )
-        return scores
 
 
 class PerplexityMeter:

@@ -13,11 +13,9 @@ from secateur.core.errors import InputError
 from secateur.core.metric import Metric
 from secateur.core.seeds import derive
 from secateur.data.texts import Parts, cut_text
-from secateur.task.batch import shapes
-from secateur.task.classification import logits_of, soft_cross_entropy
 from secateur.task.numbered import NumberedTask
 from secateur.task.registry import TASKS, Request, TaskKind
-from secateur.task.text.language import PerplexityMeter
+from secateur.task.text.language import PerplexityMeter, TokenScores
 from secateur.task.text.tokens import (
     Tokenizer,
     checked_length,
@@ -90,7 +88,7 @@ class TextLines(NumberedTask):
         return {**super().settings(), "length": self.length}
 
 
-class MaskedLanguageModelling(TextLines):
+class MaskedLanguageModelling(TokenScores, TextLines):
     """Tokens that are hidden in the lines of a text, from those around them.
 
     Of every line 15 % of the tokens, one at least and no special ones, become the tokenizer's mask; which, is drawn by
@@ -132,22 +130,9 @@ class MaskedLanguageModelling(TextLines):
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Mean of −log softmax(z)[x] over the hidden tokens x, of scores z (B, length, vocabulary)."""
-        scores = logits_of(output).float()
-        if scores.ndim != 3 or scores.shape[:2] != target.shape:
-            raise InputError(
-                f"The network gives {shapes(scores)}; wanted scores ({len(target)}, {self.length}, words)."
-            )
+        scores = self.scores(output, target)
         count = int((target != _IGNORED).sum())
         return F.cross_entropy(scores.flatten(0, 1), target.flatten(), reduction="sum") / max(1, count)
-
-    def distillation(self, output: Any, wanted: Any, temperature: float) -> Tensor:
-        """T²·KL(softmax(t/T) ‖ softmax(z/T)), the mean over all places."""
-        student, teacher = (logits_of(value).transpose(1, 2) for value in (output, wanted))
-        return soft_cross_entropy(student, teacher, temperature)
-
-    def predictions(self, output: Any) -> Tensor:
-        """The scores, float32, (B, length, vocabulary)."""
-        return logits_of(output).float()
 
     def meter(self) -> PerplexityMeter:
         """Sums of cross-entropy and hidden tokens."""
