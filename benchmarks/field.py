@@ -75,8 +75,10 @@ def hidden_map(gram: Tensor, kept: Tensor, *, affine: bool = False, ridge: float
 def fold(dense: nn.Module, cut: Pruned, *, seed: int = 0) -> nn.Module:
     """Model folding (ICLR 2025): k-means of the channels' filters; clusters become their mean, and consumers add up.
 
-    Needs no data; batch-norm statistics are to be estimated again behind it. As many channels stay in each group as the
-    cut leaves. Features of a channel are its filters in all layers that make it, times their batch norm's γ/σ.
+    Needs no data; batch-norm statistics are to be estimated again behind it. As many channels stay in each group as
+    the cut leaves. Features of a channel are its filters in all layers that make it, and what its batch norms add,
+    β − μγ/σ: of the features that were tried on ResNet-20 (filters as they are or times γ/σ, with and without the
+    offset), and of means with and without γ/σ as weights, these left the highest accuracy.
     """
     from sklearn.cluster import KMeans
 
@@ -85,9 +87,10 @@ def fold(dense: nn.Module, cut: Pruned, *, seed: int = 0) -> nn.Module:
     found = {name: t.double() for name, t in tensors.items() if t.is_floating_point()}
     for members in _groups(cut.plan.keep, tensors):
         makers = [name for name, dim in members if dim == 0 and tensors[name].ndim > 1]
-        features = torch.cat([found[n].flatten(1) * _scale(tensors, n)[:, None] for n in makers], 1)
+        norms = [name.removesuffix("running_mean") for name, _ in members if name.endswith("running_mean")]
+        features = torch.cat([*(found[n].flatten(1) for n in makers), *(_offset(found, n)[:, None] for n in norms)], 1)
         count = len(cut.plan.keep[members[0][0]][members[0][1]])
-        labels = KMeans(count, n_init=3, random_state=seed).fit(features.numpy()).labels_
+        labels = KMeans(count, n_init=10, random_state=seed).fit(features.numpy()).labels_
         chosen = torch.nn.functional.one_hot(torch.as_tensor(labels).long(), count).double()  # (C, K)
         for name, dim in members:
             weights = chosen if dim else chosen / chosen.sum(0)
@@ -139,13 +142,7 @@ def _groups(keep: Keep, tensors: Mapping[str, Tensor]) -> list[list[tuple[str, i
     return list(found.values())
 
 
-def _scale(tensors: Mapping[str, Tensor], weight: str) -> Tensor:
-    """γ/σ of the batch norm that comes next after a layer's weight, or ones."""
-    names = list(tensors)
-    behind = names[names.index(weight) + 1 :]
-    var = next((n for n in behind if n.endswith("running_var")), None)
-    between = behind[: behind.index(var)] if var is not None else behind
-    ones = torch.ones(len(tensors[weight]), dtype=torch.float64)
-    if var is None or any(tensors[n].ndim > 1 for n in between):
-        return ones
-    return (tensors[var.replace("running_var", "weight")].double() / (tensors[var].double() + 1e-5).sqrt()).abs()
+def _offset(tensors: Mapping[str, Tensor], norm: str) -> Tensor:
+    """β − μγ/σ of a batch norm, by the beginning of its tensors' names."""
+    mean, var, scale, bias = (tensors[norm + part] for part in ("running_mean", "running_var", "weight", "bias"))
+    return bias - mean * scale / (var + 1e-5).sqrt()

@@ -77,7 +77,8 @@ def recover(
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
         match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
-            loses. It helps some networks (MobileNetV2) and harms others (ResNets): try both. For ``least_squares``.
+            loses. It helps some networks (MobileNetV2) and does nothing for others or harms them: try both.
+            For ``least_squares``.
         memory_bytes: What the matrices of one layer's fit, and activations that wait between two layers, may take in
             memory beside the networks; activations beyond it go to temporary files. By default 1 GiB of activations,
             and fits of up to 10,000 inputs; larger ones are made where this allows them.

@@ -115,14 +115,18 @@ def merge(pair: Twin) -> list[str]:
         Notes on layers that could not be treated.
     """
     notes: list[str] = []
+    merged_any = None
     for cut in _cuts(pair, _keeps_scales, notes):
         factors = _factors(cut.producer.map()[0], cut.kept)  # (removed, kept)
+        merged_any = bool(merged_any) or bool(factors.any())
         inputs = cut.inputs()
         merged = inputs[:, cut.kept] + torch.einsum("orx,rk->okx", inputs[:, ~cut.kept], factors)
         rows = outputs_left(pair, cut.consumer.site)
         mine = Affine(pair, cut.consumer.site, Options())
         old = mine.map()
         mine.write(torch.cat([merged[rows].flatten(1)[None], old[:, :, -1:]], 2))
+    if merged_any is False:
+        notes.append(f"no removed channel is like a kept one (a cosine of {SIMILAR} at least): nothing was merged")
     return notes
 
 
