@@ -72,6 +72,7 @@ def reopen_result(folder: Path, step: str) -> dict[str, Any]:
     ("steps", "words"),
     [
         ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "least_square"}}], "Did you mean 'least_squares'"),
+        ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "bias", "match_variance": True}}], "match_variance is for"),
         (["recover"], "recover needs a prune or remove_layers"),
         ([{"prune": {"criterion": "magnitude", "ratio": 0.5}}], "'magnitude' scores weights"),
         ([{"prune": {"ratio": 0.5}}, {"recover": {"images": -1}}], "greater than or equal to 0"),

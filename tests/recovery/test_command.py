@@ -41,6 +41,8 @@ def test_a_criterion_may_choose(tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         (("--ratio", 0.5), "give --data"),
         (("--ratio", 0.5, "--data", "digits", "--method", "biass"), "Did you mean 'bias'"),
+        (("--ratio", 0.5, "--data", "digits", "--method", "bias", "--match-variance"), "match_variance is for"),
+        (("--ratio", 0.5, "--data", "digits", "--images", 16, "--memory", 10), "memory_bytes=10 is too little"),
         (("--data", "digits", "--latency", 0.5), "wants a runtime"),
         (("--data", "digits"), "Give one of --ratio, --params, --macs, --energy, --size and --latency"),
     ],

@@ -45,7 +45,16 @@ if TYPE_CHECKING:
 else:
     networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
 
-__all__ = ["AimOptions", "ClockOptions", "CutOptions", "FileOptions", "OpenOptions", "RunOptions", "grouped"]
+__all__ = [
+    "AimOptions",
+    "ClockOptions",
+    "CutOptions",
+    "FileOptions",
+    "OpenOptions",
+    "RepairOptions",
+    "RunOptions",
+    "grouped",
+]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -156,6 +165,24 @@ class RunOptions:
         """What takes the place of the recipe's own."""
         return {"model": self.model, "weights": self.weights, "data": self.data, "task": self.task,
                 "epochs": self.epochs, "seed": self.seed, "use": self.use or ()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RepairOptions:
+    """How a cut is repaired."""
+
+    images: Annotated[int, typer.Option(help="How many training samples, without labels.")] = 512
+    method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares"
+    match_variance: Annotated[
+        bool, typer.Option("--match-variance", help="Give refitted layers the dense network's variance.")
+    ] = False
+    memory: Annotated[
+        int | None, typer.Option(help="Bytes of memory for fits and what waits between them.", metavar="BYTES")
+    ] = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of :func:`secateur.recover`."""
+        return {"method": self.method, "match_variance": self.match_variance, "memory_bytes": self.memory}
 
 
 @dataclass(frozen=True)

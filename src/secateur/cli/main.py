@@ -24,7 +24,7 @@ from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
 from secateur.cli import sparse as cli_sparse
 from secateur.cli import vocabulary as cli_vocabulary
-from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, grouped
+from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, RepairOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
 from secateur.core.errors import SecateurError, SecateurWarning
@@ -120,19 +120,18 @@ def recover(
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     aim: AimOptions,
     opening: OpenOptions,
+    repair: RepairOptions,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     task: TaskName = None,
-    images: Annotated[int, typer.Option(help="How many training samples, without labels.")] = 512,
     criterion: Annotated[
         str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
     ] = "reconstruction",
-    method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares",
     only: Only = None,
     ignore: Ignore = None,
 ) -> None:
     """Prunes a network and repairs it without labels, gradients or training."""
     amount = aim.options()
-    recovering.recover(opening.open(model), out, data=data, task=task, images=images, method=method,
+    recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images, repairing=repair.options(),
                        criterion=criterion, only=only, ignore=ignore or (), **amount)  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
 from secateur.recovery.twin import twin
 
-__all__ = ["METHODS", "recover"]
+__all__ = ["METHODS", "check_method", "recover"]
 
 METHODS = {
     "least_squares": "weights and bias of every layer behind the cut, refitted to the dense network's response",
@@ -102,10 +102,9 @@ def recover(
     >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 4)
     True
     """
+    check_method(method, match_variance=match_variance)
     _check(data, method, ridge, batch_size, memory_bytes)
     _check_processes(method, over_processes)
-    if match_variance and method != "least_squares":
-        raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
     dense = _dense_of(pruned, dense)
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
@@ -149,11 +148,22 @@ def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
         )
 
 
+def check_method(method: str, *, match_variance: bool = False) -> None:
+    """Checks what can be checked before there is a network.
+
+    Raises:
+        UnknownNameError: No such method.
+        InputError: A setting that belongs to another method.
+    """
+    if method not in METHODS:
+        raise UnknownNameError("recovery method", method, METHODS)
+    if match_variance and method != "least_squares":
+        raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
+
+
 def _check(
     calibration: Data | None, method: str, ridge: float | None, batch_size: int, memory_bytes: int | None
 ) -> None:
-    if method not in METHODS:
-        raise UnknownNameError("recovery method", method, METHODS)
     if calibration is None and method not in WITHOUT_DATA:
         raise InputError(
             f"The method {method!r} needs calibration data; without any, take {' or '.join(map(repr, WITHOUT_DATA))}."

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.cli.commands.show import busy
-from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.errors import InputError
 from secateur.core.types import Target
 from secateur.cut.prune import prune
-from secateur.recovery import METHODS
 from secateur.recovery import recover as repair
+from secateur.recovery.api import check_method
 
 __all__ = ["recover"]
 
@@ -24,7 +25,7 @@ def recover(
     data: str | None,
     task: str | None = None,
     images: int,
-    method: str,
+    repairing: Mapping[str, Any],
     criterion: str,
     ratio: float | None,
     target: Target | None,
@@ -39,8 +40,7 @@ def recover(
         SecateurError: What the cut and the repair raise.
     """
     refuse_taken(out)
-    if method not in METHODS:
-        raise UnknownNameError("recovery method", method, METHODS)
+    check_method(repairing["method"], match_variance=repairing["match_variance"])
     found = labelled([opened], data, opened.inputs, task=task)
     if found is None:
         raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
@@ -51,5 +51,5 @@ def recover(
         pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, tolerance=tolerance,
                        only=only, ignore=ignore, data=batches, loss=loss)  # fmt: skip
         now("Repairing …")
-        fixed = repair(pruned, x, dense=model, method=method)
+        fixed = repair(pruned, x, dense=model, **repairing)
     keep(opened, fixed, out)

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from secateur.core.errors import UnknownNameError
 from secateur.core.plan import remember
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.recovery import METHODS, purify, recover
+from secateur.recovery import purify, recover
+from secateur.recovery.api import check_method
 from secateur.sparsity.masks import copied
 
 if TYPE_CHECKING:
@@ -44,9 +44,13 @@ class RecoverSettings(Settings):
     @field_validator("method")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in METHODS:
-            raise UnknownNameError("recovery method", name, METHODS)
+        check_method(name)
         return name
+
+    @model_validator(mode="after")
+    def _together(self) -> RecoverSettings:
+        check_method(self.method, match_variance=self.match_variance)
+        return self
 
 
 class Recover(Step[RecoverSettings]):
