@@ -68,6 +68,30 @@ def test_block_scope_removes_the_same_share_of_every_block() -> None:
     assert all(kept == size / 2 for kept, size in total.values())
 
 
+def test_isomorphic_scope_takes_the_same_share_of_every_kind_of_group_by_score_within() -> None:
+    model = secateur.models.create("resnet20")
+    seen: list[int] = []
+
+    def deeper_is_worth_more(view: secateur.GroupView) -> torch.Tensor:
+        seen.append(len(seen))
+        return torch.ones(len(view)) * (1 + 0.01 * len(seen)) + torch.arange(len(view)) / 1e6
+
+    pruned = secateur.prune(
+        settle(model), torch.randn(2, 3, 32, 32), ratio=0.25, scope="isomorphic",
+        criterion=deeper_is_worth_more,
+    )  # fmt: skip
+    total: dict[object, list[int]] = {}
+    for cut in pruned.groups:
+        entry = total.setdefault(cut.group.kind, [0, 0])
+        entry[0] += cut.kept
+        entry[1] += len(cut.group)
+    inner = {c.group.name: c for c in pruned.groups if c.group.name.endswith("conv1") and c.group.name != "conv1"}
+    assert len({c.group.kind for c in inner.values()}) == 1, "inner channels of all blocks are one kind"
+    assert len(total) > 1, "and the streams others"
+    assert all(abs(kept - 0.75 * size) <= 1 for kept, size in total.values())
+    assert len({c.kept / len(c.group) for c in inner.values()}) > 1, "within a kind, scores decide"
+
+
 def test_block_scope_leaves_the_residual_stream_whole() -> None:
     model = secateur.models.create("resnet20")
     before = {n: p.numel() for n, p in model.named_parameters()}
@@ -95,7 +119,7 @@ def test_min_units_is_a_floor() -> None:
     assert widths(secateur.prune(model, x, ratio=0.9, min_units=5)) == [5, 5, 5]
 
 
-@pytest.mark.parametrize("scope", ["local", "global", "block"])
+@pytest.mark.parametrize("scope", ["local", "global", "block", "isomorphic"])
 @pytest.mark.parametrize("measure", ["params", "macs"])
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.2])
 def test_targets_are_met_within_one_per_cent(measure: str, share: float, scope: str) -> None:
@@ -171,7 +195,7 @@ def test_target_checks_itself() -> None:
 
 def test_a_larger_ratio_never_keeps_more() -> None:
     model, x = chain(20, 30, 10)
-    for scope in ("local", "global", "block"):
+    for scope in ("local", "global", "block", "isomorphic"):
         kept = [sum(widths(secateur.prune(model, x, ratio=r, scope=scope))) for r in (0.1, 0.3, 0.5, 0.7, 0.9)]
         assert kept == sorted(kept, reverse=True)
         assert kept[2] == pytest.approx(30, abs=1.5)

@@ -63,6 +63,17 @@ def test_in_place_and_functional_activations_count_too() -> None:
     assert scored.notes == ()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_variance_is_the_variance_behind_every_relu(name: str) -> None:
+    case = CASES[name]()
+    images = case.images()
+    scores = case.scores("variance", images)
+    for group, relus in case.relus.items():
+        seen = case.seen(relus, images)
+        found = [by_channel(seen[r], case.units[group]).double().var(1, correction=0) for r in relus]
+        torch.testing.assert_close(scores[group], torch.stack(found).mean(0), rtol=1e-5, atol=1e-9)
+
+
 def test_groups_that_no_relu_follows_stay_whole_and_are_named() -> None:
     model = settle(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 2)))
     pruned = secateur.prune(model, torch.randn(2, 4), ratio=0.5, criterion="apoz", data=torch.randn(30, 4))

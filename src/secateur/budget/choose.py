@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.order import SCOPES, Step, removal_order
+from secateur.budget.order import POOLS, SCOPES, Step, removal_order
 from secateur.core.errors import BudgetError, InputError, UnknownNameError
 from secateur.core.modes import no_gc
 from secateur.core.types import Target
@@ -61,12 +61,12 @@ def choose(
     Args:
         costs: Exact costs of the network under any choice.
         scores: Scores of the units that may go, by group number; higher = keep.
-        ratio: Share of units to remove, in [0, 1): of every group (``local``), of every block (``block``) or
-            of all units (``global``); rounded to the nearest whole number, exactly, also under ties. Or, with scope
-            ``local``, one per group number; other groups are left alone.
+        ratio: Share of units to remove, in [0, 1): of every group (``local``) or block (``block``), of all groups
+            of a kind (``isomorphic``) or of all units (``global``); rounded to the nearest whole number, exactly, also
+            under ties. Or, with scope ``local``, one per group number; other groups are left alone.
         target: Parameters, MACs, energy or bytes, instead of a ratio: what is left is the nearest at or below it that
             the widths allow.
-        scope: ``local``, ``uniform`` (the same widths in all layers of a kind), ``global`` or ``block``.
+        scope: One of :data:`~secateur.budget.order.SCOPES`.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
         gone: Units that earlier cuts took from the groups, by group number; they count towards ``ratio``, which
@@ -149,7 +149,7 @@ def _to_ratio(
     gone: dict[object, int] = {}
     for g in dict.fromkeys(s.group for s in steps):
         before = earlier.get(g, 0)
-        pool[g] = {"local": g, "block": groups[g].block, "global": None}[scope]
+        pool[g] = POOLS[scope](groups[g]) if scope in POOLS else g if scope == "local" else None
         total[pool[g]] = total.get(pool[g], 0) + len(groups[g]) + before
         gone[pool[g]] = gone.get(pool[g], 0) + before
     closed: set[int] = set()

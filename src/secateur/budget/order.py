@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import lcm
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from secateur.core.patterns import without_numbers
 from secateur.graph.groups import Group
 
-__all__ = ["SCOPES", "Step", "removal_order"]
+__all__ = ["POOLS", "SCOPES", "Step", "removal_order"]
 
-SCOPES = ("local", "uniform", "global", "block")
+SCOPES = ("local", "uniform", "global", "block", "isomorphic")
+
+POOLS: dict[str, Callable[[Group], Hashable]] = {"block": lambda g: g.block, "isomorphic": lambda g: g.kind}
+"""Scopes that rank by score within pools of groups, and take the same share of every pool."""
 
 
 class Step(NamedTuple):
@@ -50,7 +53,8 @@ def removal_order(
             width; ``global`` goes by score, each group's scores
             divided by their mean so that layers of different size compare; ``block`` does that within each
             block and removes the same share of every block, of the channels inside it: a residual stream that
-            joins several blocks is left whole.
+            joins several blocks is left whole; ``isomorphic`` does it within all groups of a kind, those whose layers
+            are joined in the same way (Fang et al. 2024, Isomorphic Pruning, arXiv:2407.04616, §3.3).
         round_to: Widths that are left are multiples of this (or the dense width).
         min_units: Units that every group keeps at least.
         absolute: Whether scores of different groups compare as they are, without division by the mean.
@@ -65,8 +69,8 @@ def removal_order(
     if scope == "local":
         steps = [s._replace(key=share) for s, share in zip(steps, _shares(steps, groups), strict=True)]
         steps = _together(steps, groups) if uniform else steps
-    elif scope == "block":
-        steps = _by_block(steps, groups)
+    elif scope in POOLS:
+        steps = _by_pool(steps, groups, POOLS[scope])
     return sorted(steps, key=lambda s: s.key)  # stable: ties keep the order of execution
 
 
@@ -113,16 +117,16 @@ def _shares(steps: Sequence[Step], groups: Sequence[Group]) -> list[float]:
     return shares
 
 
-def _by_block(steps: Sequence[Step], groups: Sequence[Group]) -> list[Step]:
-    """Within a block by score, across blocks by the share of the block that is gone."""
-    total: dict[str, int] = {}
+def _by_pool(steps: Sequence[Step], groups: Sequence[Group], pool: Callable[[Group], Hashable]) -> list[Step]:
+    """Within a pool of groups (a block, a kind) by score, across pools by the share of the pool that is gone."""
+    total: dict[Hashable, int] = {}
     for g in dict.fromkeys(s.group for s in steps):
-        total[groups[g].block] = total.get(groups[g].block, 0) + len(groups[g])
-    gone: dict[str, int] = {}
+        total[pool(groups[g])] = total.get(pool(groups[g]), 0) + len(groups[g])
+    gone: dict[Hashable, int] = {}
     result = []
     for step in sorted(steps, key=lambda s: s.key):
-        block = groups[step.group].block
-        before = gone.get(block, 0)
-        gone[block] = before + len(step.units)
-        result.append(Step(step.group, step.units, (before + len(step.units) / 2) / total[block]))
+        own = pool(groups[step.group])
+        before = gone.get(own, 0)
+        gone[own] = before + len(step.units)
+        result.append(Step(step.group, step.units, (before + len(step.units) / 2) / total[own]))
     return result

@@ -54,7 +54,7 @@ def planned_cuts(
     Args:
         costs: Exact costs under any choice.
         scores: What the units are worth; groups without any stay whole.
-        scope: ``local`` (the same share of every group), ``global`` or ``block``.
+        scope: One of :data:`~secateur.budget.order.SCOPES`.
         round_to: Widths that are left are multiples of this.
         min_units: Units that every group keeps at least.
         points: About how many.

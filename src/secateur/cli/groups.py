@@ -114,7 +114,9 @@ class CutOptions:
     ] = None  # fmt: skip
     scope: Annotated[
         str | None,
-        typer.Option(help="Rank within each group (local), with equal widths in all layers (uniform), block, global."),
+        typer.Option(
+            help="Rank within each group (local), block, kind of group (isomorphic), in all (global); uniform."
+        ),
     ] = None
     round_to: Annotated[
         str | None, typer.Option(help="Widths become multiples of this; auto: the runtime's step.", metavar="STEP")

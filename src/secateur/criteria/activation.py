@@ -14,7 +14,7 @@ from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, maps, zero_makers
 from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
 
-__all__ = ["Activations", "apoz", "mean_activation"]
+__all__ = ["Activations", "apoz", "mean_activation", "variance"]
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,22 @@ class Activations:
     Attributes:
         zeros: Share of exact zeros behind ReLU and its relatives, shape (n,); ``None`` where none follows.
         mean: Mean of |a|, shape (n,).
+        variance: Variance of a over samples and positions, shape (n,).
     """
 
     zeros: Tensor | None
     mean: Tensor
+    variance: Tensor
 
 
 class _Activations(Watcher):
-    """Counts zeros and adds up |a| per unit and operator: three numbers for each."""
+    """Counts zeros and adds up |a|, a and a² per unit and operator: five numbers for each."""
 
     def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
         self._making = set(zero_makers(self.groups.flow))
         self._places = maps(self.groups)
-        self._sums = {p: torch.zeros(3, len(self.groups.items[p.group]), dtype=torch.float64) for p in self._places}
+        self._sums = {p: torch.zeros(5, len(self.groups.items[p.group]), dtype=torch.float64) for p in self._places}
         self.nodes = [p.node for p in self._places]
 
     def see(self, node: Node, value: Tensor, inputs: Sequence[Any]) -> None:
@@ -47,7 +49,8 @@ class _Activations(Watcher):
 
     def _add(self, place: Place, rows: Tensor) -> None:
         seen = torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float64)
-        numbers = torch.stack([(rows == 0).sum(1).double().cpu(), rows.abs().sum(1).double().cpu(), seen])
+        sums = [(rows == 0).sum(1), rows.abs().sum(1), rows.sum(1), rows.square().sum(1)]
+        numbers = torch.stack([*(s.double().cpu() for s in sums), seen])
         own = place.index >= 0
         self._sums[place].index_add_(1, place.index[own], numbers[:, own])
 
@@ -55,10 +58,12 @@ class _Activations(Watcher):
         sums = {p: s for p, s in self._sums.items() if p.group == number}
         if not sums:
             raise NotApplicable(f"no feature map carries the channels of {self.groups.items[number].name!r}")
-        zeros = _mean([s[0] / s[2] for p, s in sums.items() if p.node in self._making])
-        mean = _mean([s[1] / s[2] for s in sums.values()])
+        zeros = _mean([s[0] / s[4] for p, s in sums.items() if p.node in self._making])
+        mean = _mean([s[1] / s[4] for s in sums.values()])
+        variance = _mean([(s[3] / s[4] - (s[2] / s[4]).square()).clamp_min(0) for s in sums.values()])
         assert mean is not None
-        return Activations(zeros, mean)
+        assert variance is not None
+        return Activations(zeros, mean, variance)
 
 
 def _mean(parts: list[Tensor]) -> Tensor | None:
@@ -99,3 +104,21 @@ def mean_activation(view: GroupView) -> Tensor:
     """
     found: Activations = view.statistic("activations")
     return found.mean
+
+
+@criterion(
+    "variance",
+    paper="Berisha et al. 2025, Variance-Based Pruning (VBP), arXiv:2507.12988, §3",
+    needs=("activations",),
+    absolute=True,
+    scope="global",
+    order="those first whose activations vary least",
+)
+def variance(view: GroupView) -> Tensor:
+    """Variance of the unit's activations over samples and positions: E[a²] − E[a]².
+
+    Taken where ``mean_activation`` is. Groups compare by it as it is. What a unit gives on average goes into the bias
+    of the layers behind, as in the paper, by :func:`secateur.recover` with ``method="bias"``.
+    """
+    found: Activations = view.statistic("activations")
+    return found.variance

@@ -119,9 +119,10 @@ def prune(
         of: What ``ratio`` and a target's share are of: the network as it is (``current``), or as it was before
             its first cut (``dense``), which earlier cuts then count towards.
         scope: ``local`` (the same share of every group), ``global`` (the lowest scores anywhere) or ``block``
-            (the same share of the channels inside every block; a residual stream between blocks stays whole), or
-            ``uniform``: like ``local``, and layers of a kind keep one width where a target is aimed at, which is what a
-            configuration of transformers can say.
+            (the same share of the channels inside every block; a residual stream between blocks stays whole),
+            ``isomorphic`` (the lowest scores among all groups whose layers are joined in the same way, the same share
+            of every such kind), or ``uniform``: like ``local``, and layers of a kind keep one width where a target is
+            aimed at, which is what a configuration of transformers can say.
             By default ``local`` (``global`` with the criterion ``reconstruction``); with a latency, whatever keeps the
             most score in that time.
         round_to: Widths that are left are multiples of this; ``auto``, which is what a latency takes by default, is

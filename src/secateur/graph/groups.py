@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count, takewhile
@@ -37,6 +37,8 @@ class Group:
         spans: Whether the producers lie in several blocks of their own (a residual stream does).
         least: Units that have to stay, because an operator cannot do with fewer (the k of the k largest).
         step: A multiple of so many units has to stay, because an operator takes no other sizes.
+        kind: Which operators take the members, at which argument and dimension: the same for groups that play the same
+            part in their layers, whatever their sizes.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Group:
     spans: bool = False
     least: int = 1
     step: int = 1
+    kind: tuple[object, ...] = ()
 
     def __len__(self) -> int:
         """How many units it has."""
@@ -134,6 +137,8 @@ def _build(flow: Flow, solution: Solution) -> Groups:
     members = _members(bare, dims, inverse, len(first))
     layers = _layers_below(flow)
     groups = [_group(flow, np.flatnonzero(inverse == g), members[g], layers) for g in range(len(first))]
+    takers = _takers(flow)
+    groups = [replace(g, kind=_kind(g.members, takers)) for g in groups]
     if flow.constraints.floors or flow.constraints.steps:
         groups = [replace(g, least=_least(bare, g.units), step=_step(bare, g.units)) for g in groups]
     position = {name: k for k, name in enumerate(flow.tensors)}
@@ -181,6 +186,18 @@ def _group(flow: Flow, units: NDArray[np.int64], members: list[Member], layers: 
     spans = len({_block([p], layers) for p in producers}) > 1
     block = _block(producers, layers)
     return Group(producers[0] or members[0].parameter, units, tuple(members), producers, block, spans)
+
+
+def _takers(flow: Flow) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Operators that take every tensor of the network, each with the place among its arguments."""
+    read = [n for n in flow.traced.nodes if n.op == "get_attr"]
+    return {
+        str(n.target): tuple(sorted((str(u.target), u.args.index(n)) for u in n.users if n in u.args)) for n in read
+    }
+
+
+def _kind(members: Sequence[Member], takers: Mapping[str, tuple[tuple[str, int], ...]]) -> tuple[object, ...]:
+    return tuple(sorted((takers.get(m.parameter, ()), m.dim, m.consumes) for m in members))
 
 
 def _least(bare: Groups, units: NDArray[np.int64]) -> int:

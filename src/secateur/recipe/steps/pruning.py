@@ -97,7 +97,7 @@ class PruneSettings(Settings):
     threads: int = Field(default=1, ge=1)
     tolerance: float | None = Field(default=None, ge=0, lt=1)
     of: Literal["current", "dense"] = "current"
-    scope: Literal["local", "uniform", "global", "block"] | None = None
+    scope: Literal["local", "uniform", "global", "block", "isomorphic"] | None = None
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     min_units: int = Field(default=1, ge=1)
     only: tuple[str, ...] | None = None
@@ -156,6 +156,7 @@ class PruneSettings(Settings):
             "local": "of every group",
             "uniform": "of every group",
             "block": "of every block",
+            "isomorphic": "of all groups of a kind",
             "global": "of the whole network",
         }
         criterion, target = CRITERIA[self.criterion or "l2"], self.target
