@@ -102,6 +102,118 @@ def fold(dense: nn.Module, cut: Pruned, *, seed: int = 0) -> nn.Module:
     return smaller
 
 
+def osscar(
+    dense: nn.Module, cut: Pruned, x: Tensor, *, ridge: float = 1e-4, batch: int = 50
+) -> dict[str, tuple[list[int], Tensor]]:
+    """OSSCAR (arXiv:2403.12983): channels by local search on ‖X W − X_S V‖², V by least squares on those that stay.
+
+    Channels go one by one, each time the one whose loss the rest makes good best; then one that went comes back and
+    another goes as long as that lowers the error. X is what enters a layer in the dense network.
+
+    Args:
+        dense: The dense network, in eval mode.
+        cut: From it; it says how many input channels every layer keeps.
+        x: Calibration images.
+        ridge: Relative to the mean diagonal.
+        batch: Images at a time.
+
+    Returns:
+        For every layer that loses input channels: those that stay, and its weights (all outputs, channels that stay).
+    """
+    sites = dict(_mixing(dense, cut.plan.keep))
+    grams = {name: torch.zeros(()).double() for name in sites}
+    with torch.no_grad(), ExitStack() as stack:
+        for name, module in sites.items():
+
+            def add(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name, module: Any = module) -> None:
+                rows = _rows(module, inputs[0]).double()
+                grams[name] = grams[name] + rows.T @ rows
+
+            stack.callback(module.register_forward_pre_hook(add).remove)
+        for images in x.split(batch):
+            dense(images)
+    found = {}
+    for name, module in sites.items():
+        weight = module.weight.detach().double()
+        size = len(cut.plan.keep[f"{name}.weight"][1])
+        taps = weight[0, 0].numel()
+        stays, solved = local_search(grams[name], weight.flatten(1).T, size, taps, ridge)
+        found[name] = stays, solved.T.reshape(len(weight), size, *weight.shape[2:])
+    return found
+
+
+def _rows(module: Any, x: Tensor) -> Tensor:
+    """The rows of X: patches of a convolution (channel by channel, tap by tap), or features."""
+    if isinstance(module, nn.Linear):
+        return x.flatten(0, -2)
+    patches = nn.functional.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
+    return patches.mT.flatten(0, 1)
+
+
+def local_search(
+    gram: Tensor, weight: Tensor, size: int, taps: int, ridge: float, most: int = 100
+) -> tuple[list[int], Tensor]:
+    """Keeps ``size`` channels of ``taps`` columns each, and solves for their weights.
+
+    Args:
+        gram: XᵀX, shape (P, P).
+        weight: W, shape (P, O).
+        size: Channels that stay.
+        taps: Columns of each.
+        ridge: Relative to the mean diagonal.
+        most: Exchanges at most.
+
+    Returns:
+        The channels that stay, ascending, and V of their columns.
+    """
+    target = gram @ weight
+    system = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    blocks = torch.arange(len(gram)).reshape(-1, taps)
+    inverse, solved, stays = torch.linalg.inv(system), weight.clone(), list(range(len(blocks)))
+    solved = inverse @ target
+    while len(stays) > size:
+        gone = blocks[stays[int(_losses(inverse, solved, blocks[stays]).argmin())]]
+        gain = torch.linalg.solve(inverse[gone][:, gone], inverse[gone]).T
+        inverse, solved = inverse - gain @ inverse[gone], solved - gain @ solved[gone]
+        stays.remove(int(gone[0]) // taps)
+    for _ in range(most):
+        exchange = _exchange(system, target, blocks, stays)
+        if exchange is None:
+            break
+        stays = sorted({*stays, exchange[0]} - {exchange[1]})
+    kept = blocks[stays].flatten()
+    return stays, torch.linalg.solve(system[kept][:, kept], target[kept])
+
+
+def _losses(inverse: Tensor, solved: Tensor, blocks: Tensor) -> Tensor:
+    """Rise of the error when each block of columns goes: tr(V_gᵀ (H_gg)⁻¹ V_g), H the inverse of the system."""
+    own = inverse[blocks[:, :, None], blocks[:, None, :]]
+    return (solved[blocks] * torch.linalg.solve(own, solved[blocks])).sum((1, 2))
+
+
+def _exchange(system: Tensor, target: Tensor, blocks: Tensor, stays: list[int]) -> tuple[int, int] | None:
+    """The best channel to come back, among the ten that alone would bring most, with the one that then goes."""
+    kept = blocks[stays].flatten()
+    inverse = torch.linalg.inv(system[kept][:, kept])
+    solved = inverse @ target[kept]
+    error = float((target[kept] * solved).sum())
+    gone = [k for k in range(len(blocks)) if k not in set(stays)]
+    reach = inverse @ system[kept][:, blocks[gone].flatten()]
+    left = system[blocks[gone].flatten()][:, blocks[gone].flatten()] - system[kept][:, blocks[gone].flatten()].T @ reach
+    wanted = target[blocks[gone].flatten()] - system[kept][:, blocks[gone].flatten()].T @ solved
+    own = torch.arange(len(gone) * blocks.shape[1]).reshape(len(gone), -1)
+    gains = (wanted[own] * torch.linalg.solve(left[own[:, :, None], own[:, None, :]], wanted[own])).sum((1, 2))
+    best, found = 1e-9 * error, None
+    for k in gains.argsort(descending=True)[:10].tolist():
+        block = left[own[k]][:, own[k]]
+        more = inverse + reach[:, own[k]] @ torch.linalg.solve(block, reach[:, own[k]].T)
+        other = solved - reach[:, own[k]] @ torch.linalg.solve(block, wanted[own[k]])
+        losses = _losses(more, other, torch.arange(len(kept)).reshape(len(stays), -1))
+        if float(gains[k] - losses.min()) > best:
+            best, found = float(gains[k] - losses.min()), (gone[k], stays[int(losses.argmin())])
+    return found
+
+
 def _mixing(dense: nn.Module, keep: Keep) -> Iterator[tuple[str, Any]]:
     """Layers that lose input channels and mix all of them."""
     for name, module in dense.named_modules():

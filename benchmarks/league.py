@@ -18,7 +18,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,8 +173,25 @@ REPAIRS: dict[str, Repair] = {
     "Secateur": _recover,
     "Secateur, variance matched": partial(_recover, match_variance=True),
 }
-OWN_CUT = {"Torch-Pruning + statistics": "", "Secateur, chosen": "Secateur",
+OWN_CUT = {"Torch-Pruning + statistics": "", "OSSCAR": "", "OSSCAR + statistics": "", "Secateur, chosen": "Secateur",
            "Secateur, chosen, variance matched": "Secateur, variance matched"}  # fmt: skip
+
+
+def _osscar(bench: Bench, kept: float) -> nn.Module:
+    """As many channels in every layer as the cut by L1 norm leaves, chosen and solved for by OSSCAR."""
+    cut, x = bench.cut(kept, "l1"), bench.images[0]
+    found = field.osscar(bench.model, cut, x)
+    keep = {name: dict(dims) for name, dims in cut.plan.keep.items()}
+    for group in (g.group for g in cut.groups if g.kept < len(g.group)):
+        stays = next(found[m.parameter.removesuffix(".weight")][0] for m in group.members if m.consumes)
+        for member in group.members:
+            keep[member.parameter][member.dim] = tuple(stays)
+    model = secateur.apply(bench.model, replace(cut.plan, keep=keep), x[:2]).model
+    with torch.no_grad():
+        for name, (_, weight) in found.items():
+            own = cut.plan.keep[f"{name}.weight"].get(0)
+            model.get_submodule(name).weight.copy_(weight if own is None else weight[list(own)])
+    return model
 
 
 def row_of(bench: Bench, kept: float, way: str) -> dict[str, Any]:
@@ -184,6 +201,10 @@ def row_of(bench: Bench, kept: float, way: str) -> dict[str, Any]:
         began = time.process_time()
         model = peer.cut(bench.model, x, "group L2", macs, everywhere=False)
         model = peer.estimate_batch_norm(model, lambda: iter(x.split(64)))
+    elif way.startswith("OSSCAR"):
+        began, x = time.process_time(), bench.images[0]
+        model = _osscar(bench, kept)
+        model = peer.estimate_batch_norm(model, lambda: iter(x.split(64))) if "+" in way else model
     else:
         cut = bench.cut(kept, "reconstruction" if way in OWN_CUT else "l1")
         began = time.process_time()

@@ -82,3 +82,33 @@ def test_grail_makes_good_channels_that_are_combinations(field: Any, last: nn.Co
     x = torch.randn(16, 3, 6, 6).double()
     cut = secateur.prune(net, x[:2], ratio=0.5, only="0*")
     assert torch.allclose(field.grail(net, cut, x, affine=affine, ridge=1e-12)(x), net(x), atol=1e-6)
+
+
+def test_osscars_channels_are_those_that_no_exchange_betters(field: Any) -> None:
+    random = np.random.default_rng(3)
+    for _ in range(10):
+        rows = random.normal(size=(80, 12)) @ random.normal(size=(12, 12))
+        weight = random.normal(size=(12, 3))
+
+        def error(channels: set[int], rows: Any = rows, weight: Any = weight) -> float:
+            own = rows[:, [2 * c + k for c in sorted(channels) for k in (0, 1)]]
+            return float(np.linalg.norm(rows @ weight - own @ np.linalg.lstsq(own, rows @ weight)[0]))
+
+        gram = torch.from_numpy(rows.T @ rows)
+        stays, solved = field.local_search(gram, torch.from_numpy(weight), 3, 2, 1e-12)
+        own = rows[:, [2 * c + k for c in stays for k in (0, 1)]]
+        np.testing.assert_allclose(solved, np.linalg.lstsq(own, rows @ weight)[0], atol=1e-6)
+        rest = set(range(6)) - set(stays)
+        assert all(error({*stays, r} - {k}) >= error(set(stays)) * (1 - 1e-9) for r in rest for k in stays)
+
+
+def test_osscar_solves_on_the_patches_of_a_convolution(field: Any) -> None:
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 5, 3, stride=2, padding=1)
+    net = nn.Sequential(first, last).double().eval()
+    x = torch.randn(16, 3, 7, 7).double()
+    stays, weight = field.osscar(net, secateur.prune(net, x[:2], ratio=0.5, only="0*"), x)["1"]
+    patches = nn.functional.unfold(first(x), 3, padding=1, stride=2).mT.flatten(0, 1).reshape(-1, 12, 9)
+    some, wanted = patches[:, stays].flatten(1), patches.flatten(1) @ last.weight.flatten(1).T
+    best = torch.linalg.lstsq(some, wanted).solution
+    assert torch.allclose(some @ weight.flatten(1).T, some @ best, atol=1e-3 * float(wanted.detach().abs().max()))
