@@ -197,7 +197,8 @@ def _osscar(bench: Bench, kept: float) -> nn.Module:
 def row_of(bench: Bench, kept: float, way: str) -> dict[str, Any]:
     """What a way leaves of the accuracy; the seconds are of the repair alone."""
     if way == "Torch-Pruning + statistics":
-        x, macs = bench.images[0], kept * bench.cut(kept, "l1").before.macs
+        x = bench.images[0]
+        macs = kept * secateur.count(bench.model, x[:1]).macs
         began = time.process_time()
         model = peer.cut(bench.model, x, "group L2", macs, everywhere=False)
         model = peer.estimate_batch_norm(model, lambda: iter(x.split(64)))

@@ -345,4 +345,5 @@ _COMPARISON: Sequence[tuple[str, _Has, _Text]] = (
     ("NetScore", *_plain("netscore", _fixed(2))),
     ("Weights on disk", *_plain("weight_bytes", words.size)),
     ("Peak memory of one forward pass", *_plain("peak_memory_bytes", words.size)),
+    ("Energy per sample (by a model, not measured)", *_plain("energy_mj", words.energy)),
 )

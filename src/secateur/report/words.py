@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 
-__all__ = ["NOTHING", "count", "date", "duration", "exact", "milliseconds", "size", "times", "tiny"]
+__all__ = ["NOTHING", "count", "date", "duration", "energy", "exact", "milliseconds", "size", "times", "tiny"]
 
 NOTHING = "–"
 
@@ -55,6 +55,15 @@ def size(value: float | None) -> str:
     ('3.45 MB', '512 B')
     """
     return NOTHING if value is None else f"{count(value)}{'' if value >= 999.5 else ' '}B"
+
+
+def energy(value: float | None) -> str:
+    """Returns millijoules with three digits.
+
+    >>> energy(0.012345), energy(None) == NOTHING
+    ('0.0123 mJ', True)
+    """
+    return NOTHING if value is None else f"{value:#.3g} mJ"
 
 
 def milliseconds(value: float | None) -> str:

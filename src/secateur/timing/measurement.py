@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from secateur.core import arguments
+from secateur.core.errors import SecateurError
 from secateur.core.metric import Metric
 from secateur.core.types import Counts, ExampleInputs
+from secateur.cost.energy import energy
 from secateur.cost.memory import peak_memory, size_on_disk
 from secateur.cost.ratios import netscore, nonzero_params
 from secateur.timing.records import Record
@@ -28,6 +30,7 @@ class Measurement(Record):
         macs: Multiply-accumulates of one sample (FLOPs are twice that).
         weight_bytes: Bytes of the weights on disk (safetensors).
         peak_memory_bytes: See :func:`~secateur.timing.peak_memory`, for the example inputs' batch.
+        energy_mj: Energy of one sample in millijoules, by the model of `secateur.cost.energy`: an estimate.
         quality: The metrics of its task on the test samples, by name; ``loss`` is the mean test loss.
         samples: Number of test samples behind them.
         seconds_per_sample: Seconds per sample of the evaluation.
@@ -39,6 +42,7 @@ class Measurement(Record):
     macs: int | None = None
     weight_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    energy_mj: float | None = None
     quality: dict[str, float | None] = field(default_factory=dict)
     samples: int | None = None
     seconds_per_sample: float | None = None
@@ -59,7 +63,7 @@ def measurement(
     quality: Mapping[str, Any] | None = None,
     leading: Metric | None = None,
 ) -> Measurement:
-    """Adds what is measured here (bytes on disk, peak memory) to counts and quality measured elsewhere.
+    """Adds what is found here (bytes on disk, peak memory, energy) to counts and quality measured elsewhere.
 
     Args:
         model: The network.
@@ -77,11 +81,20 @@ def measurement(
         macs=counts.macs,
         weight_bytes=size_on_disk(model),
         peak_memory_bytes=peak_memory(model, inputs),
+        energy_mj=_energy(model, inputs),
         quality=found,
         samples=samples,
         seconds_per_sample=seconds,
         netscore=scored(percent, left, counts.macs),
     )
+
+
+def _energy(model: nn.Module, inputs: ExampleInputs) -> float | None:
+    """The estimate; ``None`` where the network cannot be traced, which its other numbers do not ask for."""
+    try:
+        return energy(model, inputs).estimated_mj
+    except SecateurError:
+        return None
 
 
 def scored(percent: float | None, params: int | None, macs: int | None) -> float | None:

@@ -52,7 +52,7 @@ SIZE: tuple[Column, ...] = (
 COST: tuple[Column, ...] = (
     ("Forward", lambda r: words.milliseconds(r.forward_ms)),
     ("Backward", lambda r: words.milliseconds(r.backward_ms)),
-    ("Energy (est.)", lambda r: _energy(r.energy_mj)),
+    ("Energy (est.)", lambda r: words.energy(r.energy_mj)),
     ("Epochs", lambda r: words.exact(r.epochs)),
     ("Time taken", lambda r: words.duration(r.seconds)),
 )
@@ -179,7 +179,3 @@ def _cards(rows: Sequence[Row], metric: Metric) -> tuple[Card, ...]:
             best, row = max(known, key=lambda pair: pair[0])
             found.append(Card(title, text(direction * best), detail=row.name))
     return tuple(found)
-
-
-def _energy(value: float | None) -> str:
-    return words.NOTHING if value is None else f"{value:#.3g} mJ"
