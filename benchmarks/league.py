@@ -6,7 +6,8 @@ Networks with public weights: ResNet-20 and ResNet-56 (option A) on CIFAR-10, 51
 mirror images, all 10,000 test images; MobileNetV2 of torchvision on one ImageNet image a class, of which 200 are for
 calibration and the other 800 for testing (probably training images of the network's: it is agreement that is measured).
 What is cut are the inner channels of every block, the same share everywhere, lowest L1 norm first, to a share of the
-MACs; all methods repair that cut, but Torch-Pruning, which cuts by itself, and *chosen*, where Secateur chooses. A seed
+MACs; all methods repair that cut, but Torch-Pruning and OSSCAR, which choose the inner channels by themselves
+(Torch-Pruning at least that share of the MACs, OSSCAR the same widths), and *chosen*, where Secateur chooses. A seed
 decides which images are for calibration. The methods of others are in field.py and peer.py. Rows that are there are not
 done again. Writes results/league.json and the table of docs/league.md.
 """
@@ -200,7 +201,8 @@ def row_of(bench: Bench, kept: float, way: str) -> dict[str, Any]:
         x = bench.images[0]
         macs = kept * secateur.count(bench.model, x[:1]).macs
         began = time.process_time()
-        model = peer.cut(bench.model, x, "group L2", macs, everywhere=False)
+        model = peer.cut(bench.model, x, "group L2", macs, everywhere=False, whole=bench.uncut())
+        assert secateur.count(model, x[:1]).macs < 1.05 * macs, "it made no cut near what was asked for"
         model = peer.estimate_batch_norm(model, lambda: iter(x.split(64)))
     elif way.startswith("OSSCAR"):
         began, x = time.process_time(), bench.images[0]
