@@ -28,13 +28,15 @@ from secateur.recovery.tuning.stages import Setting, distil, fit_blocks
 from secateur.recovery.tuning.weights import Weights, free_names
 from secateur.recovery.twin import twin
 
-__all__ = ["LOSSES", "check_tuning", "tune"]
+__all__ = ["BLOCK_EPOCHS", "EPOCHS", "LOSSES", "check_tuning", "tune"]
 
 LOSSES = {
     "auto": "scores where the output is a linear layer's, one row of numbers a sample; else error",
     "scores": "Kullback-Leibler divergence from the dense network's class scores, softened by the temperature",
     "error": "squared error relative to the variance of the dense network's outputs, whatever these are",
 }
+BLOCK_EPOCHS, EPOCHS = 6, 4
+"""Passes over the samples where nothing else is asked for."""
 BLOCKS_SHARE = 0.5
 """The share of the time that the blocks may take, where there is a bound."""
 
@@ -45,13 +47,13 @@ def tune(
     data: Data,
     *,
     dense: nn.Module | None = None,
-    block_epochs: int = 6,
-    epochs: int = 4,
+    block_epochs: int = BLOCK_EPOCHS,
+    epochs: int = EPOCHS,
     seconds: float | None = None,
     memory_bytes: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 32,
     block_rate: float = 0.02,
-    rate: float = 0.003,
+    rate: float = 0.001,
     loss: str = "auto",
     temperature: float = 4.0,
     seed: int = 0,

@@ -114,7 +114,8 @@ class _Fit:
     def error(self, index: int) -> Tensor:
         """How far the block's outputs are from the dense network's, at the channels that are left."""
         dense, before = self._store.get(index)
-        pruned = copy.deepcopy(before) if self._writes else dict(before)
+        given = copy.deepcopy([*before.values()]) if self._writes else before.values()  # what they share stays shared
+        pruned = dict(zip(before, given, strict=True))
         self._pair.pruned.advance(pruned, self._at[1], self._block.stop)
         return self._error([pruned[node] for _, node in self._block.outputs], self._wanted(dense))
 
