@@ -167,8 +167,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "criteria.needed_data": (criteria.needed_data, {"criterion": lambda: criteria.CRITERIA["l1"]}),
 }  # fmt: skip
 
-SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune", "sparsity.compress": "compress",
-        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
+SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune",
+        "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
         "exports.bundle": "bundle",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 

@@ -44,7 +44,9 @@ def test_residual_blocks_end_behind_their_activation() -> None:
     found = blocks(create("resnet20").eval(), torch.randn(2, 3, 32, 32))
     assert [b.name for b in found] == ["conv1", *(f"layer{s}.{k}" for s in (1, 2, 3) for k in range(3)), "linear"]
     assert all([str(dense.target) for dense, _ in b.outputs] == ["aten.relu.default"] for b in found[:-1])
-    assert {n.rpartition(".")[0] for n in found[1].parameters} == {f"layer1.0.{n}" for n in ("conv1", "bn1", "conv2", "bn2")}
+    assert {n.rpartition(".")[0] for n in found[1].parameters} == {
+        f"layer1.0.{n}" for n in ("conv1", "bn1", "conv2", "bn2")
+    }
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -67,7 +69,11 @@ def plain(layers: int) -> nn.Module:
 def test_without_residual_connections_a_few_layers_are_a_block(make: Callable[[], nn.Module], count: int) -> None:
     torch.manual_seed(0)
     net = make()
-    found = blocks(net, torch.randn(2, 6)) if count > 1 or len(net) > 1 else blocks(nn.Sequential(net, nn.Linear(6, 2)), torch.randn(2, 6))  # type: ignore[arg-type]
+    found = (
+        blocks(net, torch.randn(2, 6))
+        if count > 1 or len(net) > 1
+        else blocks(nn.Sequential(net, nn.Linear(6, 2)), torch.randn(2, 6))
+    )  # type: ignore[arg-type]
     assert len(found) == count
     names = [n for b in found for n in b.parameters]
     assert len(names) == len(set(names))

@@ -217,11 +217,11 @@ def test_infinite_outputs_are_said(x: Tensor) -> None:
     with torch.no_grad():
         bursting[0].weight.fill_(2.0)  # type: ignore[union-attr]
     pruned = secateur.prune(bursting, torch.randn(2, 4), ratio=0.5)
-    with pytest.raises(InputError, match="dense network's output .* NaN or infinite"):
+    with pytest.raises(InputError, match=r"dense network's output .* NaN or infinite"):
         secateur.tune(pruned, torch.rand(32, 4) * 3e38, dense=bursting)
     with torch.no_grad():
         pruned.model[2].weight.mul_(1e38)  # type: ignore[index, union-attr]
-    with pytest.raises(InputError, match="pruned network's output .* NaN or infinite"):
+    with pytest.raises(InputError, match=r"pruned network's output .* NaN or infinite"):
         secateur.tune(pruned, torch.randn(32, 4) * 100, dense=bursting)
 
 
