@@ -3,15 +3,16 @@
     python benchmarks/tuning.py --cifar ARCHIVE --imagenet ARCHIVE --weights FOLDER [--only NETWORK …] [--seeds 0 1 2]
 
 The networks, cuts and calibration images of league.py: inner channels of every block, lowest L1 norm first, the same
-share everywhere; 512 images with their mirror images (MobileNetV2: 200). Repaired by `recover`, then tuned with the defaults:
-blocks alone, the whole alone, both. One thread; CPU seconds are of that step alone. Rows that are there are not done
-again. Writes results/tuning.json and the table of docs/recovery.md.
+share everywhere; 512 images with their mirror images (MobileNetV2: 200). Repaired by `recover`, then tuned with
+the defaults: the blocks, then the whole. One thread; CPU seconds are of that step alone. Rows that are there are not
+done again. Writes results/tuning.json and the table of docs/recovery.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,25 +30,23 @@ WAYS: dict[str, dict[str, Any]] = {
     "recover alone": {},
     "+ blocks": {"epochs": 0},
     "+ the whole": {"block_epochs": 0},
-    "+ blocks, then the whole": {},
 }
 HEAD = ("network", "MACs", "seeds", "dense, %", "step", "top-1, %", "CPU seconds of the step", "held-out error")
 
 
-def rows_of(bench: Bench, kept: float, done: set[str]) -> Any:
-    """The repair, and each way of tuning it, as rows."""
+def rows_of(bench: Bench, kept: float, done: set[str]) -> Iterator[dict[str, Any]]:
+    """The repair, and each stage of the tuning behind the one before, as rows."""
     images = bench.images[0]
     began = time.process_time()
-    repaired = secateur.recover(bench.cut(kept, "l1"), images, dense=bench.model, seed=bench.seed)
-    seconds = time.process_time() - began
+    network, said = secateur.recover(bench.cut(kept, "l1"), images, dense=bench.model, seed=bench.seed), ""
     for way, options in WAYS.items():
+        if options:
+            began = time.process_time()
+            network = secateur.tune(network, images, dense=bench.model, seed=bench.seed, **options)
+            said = network.notes[-1]
+        seconds = time.process_time() - began
         if way in done:
             continue
-        network, said = repaired, ""
-        if way != "recover alone":
-            began = time.process_time()
-            network = secateur.tune(repaired, images, dense=bench.model, seed=bench.seed, **options)
-            seconds, said = time.process_time() - began, network.notes[-1]
         yield {"network": bench.name, "kept": kept, "seed": bench.seed, "way": way, "top1": bench.top1(network.model),
                "dense": bench.dense, "cpu_seconds": round(seconds, 1), "note": said}  # fmt: skip
 

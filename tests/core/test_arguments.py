@@ -168,8 +168,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
 }  # fmt: skip
 
 SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune",
-        "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
-        "exports.bundle": "bundle",
+        "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion",
+        "exports.export": "export", "exports.bundle": "bundle",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",

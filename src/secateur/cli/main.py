@@ -133,9 +133,9 @@ def recover(
 ) -> None:
     """Prunes a network and repairs it without labels; with --tune by gradients, too, else without any training."""
     amount = aim.options()
-    steps = {"repairing": repair.options(), "tuning": tuning.options()}
-    recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images, criterion=criterion,
-                       only=only, ignore=ignore or (), **steps, **amount)  # fmt: skip
+    recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images,
+                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion, only=only,
+                       ignore=ignore or (), **amount)  # fmt: skip
 
 
 cli_sensitivity.register(app)

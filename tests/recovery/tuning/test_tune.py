@@ -280,3 +280,35 @@ def test_shared_weights_move_together_and_stay_shared() -> None:
     assert tuned.model.head.weight is tuned.model.embedding.weight
     assert not torch.equal(tuned.model.head.weight, pruned.model.head.weight)
     assert apart(tuned.model, net, data) < apart(pruned.model, net, data)
+
+
+def test_class_scores_are_distilled_as_such(net: nn.Module, x: Tensor, repaired: Pruned) -> None:
+    held = x[torch.arange(len(x)) % 8 == 7]
+
+    def divergence(model: nn.Module) -> float:
+        z, t = (m.eval()(held).detach().double().softmax(1) for m in (model, net))
+        return float((t * (t / z).log()).sum(1).mean())
+
+    tuned = secateur.tune(repaired, x, dense=net, epochs=10, rate=0.005)
+    before, after = (f"{divergence(m):.3g}"[:5] for m in (repaired.model, tuned.model))
+    said = tuned.notes[-1].partition("divergence of the scores on held-out samples ")[2].partition(";")[0].split(" → ")
+    assert [f"{float(v):.3g}"[:5] for v in said] == [before, after]
+    assert divergence(tuned.model) < divergence(repaired.model)
+
+
+def test_a_network_for_one_batch_size_is_tuned_by_whole_batches() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(torch.tanh(self.one(x.reshape(4, 6))))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net, data = Fixed().eval(), torch.randn(32, 6)
+    pruned = secateur.prune(net, data[:4], ratio=0.5)
+    tuned = secateur.tune(pruned, data.split(4), dense=net, loss="error")
+    assert apart(tuned.model, net, data[28:]) < apart(pruned.model, net, data[28:])
+    with pytest.raises(InputError, match="at least 2 batches of 4 samples; got 1"):
+        secateur.tune(pruned, data[:4], dense=net)

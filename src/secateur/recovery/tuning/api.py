@@ -35,7 +35,7 @@ LOSSES = {
     "scores": "Kullback-Leibler divergence from the dense network's class scores, softened by the temperature",
     "error": "squared error relative to the variance of the dense network's outputs, whatever these are",
 }
-BLOCK_EPOCHS, EPOCHS = 6, 4
+BLOCK_EPOCHS, EPOCHS = 4, 4
 """Passes over the samples where nothing else is asked for."""
 BLOCKS_SHARE = 0.5
 """The share of the time that the blocks may take, where there is a bound."""
@@ -52,10 +52,10 @@ def tune(
     seconds: float | None = None,
     memory_bytes: int | None = None,
     batch_size: int = 32,
-    block_rate: float = 0.02,
-    rate: float = 0.001,
+    block_rate: float = 0.03,
+    rate: float = 0.0003,
     loss: str = "auto",
-    temperature: float = 4.0,
+    temperature: float = 1.0,
     seed: int = 0,
 ) -> Pruned:
     """Trains a pruned network towards what the dense one computes: with gradients, without labels.
@@ -220,7 +220,7 @@ def check_tuning(
     epochs: int = 1,
     seconds: float | None = None,
     loss: str = "auto",
-    temperature: float = 4.0,
+    temperature: float = 1.0,
 ) -> None:
     """Checks what can be checked before there is a network.
 
