@@ -22,6 +22,7 @@ from league import CALIBRATION, Bench
 from records import into_docs, read, table, write
 
 import secateur
+from secateur.cut.pruned import Pruned
 
 NAME = "tuning"
 DOCS = Path(__file__).resolve().parents[1] / "docs/recovery.md"
@@ -37,18 +38,30 @@ HEAD = ("network", "MACs", "seeds", "dense, %", "step", "top-1, %", "CPU seconds
 def rows_of(bench: Bench, kept: float, done: set[str]) -> Iterator[dict[str, Any]]:
     """The repair, and each stage of the tuning behind the one before, as rows."""
     images = bench.images[0]
-    began = time.process_time()
-    network, said = secateur.recover(bench.cut(kept, "l1"), images, dense=bench.model, seed=bench.seed), ""
+    network, seconds = _repaired(bench, kept)
+    said = ""
     for way, options in WAYS.items():
         if options:
             began = time.process_time()
             network = secateur.tune(network, images, dense=bench.model, seed=bench.seed, **options)
-            said = network.notes[-1]
-        seconds = time.process_time() - began
+            said, seconds = network.notes[-1], round(time.process_time() - began, 1)
         if way in done:
             continue
         yield {"network": bench.name, "kept": kept, "seed": bench.seed, "way": way, "top1": bench.top1(network.model),
-               "dense": bench.dense, "cpu_seconds": round(seconds, 1), "note": said}  # fmt: skip
+               "dense": bench.dense, "cpu_seconds": seconds, "note": said}  # fmt: skip
+
+
+def _repaired(bench: Bench, kept: float) -> tuple[Pruned, float | None]:
+    """Cut and repaired, and the CPU seconds that took; ``None`` where it was kept from a run before."""
+    folder = bench.options.keep and bench.options.keep / f"{bench.name}-{kept}-{bench.seed}"
+    if folder and folder.exists():
+        return secateur.load(folder, model=bench.model), None
+    began = time.process_time()
+    network = secateur.recover(bench.cut(kept, "l1"), bench.images[0], dense=bench.model, seed=bench.seed)
+    seconds = round(time.process_time() - began, 1)
+    if folder:
+        network.save(folder)
+    return network, seconds
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -61,8 +74,13 @@ def page(rows: list[dict[str, Any]]) -> str:
                 values = [r["top1"] for r in sorted(own, key=lambda r: r["seed"])]
                 single = f" ({', '.join(f'{v:.2f}' for v in values)})" if len(values) > 1 else ""
                 body.append([name, kept, len(own), f"{own[0]['dense']:.2f}", way, f"{mean(values):.2f}{single}",
-                             f"{mean(r['cpu_seconds'] for r in own):.1f}", _held_out(own[0]["note"])])  # fmt: skip
+                             _seconds(own), _held_out(own[0]["note"])])  # fmt: skip
     return table(HEAD, body)
+
+
+def _seconds(rows: list[dict[str, Any]]) -> str:
+    known = [r["cpu_seconds"] for r in rows if r["cpu_seconds"] is not None]
+    return f"{mean(known):.1f}" if known else "–"
 
 
 def _held_out(note: str) -> str:
@@ -77,6 +95,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the public weights")
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of the network's seeds")
+    parser.add_argument("--keep", type=Path, help="where repaired networks are kept, to be tuned again another time")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.only:

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 import secateur
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.cut.pruned import Pruned
-from secateur.recovery.tuning import loop
+from secateur.recovery.tuning import api, loop
+from secateur.recovery.tuning.blocks import Block
+from secateur.recovery.tuning.loop import Outcome
+from secateur.recovery.tuning.stages import Setting
 
 QUICK: dict[str, Any] = {"block_epochs": 8, "epochs": 8, "batch_size": 16, "rate": 0.005, "loss": "error"}
 
@@ -87,6 +90,20 @@ def test_what_held_out_samples_call_worse_is_not_kept(
 
 def test_where_nothing_helps_the_network_comes_back_as_it_was(net: nn.Module, x: Tensor, repaired: Pruned) -> None:
     tuned = secateur.tune(repaired, x, dense=net, **{**QUICK, "block_epochs": 0, "rate": 0.9, "epochs": 1})
+    assert same(tuned.model.state_dict(), repaired.model.state_dict())
+    assert "kept: the network as it came in" in tuned.notes[-1]
+
+
+def test_blocks_that_fit_but_harm_the_output_are_taken_back(
+    net: nn.Module, x: Tensor, repaired: Pruned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def harms(setting: Setting, *_: object) -> tuple[list[tuple[Block, Outcome]], bool]:
+        for name in setting.names:
+            setting.pair.write(name, setting.pair.tensors[name] * 3)
+        return [(Block("one", 1, 1, (), ()), Outcome(1.0, 0.5, False))], False
+
+    monkeypatch.setattr(api, "fit_blocks", harms)
+    tuned = secateur.tune(repaired, x, dense=net, **{**QUICK, "epochs": 0})
     assert same(tuned.model.state_dict(), repaired.model.state_dict())
     assert "kept: the network as it came in" in tuned.notes[-1]
 

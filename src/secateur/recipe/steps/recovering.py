@@ -101,7 +101,7 @@ class TuneSettings(Settings):
     memory_bytes: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=32, ge=1)
     loss: str = "auto"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=4.0, gt=0)
 
     @model_validator(mode="after")
     def _together(self) -> TuneSettings:

@@ -55,7 +55,7 @@ def tune(
     block_rate: float = 0.03,
     rate: float = 0.0003,
     loss: str = "auto",
-    temperature: float = 1.0,
+    temperature: float = 4.0,
     seed: int = 0,
 ) -> Pruned:
     """Trains a pruned network towards what the dense one computes: with gradients, without labels.
@@ -220,7 +220,7 @@ def check_tuning(
     epochs: int = 1,
     seconds: float | None = None,
     loss: str = "auto",
-    temperature: float = 1.0,
+    temperature: float = 4.0,
 ) -> None:
     """Checks what can be checked before there is a network.
 
