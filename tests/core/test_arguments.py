@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "prune": (secateur.prune, NETWORK | {"ratio": lambda: 0.5}),
     "purify": (secateur.purify, NETWORK),
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
-    "tune": (recovery.tune, {"pruned": lambda: PRUNED, "data": lambda: X, "dense": net}),
+    "tune": (recovery.tune, {"pruned": lambda: PRUNED, "data": lambda: torch.cat([X] * 8), "dense": net}),
     "removable": (secateur.removable, NETWORK | {"model": Residual}),
     "remove_layers": (secateur.remove_layers, NETWORK | {"model": Residual, "count": lambda: 1}),
     "Pruned.save": (lambda **given: PRUNED.save(**given), {"folder": lambda: "saved"}),

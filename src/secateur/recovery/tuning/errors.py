@@ -53,7 +53,7 @@ class Scores:
 
     def __init__(self, temperature: float) -> None:
         """``temperature`` is T."""
-        self._temperature = temperature
+        self._temperature = float(temperature)
 
     def see(self, wanted: Sequence[Tensor]) -> None:
         """Nothing needs to be known beforehand."""
