@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from secateur.graph.rules import operator
     from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
-    from secateur.recovery import purify, recover
+    from secateur.recovery import purify, recover, tune
     from secateur.recovery.sensitivity import sensitivity
     from secateur.report.inspection import inspect
     from secateur.runtimes import runtime
@@ -91,6 +91,7 @@ __all__ = [
     "sparsify",
     "step",
     "sweep",
+    "tune",
     "use",
 ]
 
@@ -140,6 +141,7 @@ _HOME = {
     "sensitivity": "secateur.recovery.sensitivity",
     "sparsify": "secateur.sparsity.weights",
     "step": "secateur.recipe.steps",
+    "tune": "secateur.recovery",
     "use": "secateur.core.plugins",
 }
 _MODULES = {"criteria", "data", "loggers", "models"}

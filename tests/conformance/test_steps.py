@@ -34,6 +34,7 @@ TRIALS: dict[str, list[Any]] = {
     "rewind": [{"adapt": SHORT}, PRUNE, {"rewind": {"epoch": 1}}],
     "scratch": [PRUNE, {"scratch": SHORT}],
     "score": ["score"],
+    "tune": [PRUNE, {"tune": {"images": 16, "block_epochs": 1, "epochs": 1}}],
     "sparsify": [{"sparsify": {"ratio": 0.5}}],
 }
 """The shortest recipe that has the step."""

@@ -96,6 +96,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "prune": (secateur.prune, NETWORK | {"ratio": lambda: 0.5}),
     "purify": (secateur.purify, NETWORK),
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
+    "tune": (recovery.tune, {"pruned": lambda: PRUNED, "data": lambda: torch.cat([X] * 8), "dense": net}),
     "removable": (secateur.removable, NETWORK | {"model": Residual}),
     "remove_layers": (secateur.remove_layers, NETWORK | {"model": Residual, "count": lambda: 1}),
     "Pruned.save": (lambda **given: PRUNED.save(**given), {"folder": lambda: "saved"}),
@@ -166,9 +167,9 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "criteria.needed_data": (criteria.needed_data, {"criterion": lambda: criteria.CRITERIA["l1"]}),
 }  # fmt: skip
 
-SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "sparsity.compress": "compress",
-        "sparsity.decompress": "decompress", "criteria.criterion": "criterion", "exports.export": "export",
-        "exports.bundle": "bundle",
+SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune",
+        "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion",
+        "exports.export": "export", "exports.bundle": "bundle",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip
 
 RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "VerificationError", "Counts", "Pruned",

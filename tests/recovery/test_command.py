@@ -36,9 +36,18 @@ def test_a_criterion_may_choose(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["plan"]["provenance"]["criterion"] == "l1"
 
 
+def test_tuning_is_the_last_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--ratio", 0.5, "--criterion", "l1", "--images", 16, "--tune")
+    assert run("vgg_digits", "--data", "digits", *options, "--out", tmp_path / "a") == 0
+    assert "tuned with gradients, without labels" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "a" / "plan.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--ratio", 0.5, "--data", "digits", "--tune-seconds", 5), "give --tune, too"),
+        (("--ratio", 0.5, "--data", "digits", "--tune", "--tune-seconds", 0), "seconds is a number above 0"),
         (("--ratio", 0.5), "give --data"),
         (("--ratio", 0.5, "--data", "digits", "--method", "biass"), "Did you mean 'bias'"),
         (("--ratio", 0.5, "--data", "digits", "--method", "bias", "--match-variance"), "match_variance is for"),

@@ -39,6 +39,7 @@ from secateur.cli.options import (
     Use,
     Weights,
 )
+from secateur.core.errors import InputError
 
 if TYPE_CHECKING:
     from secateur.cli.commands import networks, pruning
@@ -53,6 +54,7 @@ __all__ = [
     "OpenOptions",
     "RepairOptions",
     "RunOptions",
+    "TuneOptions",
     "grouped",
 ]
 
@@ -185,6 +187,24 @@ class RepairOptions:
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`secateur.recover`."""
         return {"method": self.method, "match_variance": self.match_variance, "memory_bytes": self.memory}
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Whether a repaired network is tuned, too."""
+
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Then train towards the dense network: gradients, but no labels.")
+    ] = False
+    tune_seconds: Annotated[
+        float | None, typer.Option(help="Stop tuning after this time, with the best so far.", metavar="SECONDS")
+    ] = None
+
+    def options(self) -> dict[str, Any] | None:
+        """Some arguments of :func:`secateur.tune`; ``None`` where the network is not tuned."""
+        if self.tune_seconds is not None and not self.tune:
+            raise InputError("--tune-seconds bounds the tuning, which has to be asked for: give --tune, too.")
+        return {"seconds": self.tune_seconds} if self.tune else None
 
 
 @dataclass(frozen=True)

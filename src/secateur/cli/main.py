@@ -24,7 +24,7 @@ from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
 from secateur.cli import sparse as cli_sparse
 from secateur.cli import vocabulary as cli_vocabulary
-from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, RepairOptions, grouped
+from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, RepairOptions, TuneOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
 from secateur.core.errors import SecateurError, SecateurWarning
@@ -109,6 +109,7 @@ def prune(
         "recover resnet56 --weights r56.safetensors --data cifar10:cifar.tar.gz --macs 50% --out small",
         "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --latency 50% --runtime openvino --out fast",
         "recover runs/first --ratio 0.5 --criterion l2 --method batch_norm --out small",
+        "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --macs 50% --tune --out small",
     )
 )
 @grouped
@@ -121,6 +122,7 @@ def recover(
     aim: AimOptions,
     opening: OpenOptions,
     repair: RepairOptions,
+    tuning: TuneOptions,
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     task: TaskName = None,
     criterion: Annotated[
@@ -129,10 +131,11 @@ def recover(
     only: Only = None,
     ignore: Ignore = None,
 ) -> None:
-    """Prunes a network and repairs it without labels, gradients or training."""
+    """Prunes a network and repairs it without labels; with --tune by gradients, too, else without any training."""
     amount = aim.options()
-    recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images, repairing=repair.options(),
-                       criterion=criterion, only=only, ignore=ignore or (), **amount)  # fmt: skip
+    recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images,
+                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion, only=only,
+                       ignore=ignore or (), **amount)  # fmt: skip
 
 
 cli_sensitivity.register(app)

@@ -55,8 +55,8 @@ def sizes(inputs: Arguments, taker: Taker) -> list[int]:
             if isinstance(v, Tensor) and v.ndim and _has_batch(e, taker)]  # fmt: skip
 
 
-def cut(inputs: Arguments, taker: Taker, part: slice) -> Arguments:
-    """Some of the samples; inputs without a batch dimension as they are."""
+def cut(inputs: Arguments, taker: Taker, part: slice | Tensor) -> Arguments:
+    """Some of the samples, by a slice or their numbers; inputs without a batch dimension as they are."""
     flat, examples, layout = _leaves(inputs, taker)
     taken = [v[part] if isinstance(v, Tensor) and v.ndim and _has_batch(e, taker) else v
              for v, e in zip(flat, examples, strict=True)]  # fmt: skip

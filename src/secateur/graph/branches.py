@@ -14,7 +14,7 @@ from secateur.graph.facts import Kind
 from secateur.graph.rules import facts
 from secateur.graph.traced import Traced
 
-__all__ = ["Branch", "Reach", "find_branches", "through", "weights_of"]
+__all__ = ["Branch", "Reach", "common_module", "find_branches", "through", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def weights_of(graph: Reach, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tu
 
 def _named(branches: Sequence[Branch]) -> Iterator[Branch]:
     """Gives every branch its name, and the names of the branches inside it."""
-    shared = [_common(b.layers) for b in branches]
+    shared = [common_module(b.layers) for b in branches]
     count = Counter(shared)
     names = [b.layers[-1] if not name or count[name] > 1 else name for b, name in zip(branches, shared, strict=True)]
     seen: Counter[str] = Counter()
@@ -221,10 +221,10 @@ def _named(branches: Sequence[Branch]) -> Iterator[Branch]:
         yield replace(branch, name=name, inside=tuple(of[n] for n in branch.nodes if n in of))
 
 
-def _common(layers: Sequence[str]) -> str:
+def common_module(layers: Sequence[str]) -> str:
     """The smallest module that contains all ``layers``; one layer is its own.
 
-    >>> _common(["layer1.0.conv1", "layer1.0.conv2"])
+    >>> common_module(["layer1.0.conv1", "layer1.0.conv2"])
     'layer1.0'
     """
     parts = [layer.split(".") for layer in layers]

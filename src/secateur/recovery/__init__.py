@@ -1,6 +1,7 @@
-"""Recovery: what a cut broke is repaired without labels, gradients or training."""
+"""Recovery: what a cut broke is repaired without labels; without gradients, too, except by `tune`."""
 
 from secateur.recovery.api import METHODS, recover
+from secateur.recovery.tuning import tune
 from secateur.recovery.unused import purify
 
-__all__ = ["METHODS", "purify", "recover"]
+__all__ = ["METHODS", "purify", "recover", "tune"]

@@ -1,4 +1,4 @@
-"""`secateur recover`: choose, cut and repair without training."""
+"""`secateur recover`: choose, cut and repair without labels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from secateur.core.types import Target
 from secateur.cut.prune import prune
 from secateur.recovery import recover as repair
 from secateur.recovery.api import check_method
+from secateur.recovery.tuning import check_tuning, tune
 
 __all__ = ["recover"]
 
@@ -26,6 +27,7 @@ def recover(
     task: str | None = None,
     images: int,
     repairing: Mapping[str, Any],
+    tuning: Mapping[str, Any] | None = None,
     criterion: str,
     ratio: float | None,
     target: Target | None,
@@ -33,7 +35,7 @@ def recover(
     only: Sequence[str] | None,
     ignore: Sequence[str],
 ) -> None:
-    """Cuts by a criterion, repairs, saves, and shows what came of it.
+    """Cuts by a criterion, repairs (and tunes, if there are options for that), saves, and shows what came of it.
 
     Raises:
         InputError: No data set, or an unknown method.
@@ -41,6 +43,8 @@ def recover(
     """
     refuse_taken(out)
     check_method(repairing["method"], match_variance=repairing["match_variance"])
+    if tuning is not None:
+        check_tuning(**tuning)
     found = labelled([opened], data, opened.inputs, task=task)
     if found is None:
         raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
@@ -52,4 +56,7 @@ def recover(
                        only=only, ignore=ignore, data=batches, loss=loss)  # fmt: skip
         now("Repairing …")
         fixed = repair(pruned, x, dense=model, **repairing)
+        if tuning is not None:
+            now("Tuning …")
+            fixed = tune(fixed, x, dense=model, **tuning)
     keep(opened, fixed, out)

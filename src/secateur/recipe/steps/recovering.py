@@ -1,8 +1,8 @@
-"""Steps that repair a cut without training, and delete unused paths."""
+"""Steps that repair a cut without labels, and delete unused paths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,15 @@ from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
 from secateur.recipe.steps.weights import load_weights_into, save_weights
-from secateur.recovery import purify, recover
+from secateur.recovery import purify, recover, tune
 from secateur.recovery.api import check_method
+from secateur.recovery.tuning import BLOCK_EPOCHS, EPOCHS, check_tuning
 from secateur.sparsity.masks import copied
 
 if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
 
-__all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings"]
+__all__ = ["Purify", "PurifySettings", "Recover", "RecoverSettings", "Tune", "TuneSettings"]
 
 
 class RecoverSettings(Settings):
@@ -69,38 +70,92 @@ class Recover(Step[RecoverSettings]):
         seed = derive_seed(context.recipe.seed, context.step)
         options: Any = {"method": config.method, "ridge": config.ridge, "seed": seed}
         options["match_variance"] = config.match_variance
-        fixed = _fitted(state, data, options)
-        save_weights(fixed.model, self._file(context))
-        quality = context.judge(fixed.model)
-        notes = [n for n in fixed.notes if n not in state.cut.notes]
-        result = StepResult(
-            summary=context.told(quality),
-            report={"notes": notes},
-            evaluations={"pruned": quality},
-        )
-        return state.with_pruned(fixed), result
+        return _kept(context, state, _fitted(recover, state, data, options))
 
     def restore(self, context: Context, state: State, config: RecoverSettings) -> State:
         """Loads the repaired weights."""
-        load_weights_into(state.cut.model, self._file(context))
+        load_weights_into(state.cut.model, _file(context))
         return state
 
-    @staticmethod
-    def _file(context: Context) -> Path:
-        return context.work / "model.safetensors"
+
+class TuneSettings(Settings):
+    """Settings of `secateur.tune`.
+
+    Attributes:
+        images: Unlabelled training images.
+        mirror: Show each image's mirror image too.
+        block_epochs: Passes over the images for every block; 0 leaves the blocks out.
+        epochs: Passes over the images for the whole network; 0 leaves the distillation out.
+        seconds: When to stop; the result then depends on the machine. Null for no bound.
+        memory_bytes: What waits between two blocks may take in memory; null for 1 GiB.
+        batch_size: Images that run at a time.
+        loss: ``auto``, ``scores`` or ``error``.
+        temperature: Of the divergence between class scores.
+    """
+
+    images: int = Field(default=512, ge=8)
+    mirror: bool = False
+    block_epochs: int = Field(default=BLOCK_EPOCHS, ge=0)
+    epochs: int = Field(default=EPOCHS, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+    memory_bytes: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    loss: str = "auto"
+    temperature: float = Field(default=4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _together(self) -> TuneSettings:
+        check_tuning(block_epochs=self.block_epochs, epochs=self.epochs, loss=self.loss)
+        return self
 
 
-def _fitted(state: State, data: Any, options: Mapping[str, Any]) -> Pruned:
+class Tune(Step[TuneSettings]):
+    """Trains the pruned network towards the dense one, without labels."""
+
+    summary = "train the pruned network towards the dense one: gradients, no labels; blocks first, then the whole"
+    config = TuneSettings
+
+    def builds_on(self, earlier: Step[Any]) -> bool:
+        """What took something away that is missed."""
+        return earlier.repairable
+
+    def run(self, context: Context, state: State, config: TuneSettings) -> tuple[State, StepResult]:
+        """Tunes the pruned network, and scores it; the network before stays as it was."""
+        data = calibration(context, config.images, config.mirror)
+        options = config.model_dump(exclude={"images", "mirror"})
+        options["seed"] = derive_seed(context.recipe.seed, context.step)
+        return _kept(context, state, _fitted(tune, state, data, options))
+
+    def restore(self, context: Context, state: State, config: TuneSettings) -> State:
+        """Loads the tuned weights."""
+        load_weights_into(state.cut.model, _file(context))
+        return state
+
+
+def _kept(context: Context, state: State, fixed: Pruned) -> tuple[State, StepResult]:
+    """Keeps a repaired network's weights, and scores it."""
+    save_weights(fixed.model, _file(context))
+    quality = context.judge(fixed.model)
+    notes = [n for n in fixed.notes if n not in state.cut.notes]
+    result = StepResult(summary=context.told(quality), report={"notes": notes}, evaluations={"pruned": quality})
+    return state.with_pruned(fixed), result
+
+
+def _file(context: Context) -> Path:
+    return context.work / "model.safetensors"
+
+
+def _fitted(repair: Callable[..., Pruned], state: State, data: Any, options: Mapping[str, Any]) -> Pruned:
     """The pruned network, fitted to the dense one; where branches went first, to the network without them.
 
     There is nothing of a branch that is gone to fit to, and what the last cut was made in has all of the rest.
     """
     whole = state.cut.plan
     if state.before is None or not any(part.removed for part in whole.parts[:-1]):
-        return recover(state.cut, data, dense=state.dense, **options)
+        return repair(state.cut, data, dense=state.dense, **options)
     cut = copied(state.cut.model)
     remember(cut, whole.parts[-1])
-    fixed = recover(replace(state.cut, model=cut, dense=state.before), data, dense=state.before, **options)
+    fixed = repair(replace(state.cut, model=cut, dense=state.before), data, dense=state.before, **options)
     remember(fixed.model, whole)
     return replace(fixed, dense=state.dense)
 
@@ -132,4 +187,5 @@ class Purify(Step[PurifySettings]):
 
 
 STEPS.add("recover", Recover())
+STEPS.add("tune", Tune())
 STEPS.add("purify", Purify())
