@@ -14,7 +14,6 @@ from torch.fx import Node
 from secateur.core import arguments
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.inputs import Data, calls
-from secateur.core.weights_print import weights_print
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.layout import layout
 from secateur.criteria.least_squares.normal import bytes_of_fit
@@ -22,14 +21,14 @@ from secateur.criteria.least_squares.scale import check_scale
 from secateur.criteria.least_squares.sites import Site, norms, sites
 from secateur.criteria.least_squares.sweep import Adjustment, Later, Stops, sweep
 from secateur.criteria.least_squares.twin import Twin
-from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
+from secateur.cut.pruned import Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
 from secateur.recovery.attention import LogitFit, logit_fits
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.hidden import Hidden, hidden_mask
 from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
-from secateur.recovery.twin import twin
+from secateur.recovery.twin import check_unchanged, dense_of, twin
 
 __all__ = ["METHODS", "check_method", "recover"]
 
@@ -105,10 +104,10 @@ def recover(
     check_method(method, match_variance=match_variance)
     _check(data, method, ridge, batch_size, memory_bytes)
     _check_processes(method, over_processes)
-    dense = _dense_of(pruned, dense)
+    dense = dense_of(pruned, dense, "recover")
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
-    _check_unchanged(pruned, dense)
+    check_unchanged(pruned, dense)
     options = Options(ridge=ridge, seed=seed, match_variance=match_variance)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
@@ -116,36 +115,6 @@ def recover(
         limits = _Limits(batch_size, memory_bytes, over_processes)
         notes = _with_data(pair, data, method, limits, options)
     return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
-
-
-def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
-    """The network before the first cut.
-
-    Raises:
-        InputError: It is not known.
-    """
-    dense = pruned.dense if given is None else given
-    if dense is None:
-        raise InputError(
-            "The network before the cut is not known here: what is loaded or copied does not hold it. Give it: "
-            "recover(pruned, data, dense=net)."
-        )
-    return dense
-
-
-def _check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
-    """Refuses a network of the same form with other weights.
-
-    Raises:
-        InputError: It is another one, or was trained since.
-    """
-    plan = pruned.plan.parts[0] if pruned.plan.parts else pruned.plan
-    known = plan.provenance.get(WEIGHTS_PRINT)
-    if known is not None and weights_print(dense) not in (None, known):
-        raise InputError(
-            "dense is not the network that was cut: its weights are others, or they have changed since. Give the "
-            "network that was handed to prune, with the weights that it had then."
-        )
 
 
 def check_method(method: str, *, match_variance: bool = False) -> None:

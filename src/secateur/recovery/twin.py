@@ -12,18 +12,19 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import InputError, PlanError
 from secateur.core.plan import Plan
 from secateur.core.rounding import rounding
-from secateur.core.types import call
+from secateur.core.types import call as called
+from secateur.core.weights_print import weights_print
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.plans import fitting
-from secateur.cut.pruned import Pruned
+from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import plain_outputs, preserved_rng, to_args
 from secateur.graph.copies import running_copy
 from secateur.graph.views import labelled
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import twin_graph
 
-__all__ = ["twin"]
+__all__ = ["check_unchanged", "dense_of", "twin"]
 
 TOLERANCE = 1e-3
 """Largest relative difference between the pruned network and its graph: rounding (in 16 bits more), nothing else."""
@@ -56,6 +57,36 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
     return pair
 
 
+def dense_of(pruned: Pruned, given: nn.Module | None, call: str) -> nn.Module:
+    """The network before the first cut; ``call`` is the function that wants it.
+
+    Raises:
+        InputError: It is not known.
+    """
+    dense = pruned.dense if given is None else given
+    if dense is None:
+        raise InputError(
+            "The network before the cut is not known here: what is loaded or copied does not hold it. Give it: "
+            f"{call}(pruned, data, dense=net)."
+        )
+    return dense
+
+
+def check_unchanged(pruned: Pruned, dense: nn.Module) -> None:
+    """Refuses a network of the same form with other weights.
+
+    Raises:
+        InputError: It is another one, or was trained since.
+    """
+    plan = pruned.plan.parts[0] if pruned.plan.parts else pruned.plan
+    known = plan.provenance.get(WEIGHTS_PRINT)
+    if known is not None and weights_print(dense) not in (None, known):
+        raise InputError(
+            "dense is not the network that was cut: its weights are others, or they have changed since. Give the "
+            "network that was handed to prune, with the weights that it had then."
+        )
+
+
 def _take_weights(found: Twin, model: nn.Module) -> None:
     """The pruned network's present weights: it may have been trained since the cut. The graph shares them."""
     for name, tensor in model.state_dict().items():
@@ -80,7 +111,7 @@ def _check_same(graph: GraphModule, pruned: Pruned) -> None:
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     with preserved_rng(*tensors), torch.no_grad():
         try:
-            want = call(running_copy(pruned.model).eval(), pruned.inputs)  # it may write into its buffers
+            want = called(running_copy(pruned.model).eval(), pruned.inputs)  # it may write into its buffers
             got = running_copy(graph)(*args, **kwargs)
         except Exception as error:
             raise InputError(

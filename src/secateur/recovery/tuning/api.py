@@ -19,14 +19,13 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
-from secateur.recovery.api import _check_unchanged
 from secateur.recovery.tuning.blocks import Block
 from secateur.recovery.tuning.errors import Relative, Scores, gives_scores
 from secateur.recovery.tuning.loop import Clock, Outcome
 from secateur.recovery.tuning.samples import Samples, run
 from secateur.recovery.tuning.stages import Setting, distil, fit_blocks
 from secateur.recovery.tuning.weights import Weights, free_names
-from secateur.recovery.twin import twin
+from secateur.recovery.twin import check_unchanged, dense_of, twin
 
 __all__ = ["BLOCK_EPOCHS", "EPOCHS", "LOSSES", "check_tuning", "tune"]
 
@@ -108,10 +107,10 @@ def tune(
     """
     check_tuning(block_epochs=block_epochs, epochs=epochs, seconds=seconds, loss=loss, temperature=temperature)
     _check_amounts(memory_bytes, batch_size, block_rate, rate)
-    dense = _dense_of(pruned, dense)
+    dense = dense_of(pruned, dense, "tune")
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
-    _check_unchanged(pruned, dense)
+    check_unchanged(pruned, dense)
     names = free_names(pair, new)
     if not names:
         raise InputError(
@@ -197,21 +196,6 @@ def _said(first: float, best: float, kept: str, error: Relative | Scores, late: 
 def _error(pair: Twin, loss: str, temperature: float) -> Relative | Scores:
     scores = gives_scores(pair.dense.nodes[-1]) if loss == "auto" else loss == "scores"
     return Scores(temperature) if scores else Relative()
-
-
-def _dense_of(pruned: Pruned, given: nn.Module | None) -> nn.Module:
-    """The network before the first cut.
-
-    Raises:
-        InputError: It is not known.
-    """
-    dense = pruned.dense if given is None else given
-    if dense is None:
-        raise InputError(
-            "The network before the cut is not known here: what is loaded or copied does not hold it. Give it: "
-            "tune(pruned, data, dense=net)."
-        )
-    return dense
 
 
 def check_tuning(
