@@ -118,14 +118,13 @@ def _inside(branch: Branch, path: str, number: int) -> bool:
     return _holds(f"{path}.{number}", branch)
 
 
-def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
+def drop_elements(pruned: nn.Module, lists: Shortened, *, configurations: bool = True) -> None:
     """Takes elements out of their lists; the others keep their names, but not the number that they know their place by.
-
-    Configurations follow.
 
     Args:
         pruned: A network of one's own; it is changed.
         lists: What stays.
+        configurations: Whether what configurations list for every element follows; that is of layers, not of experts.
     """
     for path, kept in lists.items():
         held = pruned.get_submodule(path)
@@ -134,7 +133,8 @@ def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
         for number in set(range(length)) - set(kept):
             del held._modules[str(number)]
         _count_anew(held, kept)
-        _shorten_configurations(pruned, length, kept)
+        if configurations:
+            _shorten_configurations(pruned, length, kept)
         number_adapters_anew(pruned, path, length, kept)
 
 
