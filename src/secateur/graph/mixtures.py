@@ -75,9 +75,14 @@ class Mixture:
         return len(self.places)
 
     @property
+    def units(self) -> int:
+        """How many can go one by one."""
+        return int(self.places.max()) + 1
+
+    @property
     def at_once(self) -> int:
         """Experts that are one unit: 1, or as many as a router takes for one group."""
-        return self.experts // (int(self.places.max()) + 1)
+        return self.experts // self.units
 
 
 def find_mixtures(model: nn.Module, groups: Groups) -> tuple[Mixture, ...]:
