@@ -62,6 +62,7 @@ def _shorter(
 ) -> Built:
     lists = {path: tuple(kept) for several in gone.values() for path, kept in several.items()}
     numbers = {} if named is None else _counters(model, gone, named)
+    numbers = {p: n for p, n in numbers.items() if p not in built.numbers}
     before = {place: mixture for place, (mixture, _) in numbers.items()}
     after = {place: kept for place, (_, kept) in numbers.items()}
     changed(built.model, after)
@@ -71,9 +72,7 @@ def _shorter(
 
     def finish() -> None:
         built.finish()
-        for again in put_back:
-            again()
-        same_as_before(built.model, lists, view)
+        same_as_before(built.model, lists, view, put_back)
 
     notes = [f"experts of {p}: {len(model.get_submodule(p))} → {len(k)}" for p, k in lists.items()]  # type: ignore[arg-type]
     return replace(built, numbers={**built.numbers, **after}, shortened={**built.shortened, **lists}, finish=finish,

@@ -7,7 +7,7 @@ layers, and what it lists for every layer, follow; so do the numbers by which la
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -187,13 +187,23 @@ def _number(element: nn.Module | None, inner: str, name: str) -> int | None:
     return found if type(found) is int else None
 
 
-def same_as_before(pruned: nn.Module, lists: Shortened, view: Traced) -> None:
+def same_as_before(
+    pruned: nn.Module, lists: Shortened, view: Traced, put_back: Sequence[Callable[[], None]] = ()
+) -> None:
     """Numbers anew, and makes sure that nothing but names has changed.
+
+    Args:
+        pruned: A network of one's own, with gaps in its lists.
+        lists: What stays of them.
+        view: What it is called with.
+        put_back: What undoes that lists with gaps worked.
 
     Raises:
         VerificationError: The network gives something else, or no longer runs.
     """
     before = _outputs(pruned, view)
+    for undo in put_back:
+        undo()
     number_anew(pruned, lists)
     try:
         after = _outputs(pruned, view)
