@@ -28,6 +28,7 @@ TRIALS: dict[str, list[Any]] = {
     "prune": [PRUNE],
     "purify": [{"sparsify": {"ratio": 0.9}}, "purify"],
     "recover": [PRUNE, {"recover": {"images": 16}}],
+    "remove_experts": [{"remove_experts": {"keep": 3}}],
     "remove_layers": [{"remove_layers": {"count": 1}}],
     "remove_zeros": [{"remove_zeros": {"below": 0.05}}],
     "report": [PRUNE, {"measure": {"runtimes": [], "images": 0}}, "report"],
@@ -37,6 +38,8 @@ TRIALS: dict[str, list[Any]] = {
     "sparsify": [{"sparsify": {"ratio": 0.5}}],
 }
 """The shortest recipe that has the step."""
+NETWORKS = {"remove_experts": "tiny_networks:Mixture"}
+"""Networks of the steps that need another than the rest."""
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +80,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(kind: str, tmp_path: Path, monk
     if kind == "report":
         pytest.importorskip("jinja2")
         pytest.importorskip("jinja2")
-    about = {"name": "trial", "model": {"name": "resnet_digits"}, "data": {"limit": 40}}
+    about = {"name": "trial", "model": {"name": NETWORKS.get(kind, "resnet_digits")}, "data": {"limit": 40}}
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump({**about, "steps": [*TRIALS[kind], {"score": {"label": "end"}}]}))
     name = f"{len(TRIALS[kind]):02d}-{kind}"

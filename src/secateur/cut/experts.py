@@ -24,7 +24,7 @@ from secateur.cut.selection import Selection, names_in
 from secateur.graph.copies import plain_network
 from secateur.graph.mixtures import Mixture, experts_in_lists, find_mixtures
 
-__all__ = ["AUTO", "Experts", "experts_of", "foresee_experts", "remove_experts"]
+__all__ = ["AUTO", "Experts", "check_criterion", "experts_of", "foresee_experts", "measures", "remove_experts"]
 
 AUTO = "auto"
 """``routing`` where there are data, else ``l2``."""
@@ -131,7 +131,7 @@ def remove_experts(
         mixtures = _mixtures(plain, analysis, stay)
         goes = {m.name: _units(analysis, m, keep, count, ratio) for m in mixtures}
         names = {m.name: analysis.groups.items[m.group].name for m in mixtures}
-        how = by if by not in (ROUTING, OUTPUT_CHANGE) else _measured(plain, analysis, mixtures, by, data, goes)
+        how = by if by not in _MEASURED else _measured(plain, analysis, mixtures, by, data, goes)
         return prune(
             model, inputs, criterion=how, ratio={names[m.name]: goes[m.name] / m.units for m in mixtures},
             groups=names.values(), verify=verify, seed=seed, data=data,
@@ -157,18 +157,29 @@ def foresee_experts(
 # ----------------------------------------------------------------------------------------------------- choosing
 
 
+_MEASURED = (ROUTING, OUTPUT_CHANGE)
+
+
+def check_criterion(criterion: str) -> None:
+    """Raises :class:`UnknownNameError` for a name that is none of a criterion of experts."""
+    known = [AUTO, *_MEASURED, *(name for name in CRITERIA if "channels" in CRITERIA[name].kinds)]
+    if criterion not in known:
+        raise UnknownNameError("criterion of experts", criterion, known, argument="criterion")
+
+
+def measures(criterion: str) -> bool:
+    """Whether a criterion looks at data."""
+    return criterion in (AUTO, *_MEASURED) or bool(CRITERIA[criterion].needs)
+
+
 def _named(criterion: str, data: Data | None) -> str:
     """The criterion's name, known and with what it needs."""
+    check_criterion(criterion)
     if criterion == AUTO:
         return "l2" if data is None else ROUTING
-    if criterion in (ROUTING, OUTPUT_CHANGE):
-        if data is None:
-            raise InputError(f"The criterion {criterion} looks at what routers choose: give data=…, such as a list of "
-                             "batches.")  # fmt: skip
-        return criterion
-    known = [name for name in CRITERIA if "channels" in CRITERIA[name].kinds]
-    if criterion not in known:
-        raise UnknownNameError("criterion", criterion, [AUTO, ROUTING, OUTPUT_CHANGE, *known], argument="criterion")
+    if criterion in _MEASURED and data is None:
+        raise InputError(f"The criterion {criterion} looks at what routers choose: give data=…, such as a list of "
+                         "batches.")  # fmt: skip
     return criterion
 
 
@@ -252,7 +263,7 @@ def _scores(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Scores of units by the mixture's name, shape (units,)."""
     groups, traced = analysis.groups, analysis.groups.flow.traced
-    if criterion not in (ROUTING, OUTPUT_CHANGE):
+    if criterion not in _MEASURED:
         names = {m.name: groups.items[m.group].name for m in mixtures}
         values = score(groups, criterion, only=set(names.values()), data=data, seed=seed).values
         return {m.name: torch.as_tensor(values[m.group]) for m in mixtures}
