@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from secateur.recipe import Event, RunResult, load_recipe, reopen, resume, run
+from secateur.recipe import Event, Recipe, RunResult, load_recipe, reopen, resume, run
 from secateur.recipe.folder import RunFolder
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.steps import STEPS
@@ -52,6 +53,11 @@ def test_every_kind_is_tried() -> None:
     assert sorted(TRIALS) == shipped
 
 
+def opened(file: Path) -> Recipe:
+    """The recipe, with the tests' own networks as if they were named from Python."""
+    return replace(load_recipe(file), origin=None)
+
+
 def through_stops(file: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> RunResult:
     """Stopped when the step is done and nobody has noted it yet, and again when the next one begins."""
     finish = RunFolder.finish
@@ -64,7 +70,7 @@ def through_stops(file: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "finish", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run(load_recipe(file), out, progress=False)
+            run(opened(file), out, progress=False)
 
     def stop(event: Event) -> None:
         if event.what == "begin" and event.step > name:
@@ -84,7 +90,7 @@ def test_stopped_and_gone_on_with_it_is_the_same(kind: str, tmp_path: Path, monk
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump({**about, "steps": [*TRIALS[kind], {"score": {"label": "end"}}]}))
     name = f"{len(TRIALS[kind]):02d}-{kind}"
-    whole = run(load_recipe(file), tmp_path / "whole", progress=False)
+    whole = run(opened(file), tmp_path / "whole", progress=False)
     parts = through_stops(file, tmp_path / "parts", name, monkeypatch)
     assert not differences(numbers(whole.folder), numbers(parts.folder))
     for done in (parts, reopen(whole.folder)):

@@ -46,7 +46,7 @@ def mixture(kind: str) -> Any:
 
 
 def kept_of(pruned: secateur.Pruned) -> dict[str, list[int]]:
-    return {name: list(dims[0]) for name, dims in pruned.plan.keep.items() if name.endswith(("gate.weight", "r.weight"))}
+    return {name: list(dims[0]) for name, dims in pruned.plan.keep.items() if name.endswith("gate.weight")}
 
 
 def never_chosen(gate: Any, kept: Sequence[int]) -> Callable[[Tensor], Any]:
@@ -237,6 +237,12 @@ def test_repair_brings_the_output_nearer() -> None:
     with torch.no_grad():
         want, cut, mended = (net(TOKENS).logits for net in (model, narrow.model, repaired.model))
     assert (mended - want).norm() < (cut - want).norm()
+
+
+def test_repair_says_that_it_cannot_pair_experts_of_a_list() -> None:
+    net, x = Mixture(inputs=5), torch.randn(64, 5)
+    with pytest.raises(InputError, match=r"left the list 'experts'.*finetune"):
+        secateur.recover(secateur.remove_experts(net, x, keep=2), x)
 
 
 def test_other_mixtures_stay_and_a_note_says_what_is_lost() -> None:

@@ -1,4 +1,4 @@
-"""Scores of whole experts from calibration data: how much a router asks for them, and what a mixture gives without them."""
+"""Scores of whole experts from calibration data: how often routers choose them, what mixtures give without them."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def _all_seen(watch: _Routers, mixtures: Sequence[Mixture], criterion: str) -> N
     for mixture in mixtures:
         if mixture.name not in watch.seen:
             raise InputError(
-                f"The criterion {criterion} reads the logits of routers, and that of {mixture.name or 'the network'} is "
-                f"no product with {mixture.router} (torch.nn.functional.linear). Choose by the weights: criterion='l2'."
+                f"The criterion {criterion} reads the logits of routers, and that of {mixture.name or 'the network'} "
+                f"is no product with {mixture.router} (torch.nn.functional.linear). Choose by weights: criterion='l2'."
             )
 
 
@@ -156,8 +156,9 @@ def by_output_change(
     """The place of every expert in the order in which they go: next the one without which the mixture changes least.
 
     Formula: Σ‖y − y₀‖² / Σ‖y₀‖² over what the mixture gives for the tokens of the first 64 samples, y₀ with all its
-    experts. Source: Lu et al. 2024, Not all experts are equal, arXiv:2402.14800, equation 4, which tries all subsets
-    of the experts; here they go one after another, which is as good for one and takes E·r runs instead of E over r.
+    experts. Source: Lu et al. 2024, Not all experts are equal, arXiv:2402.14800, whose layer-wise search tries all
+    subsets of a layer's experts; here they go one after another, which is the same for one of them and takes at most
+    E·r runs of a layer for r of E, where all subsets are E! / (r! (E − r)!).
 
     Args:
         model: The network; left untouched.

@@ -1,14 +1,14 @@
 """Mixtures of experts in a labelled network: which router chooses among which experts, and what holds them.
 
-Experts whose weights are stacked in one tensor go as channels do. Where every expert is an element of a list of modules,
-code asks for them one by one (``numbers == 3``), which pins them: an element that leaves its list is another cut than
-fewer channels. Inside of :func:`experts_in_lists` such a question asks for nothing but that expert, so it may go.
+Experts whose weights are stacked in one tensor go as channels do. Where every expert is an element of a list of
+modules, code asks for them one by one (``numbers == 3``), which pins them: an element that leaves its list is another
+cut than fewer channels. Inside of :func:`experts_in_lists` such a question asks for that expert alone, so it may go.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import itertools
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -137,7 +137,8 @@ def _home(parameter: str) -> str:
 
 def _around(paths: Sequence[str]) -> str:
     """The smallest module that holds all of them."""
-    return ".".join(os.path.commonprefix([tuple(path.split(".")) for path in paths]))  # type: ignore[list-item]
+    columns = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*(p.split(".") for p in paths), strict=False))
+    return ".".join(names[0] for names in columns)
 
 
 def _lists(model: nn.Module, router: Member, length: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Experts that are elements of a list of modules leave it; the others are numbered anew, as their router counts them."""
+"""Experts that are elements of a list of modules leave it; the others are numbered anew, as routers count them."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ def leaving_lists(model: nn.Module, groups: Groups, label_keep: Mask) -> dict[Mi
     return {m: dict.fromkeys(m.lists, stays) for m, stays in kept.items() if len(stays) < m.experts}
 
 
-def shorter_lists(model: nn.Module, ways: Sequence[Rung], gone: Mapping[Mixture, Shortened], groups: Groups) -> list[Rung]:
+def shorter_lists(
+    model: nn.Module, ways: Sequence[Rung], gone: Mapping[Mixture, Shortened], groups: Groups
+) -> list[Rung]:
     """The same ways to a smaller network, each with fewer elements in its lists of experts.
 
-    Where code asks for experts by number, an attribute says how many there are, which no operator's sizes tell: each way
-    is tried with such attributes changed that are called after experts, with all of that number, and with none.
+    Where code asks for experts by number, an attribute says how many there are, which no operator's sizes tell: each
+    way is tried with such attributes changed that are called after experts, with all of that number, and with none.
 
     Args:
         model: The dense network.
@@ -101,7 +103,7 @@ class _ByPosition(nn.ModuleList):
 
     def __getitem__(self, idx: Any) -> Any:
         found = list(self._modules.values())[idx]
-        return nn.ModuleList(found) if isinstance(idx, slice) else found  # type: ignore[arg-type]
+        return nn.ModuleList(found) if isinstance(idx, slice) else found
 
 
 def _by_position(held: nn.Module) -> Callable[[], None]:
