@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -154,10 +154,13 @@ def _inject(twin: nn.Module, names: Sequence[str], adapters: Adapters) -> None:
     wanted = "|".join(name.replace(".", r"\.") for name in names)
     inject_adapter_in_model(
         LoraConfig(
-            r=adapters.rank, lora_alpha=adapters.scaling * adapters.rank, lora_dropout=adapters.dropout,
+            r=adapters.rank,
+            lora_alpha=adapters.scaling * adapters.rank,  # type: ignore[arg-type]  # it divides it, so fractions do
+            lora_dropout=adapters.dropout,
             target_modules=f"({wanted})",
-        ), twin,
-    )  # fmt: skip
+        ),
+        twin,
+    )
 
 
 def _merge(twin: nn.Module, model: nn.Module, names: Sequence[str], task: Task) -> None:
@@ -170,22 +173,24 @@ def _merge(twin: nn.Module, model: nn.Module, names: Sequence[str], task: Task) 
     home = next(model.parameters()).device
     inputs = pytree.tree_map(lambda v: v.to(home) if isinstance(v, Tensor) else v, inputs)
     before = _outputs(twin, inputs)
-    kept = {name: model.get_submodule(name).weight.detach().clone() for name in names}
+    weights = {name: _weight(model, name) for name in names}
+    kept = {name: weight.clone() for name, weight in weights.items()}
     try:
-        for name in names:
+        for name, weight in weights.items():
             layer: Any = twin.get_submodule(name)
-            weight: Any = model.get_submodule(name).weight
-            weight.data.add_(layer.get_delta_weight("default").to(weight.dtype))
+            weight.add_(layer.get_delta_weight("default").detach().to(weight.dtype))
         _compare(before, _outputs(model, inputs))
     except BaseException:
-        _put_back(model, kept)
+        for name, weight in weights.items():
+            weight.copy_(kept[name])
         raise
 
 
-def _put_back(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, weight in kept.items():
-            model.get_submodule(name).weight.copy_(weight)  # type: ignore[operator, union-attr]
+def _weight(model: nn.Module, name: str) -> Tensor:
+    """The weight of a layer, outside of autograd."""
+    layer: Any = model.get_submodule(name)
+    weight: Tensor = layer.weight
+    return weight.detach()
 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
