@@ -205,6 +205,12 @@ def test_experts_of_a_list_leave_it(make: Callable[[], Mixture], tmp_path: Path)
         assert torch.allclose(pruned.model(x), net(x), atol=1e-12)
 
 
+def test_prune_says_what_takes_experts_out_of_a_list() -> None:
+    analysis = secateur.analyse(Mixture(inputs=5), torch.randn(6, 5))
+    assert any("secateur.remove_experts" in str(pinned) for pinned in analysis.unsupported)
+    assert secateur.prune(Mixture(inputs=5), torch.randn(6, 5), ratio=0.5).model.router.out_features == 4
+
+
 def test_experts_then_channels_then_experts() -> None:
     net, x = Mixture(inputs=5), torch.randn(11, 5)
     first = secateur.remove_experts(net, x, count=1)

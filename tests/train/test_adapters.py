@@ -158,10 +158,10 @@ def test_what_cannot_be_done_is_said(llama: Any, task: LanguageModelling, monkey
         fit(llama, task, CONFIG, adapters=Adapters(layers=("model.layers.0.mlp.up_prj",)))
     with pytest.raises(InputError, match="no linear layer"):
         fit(nn.Sequential(nn.Conv2d(1, 10, 8), nn.Flatten()), load("digits", limit=64), CONFIG, adapters=Adapters())
-    with pytest.raises(InputError, match="adapters of its own"):
-        import peft
+    import peft
 
-        inner = peft.get_peft_model(llama, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    inner = peft.get_peft_model(llama, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(InputError, match="adapters of its own"):
         fit(inner, task, CONFIG, adapters=Adapters())
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match=r'peft: pip install "secateur\[adapters\]"'):
@@ -205,5 +205,5 @@ def test_a_recipe_in_which_they_would_fill_removed_weights(llama: Any, text: Pat
     with pytest.raises(InputError, match="would come back"):
         run(load_recipe(file), tmp_path / "run", progress=False)
     file.write_text(file.read_text().replace("rank: 4}", "rank: 4}, penalty: {name: l2, weight: 0.1}"))
-    with pytest.raises(InputError, match="leave one of them out|penalty"):
+    with pytest.raises(InputError, match="penalty"):
         load_recipe(file)

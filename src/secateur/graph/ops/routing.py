@@ -17,7 +17,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.mixtures import are_in_lists
 from secateur.graph.ops.elementwise import elementwise
 from secateur.graph.ops.reduce import on_kept
-from secateur.graph.reasons import CHOSEN, ORDER
+from secateur.graph.reasons import ASKED, CHOSEN, ORDER
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ def _sort(call: Call) -> Any:
 def _equal(call: Call) -> Any:
     """Where tensors are equal; numbers of entries that are compared with one number ask for that entry alone."""
     found = elementwise(call)
-    if any(t.points is not None for t in call.tensors) and not (are_in_lists() and len(call.tensors) == 1):
-        call.point(CHOSEN)
+    one = len(call.tensors) == 1  # compared with a number
+    if any(t.points is not None for t in call.tensors) and not (one and are_in_lists()):
+        call.point(ASKED if one else CHOSEN)
     return found
 
 
