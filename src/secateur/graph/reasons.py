@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ASKED", "BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "ELSEWHERE", "MEETS", "NO_RULE", "ONE_BY_ONE", "ORDER",
-           "OTHER_TYPE",
-           "OUTPUT", "PACKED", "ROWS", "SIZED", "change_for"]  # fmt: skip
+__all__ = ["ASKED", "BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "ELSEWHERE", "MEETS", "NO_RULE", "ONE_BY_ONE",
+           "ORDER", "OTHER_TYPE", "OUTPUT", "PACKED", "ROWS", "SIZED", "change_for"]  # fmt: skip
 
 NO_RULE = "no rule for this operator"
 ORDER = "which entry comes where depends on all of them"
