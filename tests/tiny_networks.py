@@ -47,3 +47,27 @@ class Tiny(nn.Module):
         x = F.relu(self.bn(self.stem(x)))
         x = F.relu(x + self.block(x))
         return self.linear(F.adaptive_avg_pool2d(F.relu(self.bn2(self.wide(x))), 1).flatten(1))  # type: ignore[no-any-return]
+
+
+class Mixture(nn.Module):
+    """A layer of four experts in a list, of which the router chooses two, and one that all see; a classifier."""
+
+    def __init__(self, classes: int = 10, experts: int = 4, inputs: int = 64) -> None:
+        super().__init__()
+        self.stem = nn.Linear(inputs, 8)
+        self.router = nn.Linear(8, experts)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)) for _ in range(experts)
+        )
+        self.shared = nn.Linear(8, 8)
+        self.linear = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x.flatten(1)))
+        weights, numbers = self.router(x).softmax(-1).topk(2, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        y = self.shared(x)
+        for number, expert in enumerate(self.experts):
+            chosen = numbers == number
+            y = y + expert(x) * (weights * chosen).sum(-1, keepdim=True)
+        return self.linear(y)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ import torch
 
 from secateur.models import import_torchvision
 
-__all__ = ["CORPUS", "causal", "masked", "tokenizer"]
+__all__ = ["CORPUS", "causal", "masked", "mixture", "tokenizer"]
 
 CORPUS = [
     "the cat sat on the mat and the dog sat on the log",
@@ -68,6 +68,19 @@ def causal(folder: Path, kind: str = "bytes", *, tied: bool = True, rows: int | 
 
     torch.manual_seed(0)
     made = LlamaForCausalLM(LlamaConfig(**_sizes(reader, rows), num_key_value_heads=1, tie_word_embeddings=tied)).eval()
+    made.save_pretrained(folder)
+    reader.save_pretrained(folder)
+    return made
+
+
+def mixture(folder: Path) -> Any:
+    """A Mixtral of four experts, saved with its tokenizer in ``folder``."""
+    reader = tokenizer("bytes")
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 1}
+    made = MixtralForCausalLM(MixtralConfig(**_sizes(reader, None), **experts)).eval()
     made.save_pretrained(folder)
     reader.save_pretrained(folder)
     return made

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from secateur.criteria import criterion
     from secateur.cut.analysis import analyse
     from secateur.cut.artifact import from_pretrained, load
+    from secateur.cut.experts import remove_experts
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
     from secateur.cut.pruned import Pruned
@@ -82,6 +83,7 @@ __all__ = [
     "purify",
     "recover",
     "removable",
+    "remove_experts",
     "remove_layers",
     "resume",
     "run",
@@ -136,6 +138,7 @@ _HOME = {
     "purify": "secateur.recovery",
     "recover": "secateur.recovery",
     "removable": "secateur.cut.layers",
+    "remove_experts": "secateur.cut.experts",
     "remove_layers": "secateur.cut.layers",
     "runtime": "secateur.runtimes",
     "sensitivity": "secateur.recovery.sensitivity",

@@ -12,7 +12,7 @@ import torch
 
 import secateur
 from command_line import call
-from transformer_cases import CORPUS, causal, masked
+from transformer_cases import CORPUS, causal, masked, mixture
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 
@@ -115,6 +115,61 @@ def test_text_that_does_not_do_is_said(tmp_path: Path, text: Path, capsys: pytes
         assert words in said.text
     said = Said(capsys, "prune", "lenet5", "--data", f"text:{text}", "--ratio", "0.5", "--out", str(tmp_path / "out"))
     assert "no network here brings a tokenizer" in said.text
+
+
+def test_experts_are_listed_and_removed_by_a_text(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixture(tmp_path / "dense")
+    name, data = f"hf:{tmp_path / 'dense'}", ("--data", f"text:{text}", "--input-shape", "16")
+    listed = Said(capsys, "experts", name, *data)
+    assert listed.code == 0, listed.text
+    assert "model.layers.1.mlp" in listed.text
+    out = tmp_path / "fewer"
+    said = Said(capsys, "experts", name, *data, "--keep", "3", "--criterion", "output_change", "--out", str(out))
+    assert said.code == 0, said.text
+    small, reader = opened(out, "MixtralForCausalLM")
+    assert small.config.num_local_experts == 3
+    assert small.generate(**reader("the cat", return_tensors="pt"), max_new_tokens=2, do_sample=False).shape[0] == 1
+    for wrong, words in (
+        (("--keep", "3"), "say with --out"),
+        (("--out", str(tmp_path / "b")), "Give one of --keep, --count and --ratio; got none"),
+        (("--keep", "1", "--out", str(tmp_path / "b")), "so 2 have to stay"),
+    ):
+        refused = Said(capsys, "experts", name, *data, *wrong)
+        assert refused.code == 2
+        assert words in refused.text
+    other = Said(capsys, "experts", "lenet5")
+    assert other.code == 2
+    assert "no mixture of experts" in other.text
+
+
+RECIPE_OF_EXPERTS = """
+name: trial
+model: {{name: "hf:{model}"}}
+data: {{name: "text:{text}"}}
+task: {{name: language-modelling, length: 16}}
+steps:
+- remove_experts: {{keep: 3, samples: 8}}
+- recover: {{images: 16}}
+- finetune: {{epochs: 1, batch_size: 8, optimizer: adamw, lr: 0.001, adapters: {{rank: 2}}}}
+- report
+"""
+
+
+def test_a_recipe_removes_experts_repairs_and_trains_adapters(tmp_path: Path, text: Path) -> None:
+    from secateur.recipe import load_recipe, run
+
+    mixture(tmp_path / "dense")
+    file = tmp_path / "trial.yaml"
+    file.write_text(RECIPE_OF_EXPERTS.format(model=tmp_path / "dense", text=text))
+    done = run(load_recipe(file), tmp_path / "run", progress=False)
+    assert done.state.models["pruned"].config.num_local_experts == 3
+    said = json.loads((done.folder / "steps/01-remove_experts/result.json").read_text())["result"]["report"]["pruning"]
+    assert said == "all but 3 experts of every mixture, by routing"
+    loaded = secateur.load(tmp_path / "run/artifact", opened(tmp_path / "dense", "MixtralForCausalLM")[0]).model
+    inputs = {"input_ids": torch.arange(9)[None]}
+    assert torch.equal(loaded(**inputs).logits, done.state.models["pruned"].eval()(**inputs).logits)
 
 
 def test_a_vocabulary_is_cut_to_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from secateur import callbacks, cost, criteria, data, exports, loggers, models, 
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.train import TrainConfig
+from tiny_networks import Mixture
 from transformer_cases import causal, tokenizer
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
@@ -98,6 +99,10 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
     "tune": (recovery.tune, {"pruned": lambda: PRUNED, "data": lambda: torch.cat([X] * 8), "dense": net}),
     "removable": (secateur.removable, NETWORK | {"model": Residual}),
+    "remove_experts": (
+        secateur.remove_experts,
+        {"model": lambda: Mixture(inputs=5), "example_inputs": lambda: torch.ones(2, 5), "keep": lambda: 3},
+    ),
     "remove_layers": (secateur.remove_layers, NETWORK | {"model": Residual, "count": lambda: 1}),
     "Pruned.save": (lambda **given: PRUNED.save(**given), {"folder": lambda: "saved"}),
     "Plan": (secateur.Plan, {"keep": dict, "dense_shapes": dict}),

@@ -17,6 +17,7 @@ import typer
 
 import secateur
 from secateur.cli import completion
+from secateur.cli import experts as cli_experts
 from secateur.cli import export as cli_export
 from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
@@ -174,6 +175,7 @@ def layers(
                     whole=whole, data=data, task=task)  # fmt: skip
 
 
+cli_experts.register(app)
 cli_vocabulary.register(app)
 cli_inspection.register(app)
 

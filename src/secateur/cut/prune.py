@@ -41,6 +41,7 @@ from secateur.cut.selection import Selection, groups_named, names_in
 from secateur.cut.training_mode import as_graph
 from secateur.graph.copies import plain_network
 from secateur.graph.groups import Groups
+from secateur.graph.mixtures import experts_in_lists
 from secateur.graph.views import Also, labelled
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
@@ -48,6 +49,7 @@ from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.building import has_configuration
 from secateur.surgery.dense import Dense
+from secateur.surgery.experts import counts_without, leaving_lists, shorter_lists
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
@@ -355,11 +357,12 @@ def apply(
         how = "module" if plan.shortened else backend  # no graph has shorter lists
         return replace(replay(model, plan, example_inputs, how, verify), dense=first)
     check_network(model, example_inputs)
-    found, notes = labelled(model, example_inputs, also)
-    analysis, keep = fitting(found, plan)
-    analysis = replace(analysis, notes=notes)
-    pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
-                  provenance=plan.provenance, plan=None if verify else plan)  # fmt: skip
+    with experts_in_lists(bool(plan.shortened)):
+        found, notes = labelled(model, example_inputs, also)
+        analysis, keep = fitting(found, plan)
+        analysis = replace(analysis, notes=notes)
+        pruned = _cut(model, example_inputs, analysis, keep, first, backend=backend, check=verify, also=also,
+                      provenance=plan.provenance, plan=None if verify else plan)  # fmt: skip
     measured = plan.provenance.get(LATENCY)
     return pruned if measured is None else replace(pruned, notes=(in_words(measured), *pruned.notes))
 
@@ -419,12 +422,11 @@ def _cut_once(
     if known is None:
         ways = [*configuring(model, groups, label_keep, plan.keep, sizes), *ways]
         ways = [replace(way, build=partial(_built, model, way, inputs)) for way in ways]
+    gone = leaving_lists(model, groups, label_keep)
+    flat = Rung("graph", lambda: as_graph(model, groups, label_keep, plan, check=check))
     operation = Operation(
         plan,
-        rungs=(
-            *ways,
-            Rung("graph", lambda: as_graph(model, groups, label_keep, plan, check=check)),
-        ),
+        rungs=shorter_lists(model, ways, gone, groups) if gone else (*ways, flat),
         verify=lambda built, network: verified(
             built.model,
             groups,
@@ -442,6 +444,7 @@ def _cut_once(
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     notes = (*done.notes, *_lost(done.built.model, groups), *_by_itself(model, done.backend), *analysis.notes,
              *proof_notes(done.verification))  # fmt: skip
+    after = counts_without(done.built.model, after, gone) if gone else after
     return Pruned(done.built.model, done.backend, done.verification, before, after, cuts, analysis.unsupported,
                   notes, inputs, first, done.lost, model)  # fmt: skip
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "ELSEWHERE", "MEETS", "NO_RULE", "ONE_BY_ONE", "ORDER",
-           "OTHER_TYPE",
-           "OUTPUT", "PACKED", "ROWS", "SIZED", "change_for"]  # fmt: skip
+__all__ = ["ASKED", "BY_NUMBER", "BY_VALUE", "CHANGES", "CHOSEN", "ELSEWHERE", "MEETS", "NO_RULE", "ONE_BY_ONE",
+           "ORDER", "OTHER_TYPE", "OUTPUT", "PACKED", "ROWS", "SIZED", "change_for"]  # fmt: skip
 
 NO_RULE = "no rule for this operator"
 ORDER = "which entry comes where depends on all of them"
 BY_VALUE = "how many entries there are depends on their values"
 BY_NUMBER = "entries are picked by their numbers"
 CHOSEN = "values are used that are numbers of entries"
+ASKED = "experts are asked for one by one: secateur.remove_experts takes them out of their list"
 ELSEWHERE = "numbers of entries pick from another dimension than theirs"
 OTHER_TYPE = "a view as another type"
 PACKED = "a packed sequence"

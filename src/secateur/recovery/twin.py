@@ -40,6 +40,12 @@ def twin(pruned: Pruned, dense: nn.Module) -> Twin:
     """
     if not isinstance(dense, nn.Module):
         raise InputError(f"dense is the network before the cut, a torch.nn.Module; got {type(dense).__name__}.")
+    if pruned.plan.shortened and not pruned.plan.removed:
+        raise InputError(
+            f"Experts left the list {next(iter(pruned.plan.shortened))!r}, and the refit pairs a pruned network with "
+            "the dense one operator by operator, which such a list has fewer of. Train it on (secateur.fit, the step "
+            "finetune); experts that are stacked in tensors can be repaired."
+        )
     found, _ = labelled(dense, pruned.inputs)
     try:
         analysis, keep = fitting(found, Plan(pruned.plan.keep, pruned.plan.dense_shapes))

@@ -7,7 +7,7 @@ layers, and what it lists for every layer, follow; so do the numbers by which la
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,14 +118,13 @@ def _inside(branch: Branch, path: str, number: int) -> bool:
     return _holds(f"{path}.{number}", branch)
 
 
-def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
+def drop_elements(pruned: nn.Module, lists: Shortened, *, configurations: bool = True) -> None:
     """Takes elements out of their lists; the others keep their names, but not the number that they know their place by.
-
-    Configurations follow.
 
     Args:
         pruned: A network of one's own; it is changed.
         lists: What stays.
+        configurations: Whether what configurations list for every element follows; that is of layers, not of experts.
     """
     for path, kept in lists.items():
         held = pruned.get_submodule(path)
@@ -134,7 +133,8 @@ def drop_elements(pruned: nn.Module, lists: Shortened) -> None:
         for number in set(range(length)) - set(kept):
             del held._modules[str(number)]
         _count_anew(held, kept)
-        _shorten_configurations(pruned, length, kept)
+        if configurations:
+            _shorten_configurations(pruned, length, kept)
         number_adapters_anew(pruned, path, length, kept)
 
 
@@ -187,13 +187,23 @@ def _number(element: nn.Module | None, inner: str, name: str) -> int | None:
     return found if type(found) is int else None
 
 
-def same_as_before(pruned: nn.Module, lists: Shortened, view: Traced) -> None:
+def same_as_before(
+    pruned: nn.Module, lists: Shortened, view: Traced, put_back: Sequence[Callable[[], None]] = ()
+) -> None:
     """Numbers anew, and makes sure that nothing but names has changed.
+
+    Args:
+        pruned: A network of one's own, with gaps in its lists.
+        lists: What stays of them.
+        view: What it is called with.
+        put_back: What undoes that lists with gaps worked.
 
     Raises:
         VerificationError: The network gives something else, or no longer runs.
     """
     before = _outputs(pruned, view)
+    for undo in put_back:
+        undo()
     number_anew(pruned, lists)
     try:
         after = _outputs(pruned, view)

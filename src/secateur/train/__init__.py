@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.train.adapters import Adapters
 from secateur.train.config import TrainConfig
 from secateur.train.distill import Distill
 from secateur.train.evaluate import evaluate
@@ -11,6 +12,7 @@ from secateur.train.history import EpochRecord, Evaluation, History
 from secateur.train.loop import TrainingError
 
 __all__ = [
+    "Adapters",
     "Distill",
     "EpochRecord",
     "Evaluation",

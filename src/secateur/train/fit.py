@@ -20,6 +20,7 @@ from secateur.data.types import DataSet
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
 from secateur.task import Classification, Task, as_task
+from secateur.train.adapters import Adapters, adapted
 from secateur.train.averaging import Average
 from secateur.train.common import choose_layout, device_of, in_mode
 from secateur.train.config import TrainConfig
@@ -46,6 +47,7 @@ def fit(
     extras: Sequence[Extra] = (),
     on_epoch: OnEpoch | None = None,
     progress: bool | None = None,
+    adapters: Adapters | None = None,
 ) -> History:
     """Trains ``model`` in place.
 
@@ -68,10 +70,15 @@ def fit(
             epoch can be reported again after a crash, and none is ever lost). With several processes
             that this function starts itself, the records come at the end.
         progress: Whether to draw a progress bar; by default if stderr is a terminal.
+        adapters: Trains low-rank adapters beside the linear layers in the place of the weights, and adds them to the
+            weights in the end; the network keeps its class, shapes and names. Extras then see a twin of the network,
+            whose linear layers are called ``NAME.base_layer``.
 
     Raises:
-        InputError: The network does not fit the task, or the folder holds a run with other settings.
+        InputError: The network does not fit the task, the folder holds a run with other settings, or adapters are
+            wanted and PEFT is not installed.
         TrainingError: The loss became NaN.
+        VerificationError: With its adapters added to the weights the network computes something else.
 
     >>> from secateur.data import load
     >>> from secateur.models import create
@@ -80,6 +87,10 @@ def fit(
     """
     config = config or TrainConfig()
     task = as_task(task)
+    if adapters is not None:
+        with adapted(model, adapters, task, (seed, name)) as (twin, named):
+            return fit(twin, task, config, folder=folder, seed=seed, name=name, extras=[named, *extras],
+                       on_epoch=on_epoch, progress=progress)  # fmt: skip
     extras = _with_built_in(extras, config, task)
     job = TrainJob(model, task, config, None if folder is None else Path(folder), seed, name, extras)
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:

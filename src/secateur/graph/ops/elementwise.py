@@ -29,7 +29,7 @@ _UNARY = ("bitwise_left_shift", "bitwise_not", "bitwise_right_shift", "conj", "_
           "__rshift__", "signbit", "special_multigammaln", "special_polygamma", "zero", "zeros_like")  # fmt: skip
 
 _NARY = ("addcdiv", "addcmul", "__and__", "arctan2", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "complex",
-         "copy", "copysign", "div", "divide", "eq", "float_power", "floor_divide", "fmax", "fmin", "fmod", "gcd",
+         "copy", "copysign", "div", "divide", "float_power", "floor_divide", "fmax", "fmin", "fmod", "gcd",
          "ge", "greater", "greater_equal", "gt", "heaviside", "hypot", "isclose", "lcm", "ldexp", "le", "lerp",
          "less", "less_equal", "logaddexp", "logaddexp2", "logical_and", "logical_or", "logical_xor", "lt",
          "masked_fill", "maximum", "minimum", "mul", "multiply", "ne", "nextafter", "not_equal", "__or__", "polar",

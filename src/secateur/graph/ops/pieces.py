@@ -10,6 +10,7 @@ import numpy as np
 from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call
 from secateur.graph.labels import Constraints, Labels, Vector
+from secateur.graph.mixtures import are_in_lists
 from secateur.graph.ops.elementwise import join
 from secateur.graph.reasons import ONE_BY_ONE
 from secateur.graph.rules import operator
@@ -125,6 +126,8 @@ def _rewrite_select(r: Rewriter) -> None:
 def _select(call: Call) -> Labels:
     x = call["self"]
     dim = call["dim"] % x.ndim
+    if isinstance(call.nodes["index"], int) and are_in_lists():
+        return without(x, dim)  # a row of a table of choices: that one expert's
     if isinstance(call.nodes["index"], int):
         call.c.pin(*(v[[call["index"]]] for v in x.at(dim)), reason=ONE_BY_ONE)
     else:

@@ -14,8 +14,10 @@ from torch import Tensor
 from secateur.graph.facts import Facts, Kind
 from secateur.graph.flow import Call, MacTerm, unlabelled
 from secateur.graph.labels import Labels
+from secateur.graph.mixtures import are_in_lists
+from secateur.graph.ops.elementwise import elementwise
 from secateur.graph.ops.reduce import on_kept
-from secateur.graph.reasons import ORDER
+from secateur.graph.reasons import ASKED, CHOSEN, ORDER
 from secateur.graph.rules import operator
 
 if TYPE_CHECKING:
@@ -61,6 +63,16 @@ def _sort(call: Call) -> Any:
     values, places = unlabelled(call.node)
     left = {d: v for d, v in x.dims.items() if d != dim}
     return [values.with_dims(left).pointing(x.points), places.with_dims(left)]
+
+
+@operator("aten.eq", numbers=True)
+def _equal(call: Call) -> Any:
+    """Where tensors are equal; numbers of entries that are compared with one number ask for that entry alone."""
+    found = elementwise(call)
+    one = len(call.tensors) == 1  # compared with a number
+    if any(t.points is not None for t in call.tensors) and not (one and are_in_lists()):
+        call.point(ASKED if one else CHOSEN)
+    return found
 
 
 def _rewrite_histogram(r: Rewriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps import (
+    experts,
     layers,
     measuring,
     pruning,
@@ -26,6 +27,7 @@ __all__ = [
     "StepResult",
     "derive_seed",
     "descent",
+    "experts",
     "layers",
     "measuring",
     "pruning",

@@ -17,7 +17,7 @@ from secateur.recipe.steps.penalties import PenaltySettings
 from secateur.recipe.steps.weights import save_weights
 from secateur.sparsity.masks import HoldMasks
 from secateur.sparsity.rewinding import Snapshot
-from secateur.train import Extra, History, TrainConfig, fit
+from secateur.train import Adapters, Extra, History, TrainConfig, fit
 from secateur.train.history import plain
 
 __all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "kept_bytes", "train",
@@ -67,8 +67,9 @@ def weights_file(context: Context) -> Path:
 
 
 def train(
-    context: Context, model: nn.Module, config: TrainSettings, role: str, label: str, extras: Sequence[Extra] = ()
-) -> StepResult:
+    context: Context, model: nn.Module, config: TrainSettings, role: str, label: str, extras: Sequence[Extra] = (),
+    adapters: Adapters | None = None,
+) -> StepResult:  # fmt: skip
     """Trains ``model`` in place and keeps its weights; goes on where a killed process stopped."""
 
     def note(record: Any) -> None:
@@ -84,6 +85,7 @@ def train(
         extras=[*_extras(context, model, config, role), *extras],
         on_epoch=note,
         progress=context.progress,
+        adapters=adapters,
     )
     save_weights(model, weights_file(context))
     quality = context.judge(model)

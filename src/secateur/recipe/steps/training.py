@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from secateur.core.errors import InputError
 from secateur.graph.copies import deep_copy
@@ -12,9 +12,10 @@ from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import DENSE, STEPS, Ahead, Context, State, Step, StepResult
 from secateur.recipe.steps.fitting import TrainSettings, held, kept_bytes, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
-from secateur.train import Distill
+from secateur.train import Adapters, Distill
+from secateur.train.adapters import check_installed
 
-__all__ = ["Adapt", "Control", "DistillSettings", "Finetune", "FinetuneSettings"]
+__all__ = ["Adapt", "AdapterSettings", "Control", "DistillSettings", "Finetune", "FinetuneSettings"]
 
 
 class DistillSettings(Settings):
@@ -53,14 +54,26 @@ def _no_teacher(step: str, teacher: str) -> str:
     )
 
 
+class AdapterSettings(Settings, Adapters):
+    """Low-rank adapters beside linear layers: the settings of `secateur.train.Adapters`."""
+
+
 class FinetuneSettings(TrainSettings):
-    """Settings of fine-tuning: those of every step that trains, and a teacher.
+    """Settings of fine-tuning: those of every step that trains, a teacher, and adapters.
 
     Attributes:
         distill: The teacher, or ``null`` for none.
+        adapters: Adapters that are trained in the place of the weights and then added to them, or ``null`` for none.
     """
 
     distill: DistillSettings | None = None
+    adapters: AdapterSettings | None = None
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if self.adapters is not None and self.penalty:
+            raise InputError("a penalty is on weights, and with adapters none is trained: leave one of them out")
+        return self
 
 
 class Adapt(Step[TrainSettings]):
@@ -108,6 +121,12 @@ class Control(Step[TrainSettings]):
         return state.with_other(self.role, model)
 
 
+_FILLED = (
+    "finetune: adapters are added to all weights of a layer, so those that sparsify removed would come back. Fine-tune "
+    "without adapters, which keeps them at zero."
+)
+
+
 class Finetune(Step[FinetuneSettings]):
     """Trains the pruned network, with the dense one as its teacher if that is asked for; masks hold."""
 
@@ -124,12 +143,23 @@ class Finetune(Step[FinetuneSettings]):
         roles = {DENSE, *(STEPS[entry.kind].role for entry in ahead.earlier if entry.kind in STEPS)}
         if config.distill is not None and config.distill.teacher not in roles:
             raise InputError(_no_teacher("finetune", config.distill.teacher))
+        if config.adapters is not None and any(
+            STEPS[e.kind].cuts == "weights" for e in ahead.earlier if e.kind in STEPS
+        ):
+            raise InputError(_FILLED)
+
+    def check(self, config: FinetuneSettings) -> None:
+        """Looks for PEFT, where adapters are wanted."""
+        if config.adapters is not None:
+            check_installed()
 
     def run(self, context: Context, state: State, config: FinetuneSettings) -> tuple[State, StepResult]:
         """Trains ``pruned`` in place."""
         teachers = [] if config.distill is None else [config.distill.make(context, state)]
+        if config.adapters is not None and state.masks:
+            raise InputError(_FILLED)
         extras = [*teachers, *held(state)]
-        result = train(context, state.cut.model, config, "pruned", "Pruned, fine-tuned", extras)
+        result = train(context, state.cut.model, config, "pruned", "Pruned, fine-tuned", extras, config.adapters)
         return state, result
 
     def restore(self, context: Context, state: State, config: FinetuneSettings) -> State:
