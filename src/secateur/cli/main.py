@@ -133,10 +133,9 @@ def recover(
     ignore: Ignore = None,
 ) -> None:
     """Prunes a network and repairs it without labels; with --tune by gradients, too, else without any training."""
-    amount = aim.options()
     recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images,
-                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion, only=only,
-                       ignore=ignore or (), **amount)  # fmt: skip
+                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion, aim=aim.options(),
+                       only=only, ignore=ignore or ())  # fmt: skip
 
 
 cli_sensitivity.register(app)

@@ -198,7 +198,6 @@ def test_weights_that_were_pruned_stay_zero(net: nn.Module, x: Tensor, repaired:
         (torch.randn(16, 3, 6, 6), {"memory_bytes": -1}, "memory_bytes"),
         (torch.randn(16, 3, 6, 6), {"batch_size": 0}, "batch_size is at least 1"),
         (torch.randn(16, 3, 6, 6), {"rate": 0.0}, "between 0 and 1"),
-        (torch.randn(16, 3, 6, 6), {"temperature": 0.0}, "temperature is a number above 0"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(

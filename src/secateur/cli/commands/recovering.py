@@ -10,7 +10,6 @@ from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.cli.commands.show import busy
 from secateur.core.errors import InputError
-from secateur.core.types import Target
 from secateur.cut.prune import prune
 from secateur.recovery import recover as repair
 from secateur.recovery.api import check_method
@@ -29,9 +28,7 @@ def recover(
     repairing: Mapping[str, Any],
     tuning: Mapping[str, Any] | None = None,
     criterion: str,
-    ratio: float | None,
-    target: Target | None,
-    tolerance: float | None,
+    aim: Mapping[str, Any],
     only: Sequence[str] | None,
     ignore: Sequence[str],
 ) -> None:
@@ -52,8 +49,7 @@ def recover(
     model, inputs = opened.model, found.sample(2)
     with busy("Choosing and cutting …") as now:
         batches, loss = calibration(opened, data, images, task)
-        pruned = prune(model, inputs, criterion=criterion, ratio=ratio, target=target, tolerance=tolerance,
-                       only=only, ignore=ignore, data=batches, loss=loss)  # fmt: skip
+        pruned = prune(model, inputs, criterion=criterion, **aim, only=only, ignore=ignore, data=batches, loss=loss)
         now("Repairing …")
         fixed = repair(pruned, x, dense=model, **repairing)
         if tuning is not None:

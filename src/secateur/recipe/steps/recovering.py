@@ -90,7 +90,6 @@ class TuneSettings(Settings):
         memory_bytes: What waits between two blocks may take in memory; null for 1 GiB.
         batch_size: Images that run at a time.
         loss: ``auto``, ``scores`` or ``error``.
-        temperature: Of the divergence between class scores.
     """
 
     images: int = Field(default=512, ge=8)
@@ -101,7 +100,6 @@ class TuneSettings(Settings):
     memory_bytes: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=32, ge=1)
     loss: str = "auto"
-    temperature: float = Field(default=4.0, gt=0)
 
     @model_validator(mode="after")
     def _together(self) -> TuneSettings:

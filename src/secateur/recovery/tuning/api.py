@@ -31,11 +31,13 @@ __all__ = ["BLOCK_EPOCHS", "EPOCHS", "LOSSES", "check_tuning", "tune"]
 
 LOSSES = {
     "auto": "scores where the output is a linear layer's, one row of numbers a sample; else error",
-    "scores": "Kullback-Leibler divergence from the dense network's class scores, softened by the temperature",
+    "scores": "Kullback-Leibler divergence from the dense network's class scores, at the temperature 4",
     "error": "squared error relative to the variance of the dense network's outputs, whatever these are",
 }
 BLOCK_EPOCHS, EPOCHS = 4, 4
 """Passes over the samples where nothing else is asked for."""
+TEMPERATURE = 4.0
+"""T of the divergence between class scores."""
 BLOCKS_SHARE = 0.5
 """The share of the time that the blocks may take, where there is a bound."""
 
@@ -54,7 +56,6 @@ def tune(
     block_rate: float = 0.03,
     rate: float = 0.0003,
     loss: str = "auto",
-    temperature: float = 4.0,
     seed: int = 0,
 ) -> Pruned:
     """Trains a pruned network towards what the dense one computes: with gradients, without labels.
@@ -85,7 +86,6 @@ def tune(
         block_rate: Adam's step in the blocks, as a share of a tensor's root mean square.
         rate: The same in the whole network.
         loss: One of :data:`LOSSES`: what is distilled, and what the held-out samples are judged by.
-        temperature: T of the divergence between class scores.
         seed: Of the order of the batches.
 
     Returns:
@@ -105,7 +105,7 @@ def tune(
     >>> bool(((tuned.model(x) - net(x)) ** 2).mean() < ((repaired.model(x) - net(x)) ** 2).mean())
     True
     """
-    check_tuning(block_epochs=block_epochs, epochs=epochs, seconds=seconds, loss=loss, temperature=temperature)
+    check_tuning(block_epochs=block_epochs, epochs=epochs, seconds=seconds, loss=loss)
     _check_amounts(memory_bytes, batch_size, block_rate, rate)
     dense = dense_of(pruned, dense, "tune")
     new = deep_copy(pruned.model)
@@ -117,7 +117,7 @@ def tune(
             "No parameter of the network may change: requires_grad is False for all of them. Set it to True for those "
             "that tuning may change."
         )
-    error = _error(pair, loss, temperature)
+    error = _error(pair, loss)
     lasting, shelf = (block_epochs, epochs, block_rate, rate, Clock.of(seconds)), Shelf(memory_bytes)
     devices = [t for t in pair.tensors.values() if t.is_cuda][:1]
     try:
@@ -193,9 +193,9 @@ def _said(first: float, best: float, kept: str, error: Relative | Scores, late: 
     return f"tuned with gradients, without labels: {change}; kept: {kept}{stopped}"
 
 
-def _error(pair: Twin, loss: str, temperature: float) -> Relative | Scores:
+def _error(pair: Twin, loss: str) -> Relative | Scores:
     scores = gives_scores(pair.dense.nodes[-1]) if loss == "auto" else loss == "scores"
-    return Scores(temperature) if scores else Relative()
+    return Scores(TEMPERATURE) if scores else Relative()
 
 
 def check_tuning(
@@ -204,7 +204,6 @@ def check_tuning(
     epochs: int = 1,
     seconds: float | None = None,
     loss: str = "auto",
-    temperature: float = 4.0,
 ) -> None:
     """Checks what can be checked before there is a network.
 
@@ -220,8 +219,6 @@ def check_tuning(
         )
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds is a number above 0 (or None for no bound); got {seconds!r}.")
-    if not temperature > 0:
-        raise InputError(f"temperature is a number above 0; got {temperature!r}.")
 
 
 def _check_amounts(memory_bytes: int | None, batch_size: int, block_rate: float, rate: float) -> None:
