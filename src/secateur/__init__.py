@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from secateur.graph.rules import operator
     from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
-    from secateur.recovery import purify, recover, tune
+    from secateur.recovery import closest, purify, recover, tune
     from secateur.recovery.sensitivity import sensitivity
     from secateur.report.inspection import inspect
     from secateur.runtimes import runtime
@@ -62,6 +62,7 @@ __all__ = [
     "apply",
     "bundle",
     "check",
+    "closest",
     "compare",
     "compress",
     "count",
@@ -135,6 +136,7 @@ _HOME = {
     "load": "secateur.cut.artifact",
     "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",
+    "closest": "secateur.recovery",
     "purify": "secateur.recovery",
     "recover": "secateur.recovery",
     "removable": "secateur.cut.layers",

@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "prune": (secateur.prune, NETWORK | {"ratio": lambda: 0.5}),
     "purify": (secateur.purify, NETWORK),
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
+    "closest": (recovery.closest, {"candidates": lambda: [PRUNED], "data": lambda: X, "dense": net}),
     "tune": (recovery.tune, {"pruned": lambda: PRUNED, "data": lambda: torch.cat([X] * 8), "dense": net}),
     "removable": (secateur.removable, NETWORK | {"model": Residual}),
     "remove_experts": (
@@ -173,6 +174,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
 }  # fmt: skip
 
 SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune",
+        "recovery.closest": "closest",
         "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion",
         "exports.export": "export", "exports.bundle": "bundle",
         "cost.count": "count", "sparsity.sparsify": "sparsify"}  # fmt: skip

@@ -73,7 +73,7 @@ def reopen_result(folder: Path, step: str) -> dict[str, Any]:
     [
         ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "least_square"}}], "Did you mean 'least_squares'"),
         ([{"prune": {"ratio": 0.5}}, {"recover": {"method": "bias", "match_variance": True}}], "match_variance is for"),
-        (["recover"], "recover needs a prune or remove_layers"),
+        (["recover"], "recover needs a prune, remove_experts or remove_layers step"),
         ([{"prune": {"criterion": "magnitude", "ratio": 0.5}}], "'magnitude' scores weights"),
         ([{"prune": {"ratio": 0.5}}, {"recover": {"images": -1}}], "greater than or equal to 0"),
     ],

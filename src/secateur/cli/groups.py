@@ -39,7 +39,7 @@ from secateur.cli.options import (
     Use,
     Weights,
 )
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from secateur.cli.commands import networks, pruning
@@ -178,15 +178,18 @@ class RepairOptions:
     images: Annotated[int, typer.Option(help="How many training samples, without labels.")] = 512
     method: Annotated[str, typer.Option(help="least_squares, scale, bias, batch_norm or merge.")] = "least_squares"
     match_variance: Annotated[
-        bool, typer.Option("--match-variance", help="Give refitted layers the dense network's variance.")
-    ] = False
+        str, typer.Option(help="Whether refitted layers get the dense network's variance: no, yes, auto (tries both).")
+    ] = "no"
     memory: Annotated[
         int | None, typer.Option(help="Bytes of memory for fits and what waits between them.", metavar="BYTES")
     ] = None
 
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`secateur.recover`."""
-        return {"method": self.method, "match_variance": self.match_variance, "memory_bytes": self.memory}
+        known = {"no": False, "yes": True, "auto": "auto"}
+        if self.match_variance not in known:
+            raise UnknownNameError("value of --match-variance", self.match_variance, known)
+        return {"method": self.method, "match_variance": known[self.match_variance], "memory_bytes": self.memory}
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,11 @@ def recover(
     data: Annotated[str | None, typer.Option(help="Data set, if MODEL is not a run.", metavar="DATA")] = None,
     task: TaskName = None,
     criterion: Annotated[
-        str, typer.Option(help="What decides, see `secateur criteria`.", autocompletion=completion.criteria)
+        str,
+        typer.Option(
+            help="What decides, see `secateur criteria`; of several, with commas, the best is kept.",
+            autocompletion=completion.criteria,
+        ),
     ] = "reconstruction",
     only: Only = None,
     ignore: Ignore = None,

@@ -10,11 +10,21 @@ from collections.abc import Sequence
 __all__ = ["failed_imports"]
 
 _MARK = "secateur-doctor "
+_AFTER_TORCHVISION = ("peft",)
+"""Packages that import torchvision by themselves, and fail with another message where its operators do not fit."""
 _CHILD = f"""
 import importlib, json, sys
 out = sys.stdout
 sys.stdout = sys.stderr  # what packages print is nobody's answer
+def ready():  # as Secateur does it: packages that import torchvision do without its compiled operators then
+    try:
+        from secateur.models import import_torchvision
+        import_torchvision()
+    except BaseException:
+        pass
 for name in sys.argv[1:]:
+    if name in {_AFTER_TORCHVISION!r}:
+        ready()
     print({_MARK!r} + json.dumps([name, None]), file=out, flush=True)
     try:
         importlib.import_module(name)

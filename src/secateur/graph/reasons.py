@@ -12,7 +12,7 @@ ORDER = "which entry comes where depends on all of them"
 BY_VALUE = "how many entries there are depends on their values"
 BY_NUMBER = "entries are picked by their numbers"
 CHOSEN = "values are used that are numbers of entries"
-ASKED = "experts are asked for one by one: secateur.remove_experts takes them out of their list"
+ASKED = "experts are asked for one by one"
 ELSEWHERE = "numbers of entries pick from another dimension than theirs"
 OTHER_TYPE = "a view as another type"
 PACKED = "a packed sequence"
@@ -35,6 +35,7 @@ CHANGES: Mapping[str, str] = {
     PACKED: "hand the layer padded tensors, and pick the last step of every sample afterwards",
     SIZED: "give the result a fixed size (torch.where in place of a mask as an index)",
     ONE_BY_ONE: "take pieces of one size (chunk, or reshape and a sum over the new dimension)",
+    ASKED: "take whole experts out of their list with secateur.remove_experts",
     ROWS: "renumber what the numbers stand for, and cut the table by hand",
     MEETS: "put a layer (a linear one, a convolution of size 1) between the two",
     OUTPUT: "return what is computed from it in its place",

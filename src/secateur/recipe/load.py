@@ -132,7 +132,8 @@ def _check_order(recipe: Recipe, tree: YamlTree) -> None:
         after = [earlier for earlier in STEPS if STEPS[kind].builds_on(STEPS[earlier])]
         after.sort(key=lambda earlier: not STEPS[earlier].repairable)  # what most recipes cut with comes first
         if after and not seen & set(after):
-            raise InputError(f"{tree.where(place)}: {kind} needs a {' or '.join(after)} step before it.")
+            either = " or ".join([", ".join(after[:-1]), after[-1]] if len(after) > 1 else after)
+            raise InputError(f"{tree.where(place)}: {kind} needs a {either} step before it.")
         seen.add(kind)
 
 

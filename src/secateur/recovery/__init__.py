@@ -1,7 +1,8 @@
 """Recovery: what a cut broke is repaired without labels; without gradients, too, except by `tune`."""
 
 from secateur.recovery.api import METHODS, recover
+from secateur.recovery.candidates import closest
 from secateur.recovery.tuning import tune
 from secateur.recovery.unused import purify
 
-__all__ = ["METHODS", "purify", "recover", "tune"]
+__all__ = ["METHODS", "closest", "purify", "recover", "tune"]

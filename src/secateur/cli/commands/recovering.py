@@ -10,7 +10,9 @@ from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.cli.commands.show import busy
 from secateur.core.errors import InputError
+from secateur.criteria.base import of_kind
 from secateur.cut.prune import prune
+from secateur.recovery import closest
 from secateur.recovery import recover as repair
 from secateur.recovery.api import check_method
 from secateur.recovery.tuning import check_tuning, tune
@@ -47,11 +49,16 @@ def recover(
         raise InputError("Repair looks at training images: give --data, for instance --data cifar10:cifar-10.tar.gz.")
     x = found.sample(images)
     model, inputs = opened.model, found.sample(2)
+    several = [of_kind(name.strip(), "channels").name for name in criterion.split(",")]
     with busy("Choosing and cutting …") as now:
-        batches, loss = calibration(opened, data, images, task)
-        pruned = prune(model, inputs, criterion=criterion, **aim, only=only, ignore=ignore, data=batches, loss=loss)
-        now("Repairing …")
-        fixed = repair(pruned, x, dense=model, **repairing)
+        made = []
+        for name in several:
+            batches, loss = calibration(opened, data, images, task)
+            now(f"Choosing and cutting by {name} …")
+            cut = prune(model, inputs, criterion=name, **aim, only=only, ignore=ignore, data=batches, loss=loss)
+            now("Repairing …")
+            made.append(repair(cut, x, dense=model, **repairing))
+        fixed = made[0] if len(made) == 1 else closest(made, x, dense=model)
         if tuning is not None:
             now("Tuning …")
             fixed = tune(fixed, x, dense=model, **tuning)

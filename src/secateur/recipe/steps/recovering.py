@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,14 +33,14 @@ class RecoverSettings(Settings):
         images: Unlabelled training images; 0 for the forms without data (``bias`` and ``merge``).
         mirror: Show each image's mirror image too.
         ridge: Strength of the ridge, or null to choose it by cross-validation.
-        match_variance: Give refitted layers' responses the variance of the dense network's.
+        match_variance: Give refitted layers' responses the variance of the dense network's; ``auto`` to try both.
     """
 
     method: str = "least_squares"
     images: int = Field(default=512, ge=0)
     mirror: bool = False
     ridge: float | None = Field(default=None, ge=0)
-    match_variance: bool = False
+    match_variance: bool | Literal["auto"] = False
 
     @field_validator("method")
     @classmethod

@@ -19,8 +19,8 @@ from secateur.criteria.least_squares.twin import Twin
 from secateur.cut.pruned import Pruned
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
+from secateur.recovery.errors import Relative, Scores, gives_scores
 from secateur.recovery.tuning.blocks import Block
-from secateur.recovery.tuning.errors import Relative, Scores, gives_scores
 from secateur.recovery.tuning.loop import Clock, Outcome
 from secateur.recovery.tuning.samples import Samples, run
 from secateur.recovery.tuning.stages import Setting, distil, fit_blocks

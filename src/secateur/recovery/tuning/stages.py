@@ -14,8 +14,8 @@ from secateur.criteria.least_squares.shelf import Shelf
 from secateur.criteria.least_squares.twin import Twin
 from secateur.criteria.least_squares.walk import Store, Values
 from secateur.graph.writes import mutates
+from secateur.recovery.errors import Relative
 from secateur.recovery.tuning.blocks import Block, find_blocks
-from secateur.recovery.tuning.errors import Relative
 from secateur.recovery.tuning.loop import Clock, Outcome, descend
 from secateur.recovery.tuning.samples import Samples
 from secateur.recovery.tuning.weights import Weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.recovery.tuning.errors import Relative
+from secateur.recovery.errors import Relative
 
 
 def test_the_relative_error_is_over_the_variance_of_all_that_was_seen() -> None:
