@@ -178,21 +178,27 @@ OWN_CUT = {"Torch-Pruning + statistics": "", "OSSCAR": "", "OSSCAR + statistics"
            "Secateur, chosen, variance matched": "Secateur, variance matched"}  # fmt: skip
 
 
-def _osscar(bench: Bench, kept: float) -> nn.Module:
-    """As many channels in every layer as the cut by L1 norm leaves, chosen and solved for by OSSCAR."""
-    cut, x = bench.cut(kept, "l1"), bench.images[0]
+def osscar(bench: Bench, cut: Pruned) -> tuple[Pruned, dict[str, Tensor]]:
+    """As many channels in every layer as a cut leaves, chosen by OSSCAR, and its weights of the layers behind."""
+    x = bench.images[0]
     found = field.osscar(bench.model, cut, x)
     keep = {name: dict(dims) for name, dims in cut.plan.keep.items()}
     for group in (g.group for g in cut.groups if g.kept < len(g.group)):
         stays = next(found[m.parameter.removesuffix(".weight")][0] for m in group.members if m.consumes)
         for member in group.members:
             keep[member.parameter][member.dim] = tuple(stays)
-    model = secateur.apply(bench.model, replace(cut.plan, keep=keep), x[:2]).model
-    with torch.no_grad():
-        for name, (_, weight) in found.items():
-            own = cut.plan.keep[f"{name}.weight"].get(0)
-            model.get_submodule(name).weight.copy_(weight if own is None else weight[list(own)])
-    return model
+    weights = {}
+    for name, (_, weight) in found.items():
+        own = cut.plan.keep[f"{name}.weight"].get(0)
+        weights[f"{name}.weight"] = weight if own is None else weight[list(own)]
+    return secateur.apply(bench.model, replace(cut.plan, keep=keep), x[:2]), weights
+
+
+def _osscar(bench: Bench, kept: float) -> nn.Module:
+    """The widths of the cut by L1 norm."""
+    pruned, weights = osscar(bench, bench.cut(kept, "l1"))
+    pruned.model.load_state_dict(weights, strict=False)
+    return pruned.model
 
 
 def row_of(bench: Bench, kept: float, way: str) -> dict[str, Any]:
