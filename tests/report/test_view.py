@@ -41,7 +41,19 @@ def test_comparison_has_only_rows_with_values(results: Results) -> None:
     # 20·log10(89.5² / √(0.5 · 0.04)) = 20·log10(8010.25 / 0.141421)
     assert rows["NetScore"][1] == "95.06"
     assert "Peak memory of one forward pass" not in rows
+    assert not any(row.startswith("Energy") for row in rows)
     assert table.headers == ("", "Dense, adapted", "Pruned, fine-tuned")
+
+
+def test_energy_is_called_an_estimate(results: Results) -> None:
+    networks = [
+        n.model_copy(update={"measurement": replace(n.measurement, energy_mj=e)})
+        for n, e in zip(results.networks, (0.5, 0.2), strict=True)
+    ]
+    table = view.comparison(results.model_copy(update={"networks": tuple(networks)}))
+    assert table is not None
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["Energy per sample (by a model, not measured)"] == ("0.500 mJ", "0.200 mJ")
 
 
 def test_the_pruned_network_stands_beside_the_dense_one(results: Results) -> None:
