@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ from secateur.recipe.comparison import (
     is_comparison,
     resume_comparison,
 )
+from secateur.recipe.comparison import table as comparison_table
 from secateur.recipe.comparison.page import COST, SIZE, columns, pareto, quality, write_comparison
+from secateur.timing import Timing
+from secateur.timing.entrants import Entrant
 from secateur.timing.pareto import front
 
 ONE = """\
@@ -339,6 +343,33 @@ def test_columns_that_nobody_has_are_left_out() -> None:
     assert table.rows[1] == ("1 · <b>evil</b>", "10.00 %", "80.00 %", "–")
     assert columns(ROWS[:3], SIZE).rows[1] == ("1 · <b>evil</b>", "500", "2.00×", "2.50 k", "5.00 k")
     assert columns(ROWS[:3], COST).headers == ("", "Epochs", "Time taken")
+
+
+FACTS = {"model": "net", "data": "digits", "budget": "", "command": "secateur compare"}
+
+
+def test_a_busy_machine_has_no_fastest(tmp_path: Path) -> None:
+    rows = tuple(replace(row, forward_ms=2.0 + i) for i, row in enumerate(ROWS[:3]))
+    quiet = write_comparison(Comparison(tmp_path, rows, FACTS), tmp_path / "quiet.html").read_text()
+    facts = FACTS | {"busy": ["The machine was <busy>."], "assumed": ["It began with random weights."]}
+    busy = write_comparison(Comparison(tmp_path, rows, facts), tmp_path / "busy.html").read_text()
+    assert "Fastest forward pass" in quiet
+    assert "Fastest forward pass" not in busy
+    assert "The machine was &lt;busy&gt;." in busy
+    assert "It began with random weights." in busy
+
+
+def test_the_dense_network_is_timed_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubled(entrants: Sequence[Entrant], *_: object, **__: object) -> list[Timing]:
+        return [
+            Timing(e.name, "pytorch", "forward", 1, 1, "eval", 1, (2.0, 2.0), again_ms=(3.0, 3.0) if e.again else ())
+            for e in entrants
+        ]
+
+    monkeypatch.setattr(comparison_table, "latency", doubled)
+    timings = comparison_table._times({"dense": torch.nn.ReLU(), "other": torch.nn.ReLU()}, torch.ones(1, 2), 1.0)
+    (said,) = comparison_table.busy(timings)
+    assert "dense against itself came out 0.67 times as fast" in said
 
 
 def test_the_page_escapes_everything(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_shortcuts(tmp_path: Path) -> None:
         (
             "- prune:",
             "- finetune:\n    epochs: 1\n- prune:",
-            ("line 9", "finetune needs a prune or", "step before it"),
+            ("line 9", "finetune needs a prune, remove_experts", "step before it"),
         ),
         ("data:", "dta:", ("line 4: dta is not a setting", "Did you mean data")),
         ("name: mine", "name: ../mine", ("line 1: name", "letters, digits")),

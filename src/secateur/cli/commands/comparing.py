@@ -168,6 +168,8 @@ def _show(result: Comparison) -> None:
             "image, one thread, timed in turn. Energy: an estimate. FLOPs are twice the MACs.",
             style="dim",
         )
+    for note in result.notes:
+        say(f"Note: {note}")
     for row in result.failed:
         error(row.failed, label=f"{row.name} failed")
     out.print()

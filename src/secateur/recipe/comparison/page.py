@@ -82,13 +82,14 @@ def write_comparison(comparison: Comparison, path: str | PathLike[str]) -> Path:
         figures,
         title=_title(comparison),
         facts=facts,
-        cards=_cards(rows, comparison.leading),
+        cards=_cards(rows, comparison.leading, timed=not facts.get("busy")),
         metric=comparison.leading,
         unit=comparison.unit,
         accuracy=columns(rows, quality(comparison.metrics)),
         size=columns(rows, SIZE),
         cost=columns(rows, COST),
         failed=comparison.failed,
+        notes=comparison.notes,
         environment=machine_rows(machine) if machine else [],
     )
     return write_bytes(Path(path), text.encode())
@@ -156,8 +157,8 @@ def _title(comparison: Comparison) -> str:
     return f"{count} way{'s' if count != 1 else ''} to prune {comparison.facts.get('model', 'a network')}"
 
 
-def _cards(rows: Sequence[Row], metric: Metric) -> tuple[Card, ...]:
-    """The dense network, and who came out best in what."""
+def _cards(rows: Sequence[Row], metric: Metric, *, timed: bool) -> tuple[Card, ...]:
+    """The dense network, and who came out best in what; of times only where these are ``timed`` undisturbed."""
     if len(rows) < 2:
         return ()
     dense, others = rows[0], rows[1:]
@@ -171,7 +172,7 @@ def _cards(rows: Sequence[Row], metric: Metric) -> tuple[Card, ...]:
     wanted: tuple[tuple[str, Callable[[Row], float | None], Callable[[float], str], int], ...] = (
         (f"Best {metric.label}", value, metric.words, sign),
         ("Best NetScore", lambda r: r.netscore, _number, 1),
-        ("Fastest forward pass", lambda r: r.forward_ms, words.milliseconds, -1),
+        ("Fastest forward pass", lambda r: r.forward_ms if timed else None, words.milliseconds, -1),
     )
     for title, ask, text, direction in wanted:
         known = [(direction * found_value, row) for row in others if (found_value := ask(row)) is not None]

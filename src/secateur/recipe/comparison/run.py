@@ -237,9 +237,9 @@ def _run_all(found: _Folder, tell: Callable[[JobEvent], None]) -> dict[str, str]
 def _result(found: _Folder, failed: Mapping[str, str]) -> Comparison:
     folder, plan = found.path, found.plan
     folders = {name: job.folder for name, job in found.jobs.items()}
-    rows = measure_runs(folders, failed, given=found.given, trust=found.trust)
+    rows, notes = measure_runs(folders, failed, given=found.given, trust=found.trust)
     metrics = tuple(map(Metric.from_dict, plan.metrics))
-    result = Comparison(folder, rows, {**plan.facts, "machine": machine().to_json()}, metrics, plan.unit)
+    result = Comparison(folder, rows, {**plan.facts, "machine": machine().to_json(), **notes}, metrics, plan.unit)
     write_text(folder / "comparison.csv", result.to_csv())
     write_comparison(result, folder / "comparison.html")
     write_json(folder / RESULTS, result.to_json())

@@ -18,13 +18,16 @@ from secateur.core.types import ExampleInputs
 from secateur.cost import nonzero_params, size_on_disk
 from secateur.cost.counts import count
 from secateur.cost.energy import energy
+from secateur.recipe.beforehand import assumed
 from secateur.recipe.comparison.plan import DENSE
 from secateur.recipe.prepare import NOTHING, Given, make_model
 from secateur.recipe.records import StepRecord, problem, read_record
 from secateur.recipe.runner import reopen
 from secateur.recipe.steps import STEPS
 from secateur.timing import latency
+from secateur.timing.entrants import as_entrants, compared_with
 from secateur.timing.measurement import scored
+from secateur.timing.timings import busy
 from secateur.train import evaluate
 from secateur.train.history import plain
 
@@ -106,6 +109,11 @@ class Comparison:
         """Rows of the jobs that failed."""
         return tuple(row for row in self.rows if row.failed)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the figures."""
+        return (*self.facts.get("assumed", ()), *self.facts.get("busy", ()))
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in ``results.json``."""
         told = {"metrics": [metric.to_dict() for metric in self.metrics], "unit": self.unit}
@@ -151,8 +159,10 @@ def measure_runs(
     given: Given = NOTHING,
     budget_s: float = 20.0,
     trust: bool = False,
-) -> tuple[Row, ...]:
+) -> tuple[tuple[Row, ...], Mapping[str, Sequence[str]]]:
     """Measures the finished runs and the dense network that they started from.
+
+    The dense network is timed against itself in the same rounds.
 
     Args:
         runs: Folder of every run by name, failed ones included.
@@ -160,10 +170,14 @@ def measure_runs(
         given: Network and task that were handed over from Python.
         budget_s: Seconds for all timing together.
         trust: Whether the runs may name code that was not started here.
+
+    Returns:
+        The rows, and what is to be said of them: under ``assumed`` that the network had random weights, under ``busy``
+        that the machine was while times were taken.
     """
     finished = {name: reopen(folder, given=given, trust=trust) for name, folder in runs.items() if name not in failed}
     if not finished:
-        return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE)
+        return tuple(Row(name, failed=failed[name]) for name in runs if name != DENSE), {}
     first = next(iter(finished.values()))
     networks = {DENSE: _dense(first, given), **{name: _final(run) for name, run in finished.items() if name != DENSE}}
     timings = _times(networks, first.task.sample(1, split="test"), budget_s)
@@ -172,7 +186,8 @@ def measure_runs(
         if name != DENSE:
             rows[name] = _row(name, networks[name], finished[name], timings, rows[DENSE].params)
     names = [DENSE, *(name for name in runs if name != DENSE)]
-    return tuple(rows.get(name) or Row(name, failed=failed[name]) for name in names)
+    notes = {"assumed": [*assumed(first.recipe, given)], "busy": busy(timings, DENSE)}
+    return tuple(rows.get(name) or Row(name, failed=failed[name]) for name in names), notes
 
 
 def _dense(run: RunResult, given: Given) -> nn.Module:
@@ -187,7 +202,8 @@ def _final(run: RunResult) -> nn.Module:
 
 
 def _times(networks: Mapping[str, nn.Module], sample: ExampleInputs, budget_s: float) -> tuple[Timing, ...]:
-    return latency(networks, sample, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
+    entrants = compared_with(DENSE, as_entrants(networks, ("pytorch",)))
+    return latency(entrants, sample, batches=(1,), backward=True, rounds=30, budget_s=budget_s)
 
 
 def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing], dense: int | None) -> Row:
