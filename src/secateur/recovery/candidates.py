@@ -57,7 +57,7 @@ def closest(
     >>> cut = secateur.prune(net, x[:2], ratio=0.5)
     >>> best = closest([cut, secateur.recover(cut, x)], x)
     >>> best.notes[-1]
-    'closest of 2 by the divergence of the scores on 256 samples: 0.0... (this one), 0.2...'
+    'closest of 2 by the divergence of the scores on 256 samples: 0.0..., 0.0... (this one)'
     """
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1; got {batch_size!r}.")
