@@ -23,7 +23,7 @@ from secateur.cut.analysis import Analysis
 from secateur.cut.plans import plan_of
 from secateur.cut.prune import apply
 from secateur.cut.pruned import Pruned
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import outputs_of, preserved_rng
 from secateur.graph.copies import running_copy
 from secateur.graph.outside import undisturbed
 from secateur.surgery.masked import MaskedNetwork
@@ -110,14 +110,11 @@ class OutputError:
 
     @staticmethod
     def _outputs(network: nn.Module, batch: Batch) -> list[Tensor]:
+        if not isinstance(network, MaskedNetwork):
+            return outputs_of(network, *batch.inputs)
         args, kwargs = batch.copied()
         with torch.no_grad():
-            if isinstance(network, MaskedNetwork):
-                found = network.outputs(*args, **kwargs)
-            else:
-                state: list[Tensor] = []
-                leaves = pytree.tree_leaves(plain_outputs(network(*args, **kwargs), None, state))
-                found = [v for v in leaves if isinstance(v, Tensor) and all(v is not s for s in state)]
+            found = network.outputs(*args, **kwargs)
         return [v for v in found if v.is_floating_point() or v.is_complex()]
 
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +20,8 @@ from secateur.core.errors import InputError
 from secateur.core.quantisers import hold_still
 from secateur.core.types import ExampleInputs
 
-__all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "followed", "has_batch", "plain_forward",
-           "plain_outputs", "preserved_rng", "spills", "to_args"]  # fmt: skip
+__all__ = ["TRACING", "alone", "cloned", "doubled", "entered", "followed", "has_batch", "outputs_of",
+           "plain_forward", "plain_outputs", "preserved_rng", "spills", "to_args"]  # fmt: skip
 
 TRACING = threading.RLock()
 """Tracers keep state of PyTorch's for the whole process: one trace at a time."""
@@ -135,6 +135,18 @@ def plain_outputs(tree: Any, notes: list[str] | None = None, state: list[Tensor]
         return pytree.tree_map(lambda v: v if isinstance(v, (Tensor, int, float, str, type(None))) else None, held)
 
     return pytree.tree_map(plain, tree)
+
+
+def outputs_of(network: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Real and complex numbers that a network returns, without what it hands to its own next call (caches).
+
+    The inputs are copied, because a network may write into them; no gradients are tracked.
+    """
+    state: list[Tensor] = []
+    with torch.no_grad():
+        found = pytree.tree_leaves(plain_outputs(network(*cloned(tuple(args)), **cloned(dict(kwargs))), None, state))
+    kept = [v for v in found if isinstance(v, Tensor) and all(v is not s for s in state)]
+    return [v for v in kept if v.is_floating_point() or v.is_complex()]
 
 
 def spills(tensor: Tensor) -> bool:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.inputs import Data, calls
 from secateur.criteria.least_squares.shelf import Shelf
 from secateur.cut.pruned import Pruned
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import outputs_of, preserved_rng
 from secateur.graph.copies import running_copy
 from secateur.graph.trace import trace
 from secateur.graph.traced import Traced
@@ -91,7 +89,7 @@ def _wanted(
     """Puts every batch and what the dense network gives for it on the shelf; returns how many samples each has."""
     network, sizes = running_copy(dense).eval(), list[int]()
     for batch in calls(data, traced, batch_size):
-        outputs = _outputs(network, batch.inputs)
+        outputs = outputs_of(network, *batch.inputs)
         error.see(outputs)
         shelf.put(len(sizes), (batch.inputs, outputs))
         sizes.append(batch.size)
@@ -103,10 +101,5 @@ def _apart(model: nn.Module, sizes: Sequence[int], error: Relative | Scores, she
     network, total = running_copy(model).eval(), 0.0
     for index, size in enumerate(sizes):
         inputs, wanted = shelf.get(index)
-        total += size * float(error(_outputs(network, inputs), wanted))
+        total += size * float(error(outputs_of(network, *inputs), wanted))
     return total / sum(sizes)
-
-
-def _outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
-    args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, inputs)
-    return [v for v in pytree.tree_leaves(plain_outputs(network(*args, **kwargs))) if isinstance(v, Tensor)]
