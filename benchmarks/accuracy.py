@@ -203,9 +203,15 @@ def theirs(bench: Bench, reduction: float, seed: int, criterion: str) -> Iterato
     macs = count(bench.dense, x[:1]).macs / reduction
     found = []
     for everywhere in (False, True):
-        cut = peer.cut(bench.dense, x, criterion, macs, everywhere=everywhere)
+        try:
+            cut = peer.cut(bench.dense, x, criterion, macs, everywhere=everywhere)
+        except peer.NoCutError as error:
+            print(error, flush=True)
+            continue
         again = peer.estimate_batch_norm(cut, lambda: iter(x.split(128)))
         found.append((bench.top1(again, "validation"), everywhere, cut, again))
+    if not found:
+        return
     _, everywhere, cut, again = max(found, key=lambda f: f[0])
     counts = count(cut, x[:1])
     size = {"way": f"Torch-Pruning, {criterion}", "macs": counts.macs, "params": counts.params,

@@ -243,12 +243,18 @@ def _cell(values: list[float]) -> str:
     return f"{mean(values):.2f} ± {stdev(values):.2f} ({len(values)})" if len(values) > 1 else f"{values[0]:.2f} (1)"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What says where :class:`Bench` finds its data and weights, and which networks to take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", required=True, help="CIFAR-10, as secateur.data.load takes it")
     parser.add_argument("--imagenet", required=True, help="tar of folders INDEX-WNID with one image each")
     parser.add_argument("--weights", type=Path, required=True, help="folder of the public weights")
     parser.add_argument("--only", nargs="+", default=list(KEPT), choices=list(KEPT))
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--ways", nargs="+", default=[*REPAIRS, *OWN_CUT])
     parser.add_argument("--kept", nargs="+", type=float, help="only these shares of the MACs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -14,6 +14,10 @@ from secateur.cost.counts import count
 CRITERIA = ("group L2", "BN scale")
 
 
+class NoCutError(Exception):
+    """Every ratio gave a network that does not run, or less than was to be left."""
+
+
 def cut(
     model: nn.Module, x: Tensor, criterion: str, macs: float, *, everywhere: bool, whole: Sequence[str] = ()
 ) -> nn.Module:
@@ -26,8 +30,11 @@ def cut(
         macs: What is to be left; the ratio is bisected, and the nearest network *above* is taken.
         everywhere: Rank channels over the whole network (``global_pruning``) instead of the same share of every layer.
         whole: Modules that it is told to leave alone, with all that is in them; by default the last linear layer.
+
+    Raises:
+        NoCutError: It made none; the dense network in its place would look like a cut that loses nothing.
     """
-    low, high, best = 0.0, 0.97, copy.deepcopy(model)
+    low, high, best = 0.0, 0.97, model
     for _ in range(11):
         middle = (low + high) / 2
         smaller = _pruned(model, x, criterion, middle, everywhere=everywhere, whole=whole)
@@ -35,6 +42,8 @@ def cut(
             low, best = middle, smaller
         else:
             high = middle
+    if best is model:
+        raise NoCutError(f"Torch-Pruning made no cut of {type(model).__name__} that leaves {macs:,.0f} MACs and runs.")
     return best
 
 

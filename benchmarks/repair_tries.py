@@ -17,7 +17,6 @@ Rows that are there are not done again. Writes results/repair_tries.json and the
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from league import CALIBRATION, KEPT, Bench, osscar
+from league import CALIBRATION, KEPT, Bench, arguments, osscar
 from records import into_docs, read, table, write
 
 import secateur
@@ -84,11 +83,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar", required=True, help="CIFAR-10, as secateur.data.load takes it")
-    parser.add_argument("--imagenet", required=True, help="tar of folders INDEX-WNID with one image each")
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the public weights")
-    parser.add_argument("--only", nargs="+", default=list(KEPT), choices=list(KEPT))
+    parser = arguments(__doc__)
     parser.add_argument("--tries", nargs="+", default=list(TRIES), choices=list(TRIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     options = parser.parse_args()
@@ -96,10 +91,9 @@ def main() -> None:
         for name in options.only:
             bench = Bench(name, seed, options)
             for kept in KEPT[name]:
-                for way in (
-                    options.tries if name == "mobilenet_v2" else [t for t in options.tries if t != "mirror images"]
-                ):
-                    _one(bench, kept, way)
+                for way in options.tries:
+                    if name == "mobilenet_v2" or way != "mirror images":  # the others have theirs already
+                        _one(bench, kept, way)
 
 
 def _one(bench: Bench, kept: float, way: str) -> None:

@@ -10,7 +10,6 @@ done again. Writes results/tuning.json and the table of docs/recovery.md.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from league import CALIBRATION, Bench
+from league import CALIBRATION, Bench, arguments
 from records import into_docs, read, table, write
 
 import secateur
@@ -89,11 +88,7 @@ def _held_out(note: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar", required=True, help="CIFAR-10, as secateur.data.load takes it")
-    parser.add_argument("--imagenet", required=True, help="tar of folders INDEX-WNID with one image each")
-    parser.add_argument("--weights", type=Path, required=True, help="folder of the public weights")
-    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of the network's seeds")
     parser.add_argument("--keep", type=Path, help="where repaired networks are kept, to be tuned again another time")
     options = parser.parse_args()
