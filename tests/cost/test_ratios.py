@@ -9,7 +9,7 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.core.metric import TOP1
-from secateur.cost import compression_ratio, count, energy, mac_reduction, netscore, nonzero_params
+from secateur.cost import compression_ratio, count, mac_reduction, netscore, nonzero_params
 from secateur.timing import measurement
 
 
@@ -66,25 +66,3 @@ def test_the_netscore_of_a_sparse_network_counts_what_is_not_zero() -> None:
     assert dense.netscore == pytest.approx(netscore(80.0, 1_000_000, 1_000_000))
     assert (dense.quality, dense.samples) == ({"top1": 80.0}, 10)
     assert (sparse.sparse, dense.sparse) == (True, False)
-
-
-def test_energy_is_the_models_estimate_and_falls_with_zeros() -> None:
-    net, x = nn.Linear(30, 20, bias=False), torch.ones(1, 30)
-    whole = measurement(net, x, count(net, x)).energy_mj
-    assert whole == pytest.approx(energy(net, x).estimated_mj)
-    with torch.no_grad():
-        net.weight[5:] = 0
-    assert 0 < (measurement(net, x, count(net, x)).energy_mj or 0) < (whole or 0)
-
-
-def test_a_network_that_cannot_be_traced_has_no_energy() -> None:
-    class ByValue(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one = nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.one(x) if x.sum() > 0 else self.one(-x)
-
-    net, x = ByValue(), torch.ones(1, 3)
-    assert measurement(net, x, count(nn.Linear(3, 3), x)).energy_mj is None

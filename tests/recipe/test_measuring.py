@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from secateur.cli.commands.measuring import choose
 from secateur.core.errors import InputError
+from secateur.cost import energy
 from secateur.recipe import Recipe, run
 from secateur.recipe.load import load_recipe
+from secateur.recipe.steps.measuring import estimated
 from secateur.runtimes import RUNTIMES, Runtime
 
 TEXT = """\
@@ -81,3 +84,21 @@ def test_every_network_is_measured_and_scored_where_it_runs(tmp_path: Path) -> N
     assert {(t["runtime"], t["batch"]) for t in done.results["latency"]} >= {("onnxruntime", 1), ("onnxruntime", 2)}
     work = tmp_path / "run" / "steps" / "01-measure"
     assert [file.name for file in work.iterdir()] == ["result.json"]  # the timed files are gone
+
+
+def test_energy_is_the_models_estimate_and_nothing_where_the_network_cannot_be_traced() -> None:
+    class ByValue(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.one(x) if x.sum() > 0 else self.one(-x)
+
+    net, x = nn.Linear(30, 20, bias=False), torch.ones(1, 30)
+    whole = estimated(net, x)
+    assert whole == energy(net, x).estimated_mj
+    with torch.no_grad():
+        net.weight[5:] = 0
+    assert 0 < (estimated(net, x) or 0) < (whole or 0), "zeros are not multiplied"
+    assert estimated(ByValue(), torch.ones(1, 3)) is None

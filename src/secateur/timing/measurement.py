@@ -9,10 +9,8 @@ from typing import Any
 from torch import nn
 
 from secateur.core import arguments
-from secateur.core.errors import SecateurError
 from secateur.core.metric import Metric
 from secateur.core.types import Counts, ExampleInputs
-from secateur.cost.energy import energy
 from secateur.cost.memory import peak_memory, size_on_disk
 from secateur.cost.ratios import netscore, nonzero_params
 from secateur.timing.records import Record
@@ -62,14 +60,16 @@ def measurement(
     *,
     quality: Mapping[str, Any] | None = None,
     leading: Metric | None = None,
+    energy_mj: float | None = None,
 ) -> Measurement:
-    """Adds what is found here (bytes on disk, peak memory, energy) to counts and quality measured elsewhere.
+    """Adds what is measured here (bytes on disk, peak memory) to counts and quality measured elsewhere.
 
     Args:
         model: The network.
         inputs: What it is called with.
         counts: Its parameters and MACs.
         quality: What :meth:`secateur.train.Evaluation.to_dict` gives.
+        energy_mj: What :func:`secateur.cost.energy` estimates, where that is asked for.
         leading: The metric that NetScore is of; without one, or where it is no share of anything, there is none.
     """
     found, left = dict(quality or {}), nonzero_params(model)
@@ -81,20 +81,12 @@ def measurement(
         macs=counts.macs,
         weight_bytes=size_on_disk(model),
         peak_memory_bytes=peak_memory(model, inputs),
-        energy_mj=_energy(model, inputs),
+        energy_mj=energy_mj,
         quality=found,
         samples=samples,
         seconds_per_sample=seconds,
         netscore=scored(percent, left, counts.macs),
     )
-
-
-def _energy(model: nn.Module, inputs: ExampleInputs) -> float | None:
-    """The estimate; ``None`` where the network cannot be traced, which its other numbers do not ask for."""
-    try:
-        return energy(model, inputs).estimated_mj
-    except SecateurError:
-        return None
 
 
 def scored(percent: float | None, params: int | None, macs: int | None) -> float | None:

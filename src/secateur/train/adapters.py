@@ -16,10 +16,10 @@ from secateur.core.errors import InputError, UnknownNameError, VerificationError
 from secateur.core.patterns import covered
 from secateur.core.rounding import rounding
 from secateur.core.seeds import derive
-from secateur.core.types import call
-from secateur.graph.calling import plain_outputs, preserved_rng
+from secateur.graph.calling import outputs_of, preserved_rng, to_args
 from secateur.graph.copies import running_copy, shallow_copy
 from secateur.models.transformer.source import transformers
+from secateur.surgery.agreement import apart
 from secateur.task import Task
 from secateur.train.extras import Extra
 
@@ -194,16 +194,15 @@ def _weight(model: nn.Module, name: str) -> Tensor:
 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
-    with torch.no_grad(), preserved_rng():
-        found = plain_outputs(call(running_copy(model).eval(), inputs))
-    return [t for t in pytree.tree_leaves(found) if isinstance(t, Tensor) and t.is_floating_point()]
+    with preserved_rng():
+        return outputs_of(running_copy(model).eval(), *to_args(inputs))
 
 
 def _compare(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
     for one, other in zip(before, after, strict=True):
-        apart = float((one.double() - other.double()).abs().max() / one.double().abs().max().clamp_min(1e-30))
-        if not apart <= rounding(one.dtype, 1e-3):
+        gap = apart(other.double(), one.double())
+        if not gap <= rounding(one.dtype, 1e-3):
             raise VerificationError(
                 f"With its adapters added to the weights the network computes something else (relative difference "
-                f"{apart:.1e}); the weights are those from before. A smaller learning rate may keep the adapters small."
+                f"{gap:.1e}); the weights are those from before. A smaller learning rate may keep the adapters small."
             )

@@ -11,7 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from torch import nn
 
+from secateur.core.errors import SecateurError
+from secateur.core.types import ExampleInputs
 from secateur.cost.counts import count
+from secateur.cost.energy import energy
 from secateur.exports.entered import entered
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import DENSE, STEPS, Context, State, Step, StepResult, title_of
@@ -93,7 +96,18 @@ class Measure(Step[MeasureSettings]):
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:
         inputs = context.inputs(1, split="test")
         quality = context.evaluation(role) or context.judge(model)
-        return measurement(model, inputs, count(model, inputs), quality=quality, leading=context.task.leading).to_json()
+        return measurement(
+            model, inputs, count(model, inputs),
+            quality=quality, leading=context.task.leading, energy_mj=estimated(model, inputs),
+        ).to_json()  # fmt: skip
+
+
+def estimated(model: nn.Module, inputs: ExampleInputs) -> float | None:
+    """Energy in millijoules; ``None`` where the network cannot be traced, which its other numbers do not ask for."""
+    try:
+        return energy(model, inputs).estimated_mj
+    except SecateurError:
+        return None
 
 
 def _time(
