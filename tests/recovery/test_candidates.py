@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur.core.errors import InputError
+from secateur.graph.calling import outputs_of
+from transformer_cases import causal
 from zoo import settle
 
 
@@ -96,3 +99,11 @@ def test_processes_cannot_decide_apart() -> None:
     net, x = classes(), torch.randn(20, 6)
     with pytest.raises(InputError, match="could decide differently"):
         secateur.recover(secateur.prune(net, x[:2], ratio=0.5), x, match_variance="auto", over_processes=True)
+
+
+def test_caches_are_no_outputs(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model, x = causal(tmp_path).eval(), torch.randint(1, 200, (6, 9))
+    assert model.config.use_cache
+    (logits,) = outputs_of(model, (), {"input_ids": x})
+    torch.testing.assert_close(logits, model(input_ids=x).logits.detach())
