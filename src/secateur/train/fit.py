@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from secateur.core import arguments
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, SecateurWarning
 from secateur.data.types import DataSet
 from secateur.graph.calling import preserved_rng
 from secateur.graph.copies import deep_copy
@@ -27,6 +28,7 @@ from secateur.train.config import TrainConfig
 from secateur.train.extras import Extra
 from secateur.train.history import History
 from secateur.train.mixup import Mixup
+from secateur.train.precision import fast_bf16
 from secateur.train.run import OnEpoch, Run, TrainJob
 
 if TYPE_CHECKING:
@@ -93,6 +95,12 @@ def fit(
                        on_epoch=on_epoch, progress=progress)  # fmt: skip
     extras = _with_built_in(extras, config, task)
     job = TrainJob(model, task, config, None if folder is None else Path(folder), seed, name, extras)
+    if config.precision == "bf16" and not fast_bf16(config.accelerator):
+        warnings.warn(
+            "This device only emulates bf16, which is slower than float32: set precision to 32.",
+            SecateurWarning,
+            stacklevel=3,  # behind the check of the arguments
+        )
     if job.config.devices > 1 and "LOCAL_RANK" not in os.environ:
         return _spawn(job, on_epoch, progress)
     fabric = _fabric(job.config, "auto")

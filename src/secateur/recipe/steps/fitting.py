@@ -19,13 +19,14 @@ from secateur.sparsity.masks import HoldMasks
 from secateur.sparsity.rewinding import Snapshot
 from secateur.train import Adapters, Extra, History, TrainConfig, fit
 from secateur.train.history import plain
+from secateur.train.precision import fast_bf16
 
 __all__ = ["MANY_IMAGES", "TrainSettings", "early_weights", "epochs_before", "held", "kept_bytes", "train",
            "weights_file"]  # fmt: skip
 
 
 MANY_IMAGES = 20_000
-"""From here on ``auto`` means few epochs in bf16; smaller sets get more epochs in float32."""
+"""From here on ``auto`` means few epochs, in bf16 where that is fast; smaller sets get more epochs in float32."""
 
 
 class TrainSettings(Settings, TrainConfig):
@@ -33,7 +34,7 @@ class TrainSettings(Settings, TrainConfig):
 
     Attributes:
         epochs: A number, or ``auto``: 3 from 20,000 training samples on, else 12.
-        precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training samples on.
+        precision: ``32``, ``bf16``, or ``auto``: bf16 from 20,000 training samples on, where the device is fast at it.
         penalty: What pushes weights to zero, one or several: ``{name: bn_l1, weight: 1e-4}``.
     """
 
@@ -48,7 +49,7 @@ class TrainSettings(Settings, TrainConfig):
         if self.epochs == "auto":
             settings["epochs"] = 3 if many else 12
         if self.precision == "auto":
-            settings["precision"] = "bf16" if many else "32"
+            settings["precision"] = "bf16" if many and fast_bf16(self.accelerator) else "32"
         return TrainConfig(**settings)
 
 
