@@ -389,8 +389,8 @@ def test_a_closed_pipe_ends_quietly() -> None:
 def test_what_takes_long_says_so_on_a_terminal_and_only_there() -> None:
     import pty
 
-    head = "from secateur.cli.commands.show import busy\n"
-    code = head + "with busy('Cutting …') as now:\n    now('Repairing …')\nprint('out')"
+    head = "from secateur.core.progress import working\n"
+    code = head + "with working('Cutting', after_s=0) as now:\n    now('Repairing')\nprint('out')"
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (plain.stdout, plain.stderr) == ("out\n", "")
     ours, theirs = pty.openpty()
@@ -399,4 +399,4 @@ def test_what_takes_long_says_so_on_a_terminal_and_only_there() -> None:
     seen = os.read(ours, 10_000).decode()
     os.close(ours)
     assert shown.stdout == b"out\n"
-    assert "Repairing …" in seen
+    assert "Repairing" in seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import secateur
-from secateur.core.progress import silent, watched
+from secateur.core.progress import silent, watched, working
 from secateur.train.progress import TrainProgress
 
 
@@ -134,3 +135,54 @@ def test_ctrl_c_leaves_the_network_as_it_was(what: str, caplog: pytest.LogCaptur
     found: dict[str, Any] = dict(net.state_dict())
     assert all(torch.equal(kept[name], found[name]) for name in kept)
     CALLS[what](net, x)  # and the next call works
+
+
+def test_a_clock_gives_way_to_what_is_drawn_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    with working("Comparing [1]", after_s=0) as say:
+        assert "Comparing [1]" in terminal.getvalue(), "words are no markup"
+        say("Repairing")
+        all_of(["a"], "Refitting", 0)
+        assert "Refitting" in terminal.getvalue()
+        with working("Tracing", after_s=0):
+            pass
+        terminal.truncate(0)
+        say("Repaired")
+    assert "Repaired" in terminal.getvalue(), "it comes back"
+    terminal.truncate(0)
+    with watched(["a"], "Refitting", "layers", after_s=0) as told, working("Hidden", after_s=0):
+        next(told)
+    with silent(), working("Hidden", after_s=0):
+        pass
+    with working("Hidden", after_s=3600):
+        pass
+    assert "Hidden" not in terminal.getvalue().split("Refitting", 1)[-1]
+
+
+def test_a_clock_begins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, timers = terminal_of(monkeypatch), []
+
+    class Timer(threading.Timer):
+        def start(self) -> None:
+            timers.append(self)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    with working("Tracing"):
+        (timer,) = timers
+        assert not terminal.getvalue()
+        timer.function()
+        assert "Tracing" in terminal.getvalue()
+    terminal.truncate(0)
+    timer.function()  # too late
+    assert "Tracing" not in terminal.getvalue()
+
+
+def test_what_took_long_is_in_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.DEBUG, logger="secateur")
+    clock = iter([0.0, 0.5, 10.0, 12.0])
+    monkeypatch.setattr("secateur.core.progress.perf_counter", lambda: next(clock))
+    for _ in range(2):
+        with working("Tracing"):
+            pass
+    assert [(r.levelname, r.getMessage()) for r in caplog.records if "done" in r.getMessage()] == [
+        ("DEBUG", "Tracing: done after 0.5 s"), ("INFO", "Tracing: done after 2.0 s")]  # fmt: skip

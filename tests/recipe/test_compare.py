@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -379,3 +380,13 @@ def test_the_page_escapes_everything(tmp_path: Path) -> None:
         assert raw not in page
     assert "3 ways to prune &lt;i&gt;net&lt;/i&gt;" in page
     assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_comparison_from_python_is_in_the_log(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="secateur")
+    heard: list[JobEvent] = []
+    compare_recipes(load(folder, "one-shot"), tmp_path / "out", jobs=1, on_event=heard.append)
+    assert "one-shot: [1/2] prune: begin" in caplog.messages
+    assert any(line.startswith("one-shot: [2/2] finetune: end after ") for line in caplog.messages)
+    assert [str(event) for event in heard if event.what == "done"] == ["dense: done", "one-shot: done"]
+    assert str(JobEvent("one", "failed", reason="no room")) == "one: failed: no room"

@@ -17,9 +17,13 @@ import torch
 
 import secateur
 from secateur.cli.main import main
+from secateur.core.errors import UnknownNameError
 from secateur.loggers import LOGGERS, LoggedRun, Logger, LoggerWarning, logger
 from secateur.recipe import Event, load_recipe, override, resume, run
+from secateur.recipe.comparison import at_budget, compare_recipes, resume_comparison
 from secateur.recipe.logs import entries
+from secateur.recipe.prepare import Given
+from secateur.task import as_task
 
 SETS = ("data.limit=96", "steps.adapt.epochs=2", "steps.control.epochs=1", "steps.finetune.epochs=2",
         "steps.measure.runtimes=[]")  # fmt: skip
@@ -231,3 +235,86 @@ def test_a_process_that_is_killed_while_it_sends_leaves_nothing_twice(
     steps = {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
     assert (steps["dense/lr"], steps["pruned/lr"], steps["results/seconds"]) == ([1, 2], [3, 4], [1, 2, 3])
     assert all(len(set(where)) == len(where) for where in steps.values())
+
+
+SMALL = """\
+name: NAME
+model: {name: vgg_digits}
+data: {name: digits, limit: 64}
+steps:
+- adapt: {epochs: 2}
+- prune: {ratio: 0.25}
+- finetune: {epochs: 1}
+"""
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> dict[str, Any]:
+    """Two recipes from one dense network."""
+    files = [tmp_path / f"{name}.yaml" for name in ("one", "other")]
+    for file in files:
+        file.write_text(SMALL.replace("NAME", file.stem))
+    return at_budget(files)
+
+
+def curves(folder: Path) -> dict[str, list[tuple[str, int]]]:
+    """Where the learning rate of each run of a comparison stands in TensorBoard."""
+    module = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found: dict[str, list[tuple[str, int]]] = {}
+    for place in sorted(folder.glob("runs/*/tensorboard")):
+        one = module.EventAccumulator(str(place), size_guidance={"scalars": 0}).Reload()
+        tags = [tag for tag in one.Tags()["scalars"] if tag.endswith("/lr")]
+        found[place.parent.name] = [(tag, point.step) for tag in tags for point in one.Scalars(tag)]
+    return found
+
+
+def test_a_comparison_logs_every_run_under_its_name(two: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    compare_recipes(two, tmp_path / "out", jobs=2, log=["tensorboard", "tensorboard"])
+    tuned = [("pruned/lr", 1)]  # the dense network's epochs are those of another run
+    assert curves(tmp_path / "out") == {"dense": [("dense/lr", 1), ("dense/lr", 2)], "one": tuned, "other": tuned}
+
+
+def test_a_comparison_that_was_handed_over_logs_too(kept: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, data = secateur.models.create("vgg_digits"), secateur.data.load("digits", limit=64)
+    recipe = tmp_path / "one.yaml"
+    recipe.write_text(SMALL.replace("NAME", "one"))
+    with warnings.catch_warnings(record=True) as said:
+        secateur.compare([recipe], tmp_path / "out", model=net, task=data, log="kept")
+    assert not [w for w in said if "random weights" in str(w.message)], "it was trained in the first job"
+    kept["got"].clear()
+    assert [run.name for run in kept["runs"]] == ["dense", "one"]
+    secateur.sweep(recipe, tmp_path / "swept", ratios=[0.5], model=net, task=data, log="kept")
+    assert len(kept["runs"]) == 4
+
+
+def test_a_logger_that_fails_in_a_job_is_told(two: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "one.yaml" / "mlruns"))  # below a file
+    with pytest.warns(LoggerWarning, match=r"one: The logger mlflow failed: .* goes on without it"):
+        found = compare_recipes(two, tmp_path / "out", jobs=1, log="mlflow")
+    assert not found.failed
+
+
+def test_a_comparison_asks_for_its_loggers_first(two: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'tensorboard'"):
+        compare_recipes(two, tmp_path / "out", log="tensorbord")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_comparison_of_a_stranger_logs_nothing(
+    kept: dict[str, Any], two: dict[str, Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    def stop(event: Any) -> None:
+        raise Stopped
+
+    given = {"given": Given(secateur.models.create("vgg_digits"), as_task(secateur.data.load("digits", limit=64)))}
+    with pytest.raises(Stopped):
+        compare_recipes(two, tmp_path / "out", log="kept", on_event=stop, **given)  # type: ignore[arg-type]
+    before = len(kept["runs"])
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "nobody"))
+    with pytest.warns(LoggerWarning, match="comparison in .* was not started here, so its loggers get nothing"):
+        resume_comparison(tmp_path / "out", **given)  # type: ignore[arg-type]
+    assert len(kept["runs"]) == before

@@ -22,6 +22,14 @@ else:
 __all__ = ["register"]
 
 Jobs = Annotated[int | None, typer.Option(help="Processes at a time.", show_default="one per core")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Logger that follows the run: tensorboard, mlflow, wandb; repeatable.",
+        metavar="NAME",
+        autocompletion=completion.loggers,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +49,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "compare transfer-channel slimming --macs 0.5 --model resnet_digits",
             "compare thinet mine.yaml --model resnet20 --weights r20.safetensors --data cifar.tar --jobs 2",
+            "compare slimming thinet --log tensorboard",
         )
     )(compare)
     app.command(
@@ -60,14 +69,7 @@ def run(
     *,
     how: RunOptions,
     ratio: Annotated[float | None, typer.Option(help="Share of the units that is removed.")] = None,
-    log: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Logger that follows the run: tensorboard, mlflow, wandb; repeatable.",
-            metavar="NAME",
-            autocompletion=completion.loggers,
-        ),
-    ] = None,
+    log: Log = None,
 ) -> None:
     """Runs a recipe: adapt, prune, fine-tune, measure, export, report."""
     running.run_recipe(recipe, how.out, options=how.options() | {"ratio": ratio}, sets=how.set_ or [], quiet=how.quiet,
@@ -105,11 +107,12 @@ def compare(
     ] = None,
     macs: Annotated[str | None, typer.Option(help="Equal MACs: share kept, 0.5 or 50%.", metavar="SHARE")] = None,
     jobs: Jobs = None,
+    log: Log = None,
 ) -> None:
     """Runs several recipes from one dense network, in parallel, and ends in one table and a Pareto chart."""
     comparing.compare(recipes, how.out, budget={"params": params, "macs": macs}, options=how.options(),
                       sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
-                      trust=how.trust)  # fmt: skip
+                      log=log or (), trust=how.trust)  # fmt: skip
 
 
 @grouped
@@ -123,11 +126,12 @@ def sweep(
     params: Annotated[str | None, typer.Option(help="Shares of parameters kept.", metavar="LIST")] = None,
     macs: Annotated[str | None, typer.Option(help="Shares of MACs kept.", metavar="LIST")] = None,
     jobs: Jobs = None,
+    log: Log = None,
 ) -> None:
     """Runs one recipe at several ratios from one dense network, and ends in one table and a Pareto chart."""
     comparing.sweep(recipe, how.out, points={"ratio": ratios, "params": params, "macs": macs}, options=how.options(),
                     sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
-                    trust=how.trust)  # fmt: skip
+                    log=log or (), trust=how.trust)  # fmt: skip
 
 
 def _command() -> str:

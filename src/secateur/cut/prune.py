@@ -24,6 +24,7 @@ from secateur.core.errors import (
 from secateur.core.inputs import Data
 from secateur.core.modes import no_gc
 from secateur.core.plan import Plan, remembered
+from secateur.core.progress import working
 from secateur.core.types import ExampleInputs, Target
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
@@ -439,7 +440,7 @@ def _cut_once(
             elsewhere=bool(built.numbers or built.scaled or built.islands),
         ),
     )
-    with no_gc():
+    with no_gc(), working("Cutting and verifying" if check else "Cutting"):
         done = carry_out(model, operation, backend=backend, check=check)
     cuts = tuple(Cut(g, int(keep[g.units].sum())) for g in groups.items)
     notes = (*done.notes, *_lost(done.built.model, groups), *_by_itself(model, done.backend), *analysis.notes,

@@ -20,6 +20,7 @@ from secateur.core.checks import check_kind, run
 from secateur.core.errors import ExportError, InputError, UnknownNameError
 from secateur.core.modes import evaluating
 from secateur.core.plan import remembered
+from secateur.core.progress import working
 from secateur.core.types import ExampleInputs
 from secateur.cut.metadata import facts
 from secateur.cut.pruned import Pruned, opened
@@ -116,7 +117,7 @@ def export(
     sound_inputs(check_inputs, "check_inputs")
     if metadata is not None:
         _check_classes(model, example_inputs, metadata)
-    with scratch(path) as folder:
+    with scratch(path) as folder, working(f"Writing and checking {path.name}"):
         file = Path(folder) / path.name
         if runtime.format == "onnx" and calibration is None and isinstance(model, OnnxNetwork):
             with contextlib.suppress(Unwritable):

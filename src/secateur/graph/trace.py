@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from secateur.core.progress import working
 from secateur.core.types import ExampleInputs
 from secateur.graph.batch import Unfollowed
 from secateur.graph.calling import to_args
@@ -59,7 +60,8 @@ def trace(
             return recorded(model, inputs, method=method, training=training)
         except Unfollowed as reason:
             why, notes = reason, (f"traced by torch.export, which takes longer, because {reason}",)
-    found = export_program(model, inputs, strict=False, method=method, training=training, reason=why)
+    with working("Tracing by torch.export"):
+        found = export_program(model, inputs, strict=False, method=method, training=training, reason=why)
     module = found.program.module(check_guards=False)
     assert isinstance(module, GraphModule)
     _remember_averages(module, plain_network(model))

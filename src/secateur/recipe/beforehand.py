@@ -107,10 +107,12 @@ def assumed(recipe: Recipe, given: Given) -> tuple[str, ...]:
     Nothing is said where the first step trains it.
     """
     config, first = recipe.model, recipe.steps[0]
-    if given.model is not None:
+    if config.adapted is not None:
+        random = False  # the weights of the run that trained it
+    elif given.model is not None:
         random = has_random_weights(given.model)
     else:
-        random = config.adapted is None and made_at_random(config.name, config.weights, config.options)
+        random = made_at_random(config.name, config.weights, config.options)
     if not random or _trains(first):
         return ()
     later = " before the first training" if any(entry.kind not in STEPS or STEPS[entry.kind].trains

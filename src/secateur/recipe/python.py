@@ -123,6 +123,7 @@ def compare(
     macs: float | None = None,
     jobs: int | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
+    log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,
     trust: bool = False,
     **options: Any,
@@ -138,6 +139,7 @@ def compare(
         macs: The same for MACs; at most one of the two.
         jobs: Processes at a time; networks and tasks that are handed over stay in this process, one after the other.
         set: Settings for every recipe that has the step they speak to.
+        log: As for :func:`run`; each recipe's run is followed under its own name.
         on_event: Called with every event.
         trust: Whether the recipes may name any code.
         options: As for :func:`run`.
@@ -153,7 +155,7 @@ def compare(
     shares = {"parameters": params, "MACs": macs}
     budget = ", ".join(f"{share:.0%} of the dense {key}" for key, share in shares.items() if share is not None)
     folder = Path(out) if out is not None else free(Path("runs") / "comparison")
-    return compare_recipes(made, folder, given=given, jobs=jobs, on_event=on_event, budget=budget, trust=trust)
+    return compare_recipes(made, folder, given=given, jobs=jobs, log=log, on_event=on_event, budget=budget, trust=trust)
 
 
 @arguments.checked
@@ -168,6 +170,7 @@ def sweep(
     task: Task | DataSet | str | None = None,
     jobs: int | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
+    log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,
     trust: bool = False,
     **options: Any,
@@ -184,6 +187,7 @@ def sweep(
         task: As for :func:`run`.
         jobs: As for :func:`compare`.
         set: Settings.
+        log: As for :func:`run`; each recipe's run is followed under its own name.
         on_event: Called with every event.
         trust: Whether the recipe may name any code.
         options: As for :func:`run`.
@@ -202,7 +206,7 @@ def sweep(
     named = {**options, **_names(model, task)}
     made = at_ratios(recipe, values, key=key, sets=_settings(set), trust=trust, edit=edit, **named)
     folder = Path(out) if out is not None else free(Path("runs") / f"{Path(recipe).stem}-sweep")
-    return compare_recipes(made, folder, given=given, jobs=jobs, on_event=on_event, trust=trust)
+    return compare_recipes(made, folder, given=given, jobs=jobs, log=log, on_event=on_event, trust=trust)
 
 
 def _given(model: Any, task: Any) -> Given:

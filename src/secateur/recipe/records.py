@@ -151,6 +151,7 @@ class ComparisonPlan(_Record):
     metrics: list[dict[str, str | int | None]]
     unit: Annotated[str, Field(max_length=100)]
     data: DataPrint | None = None
+    log: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _once(self) -> ComparisonPlan:

@@ -36,6 +36,7 @@ def compare(
     jobs: int | None,
     quiet: bool,
     command: str,
+    log: Sequence[str] = (),
     trust: bool = False,
 ) -> None:
     """Runs several recipes and shows their table."""
@@ -43,8 +44,9 @@ def compare(
     recipes = at_budget(sources, sets=sets, trust=trust, **shares, **options)
     words = ", ".join(f"{share:.0%} of the dense {_NAMES[key]}" for key, share in shares.items() if share is not None)
     _run(
-        recipes, out or free(Path("runs") / "comparison"), jobs, quiet=quiet, command=command, budget=words, trust=trust
-    )
+        recipes, out or free(Path("runs") / "comparison"), jobs, quiet=quiet, command=command, budget=words, log=log,
+        trust=trust,
+    )  # fmt: skip
 
 
 def sweep(
@@ -57,6 +59,7 @@ def sweep(
     jobs: int | None,
     quiet: bool,
     command: str,
+    log: Sequence[str] = (),
     trust: bool = False,
 ) -> None:
     """Runs one recipe at several points and shows their table."""
@@ -76,6 +79,7 @@ def sweep(
         quiet=quiet,
         command=command,
         budget="",
+        log=log,
         trust=trust,
     )
 
@@ -100,11 +104,12 @@ def _point(option: str, text: str) -> float:
 
 
 def _run(
-    recipes: Mapping[str, Recipe], out: Path, jobs: int | None, *, quiet: bool, command: str, budget: str, trust: bool
-) -> None:
+    recipes: Mapping[str, Recipe], out: Path, jobs: int | None, *, quiet: bool, command: str, budget: str,
+    log: Sequence[str], trust: bool,
+) -> None:  # fmt: skip
     with interruptible(out, "."), _Progress(quiet) as progress:
         result = compare_recipes(
-            recipes, out, jobs=jobs, command=command, on_event=progress, budget=budget, trust=trust
+            recipes, out, jobs=jobs, command=command, log=log, on_event=progress, budget=budget, trust=trust
         )
     _show(result)
 

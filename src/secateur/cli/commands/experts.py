@@ -7,8 +7,9 @@ from pathlib import Path
 
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
-from secateur.cli.commands.show import busy, console, integer, say, table
+from secateur.cli.commands.show import console, integer, say, table
 from secateur.core.errors import InputError
+from secateur.core.progress import working
 from secateur.cut.experts import Experts, experts_of, remove_experts
 
 __all__ = ["experts"]
@@ -45,7 +46,7 @@ def experts(
     if out is None:
         _show(opened.name, experts_of(opened.model, opened.called_with, criterion=criterion, data=several))
         return
-    with busy("Removing and verifying …"):
+    with working("Removing and verifying", after_s=0):
         pruned = remove_experts(
             opened.model, opened.called_with, criterion=criterion, data=several, ignore=ignore, **amount  # type: ignore[arg-type]
         )  # fmt: skip

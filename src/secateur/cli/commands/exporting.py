@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from secateur.cli.commands.networks import Opened, labelled, tell_random
-from secateur.cli.commands.show import busy, console, say, table, tell
+from secateur.cli.commands.show import console, say, table, tell
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors, refuse_existing, write_json
 from secateur.core.metric import LOSS
+from secateur.core.progress import working
 from secateur.core.types import ExampleInputs
 from secateur.cut.metadata import read_metadata
 from secateur.exports import bundle as write_bundle
@@ -73,7 +74,7 @@ def export(opened: Opened, path: Path, wanted: ExportRequest) -> None:
         raise InputError("--c-array is for files that compute in integers alone: add --integer.")
     data = labelled([opened], wanted.data or wanted.calibration, opened.inputs, task=wanted.task)
     images = opened.images if data is None or opened.images is not None else data.sample(_COMPARED, split="test")
-    with disk_errors(path.parent), busy(f"Writing and checking {path.name} …"):
+    with disk_errors(path.parent), working(f"Writing and checking {path.name}", after_s=0):
         check = write(
             opened.model,
             opened.called_with if opened.more else opened.inputs[:1],
@@ -112,7 +113,7 @@ def bundle(opened: Opened, folder: Path, wanted: ExportRequest) -> None:
             "--bundle needs the data set: its classes, how images are prepared, and images to check it on. Give --data "
             "DATA (or the folder of a run, which has them)."
         )
-    with disk_errors(folder.parent), busy(f"Writing and checking {folder.name} …"):
+    with disk_errors(folder.parent), working(f"Writing and checking {folder.name}", after_s=0):
         check = write_bundle(
             opened.model,
             data,

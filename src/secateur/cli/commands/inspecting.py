@@ -11,9 +11,10 @@ import numpy as np
 from secateur.budget.sensitivity import Sensitivity
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.pruning import parse_step, show_unsupported
-from secateur.cli.commands.show import busy, check_file, console, integer, say, table
+from secateur.cli.commands.show import check_file, console, integer, say, table
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors
+from secateur.core.progress import working
 from secateur.cut.analysis import analyse
 from secateur.models.random_weights import has_random_weights
 from secateur.recipe.steps.pruning import pinned_layers
@@ -66,8 +67,8 @@ def page(opening: Callable[[], Opened], wanted: PageRequest, *, only: Sequence[s
     curves = None if wanted.sensitivity is None else Sensitivity.read(wanted.sensitivity)
     opened = opening()
     random = has_random_weights(opened.model)
-    words = f"Measuring the network and its layers in {wanted.runtime} …" if wanted.runtime else "Planning cuts …"
-    with busy(words):
+    words = f"Measuring the network and its layers in {wanted.runtime}" if wanted.runtime else "Planning cuts"
+    with working(words, after_s=0):
         found = look(
             opened.model, opened.called_with, name=opened.name, criterion=wanted.criterion,
             scopes=SCOPES[:1] if random else SCOPES, round_to=parse_step(wanted.round_to), only=only, ignore=ignore,

@@ -7,8 +7,9 @@ from typing import Any
 
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
-from secateur.cli.commands.show import busy, console, integer, say, table
+from secateur.cli.commands.show import console, integer, say, table
 from secateur.core.errors import InputError
+from secateur.core.progress import working
 from secateur.cut.layers import ResidualBranch, removable, remove_layers
 from secateur.cut.layers_by_output import SAMPLES
 
@@ -44,7 +45,7 @@ def layers(
         raise InputError(f"Give one of --count, --ratio and --names; got {' and '.join(given) or 'none'}.")
     refuse_taken(out)
     batches, _ = calibration(opened, data, SAMPLES, task)
-    with busy("Removing and verifying …"):
+    with working("Removing and verifying", after_s=0):
         pruned = remove_layers(opened.model, opened.called_with, criterion=criterion, data=batches, **amount, **options)
     part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
     say(f"Removed: {', '.join(part.removed)}")

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from secateur.cli.commands import measured
 from secateur.cli.commands.networks import Opened, labelled, open_network, open_run, tell_assumed, tell_random
-from secateur.cli.commands.show import busy, console
+from secateur.cli.commands.show import console
 from secateur.core.batches import resize
 from secateur.core.errors import InputError, SecateurError, first_line
+from secateur.core.progress import working
 from secateur.cost.counts import count
 from secateur.exports.entered import entered
 from secateur.runtimes import RUNTIMES, Runtime, installed
@@ -98,14 +99,14 @@ def measure(
     numbers = {n.name: measurement(n.model, n.inputs, count(n.model, n.inputs)) for n in networks}
     show.print(measured.sizes(numbers, {file: file_bytes(file) for file in files}))
     show.print()
-    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, busy("Writing networks …") as now:
+    with tempfile.TemporaryDirectory(prefix="secateur-") as folder, working("Writing networks", after_s=0) as now:
         found = []
         for one in _ready(networks, files, inputs, plan, Path(folder), task, trust):
             found.append(one)
-            now(f"Writing networks: {one.label} for {one.runtime} is done …")
-        now(f"Timing {len({(one.label, one.runtime) for one in found})} networks in shuffled rounds …")
+            now(f"Writing networks: {one.label} for {one.runtime} is done")
+        now(f"Timing {len({(one.label, one.runtime) for one in found})} networks in shuffled rounds")
         timings = _timings(found, inputs, plan, reference)
-        now("Scoring networks …")
+        now("Scoring networks")
         like = networks[0].model if networks else None
         wanted: dict[str, Any] = {"samples": plan.images, "threads": plan.threads, "like": like}
         scored = scores(found, task, **wanted) if task is not None else {}

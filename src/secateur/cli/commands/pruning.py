@@ -9,10 +9,11 @@ from typing import Any
 
 from secateur.budget.sensitivity import read_ratios
 from secateur.cli.commands.networks import Opened, labelled
-from secateur.cli.commands.show import busy, change, console, error, integer, ratio, say, table, tell
+from secateur.cli.commands.show import change, console, error, integer, ratio, say, table, tell
 from secateur.cli.commands.transformers import save_for_transformers
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.files import disk_errors, refuse_existing
+from secateur.core.progress import working
 from secateur.core.types import Counts, ExampleInputs, Target, Unsupported
 from secateur.cut.artifact import save_what_fits
 from secateur.cut.prune import prune as cut
@@ -184,8 +185,8 @@ def prune(opened: Opened, out: Path, **options: Any) -> None:
     """Cuts, verifies, saves and shows what came of it; ``out`` is a folder, or a file for a runtime."""
     refuse_taken(out)
     goal: Target | None = options.get("target")
-    in_runtime = f"Measuring layers and networks in {goal.runtime} …" if goal is not None and goal.measured else ""
-    with busy(in_runtime or "Cutting and verifying …"):
+    in_runtime = f"Measuring layers and networks in {goal.runtime}" if goal is not None and goal.measured else ""
+    with working(in_runtime or "Cutting and verifying", after_s=0):
         pruned = cut(opened.model, opened.called_with, **options)
     keep(opened, pruned, out)
 

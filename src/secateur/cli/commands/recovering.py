@@ -8,8 +8,8 @@ from typing import Any
 
 from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
-from secateur.cli.commands.show import busy
 from secateur.core.errors import InputError
+from secateur.core.progress import working
 from secateur.criteria.base import of_kind
 from secateur.cut.prune import prune
 from secateur.recovery import closest
@@ -50,16 +50,16 @@ def recover(
     x = found.sample(images)
     model, inputs = opened.model, found.sample(2)
     several = [of_kind(name.strip(), "channels").name for name in criterion.split(",")]
-    with busy("Choosing and cutting …") as now:
+    with working("Choosing and cutting", after_s=0) as now:
         made = []
         for name in several:
             batches, loss = calibration(opened, data, images, task)
-            now(f"Choosing and cutting by {name} …")
+            now(f"Choosing and cutting by {name}")
             cut = prune(model, inputs, criterion=name, **aim, only=only, ignore=ignore, data=batches, loss=loss)
-            now("Repairing …")
+            now("Repairing")
             made.append(repair(cut, x, dense=model, **repairing))
         fixed = made[0] if len(made) == 1 else closest(made, x, dense=model)
         if tuning is not None:
-            now("Tuning …")
+            now("Tuning")
             fixed = tune(fixed, x, dense=model, **tuning)
     keep(opened, fixed, out)

@@ -9,9 +9,10 @@ from pathlib import Path
 from secateur.budget.sensitivity import Sensitivity
 from secateur.cli.commands.networks import Opened, labelled, tell_random
 from secateur.cli.commands.pruning import parse_amount
-from secateur.cli.commands.show import busy, check_file, console, say, table
+from secateur.cli.commands.show import check_file, console, say, table
 from secateur.core.errors import InputError
 from secateur.core.files import disk_errors
+from secateur.core.progress import working
 from secateur.recovery.sensitivity import LeadingMetric
 from secateur.recovery.sensitivity import sensitivity as measure
 from secateur.report.sensitivity import write_sensitivity
@@ -99,7 +100,7 @@ def sensitivity(
     check_file("--out", out, ".json")
     check_file("--page", page, ".html")
     opened = opening()
-    with busy("Measuring group by group …"):
+    with working("Measuring group by group", after_s=0):
         found = _measured(opened, wanted)
     found = found.aimed(**target) if target else found
     _show(found, out)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from secateur.core.files import refuse_existing
 if TYPE_CHECKING:
     from secateur.exports import ExportCheck
 
-__all__ = ["busy", "change", "check_file", "console", "error", "integer", "ratio", "say", "size", "table", "tell"]
+__all__ = ["change", "check_file", "console", "error", "integer", "ratio", "say", "size", "table", "tell"]
 
 _WIDE = 400  # what is piped into a file or another program is not to be cut off
 
@@ -45,20 +44,6 @@ def error(message: str, *, label: str = "Error") -> None:
     """One message on standard error; a long one is broken between words on a terminal only."""
     words = Text.assemble((f"{label}:", "bold red"), " ", message)
     Console(stderr=True, highlight=False).print(words, soft_wrap=not sys.stderr.isatty())
-
-
-@contextmanager
-def busy(words: str) -> Iterator[Callable[[str], None]]:
-    """A line on standard error that says what takes so long, and goes when it is done; none without a terminal.
-
-    Yields:
-        What changes its words.
-    """
-    if not sys.stderr.isatty():
-        yield lambda words: None
-        return
-    with Console(stderr=True, highlight=False).status(Text(words)) as line:
-        yield lambda words: line.update(Text(words))
 
 
 def say(text: str, *, style: str | None = None) -> None:

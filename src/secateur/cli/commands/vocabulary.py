@@ -6,9 +6,10 @@ from pathlib import Path
 
 from secateur.cli.commands.networks import Opened
 from secateur.cli.commands.pruning import refuse_taken
-from secateur.cli.commands.show import busy, change, console, integer, say, table
+from secateur.cli.commands.show import change, console, integer, say, table
 from secateur.core.errors import DataError, InputError
 from secateur.core.files import disk_errors
+from secateur.core.progress import working
 from secateur.core.reading import read_text
 from secateur.cut.vocabulary import cut_vocabulary
 from secateur.models.transformer import save_beside
@@ -30,7 +31,7 @@ def vocabulary(opened: Opened, data: str, out: Path) -> None:
     if opened.tokenizer is None:
         raise InputError(f"{opened.name} brings no tokenizer: name a network of transformers, hf:NAME.")
     texts = read_text(file_of(data), DataError, largest=_LARGEST).splitlines()
-    with busy("Cutting and comparing …"):
+    with working("Cutting and comparing", after_s=0):
         found = cut_vocabulary(opened.model, opened.tokenizer, texts)
     with disk_errors(out):
         found.save_pretrained(out)

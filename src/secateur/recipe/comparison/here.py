@@ -52,4 +52,4 @@ def _work(job: Job, given: Given, on_event: Callable[[JobEvent], None], *, trust
         resume(job.folder, given=given, on_event=tell, progress=False, trust=trust)
     else:
         recipe = load_recipe(job.recipe, trust=True)  # its folder was checked before
-        run(recipe, job.folder, given=given, on_event=tell, progress=False, trust=True)
+        run(recipe, job.folder, given=given, log=job.loggers, on_event=tell, progress=False, trust=True)

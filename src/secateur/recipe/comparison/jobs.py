@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.processes import TERMINATED, with_scratch
+from secateur.loggers import LoggerWarning
 from secateur.recipe.folder import RunFolder
 
 __all__ = ["Job", "JobEvent", "cores", "run_jobs"]
@@ -29,12 +31,14 @@ class Job:
         recipe: The recipe's file.
         folder: The run's folder.
         trust: Whether its run may name code although it was not started here by this user.
+        loggers: Names of loggers that its run begins with.
     """
 
     name: str
     recipe: Path
     folder: Path
     trust: bool = False
+    loggers: tuple[str, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -73,6 +77,13 @@ class JobEvent:
     summary: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        took = f" after {self.seconds:.1f} s" if self.what == "end" else ""
+        step = f" [{self.index}/{self.total}] {self.kind}:" if self.kind else ""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.job}:{step} {self.what}{took}{why}"
 
 
 _STOP_S = 10.0  # a process that computes hears of it when its operator is done
@@ -126,7 +137,7 @@ class _Crew:
             return ""
         # -P: nothing is imported from where one stands but what a recipe names
         command = [sys.executable, "-P", "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
-        command += ["trust"] if self._trust else []
+        command += ["trust" if self._trust else "", *job.loggers]
         environment = {"OMP_NUM_THREADS": str(self._threads), **with_scratch()}
         with job.log.open("w") as log:
             process = subprocess.Popen(
@@ -174,6 +185,8 @@ class _Crew:
                 continue  # something printed by the network's own code
             if last.get("what") in ("begin", "end", "kept"):
                 self._tell(JobEvent(job.name, **{key: value for key, value in last.items() if key != "step"}))
+            elif last.get("what") == "warning":
+                warnings.warn(f"{job.name}: {last['reason']}", LoggerWarning, stacklevel=2)
         return last
 
     def _tell(self, event: JobEvent) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from secateur.core.errors import DataError, InputError
 from secateur.core.files import clear_hidden, disk_errors, lock, new_folder, refuse_links, write_json, write_text
 from secateur.core.metric import Metric
 from secateur.core.processes import scratch
+from secateur.core.progress import LOG, working
 from secateur.core.reading import read_bytes
+from secateur.loggers import LoggerWarning, need_loggers
 from secateur.recipe.comparison.here import run_here
 from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
 from secateur.recipe.comparison.page import write_comparison
@@ -42,6 +45,7 @@ def compare_recipes(
     given: Given = NOTHING,
     jobs: int | None = None,
     command: str | None = None,
+    log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,
     budget: str = "",
     trust: bool = False,
@@ -59,6 +63,7 @@ def compare_recipes(
         given: Network and task that were handed over from Python: the recipes are then run in this process, in turn.
         jobs: Processes at a time; by default as many as there are cores.
         command: What a reader can type to repeat it, for the page.
+        log: Names of loggers that follow the run of every job, each under the name of its job.
         on_event: Called with every event of every job.
         budget: What was made equal, in words, for the page.
         trust: Whether the recipes may name any code, see `secateur.recipe.run`.
@@ -67,7 +72,7 @@ def compare_recipes(
         The table; ``results.json``, ``comparison.csv`` and ``comparison.html`` hold it too.
 
     Raises:
-        InputError: No recipes, recipes that do not go together, or a used folder.
+        InputError: No recipes, recipes that do not go together, a used folder, or a logger that cannot be used.
         DataError: The data set or the weights cannot be read.
     """
     if not recipes:
@@ -79,7 +84,7 @@ def compare_recipes(
             f"A network or task that is handed over stays in this process, so recipes run one after the other; got "
             f"jobs={jobs}. Name them (package.module:factory) to use several processes."
         )
-    out = Path(out)
+    out, log = Path(out), need_loggers(log)
     for recipe in recipes.values():
         permit_recipe(recipe, trust=trust)
     refuse_used(out)
@@ -94,7 +99,8 @@ def compare_recipes(
         "command": command or f"secateur compare {shlex.join(recipes)}",
     }
     metrics = [metric.to_dict() for metric in task.metrics]
-    known = {"facts": facts, "data": data_print(task).model_dump(), "unit": task.unit, "metrics": metrics}
+    known = {"facts": facts, "data": data_print(task).model_dump(), "unit": task.unit, "metrics": metrics,
+             "log": list(log)}  # fmt: skip
     with disk_errors(out):
         _create(out, recipes, known, jobs)
     record(out, _content(out))
@@ -135,6 +141,7 @@ class _Folder:
     home: Path
     given: Given
     trust: bool
+    loggers: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path, given: Given, *, trust: bool) -> _Folder:
@@ -151,13 +158,22 @@ class _Folder:
         for file in _recipes(path):
             recipe = load_recipe(file, home=home, trust=trust or known is not None, project=False)
             permit_folder(path, recipe, known, trust=trust)
-        return cls(path, plan, home, given, trust)
+        loggers = tuple(plan.log) if trust or known is not None else ()
+        if len(loggers) < len(plan.log):
+            warnings.warn(
+                f"The comparison in {path} was not started here, so its loggers get nothing; with --trust they do.",
+                LoggerWarning,
+                stacklevel=3,
+            )
+        return cls(path, plan, home, given, trust, need_loggers(loggers))
 
     @property
     def jobs(self) -> dict[str, Job]:
         """Its jobs by name."""
         recipes, runs = self.path / "recipes", self.path / "runs"
-        return {name: Job(name, recipes / f"{name}.yaml", runs / name, self.trust) for name in self.plan.jobs}
+        return {
+            name: Job(name, recipes / f"{name}.yaml", runs / name, self.trust, self.loggers) for name in self.plan.jobs
+        }
 
     def compare(self) -> None:
         """Compares the data set, and what finished steps of all jobs wrote, with what was noted of them.
@@ -175,8 +191,9 @@ class _Folder:
 
 
 def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:
-    folder, jobs, tell = found.path, found.jobs, on_event or (lambda event: None)
-    with scratch(), lock(folder), disk_errors(folder, f"go on with `secateur resume {folder}`"):
+    folder, jobs = found.path, found.jobs
+    go_on = f"go on with `secateur resume {folder}`"
+    with scratch(), lock(folder), disk_errors(folder, go_on), _watched(len(jobs), on_event) as tell:
         clear_hidden(folder)
         if all(job.finished for job in jobs.values()) and (folder / RESULTS).is_file():
             known = Comparison.read(folder)
@@ -185,6 +202,26 @@ def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Compa
         failed = _run_all(found, tell)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
         return _result(found, failed)
+
+
+@contextlib.contextmanager
+def _watched(jobs: int, on_event: Callable[[JobEvent], None] | None) -> Iterator[Callable[[JobEvent], None]]:
+    """What is told of jobs goes to the log, and to ``on_event`` or else to a line with a clock."""
+    done = 0
+    with contextlib.nullcontext(LOG.debug) if on_event is not None else working(_SOFAR.format(0, jobs)) as say:
+
+        def tell(event: JobEvent) -> None:
+            nonlocal done
+            LOG.info("%s", event)
+            if on_event is not None:
+                return on_event(event)
+            done += event.what in ("done", "failed")
+            say(f"{_SOFAR.format(done, jobs)}, {event}")
+
+        yield tell
+
+
+_SOFAR = "Comparing: {} of {} runs done"
 
 
 def _recipes(folder: Path) -> list[Path]:
