@@ -9,7 +9,7 @@ import torch
 
 from secateur.models import import_torchvision
 
-__all__ = ["CORPUS", "causal", "masked", "mixture", "tokenizer"]
+__all__ = ["CORPUS", "causal", "gguf", "masked", "mixture", "tokenizer"]
 
 CORPUS = [
     "the cat sat on the mat and the dog sat on the log",
@@ -96,3 +96,52 @@ def masked(folder: Path, head: str = "BertForMaskedLM", kind: str = "wordpiece")
     made.save_pretrained(folder)
     reader.save_pretrained(folder)
     return made
+
+
+def gguf(path: Path, dense: Any) -> None:
+    """Writes a network as llama.cpp has it: weights of 8 bits, rows of queries and keys in its order, its tokenizer."""
+    import gguf
+    import numpy as np
+
+    config, eight = dense.config, gguf.GGMLQuantizationType.Q8_0
+    file = gguf.GGUFWriter(path, "llama")
+    file.add_context_length(config.max_position_embeddings)
+    file.add_embedding_length(config.hidden_size)
+    file.add_block_count(config.num_hidden_layers)
+    file.add_feed_forward_length(config.intermediate_size)
+    file.add_head_count(config.num_attention_heads)
+    file.add_head_count_kv(config.num_key_value_heads)
+    file.add_layer_norm_rms_eps(config.rms_norm_eps)
+    file.add_rope_dimension_count(config.head_dim)
+    file.add_vocab_size(config.vocab_size)
+    letters = sorted(set("".join(CORPUS)) - {" "})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    tokens += [f"<{number}>" for number in range(config.vocab_size - len(tokens))]
+    file.add_tokenizer_model("llama")
+    file.add_token_list(tokens)
+    file.add_token_scores([0.0] * len(tokens))
+    file.add_token_types([2, 3, 3, *[6] * 256, *[1] * (len(tokens) - 259)])
+    file.add_bos_token_id(1)
+    file.add_eos_token_id(2)
+    for name, tensor in dense.state_dict().items():
+        values, parts = tensor.numpy(), name.split(".")
+        if parts[-2] in ("q_proj", "k_proj"):
+            heads = config.num_attention_heads if parts[-2] == "q_proj" else config.num_key_value_heads
+            values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        place = f"blk.{parts[2]}." if parts[1] == "layers" else ""
+        put = f"{place}{_GGUF[parts[-2]]}.weight"
+        if values.ndim == 1:
+            file.add_tensor(put, values)
+        else:
+            file.add_tensor(put, gguf.quantize(np.ascontiguousarray(values), eight), raw_dtype=eight)
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+
+
+_GGUF = {
+    "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "q_proj": "attn_q", "k_proj": "attn_k",
+    "v_proj": "attn_v", "o_proj": "attn_output", "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 
 import secateur
 from command_line import call
+from secateur.core.errors import InputError
 from transformer_cases import CORPUS, causal, masked, mixture
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
@@ -170,6 +171,55 @@ def test_a_recipe_removes_experts_repairs_and_trains_adapters(tmp_path: Path, te
     loaded = secateur.load(tmp_path / "run/artifact", opened(tmp_path / "dense", "MixtralForCausalLM")[0]).model
     inputs = {"input_ids": torch.arange(9)[None]}
     assert torch.equal(loaded(**inputs).logits, done.state.models["pruned"].eval()(**inputs).logits)
+
+
+RECIPE_OF_TOKENS = """
+name: tokens
+model: {{name: "hf:{model}"}}
+data: {{name: "text:{text}"}}
+task: {{name: language-modelling, length: 16}}
+steps:
+- prune: {{ratio: 0.5, only: ["*.mlp.*"]}}
+- cut_vocabulary: {{texts: {texts}}}
+- report
+"""
+
+
+def test_a_recipe_hands_over_a_smaller_vocabulary(tmp_path: Path) -> None:
+    from secateur.recipe import load_recipe, run
+
+    causal(tmp_path / "dense")
+    few, text = tmp_path / "few.txt", tmp_path / "text.txt"
+    text.write_text("\n".join(CORPUS[:2] * 6), encoding="utf-8")
+    few.write_text("the cat sat", encoding="utf-8")
+    sizes = {}
+    for name, texts in (("all", "null"), ("few", f"text:{few}")):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(RECIPE_OF_TOKENS.format(model=tmp_path / "dense", text=text, texts=texts))
+        done = run(load_recipe(file), tmp_path / name, progress=False)
+        small, reader = opened(done.folder / "fewer-tokens", "LlamaForCausalLM")
+        assert small.config.intermediate_size == done.state.models["pruned"].config.intermediate_size == 16
+        assert small.config.vocab_size == len(reader)
+        assert reader.decode(reader("the cat sat")["input_ids"], skip_special_tokens=True) == "the cat sat"
+        assert any("the texts never use" in note for note in done.results["notes"])
+        sizes[name] = len(reader)
+    assert sizes["few"] < sizes["all"] < 300
+    file.write_text(RECIPE_OF_TOKENS.format(model=tmp_path / "dense", text=text, texts="nowhere.txt"))
+    with pytest.raises(InputError, match=r"cut_vocabulary.*nowhere\.txt"):
+        run(load_recipe(file), tmp_path / "third", progress=False)
+    assert not (tmp_path / "third").exists(), "told before it begins"
+
+
+def test_a_recipe_without_a_tokenizer_is_told_before_it_begins(tmp_path: Path) -> None:
+    from secateur.recipe import load_recipe, run
+
+    file = tmp_path / "trial.yaml"
+    file.write_text(
+        "name: a\nmodel: {name: resnet_digits}\ndata: {limit: 40}\nsteps:\n- prune: {ratio: 0.5}\n- cut_vocabulary\n"
+    )
+    with pytest.raises(InputError, match="resnet_digits brings no tokenizer: name a network of transformers"):
+        run(load_recipe(file), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_vocabulary_is_cut_to_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

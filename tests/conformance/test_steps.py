@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import transformer_cases
 from secateur.recipe import Event, Recipe, RunResult, load_recipe, reopen, resume, run
 from secateur.recipe.folder import RunFolder
 from secateur.recipe.sameness import differences, numbers
@@ -22,6 +23,7 @@ TRIALS: dict[str, list[Any]] = {
     "adapt": [{"adapt": SHORT}],
     "compress": [{"compress": {"bits": 4}}],
     "control": [{"control": SHORT}],
+    "cut_vocabulary": [PRUNE, "cut_vocabulary"],
     "export": [PRUNE, {"export": {"to": ["pt2"], "images": 8}}],
     "finetune": [PRUNE, {"finetune": SHORT}],
     "lc": [{"lc": {"ratio": 0.5, "iterations": 2, **SHORT}}],
@@ -52,6 +54,19 @@ def _one_thread() -> None:
 def test_every_kind_is_tried() -> None:
     shipped = [kind for kind in STEPS if "secateur/recipe/steps" in STEPS.origin(kind).file]
     assert sorted(TRIALS) == shipped
+
+
+def of_texts(folder: Path) -> dict[str, Any]:
+    """A network of transformers and a text."""
+    pytest.importorskip("transformers")
+    transformer_cases.causal(folder / "dense")
+    (folder / "text.txt").write_text("\n".join(transformer_cases.CORPUS[:2] * 4), encoding="utf-8")
+    return {
+        "name": "trial",
+        "model": {"name": f"hf:{folder / 'dense'}"},
+        "data": {"name": f"text:{folder / 'text.txt'}"},
+        "task": {"name": "language-modelling", "length": 16},
+    }
 
 
 def opened(file: Path) -> Recipe:
@@ -87,7 +102,13 @@ def test_stopped_and_gone_on_with_it_is_the_same(kind: str, tmp_path: Path, monk
     if kind == "report":
         pytest.importorskip("jinja2")
         pytest.importorskip("jinja2")
-    about = {"name": "trial", "model": {"name": NETWORKS.get(kind, "resnet_digits")}, "data": {"limit": 40}}
+    about: dict[str, Any] = {
+        "name": "trial",
+        "model": {"name": NETWORKS.get(kind, "resnet_digits")},
+        "data": {"limit": 40},
+    }
+    if kind == "cut_vocabulary":
+        about = of_texts(tmp_path)
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump({**about, "steps": [*TRIALS[kind], {"score": {"label": "end"}}]}))
     name = f"{len(TRIALS[kind]):02d}-{kind}"

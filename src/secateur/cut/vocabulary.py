@@ -23,7 +23,7 @@ from secateur.graph.copies import running_copy
 from secateur.models.transformer import check_tokenizer, kind_of, save_beside
 from secateur.models.transformer.tokenizer_json import cut_tokens, what_stays
 
-__all__ = ["Vocabulary", "cut_vocabulary"]
+__all__ = ["Vocabulary", "cut_vocabulary", "tokens_that_stay"]
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,29 @@ def cut_vocabulary(
     network = model.model if isinstance(model, Pruned) else model
     corpus = _texts(texts, keep)
     file = _file_of(tokenizer, network)
-    used = {number for text in corpus for number in _numbers(tokenizer, text)}
-    asked: Any = network
-    rows = asked.get_input_embeddings().weight.shape[0]
-    stays = {n for n in what_stays(file, used | named_ids(network)) if n < rows}
-    if len(stays) >= rows:
-        raise InputError(f"Nothing can go: all {rows} tokens are used, special, or parts of others.")
+    stays, rows = tokens_that_stay(network, tokenizer, corpus)
     made, numbers = cut_tokens(file, stays)
     smaller = _reopened(tokenizer, made, numbers)
     _check_texts(tokenizer, smaller, corpus)
     small = cut_rows(network, sorted(stays), numbers)
     forget(small)
     return Vocabulary(small, smaller, tuple(sorted(stays)), rows, _compared(network, small, tokenizer, corpus, numbers))
+
+
+def tokens_that_stay(network: nn.Module, tokenizer: Any, texts: Iterable[str]) -> tuple[set[int], int]:
+    """Numbers of the tokens that :func:`cut_vocabulary` leaves, and how many there are.
+
+    Raises:
+        InputError: As there.
+    """
+    file = _file_of(tokenizer, network)
+    used = {number for text in texts for number in _numbers(tokenizer, text)}
+    asked: Any = network
+    rows = asked.get_input_embeddings().weight.shape[0]
+    stays = {n for n in what_stays(file, used | named_ids(network)) if n < rows}
+    if len(stays) >= rows:
+        raise InputError(f"Nothing can go: all {rows} tokens are used, special, or parts of others.")
+    return stays, rows
 
 
 def _texts(texts: Iterable[str], keep: Collection[str]) -> list[str]:

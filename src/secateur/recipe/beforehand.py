@@ -92,7 +92,8 @@ def foresee(recipe: Recipe, task: Task, model: nn.Module, out: Path, problems: P
     last = {entry.place or position: position for position, entry in enumerate(recipe.steps)}
     needed = 0
     for position, entry in enumerate(recipe.steps):
-        ahead = Ahead(model, task, recipe.steps[:position], recipe.seed)
+        name = "" if recipe.model.given else recipe.model.name
+        ahead = Ahead(model, task, recipe.steps[:position], recipe.seed, name)
         needed += STEPS[entry.kind].leaves(entry.config, ahead)
         if last[entry.place or position] == position:
             with problems.at(_place(entry, position)):

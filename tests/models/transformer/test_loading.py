@@ -121,7 +121,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 def test_gguf_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     for name in (f"hf:{tmp_path}", f"hf:{tmp_path / 'x.gguf'}"):
-        with pytest.raises(InputError, match=r"needs gguf.*pip install gguf"):
+        with pytest.raises(InputError, match=r"needs gguf.*pip install .secateur\[gguf\]"):
             create(name)
 
 

@@ -76,8 +76,9 @@ def _class(source: Source, config: dict[str, Any], kind: str | None) -> Any:
 
 def _read(source: Source, auto: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     library = transformers()
-    before = library.logging.get_verbosity()
+    before, bars = library.logging.get_verbosity(), library.utils.logging.is_progress_bar_enabled()
     library.logging.set_verbosity_error()  # it prints a table of what the loading info says
+    library.logging.disable_progress_bar()  # it draws bars where there is no terminal
     safe = _dequantised(library) if source.gguf else {"use_safetensors": True}
     try:
         with reading(source, "The network"):
@@ -90,6 +91,8 @@ def _read(source: Source, auto: Any, options: dict[str, Any]) -> tuple[Any, dict
         raise
     finally:
         library.logging.set_verbosity(before)
+        if bars:
+            library.logging.enable_progress_bar()
     return model, found
 
 

@@ -102,8 +102,9 @@ def _gguf(source: Source) -> Source:
 
     gone = [package for package in ("gguf", "accelerate") if find_spec(package) is None]
     if gone:
-        raise InputError(f"{source.name} is a GGUF file, and reading one needs {' and '.join(gone)}: pip install "
-                         f"{' '.join(gone)}.")  # fmt: skip
+        raise InputError(
+            f'{source.name} is a GGUF file, and reading one needs {" and ".join(gone)}: pip install "secateur[gguf]".'
+        )
     return source
 
 

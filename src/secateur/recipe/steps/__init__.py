@@ -14,6 +14,7 @@ from secateur.recipe.steps import (
     shipping,
     sparsifying,
     training,
+    vocabulary,
     zeros,
 )
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed, descent, step, title_of
@@ -39,5 +40,6 @@ __all__ = [
     "step",
     "title_of",
     "training",
+    "vocabulary",
     "zeros",
 ]

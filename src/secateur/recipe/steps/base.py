@@ -184,12 +184,14 @@ class Ahead:
         task: Data, loss and metrics.
         earlier: The steps before this one.
         seed: The recipe's.
+        name: Of the network in the recipe; empty where it was handed over.
     """
 
     model: nn.Module
     task: Task
     earlier: tuple[StepEntry, ...]
     seed: int
+    name: str = ""
 
     @cached_property
     def inputs(self) -> ExampleInputs:
