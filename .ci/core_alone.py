@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import nn
 import secateur
 from secateur import models
 from secateur.core.errors import InputError
+from secateur.loggers import need_loggers
 from secateur.report.figure import _png
 from secateur.report.page import render
 from secateur.runtimes import RUNTIMES
@@ -27,6 +29,7 @@ from secateur.task.detection.average_precision import AveragePrecision
 from secateur.task.multilabel import _metrics
 from secateur.task.shown import png
 from secateur.task.text.tokens import tokenizer_from
+from secateur.train import Adapters
 
 FIX = r"[^\n]+ (needs?|is not installed)[^\n]*: pip install [^\n]*\"secateur\[(?P<extra>\w+)\]\"\."
 """The sentence for a missing package: one line, which ends in the command that installs the extra."""
@@ -98,6 +101,17 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     yield "average precision", "detection", lambda: AveragePrecision(["dog"])
     yield "several labels", "detection", lambda: _metrics(3)
     yield "tokenizer", "text", lambda: tokenizer_from(str(folder))
+    (folder / "hf").mkdir()
+    (folder / "hf" / "config.json").write_text("{}", encoding="utf-8")
+    yield "network of transformers", "text", lambda: models.create(f"hf:{folder / 'hf'}")
+    (folder / "net.gguf").write_bytes(b"GGUF")
+    yield "GGUF file", "gguf", lambda: models.create(f"hf:{folder / 'net.gguf'}")
+    yield "adapters", "adapters", lambda: secateur.fit(network(), task(), adapters=Adapters())
+    for name in ("tensorboard", "mlflow", "wandb"):
+        yield f"logging to {name}", name, lambda name=name: need_loggers(name)
+    yield "the Hub", "hub", lambda: secateur.prune(network(), images, ratio=0.5).push_to_hub("owner/name")
+    yield "Lightning", "lightning", lambda: import_module("secateur.callbacks.lightning")
+    yield "Trainer", "trainer", lambda: import_module("secateur.callbacks.transformers")
 
 
 def task() -> secateur.Task:

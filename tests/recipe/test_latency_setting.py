@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import secateur
 from latency_cases import arithmetic  # noqa: F401 (a fixture)
 from secateur import Target
 from secateur.cli.commands import pruning
 from secateur.core.errors import InputError, SecateurError
-from secateur.recipe import load_recipe
+from secateur.recipe import load_recipe, run
 from secateur.recipe.steps.pruning import PruneSettings, target_of
+from secateur.runtimes import RUNTIMES
 
 STEPS = "name: mine\nmodel: {{name: resnet_digits}}\ndata: {{name: digits}}\nsteps:\n- {0}\n"
 
@@ -135,3 +138,17 @@ def test_a_budget_that_counts_has_no_latency() -> None:
 )  # fmt: skip
 def test_what_was_cut_is_named_rightly(settings: dict[str, object], words: str) -> None:
     assert str(PruneSettings(**settings)) == words
+
+
+def test_a_recipe_is_read_where_its_runtime_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def gone(self: object, what: str = "", **_: object) -> None:
+        raise InputError(f"{what} needs onnxruntime: pip install it.")
+
+    monkeypatch.setattr(type(RUNTIMES["onnxruntime"]), "need", gone)
+    recipe = load_recipe("half-the-time")  # `secateur recipes` lists it with the core alone
+    with pytest.raises(InputError, match="A latency in onnxruntime needs onnxruntime"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with pytest.raises(InputError, match="A latency in onnxruntime needs onnxruntime"):
+        secateur.prune(net, torch.randn(1, 4), latency=0.5, runtime="onnxruntime")

@@ -84,7 +84,7 @@ class Aim:
         if self.of not in REFERENCES:
             raise UnknownNameError("reference network", self.of, REFERENCES, argument="of")
         if self.target is not None and self.target.measured:
-            setting_of(self.target)
+            setting_of(self.target, installed=False)
         check_rules(self.scope or "local", self.step, self.min_units)
         check_tolerance(self.tolerance)
         if self.tolerance is not None and self.target is None:
@@ -99,6 +99,15 @@ class Aim:
                 )
         if isinstance(self.ratio, Mapping) and self.scope not in (None, "local"):
             raise InputError(f"A ratio per layer is local; got scope={self.scope!r} with it. Leave scope out.")
+
+    def need(self) -> None:
+        """Asks for the packages of a latency.
+
+        Raises:
+            InputError: One is missing; the message holds the install command.
+        """
+        if self.target is not None and self.target.measured:
+            setting_of(self.target)
 
     @property
     def step(self) -> int:

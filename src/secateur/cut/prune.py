@@ -182,6 +182,7 @@ def prune(
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
     goal = target_of(ratio, target, kept, runtime)
     aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
+    aim.need()
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)

@@ -49,15 +49,21 @@ class LatencyOutcome:
     notes: tuple[str, ...]
 
 
-def setting_of(target: Target) -> Setting:
+def setting_of(target: Target, *, installed: bool = True) -> Setting:
     """Where the latency of ``target`` is measured.
+
+    Args:
+        target: A latency.
+        installed: Whether the runtime has to be there: for what is only read or listed it need not.
 
     Raises:
         UnknownNameError: There is no such runtime.
         InputError: It is not installed; the message holds the install command.
     """
     setting = Setting(target.runtime or "", target.batch, target.threads)
-    setting.program.need(f"A latency in {setting.runtime}")
+    program = setting.program
+    if installed:
+        program.need(f"A latency in {setting.runtime}")
     return setting
 
 

@@ -259,6 +259,10 @@ class Prune(Step[PruneSettings]):
     config = PruneSettings
     changes_network, cuts, repairable = True, "channels", True
 
+    def check(self, config: PruneSettings) -> None:
+        """Asks for the runtime that a latency is measured in."""
+        config.aim.need()
+
     def foresee(self, config: PruneSettings, ahead: Ahead) -> None:
         """Plans the cut on the dense network, unless other cuts come first: what they leave is not known."""
         cuts = [entry for entry in ahead.earlier if narrows(entry)]
