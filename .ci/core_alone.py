@@ -110,8 +110,9 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     for name in ("tensorboard", "mlflow", "wandb"):
         yield f"logging to {name}", name, lambda name=name: need_loggers(name)
     yield "the Hub", "hub", lambda: secateur.prune(network(), images, ratio=0.5).push_to_hub("owner/name")
-    yield "Lightning", "lightning", lambda: import_module("secateur.callbacks.lightning")
-    yield "Trainer", "trainer", lambda: import_module("secateur.callbacks.transformers")
+    for extra, name in (("lightning", "lightning"), ("trainer", "transformers")):
+        module = import_module(f"secateur.callbacks.{name}")
+        yield extra, extra, lambda module=module: module.PruneCallback({1: {"ratio": 0.5}}, images)
 
 
 def task() -> secateur.Task:

@@ -7,7 +7,7 @@ nothing but which channels stayed. `tests/test_benchmarks.py` holds them to the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,10 +20,11 @@ RIDGE = 1e-3
 """Of GRAIL's regression, relative to the mean diagonal of the kept channels' Gram matrix."""
 
 Keep = Mapping[str, Mapping[int, Any]]
+Inputs = Tensor | Sequence[Mapping[str, Tensor]]
 
 
 def grail(
-    dense: nn.Module, cut: Pruned, x: Tensor, *, affine: bool = False, ridge: float = RIDGE, batch: int = 50
+    dense: nn.Module, cut: Pruned, x: Inputs, *, affine: bool = False, ridge: float = RIDGE, batch: int = 50
 ) -> nn.Module:
     """GRAIL (arXiv:2602.23795): h ≈ M·h_kept by ridge regression on the dense network's activations, W ← W·M.
 
@@ -32,7 +33,7 @@ def grail(
     Args:
         dense: The dense network, in eval mode.
         cut: From it; a copy of its network is returned with other weights in the layers that lost input channels.
-        x: Calibration images.
+        x: Calibration images, or batches of named inputs.
         affine: Whether a constant takes part, which goes into the bias (or into the mean of the batch norm behind).
         ridge: Relative to the mean diagonal.
         batch: Images at a time.
@@ -49,8 +50,7 @@ def grail(
                 grams[name] = grams[name] + h.T @ h
 
             stack.callback(module.register_forward_pre_hook(add).remove)
-        for images in x.split(batch):
-            dense(images)
+        _through(dense, x, batch)
     smaller = copy.deepcopy(cut.model)
     for name, module in sites.items():
         keep = cut.plan.keep[f"{name}.weight"]
@@ -70,6 +70,86 @@ def hidden_map(gram: Tensor, kept: Tensor, *, affine: bool = False, ridge: float
     system = gram[columns][:, columns] + torch.diag(pull)
     found: Tensor = torch.linalg.solve(system, gram[columns][:, : len(gram) - affine]).T
     return found
+
+
+def corp(
+    dense: nn.Module, cut: Pruned, batches: Sequence[Mapping[str, Tensor]], pairs: Sequence[tuple[str, str]],
+    size: int, *, ridge: float = RIDGE,
+) -> nn.Module:  # fmt: skip
+    """CORP (arXiv:2602.05243), as we read it: removed parts as affine functions of kept ones, and of the logits.
+
+    What enters MLPs' second layers and output projections is mapped by :func:`grail`'s affine form. Of every head, with
+    Q, K split into the channels that stay (S) and go (P), M minimises Σ ‖Q_S M K_Sᵀ − Q_P K_Pᵀ‖² + λ‖M‖² over the
+    sequences, by its normal equations; I + M = U Σ Vᵀ goes into queries (U Σ^½) and keys (V Σ^½), biases too.
+
+    Args:
+        dense: The dense network, in eval mode.
+        cut: From it, heads cut within.
+        batches: Named inputs without padding.
+        pairs: Names of the layers that give queries and keys.
+        size: Of the dense network's heads.
+        ridge: λ, relative to the mean diagonal of the system.
+    """
+    smaller = grail(dense, cut, batches, affine=True, ridge=ridge)
+    outputs: dict[str, Tensor] = {}
+    sums: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+    kept = {q: torch.as_tensor(list(cut.plan.keep[f"{q}.weight"][0])) for q, _ in pairs}
+    with torch.no_grad(), ExitStack() as stack:
+        for name in (one for pair in pairs for one in pair):
+
+            def note(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
+                outputs[name] = output.double()
+
+            stack.callback(dense.get_submodule(name).register_forward_hook(note).remove)
+        for batch in batches:
+            dense(**batch)
+            for q, k in pairs:
+                for head in (kept[q] // size).unique().tolist():
+                    system, target = logit_sums(*(_split(outputs[n], kept[q], head, size) for n in (q, k)))
+                    before = sums.get((q, head), (0, 0))
+                    sums[q, head] = before[0] + system, before[1] + target
+        for q, k in pairs:
+            for place, head in enumerate((kept[q] // size).unique().tolist()):
+                system, target = sums[q, head]
+                _fold_logits(smaller, q, k, place, logit_map(system, target, ridge))
+    return smaller
+
+
+def logit_sums(queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Normal equations of M of some sequences: (s², s²) and (s, s), from Q_S, Q_P and K_S, K_P of shape (B, T, ·)."""
+    (stays, goes), (key_stays, key_goes) = queries, keys
+    width = stays.shape[2]
+    system = torch.einsum("bij,bkl->ikjl", stays.mT @ stays, key_stays.mT @ key_stays)
+    target = ((stays.mT @ goes) @ (key_goes.mT @ key_stays)).sum(0)
+    return system.reshape(width**2, width**2), target
+
+
+def logit_map(system: Tensor, target: Tensor, ridge: float = RIDGE) -> Tensor:
+    """I + M, shape (s, s)."""
+    pull = ridge * system.diagonal().mean() * torch.eye(len(system), dtype=system.dtype)
+    found = torch.linalg.solve(system + pull, target.reshape(-1)).reshape(target.shape)
+    return found + torch.eye(len(found), dtype=found.dtype)
+
+
+def _split(output: Tensor, kept: Tensor, head: int, size: int) -> tuple[Tensor, Tensor]:
+    """Channels of a head that stay, and that go."""
+    every = torch.arange(head * size, (head + 1) * size)
+    stays = torch.isin(every, kept)
+    return output[..., every[stays]], output[..., every[~stays]]
+
+
+def _fold_logits(model: nn.Module, q: str, k: str, place: int, mapped: Tensor) -> None:
+    left, values, right = torch.linalg.svd(mapped)
+    rows = slice(place * len(mapped), (place + 1) * len(mapped))
+    for name, basis in ((q, left * values.sqrt()), (k, right.mT * values.sqrt())):
+        module: Any = model.get_submodule(name)
+        for tensor in (module.weight, module.bias):
+            tensor[rows] = (basis.mT @ tensor[rows].double()).to(tensor.dtype)
+
+
+def _through(model: nn.Module, x: Inputs, batch: int) -> None:
+    for one in x.split(batch) if isinstance(x, Tensor) else x:
+        model(one) if isinstance(one, Tensor) else model(**one)
 
 
 def fold(dense: nn.Module, cut: Pruned, *, seed: int = 0) -> nn.Module:

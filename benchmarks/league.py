@@ -228,7 +228,7 @@ def page(rows: list[dict[str, Any]], dense: dict[str, float]) -> str:
     for name in dict.fromkeys(r["network"] for r in rows):
         body = []
         for way in [*REPAIRS, *OWN_CUT]:
-            cells = [_cell([r["top1"] for r in rows if (r["network"], r["kept"], r["way"]) == (name, kept, way)])
+            cells = [cell([r["top1"] for r in rows if (r["network"], r["kept"], r["way"]) == (name, kept, way)])
                      for kept in KEPT[name]]  # fmt: skip
             if any(cell != "–" for cell in cells):
                 body.append([way, *cells])
@@ -237,7 +237,7 @@ def page(rows: list[dict[str, Any]], dense: dict[str, float]) -> str:
     return "\n\n".join(parts)
 
 
-def _cell(values: list[float]) -> str:
+def cell(values: list[float]) -> str:
     if not values:
         return "–"
     return f"{mean(values):.2f} ± {stdev(values):.2f} ({len(values)})" if len(values) > 1 else f"{values[0]:.2f} (1)"

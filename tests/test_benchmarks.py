@@ -112,3 +112,44 @@ def test_osscar_solves_on_the_patches_of_a_convolution(field: Any) -> None:
     some, wanted = patches[:, stays].flatten(1), patches.flatten(1) @ last.weight.flatten(1).T
     best = torch.linalg.lstsq(some, wanted).solution
     assert torch.allclose(some @ weight.flatten(1).T, some @ best, atol=1e-3 * float(wanted.detach().abs().max()))
+
+
+def test_corps_map_of_logits_is_a_ridge_regression(field: Any) -> None:
+    random = np.random.default_rng(0)
+    qs, qp, ks, kp = (random.normal(size=(3, 7, width)) for width in (3, 2, 3, 2))
+    system, target = field.logit_sums(*(tuple(map(torch.from_numpy, pair)) for pair in ((qs, qp), (ks, kp))))
+    rows = np.concatenate([np.einsum("ti,uk->tuik", q, k).reshape(49, 9) for q, k in zip(qs, ks, strict=True)])
+    wanted = np.concatenate([(q @ k.T).reshape(49) for q, k in zip(qp, kp, strict=True)])
+    pull = 0.1 * (rows**2).sum(0).mean() * np.eye(9)
+    mapped = np.linalg.solve(rows.T @ rows + pull, rows.T @ wanted).reshape(3, 3)
+    np.testing.assert_allclose(field.logit_map(system, target, 0.1), mapped + np.eye(3), atol=1e-9)
+
+
+class Heads(nn.Module):
+    """Attention of three heads of four channels, of which two are the others once more, smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(12, 12) for _ in range(3))
+        with torch.no_grad():
+            for layer in (self.query, self.key):
+                for tensor in (layer.weight, layer.bias):
+                    heads = tensor.unflatten(0, (3, 2, 2))
+                    heads[:, 1] = 0.2 * heads[:, 0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (
+            layer(x).unflatten(2, (3, layer.out_features // 3)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed: torch.Tensor = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def test_corp_makes_good_channels_of_heads_that_are_copies(field: Any) -> None:
+    torch.manual_seed(0)
+    net, x = Heads().double().eval(), torch.randn(4, 6, 12).double()
+    cut = secateur.prune(net, x[:1], ratio=0.5, only=["query", "key"], granularity="within")
+    assert not torch.allclose(cut(x), net(x), atol=1e-3)
+    found = field.corp(net, cut, [{"x": x[:2]}, {"x": x[2:]}], [("query", "key")], 4, ridge=1e-12)
+    torch.testing.assert_close(found(x), net(x), atol=1e-5, rtol=0)
