@@ -97,12 +97,14 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     yield "training", "train", lambda: secateur.fit(network(), task())
     yield "image in a report", "train", lambda: png(torch.zeros(3, 4, 4, dtype=torch.uint8))
     yield "PNG picture", "train", lambda: _png([], 10)
-    yield "report", "report", lambda: render("report.html", {})
+    if find_spec("jinja2") is None:  # PyTorch brings it
+        yield "report", "report", lambda: render("report.html", {})
     yield "average precision", "detection", lambda: AveragePrecision(["dog"])
     yield "several labels", "detection", lambda: _metrics(3)
     yield "tokenizer", "text", lambda: tokenizer_from(str(folder))
     (folder / "hf").mkdir()
-    (folder / "hf" / "config.json").write_text("{}", encoding="utf-8")
+    for name in ("config.json", "model.safetensors"):
+        (folder / "hf" / name).write_text("{}", encoding="utf-8")
     yield "network of transformers", "text", lambda: models.create(f"hf:{folder / 'hf'}")
     (folder / "net.gguf").write_bytes(b"GGUF")
     yield "GGUF file", "gguf", lambda: models.create(f"hf:{folder / 'net.gguf'}")
@@ -110,9 +112,9 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     for name in ("tensorboard", "mlflow", "wandb"):
         yield f"logging to {name}", name, lambda name=name: need_loggers(name)
     yield "the Hub", "hub", lambda: secateur.prune(network(), images, ratio=0.5).push_to_hub("owner/name")
-    for extra, name in (("lightning", "lightning"), ("trainer", "transformers")):
-        module = import_module(f"secateur.callbacks.{name}")
-        yield extra, extra, lambda module=module: module.PruneCallback({1: {"ratio": 0.5}}, images)
+    for extra, name, inputs in (("lightning", "lightning", ()), ("trainer", "transformers", (images,))):
+        made = import_module(f"secateur.callbacks.{name}").PruneCallback
+        yield extra, extra, lambda made=made, inputs=inputs: made({1: {"ratio": 0.5}}, *inputs)
 
 
 def task() -> secateur.Task:

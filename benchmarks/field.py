@@ -310,7 +310,7 @@ def _fold(model: nn.Module, name: str, weight: Tensor, mapped: Tensor, *, affine
         module.weight.copy_(torch.einsum("oc...,ck->ok...", weight, mapped[:, :kept]))
         if not affine:
             return
-        offset = torch.einsum("oc...,c->o...", weight, mapped[:, -1]).flatten(1).sum(1)
+        offset = torch.einsum("oc...,c->o...", weight, mapped[:, -1]).reshape(len(weight), -1).sum(1)
         if module.bias is not None:
             module.bias.add_(offset)
         else:

@@ -84,6 +84,15 @@ def test_grail_makes_good_channels_that_are_combinations(field: Any, last: nn.Co
     assert torch.allclose(field.grail(net, cut, x, affine=affine, ridge=1e-12)(x), net(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_grail_makes_good_neurons_of_linear_layers(field: Any, affine: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 12, bias=affine), nn.Linear(12, 5)).double().eval()
+    x = torch.randn(64, 3).double()
+    found = field.grail(net, secateur.prune(net, x[:2], ratio=0.5, only="0*"), x, affine=affine, ridge=1e-12)
+    assert torch.allclose(found(x), net(x), atol=1e-6)
+
+
 def test_osscars_channels_are_those_that_no_exchange_betters(field: Any) -> None:
     random = np.random.default_rng(3)
     for _ in range(10):
