@@ -61,14 +61,24 @@ class Bench:
     seed: int
 
     @cached_property
-    def batches(self) -> list[dict[str, Tensor]]:
-        """Sentences for calibration: those of one length together, so that nothing is filled up."""
+    def sentences(self) -> list[str]:
+        """For calibration."""
         known = list(
             dict.fromkeys(text for pair in pairs(self.folder / "stsb-en-train.csv", None) for text in pair[:2])
         )
         order = torch.randperm(len(known), generator=torch.Generator().manual_seed(self.seed))[:SENTENCES]
+        return [str(known[k]) for k in order.tolist()]
+
+    @cached_property
+    def filled(self) -> dict[str, Tensor]:
+        """They, filled up to the longest, as Secateur takes them."""
+        return tokens(self.tokenizer, self.sentences)
+
+    @cached_property
+    def batches(self) -> list[dict[str, Tensor]]:
+        """They, those of one length together, so that nothing is filled up: the methods of others know no masks."""
         lengths: dict[int, list[str]] = defaultdict(list)
-        for text in (known[k] for k in order.tolist()):  # type: ignore[misc]
+        for text in self.sentences:
             lengths[tokens(self.tokenizer, [text])["input_ids"].shape[1]].append(text)
         return [
             tokens(self.tokenizer, texts[k : k + 64]) for texts in lengths.values() for k in range(0, len(texts), 64)
@@ -82,8 +92,8 @@ class Bench:
     def cut(self, name: str, criterion: str) -> Pruned:
         """One of :data:`CUTS`."""
         if (name, criterion) not in self.cuts:
-            data = {"data": self.batches} if criterion == "reconstruction" else {}
-            example = {k: v[:2] for k, v in max(self.batches, key=lambda b: len(b["input_ids"])).items()}
+            data = {"data": self.filled} if criterion == "reconstruction" else {}
+            example = {k: v[:2] for k, v in self.filled.items()}
             given = CUTS[name] if not data else {k: v for k, v in CUTS[name].items() if k != "scope"}
             self.cuts[name, criterion] = secateur.prune(self.model, example, criterion=criterion, **given, **data)
         return self.cuts[name, criterion]
@@ -93,7 +103,7 @@ Repair = Callable[[Bench, Pruned], nn.Module]
 
 
 def _recover(bench: Bench, cut: Pruned, **options: Any) -> nn.Module:
-    return secateur.recover(cut, bench.batches, dense=bench.model, seed=bench.seed, **options).model
+    return secateur.recover(cut, bench.filled, dense=bench.model, seed=bench.seed, **options).model
 
 
 def _corp(bench: Bench, cut: Pruned) -> nn.Module:
