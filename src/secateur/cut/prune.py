@@ -70,6 +70,8 @@ def prune(
     *,
     criterion: str | Callable[[GroupView], Tensor] | None = None,
     ratio: Ratio | None = None,
+    ratio_of: str = "units",
+    std: float | None = None,
     macs: float | None = None,
     params: float | None = None,
     energy: float | None = None,
@@ -106,7 +108,12 @@ def prune(
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
             names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
             general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
-            Exactly one of ``ratio`` and what follows is given.
+            Exactly one of ``ratio``, ``std`` and what follows is given.
+        ratio_of: What ``ratio`` is a share of: ``units``, or, with scope ``block``, ``params``: every block, and with
+            them the network, loses this share of its parameters, within one channel (what lies in no block stays).
+        std: A threshold instead: units that score more than so many standard deviations below the mean of their group
+            go. ``criterion="apoz", std=1`` removes those whose APoZ is above the mean by more than one (Hu et al. 2016,
+            arXiv:1607.03250).
         macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; what is
             left is the nearest at or below it that the widths allow.
         params: Parameters to keep, the same.
@@ -180,14 +187,14 @@ def prune(
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
-    goal = target_of(ratio, target, kept, runtime)
-    aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
+    goal = target_of(ratio, target, kept, runtime, std)
+    aim = Aim(ratio, goal, ratio_of=ratio_of, std=std, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
     if part is not None:
         _refuse_with_part(by, aim, groups=groups, also=also)
-        how = {"criterion": by, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
+        how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal, "tolerance": tolerance, "scope": scope,
                "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
                "verify": verify, "seed": seed}  # fmt: skip
         parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
