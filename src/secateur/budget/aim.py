@@ -119,7 +119,7 @@ class Aim:
         if self.std is None:
             return
         if not -inf < self.std < inf:
-            raise InputError(f"std is a number of standard deviations below the mean, 1 for instance; got {self.std!r}.")
+            raise InputError(f"std is how many standard deviations below the mean, 1 for instance; got {self.std!r}.")
         if self.scope not in (None, "local"):
             raise InputError(
                 f"std is a threshold of every group by itself; got scope={self.scope!r} with it. Leave scope out."
@@ -275,8 +275,8 @@ def target_of(
 def _one_aim(given: list[str]) -> str:
     return (
         "Give one aim: ratio, which is the share of the units that is removed; or std, below how many standard "
-        "deviations under the mean of their group units go; or one of params, macs, energy, size and latency, which are "
-        "the share (up to 1) or the amount (above 1) that is kept; or target=Target(…). Got "
+        "deviations under the mean of their group units go; or one of params, macs, energy, size and latency, which "
+        "are the share (up to 1) or the amount (above 1) that is kept; or target=Target(…). Got "
         f"{' and '.join(given) or 'none of them'}."
     )
 

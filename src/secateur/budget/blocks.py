@@ -14,7 +14,6 @@ from secateur.budget.order import Step, removal_order
 from secateur.core.errors import BudgetError
 from secateur.core.plan import Plan
 from secateur.cost.counts import Costs
-from secateur.graph.groups import Group
 
 __all__ = ["by_parameters"]
 
@@ -34,7 +33,7 @@ def by_parameters(
     absolute: bool = False,
     earlier: Plan | None = None,
 ) -> Chosen:
-    """Chooses widths with which every block loses the same share of its parameters, within one channel, and so the whole.
+    """Chooses widths with which every block, and so the whole, loses a share of its parameters within one channel.
 
     A block's channels go in the order of scope ``block``, as many as bring the loss of the block's parameters, all
     tensors of the module that is the block, nearest to ``share``. Then single channels more or less, in blocks that
@@ -174,9 +173,7 @@ def _before(costs: Costs, name: str, earlier: Plan | None) -> int:
     return now + sum(prod(shapes[n]) - parameters[n].numel() for n in own)
 
 
-def _missed(
-    costs: Costs, blocks: Sequence[_Block], keep: Mask, share: float, earlier: Plan | None
-) -> tuple[str, ...]:
+def _missed(costs: Costs, blocks: Sequence[_Block], keep: Mask, share: float, earlier: Plan | None) -> tuple[str, ...]:
     """What of the blocks and the whole is further from the share than a channel."""
     notes, largest = [], 0.0
     far = []

@@ -49,8 +49,11 @@ def below_mean(
         if free[step.group] <= wanted[step.group]:
             gone[step.group] = free[step.group]
             keep[step.units] = False
-    held = [f"{groups[g].name} ({wanted[g]} of {len(groups[g])} units are below the threshold, {len(groups[g]) - gone[g]} "
-            "stay)" for g in scores if free[g] < wanted[g]]  # fmt: skip
+    held = [
+        f"{groups[g].name} ({wanted[g]} of {len(groups[g])} are below the threshold, {len(groups[g]) - gone[g]} stay)"
+        for g in scores
+        if free[g] < wanted[g]
+    ]
     fewest = f"round_to={round_to}, min_units={min_units}"
     notes = [f"held at the fewest units that a group keeps ({fewest}): {_listed(held)}"] if held else []
     said = f"{deviations:g} standard deviation{'s' * (deviations != 1)} below the mean of its group"

@@ -28,7 +28,7 @@ from secateur.core.progress import working
 from secateur.core.types import ExampleInputs, Target
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
-from secateur.criteria.statistics import Loss
+from secateur.criteria.statistics import Dense, Loss
 from secateur.cut.analysis import Analysis, analyse, nothing_free
 from secateur.cut.language import criterion_for, loss_notes
 from secateur.cut.layers import replay
@@ -49,7 +49,7 @@ from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.building import has_configuration
-from secateur.surgery.dense import Dense
+from secateur.surgery.dense import Dense as Remembered
 from secateur.surgery.experts import counts_without, leaving_lists, shorter_lists
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
@@ -188,19 +188,21 @@ def prune(
         raise UnknownNameError("back end", backend, BACKENDS)
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
     goal = target_of(ratio, target, kept, runtime, std)
-    aim = Aim(ratio, goal, ratio_of=ratio_of, std=std, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
+    aim = Aim(ratio, goal, ratio_of=ratio_of, std=std, of=of, scope=scope, round_to=round_to, min_units=min_units,
+              tolerance=tolerance)  # fmt: skip
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
     if part is not None:
         _refuse_with_part(by, aim, groups=groups, also=also)
-        how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal, "tolerance": tolerance, "scope": scope,
-               "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
-               "verify": verify, "seed": seed}  # fmt: skip
+        how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal,
+               "tolerance": tolerance, "scope": scope, "round_to": round_to, "min_units": min_units,
+               "granularity": granularity, "backend": backend, "verify": verify, "seed": seed}  # fmt: skip
         parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
         return untrained(parts, network)
 
     tried: set[bytes] = set()
+    before = _before_cuts(model, first, example_inputs)
 
     def once(granularity: str, aim: Aim = aim) -> Pruned:
         analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
@@ -209,7 +211,7 @@ def prune(
             raise _TriedError
         tried.add(units)
         scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
-                       seed=seed, measure=aim.measure)  # fmt: skip
+                       seed=seed, measure=aim.measure, dense=before)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
@@ -227,6 +229,14 @@ def prune(
     pruned = once(granularity) if one else _most_alive(once, aim)
     told = loss_notes(model, pruned.model, chosen(by).name, data)
     return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
+
+
+def _before_cuts(model: nn.Module, first: nn.Module | None, inputs: ExampleInputs) -> Dense | None:
+    """The network before its first cut, where ``model`` was cut before."""
+    plan = remembered(model)
+    if plan is None:
+        return None
+    return Dense(plan, None if first is None else lambda: labelled(plain_network(first), inputs)[0])
 
 
 def _prune_parts(
@@ -413,7 +423,7 @@ def _cut_once(
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
-    dense: dict[str, Dense] = {}
+    dense: dict[str, Remembered] = {}
     sizes: dict[str, Sizes] = {}
     plain = Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep))))
     solved = Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes))

@@ -282,7 +282,8 @@ class Prune(Step[PruneSettings]):
         data: Any = calibration(context, config.calibration, config.mirror)
         data = list(data) if is_language_model(state.network) else data  # tokens are small, and the loss is told
         loss: Any = context.task.loss if context.task.has_loss else None
-        pruned = prune(state.network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
+        network = state.network if state.pruned is None else replace(state.cut, dense=state.dense)
+        pruned = prune(network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         decided = criterion_for(state.network, config.criterion, data)
         return keep_cut(context, state, pruned, str(config.model_copy(update={"criterion": decided})), pinned)

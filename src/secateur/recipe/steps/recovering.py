@@ -154,7 +154,7 @@ def _file(context: Context) -> Path:
 def _fitted(
     repair: Callable[..., Pruned], state: State, data: Any, options: Mapping[str, Any], *, last: bool = False
 ) -> Pruned:
-    """The pruned network, fitted to the dense one; to the network before the last cut, if ``last``, or if branches went.
+    """The pruned network, fitted to the dense one; if ``last`` or if branches went, to that before the last cut.
 
     There is nothing of a branch that is gone to fit to, and what the last cut was made in has all of the rest.
     """
