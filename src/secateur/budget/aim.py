@@ -152,7 +152,7 @@ class Aim:
     def record(self) -> dict[str, Any]:
         """What a plan notes of it."""
         ratio = dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio
-        more = {} if self.ratio_of == "units" else {"ratio_of": self.ratio_of}
+        more: dict[str, Any] = {} if self.ratio_of == "units" else {"ratio_of": self.ratio_of}
         more |= {} if self.std is None else {"std": self.std}
         return {"ratio": ratio, "of": self.of, "scope": self.scope, "round_to": self.step,
                 "target": None if self.target is None else self.target.given, **more}  # fmt: skip
