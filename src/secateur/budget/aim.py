@@ -189,7 +189,8 @@ class Aim:
         if self.std is not None or self.ratio_of == "params":
             met_by = self._by_rule(costs, scores, earlier)
             said = (*met_by.notes, *arbitrary(scores, costs.groups, met_by.keep))
-            return Choice(met_by.keep, said, {"scope": self.scope or "local"})
+            held = {"held": list(met_by.held)} if met_by.held else {}
+            return Choice(met_by.keep, said, {"scope": self.scope or "local", **held})
         goal = None if self.target is None else of_dense(self.target, earlier)
         ratio: float | Mapping[int, float] | None
         notes: tuple[str, ...] = ()

@@ -49,10 +49,10 @@ def below_mean(
         if free[step.group] <= wanted[step.group]:
             gone[step.group] = free[step.group]
             keep[step.units] = False
+    short = [g for g in scores if free[g] < wanted[g]]
     held = [
         f"{groups[g].name} ({wanted[g]} of {len(groups[g])} are below the threshold, {len(groups[g]) - gone[g]} stay)"
-        for g in scores
-        if free[g] < wanted[g]
+        for g in short
     ]
     fewest = f"round_to={round_to}, min_units={min_units}"
     notes = [f"held at the fewest units that a group keeps ({fewest}): {_listed(held)}"] if held else []
@@ -61,7 +61,7 @@ def below_mean(
         notes.append(f"nothing was removed: no unit scores more than {said}")
     elif idle := [groups[g].name for g in scores if not wanted[g]]:
         notes.append(f"no unit scores more than {said} in {_listed(idle)}")
-    return Chosen(keep, tuple(notes))
+    return Chosen(keep, tuple(notes), tuple(groups[g].name for g in short))
 
 
 def _listed(names: list[str]) -> str:

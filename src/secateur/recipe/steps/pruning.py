@@ -286,7 +286,10 @@ class Prune(Step[PruneSettings]):
         pruned = prune(network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         decided = criterion_for(state.network, config.criterion, data)
-        return keep_cut(context, state, pruned, str(config.model_copy(update={"criterion": decided})), pinned)
+        wording = str(config.model_copy(update={"criterion": decided}))
+        new, result = keep_cut(context, state, pruned, wording, pinned)
+        said = _threshold_words(pruned, config)
+        return new, replace(result, summary={**result.summary, "threshold": said}) if said else result
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
         """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
@@ -295,6 +298,17 @@ class Prune(Step[PruneSettings]):
     @staticmethod
     def _inputs(context: Context) -> ExampleInputs:
         return context.inputs(2)
+
+
+def _threshold_words(pruned: Pruned, config: PruneSettings) -> str:
+    """What is to be said at once of a cut by a threshold: that nothing went, or which layers were held."""
+    if config.std is None:
+        return ""
+    if all(cut.kept == len(cut.group) for cut in pruned.groups):
+        return "nothing was removed: no unit is below the threshold"
+    part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
+    held = part.provenance.get("held", ())
+    return f"held at the fewest units (min_units={config.min_units}): {', '.join(held)}" if held else ""
 
 
 def narrows(entry: StepEntry) -> bool:
