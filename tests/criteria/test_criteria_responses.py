@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import secateur
 from criteria_cases import CASES, Case
 from secateur.core.errors import InputError
-from secateur.criteria.responses import greedy_order, lasso_order
+from secateur.criteria.lasso import lasso_order
+from secateur.criteria.responses import greedy_order
 from secateur.criteria.splitting import splitter
 from secateur.cut.analysis import analyse
 from zoo import settle

@@ -37,6 +37,15 @@ def test_side_heads_are_no_heads() -> None:
     assert model.aux2.fc2.out_features == 1000
 
 
+def test_a_network_that_pools_already_gets_the_new_head_alone() -> None:
+    dense = create("vgg_digits")
+    model = replace_head(dense, 4, pool=True).eval()
+    images = torch.randn(2, 1, 8, 8)
+    pooled = dense.eval().features(images).mean((2, 3))
+    torch.testing.assert_close(model(images), model.classifier(pooled))
+    assert model(images).shape == (2, 4)
+
+
 def test_a_whole_classifier_becomes_pooling_and_one_layer() -> None:
     model = replace_head(create("alexnet"), 5, pool=True).eval()
     assert isinstance(model.classifier, nn.Linear)

@@ -92,12 +92,24 @@ def inner(run: Run) -> list[str]:
 
 
 def transfer_channel(run: Run) -> None:
+    """Every block, and the whole, lost a tenth of its parameters within one channel, by the L2 norm of its channels."""
     (plan,) = run.parts()
+    names = [name for name, _ in run.pruned.named_parameters()]
+    left = {name: p.numel() for name, p in run.pruned.named_parameters()}
+    largest = 0
     for block in inner(run):
         filters, after = run.dense[f"{block}.conv1.weight"], run.dense[f"{block}.conv2.weight"]
         scores = torch.stack([filters[c].square().sum() + after[:, c].square().sum() for c in range(len(filters))])
         scores += run.dense[f"{block}.bn1.weight"].square() + run.dense[f"{block}.bn1.bias"].square()
-        assert plan.keep[f"{block}.conv1.weight"][0] == lowest_gone(scores, round(0.1 * len(filters))), block
+        kept = plan.keep[f"{block}.conv1.weight"][0]
+        assert kept == lowest_gone(scores, len(filters) - len(kept)), block
+        own = [name for name in names if name.startswith(f"{block}.")]
+        channel = filters[0].numel() + after[:, 0].numel() + 2
+        total = sum(run.dense[name].numel() for name in own)
+        assert abs(total - sum(left[name] for name in own) - 0.1 * total) <= channel, block
+        largest = max(largest, channel)
+    whole = sum(run.dense[name].numel() for name in names)
+    assert abs(whole - sum(left.values()) - 0.1 * whole) <= largest
     assert set(plan.keep) == {f"{b}.{n}" for b in inner(run) for n in BLOCK}, "the residual stream stays whole"
     assert run.result.results["verification"]["max_relative_error"] <= 1e-5
     assert (run.folder / "model.onnx").is_file()
@@ -176,8 +188,7 @@ def deep_compression(run: Run) -> None:
 
 
 def network_trimming(run: Run) -> None:
-    """The neurons that are zero most often went, half of each layer in all; APoZ of the first round by hand."""
-    assert list(run.widths().values()) == [8, 8, 16, 16, 32, 32]
+    """Neurons whose APoZ is above their layer's mean by more than one deviation went; those of round one by hand."""
     result, shares = run.result, dict[str, Tensor]()
     dense = result.state.models["dense"].eval()
 
@@ -195,7 +206,11 @@ def network_trimming(run: Run) -> None:
     convolutions = [n for n, m in dense.named_modules() if isinstance(m, nn.Conv2d)]
     for convolution, share in zip(convolutions, shares.values(), strict=True):
         kept = run.parts()[0].keep[f"{convolution}.weight"][0]
-        assert kept == lowest_gone(share, round(0.25 * len(share))), convolution
+        zeros = 1 - share
+        assert kept == tuple(torch.nonzero(zeros <= zeros.mean() + zeros.std(correction=0)).flatten().tolist())
+    rounds = [point["widths"] for point in run.result.results["points"] if point["widths"]]
+    assert list(rounds[-1].values())[: len(convolutions)] == list(run.widths().values()), "widths, round by round"
+    assert len(rounds) == 2
     assert [part.provenance["criterion"] for part in run.parts()] == ["apoz", "apoz"]
 
 
@@ -249,10 +264,31 @@ def structured_sparsity(run: Run) -> None:
 
 
 def thinet(run: Run) -> None:
-    """Half of every convolution, one after the other by the greedy choice, and the same architecture from scratch."""
-    assert [part.provenance["criterion"] for part in run.parts()] == ["thinet"] * 6
-    assert [next(iter(part.keep)) for part in run.parts()] == [f"features.{i}.weight" for i in (0, 3, 7, 10, 14, 17)]
-    assert list(run.widths().values()) == [8, 8, 16, 16, 32, 32]
+    """Half of all convolutions but the last stage's, by the greedy choice, and the same architecture from scratch."""
+    greedy(run, [8, 8, 16, 16, 64, 64])
+
+
+def thinet_tiny(run: Run) -> None:
+    """Three quarters of every convolution, half of the last one."""
+    greedy(run, [4, 4, 8, 8, 16, 32])
+
+
+def greedy(run: Run, widths: list[int]) -> None:
+    """One layer after the other; only the next one got factors, before its training."""
+    convolutions = [f"features.{i}" for i in (0, 3, 7, 10, 14, 17)]
+    cut = [name for name, width, dense in zip(convolutions, widths, (16, 16, 32, 32, 64, 64), strict=True)
+           if width < dense]  # fmt: skip
+    assert [part.provenance["criterion"] for part in run.parts()] == ["thinet"] * len(cut)
+    assert [next(iter(part.keep)) for part in run.parts()] == [f"{name}.weight" for name in cut]
+    assert list(run.widths().values()) == widths
+    trained = run.before("04-finetune")
+    fitted = run.before("06-recover")
+    after = [f"features.{i}" for i in range(10, 20)]  # features.3 was cut, features.7 is next
+    same = [n for n in fitted if n.rpartition(".")[0] in after]
+    assert same
+    assert all(torch.equal(fitted[n], trained[n]) for n in same)
+    assert not torch.equal(fitted["features.7.weight"], trained["features.7.weight"][:, run.parts()[1].keep[
+        "features.7.weight"][1]])  # fmt: skip
     by = {network["role"]: network["measurement"] for network in run.result.results["networks"]}
     assert by["scratch"]["params"] == by["pruned"]["params"] < by["dense"]["params"]
     scratch, pruned = (run.result.state.models[role].state_dict() for role in ("scratch", "pruned"))
@@ -260,11 +296,18 @@ def thinet(run: Run) -> None:
 
 
 def lasso_channel(run: Run) -> None:
-    (plan,) = run.parts()
-    assert plan.provenance["criterion"] == "lasso"
+    """From shallow to deep, each layer by itself, and the layer behind it alone refitted."""
+    assert [part.provenance["criterion"] for part in run.parts()] == ["lasso"] * len(inner(run))
+    assert [next(iter(part.keep)) for part in run.parts()] == [f"{block}.conv1.weight" for block in inner(run)]
+    first, then = run.before("03-recover"), run.before("05-recover")
+    one, two = inner(run)[:2]
+    assert not any(torch.equal(first[f"{one}.{n}.weight"], run.dense[f"{one}.{n}.weight"]) for n in ("conv2",))
+    assert all(torch.equal(first[n], then[n]) for n in first if n.startswith(f"{one}."))
+    assert all(torch.equal(first[n], run.dense[n]) for n in first if n.startswith(f"{two}."))
     dense, pruned = (network["measurement"]["macs"] for network in run.result.results["networks"])
     assert pruned == pytest.approx(0.5 * dense, rel=0.01)
-    assert all(name.split(".")[-2] in ("conv1", "bn1", "conv2") for name in plan.keep), "streams stay whole"
+    kept = {name for plan in run.parts() for name in plan.keep}
+    assert all(name.split(".")[-2] in ("conv1", "bn1", "conv2") for name in kept), "streams stay whole"
 
 
 def purify(run: Run) -> None:
@@ -307,6 +350,8 @@ EXPECTED: dict[str, Callable[[Run], None]] = {
     "energy-aware": energy_aware,
     "layer-pruning": layer_pruning,
     "thinet": thinet,
+    "thinet-gap": thinet,
+    "thinet-tiny": thinet_tiny,
     "yolo-layers-channels": yolo_layers_channels,
     "lasso-channel": lasso_channel,
     "purify": purify,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from secateur.budget.choose import check_rules, check_tolerance, choose, reached
+from secateur.budget.blocks import by_parameters
+from secateur.budget.choose import Chosen, check_rules, check_tolerance, choose, reached
+from secateur.budget.deviations import below_mean
 from secateur.budget.earlier import LATENCY, gone_before, latency_of_dense, of_dense
 from secateur.budget.latency import Rules, setting_of, to_latency
 from secateur.budget.step import AUTO, step_of
@@ -22,7 +25,7 @@ from secateur.cost.counts import Costs
 from secateur.criteria.scoring import Scores
 from secateur.graph.groups import Group, Groups
 
-__all__ = ["REFERENCES", "Aim", "Choice", "Ratio", "by_group", "fits", "target_of"]
+__all__ = ["RATIOS_OF", "REFERENCES", "Aim", "Choice", "Ratio", "by_group", "fits", "target_of"]
 
 Mask = NDArray[np.bool_]
 
@@ -30,6 +33,8 @@ Ratio = float | Mapping[str, float]
 """The share of the units that is removed; or one per name or pattern of modules, others being left alone."""
 
 REFERENCES = ("current", "dense")
+
+RATIOS_OF = ("units", "params")
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Aim:
-    """How much is to go, and by which rules: one ratio, or one target.
+    """How much is to go, and by which rules: one ratio, one threshold, or one target.
 
     Attributes:
         ratio: Share of the units to **remove**, in [0, 1); or one per module pattern, of which the last that fits
             a layer counts; layers that none fits stay as they are.
+        ratio_of: What ``ratio`` is a share of: ``units``, or the parameters (``params``) of every block, for scope
+            ``block`` (see :func:`~secateur.budget.blocks.by_parameters`).
+        std: A threshold instead: units that score more than so many standard deviations below the mean of their group
+            go (see :func:`~secateur.budget.deviations.below_mean`).
         target: What is to be **kept** of parameters, MACs, energy, bytes or measured time.
         of: What the shares are of: the network as it is (``current``), or before its first cut (``dense``).
         scope: ``local``, ``global`` or ``block``; ``None`` for what the criterion says (mostly ``local``), and with a
@@ -69,6 +78,8 @@ class Aim:
 
     ratio: Ratio | None = None
     target: Target | None = None
+    ratio_of: str = "units"
+    std: float | None = None
     of: str = "current"
     scope: str | None = None
     round_to: int | str | None = None
@@ -79,8 +90,10 @@ class Aim:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be aimed at, before anything that takes time."""
-        if (self.ratio is None) == (self.target is None):
-            raise InputError(_one_aim([] if self.ratio is None else [f"ratio={self.ratio!r}", "a target"]))
+        given = [f"{name}={value!r}" for name, value in (("ratio", self.ratio), ("std", self.std)) if value is not None]
+        given += [] if self.target is None else ["a target"]
+        if len(given) != 1:
+            raise InputError(_one_aim(given))
         if self.of not in REFERENCES:
             raise UnknownNameError("reference network", self.of, REFERENCES, argument="of")
         if self.target is not None and self.target.measured:
@@ -89,6 +102,7 @@ class Aim:
         check_tolerance(self.tolerance)
         if self.tolerance is not None and self.target is None:
             raise InputError(f"tolerance={self.tolerance!r} is of a target (macs, params …); a ratio has none.")
+        self._check_std()
         shares = self.ratio if isinstance(self.ratio, Mapping) else {"": self.ratio}
         for name, share in shares.items():
             if share is not None and not 0 <= share < 1:
@@ -99,6 +113,30 @@ class Aim:
                 )
         if isinstance(self.ratio, Mapping) and self.scope not in (None, "local"):
             raise InputError(f"A ratio per layer is local; got scope={self.scope!r} with it. Leave scope out.")
+        self._check_ratio_of()
+
+    def _check_std(self) -> None:
+        if self.std is None:
+            return
+        if not -inf < self.std < inf:
+            raise InputError(f"std is how many standard deviations below the mean, 1 for instance; got {self.std!r}.")
+        if self.scope not in (None, "local"):
+            raise InputError(
+                f"std is a threshold of every group by itself; got scope={self.scope!r} with it. Leave scope out."
+            )
+
+    def _check_ratio_of(self) -> None:
+        if self.ratio_of not in RATIOS_OF:
+            raise UnknownNameError("amount that a ratio is of", self.ratio_of, RATIOS_OF, argument="ratio_of")
+        if self.ratio_of == "units":
+            return
+        if self.ratio is None or isinstance(self.ratio, Mapping) or self.scope != "block":
+            got = "no ratio" if self.ratio is None else "a ratio per layer" if isinstance(self.ratio, Mapping) else (
+                f"scope={self.scope!r}")  # fmt: skip
+            raise InputError(
+                f"ratio_of='params' goes with one ratio and scope='block', and takes that share of every block's "
+                f"parameters; got {got}. What the whole network keeps is said by params."
+            )
 
     def need(self) -> None:
         """Asks for the packages of a latency.
@@ -123,8 +161,10 @@ class Aim:
     def record(self) -> dict[str, Any]:
         """What a plan notes of it."""
         ratio = dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio
+        more: dict[str, Any] = {} if self.ratio_of == "units" else {"ratio_of": self.ratio_of}
+        more |= {} if self.std is None else {"std": self.std}
         return {"ratio": ratio, "of": self.of, "scope": self.scope, "round_to": self.step,
-                "target": None if self.target is None else self.target.given}  # fmt: skip
+                "target": None if self.target is None else self.target.given, **more}  # fmt: skip
 
     def choose(
         self,
@@ -155,6 +195,11 @@ class Aim:
             wanted = latency_of_dense(self.target, earlier)
             met = to_latency(costs, scores, wanted, rules=rules, dense=dense, cut=cut, tolerance=self.tolerance)
             return Choice(met.keep, (*met.notes, *arbitrary(scores, costs.groups, met.keep)), {LATENCY: met.record})
+        if self.std is not None or self.ratio_of == "params":
+            met_by = self._by_rule(costs, scores, earlier)
+            said = (*met_by.notes, *arbitrary(scores, costs.groups, met_by.keep))
+            held = {"held": list(met_by.held)} if met_by.held else {}
+            return Choice(met_by.keep, said, {"scope": self.scope or "local", **held})
         goal = None if self.target is None else of_dense(self.target, earlier)
         ratio: float | Mapping[int, float] | None
         notes: tuple[str, ...] = ()
@@ -168,6 +213,14 @@ class Aim:
                        exact=self.exact)  # fmt: skip
         said = (*notes, *reached(costs, found.keep, goal), *found.notes)
         return Choice(found.keep, (*said, *arbitrary(scores, costs.groups, found.keep)), {"scope": scope})
+
+    def _by_rule(self, costs: Costs, scores: Scores, earlier: Plan | None) -> Chosen:
+        """What goes by a threshold, or by a share of every block's parameters."""
+        if self.std is not None:
+            return below_mean(costs, scores.values, self.std, round_to=self.step, min_units=self.min_units)
+        assert isinstance(self.ratio, float | int)
+        return by_parameters(costs, scores.values, self.ratio, round_to=self.step, min_units=self.min_units,
+                             absolute=scores.absolute, earlier=earlier)  # fmt: skip
 
 
 _NAMED = 5
@@ -191,15 +244,20 @@ def _equal(values: NDArray[np.float64]) -> bool:
 
 
 def target_of(
-    ratio: Ratio | None, target: Target | None, kept: Mapping[str, float | None], runtime: str | None
+    ratio: Ratio | None,
+    target: Target | None,
+    kept: Mapping[str, float | None],
+    runtime: str | None,
+    std: float | None = None,
 ) -> Target | None:
-    """The target that plain arguments name, ``None`` where they name a ratio; exactly one of them may.
+    """The target that plain arguments name, ``None`` where they name a ratio or a threshold; exactly one of them may.
 
     Args:
         ratio: Share of the units to remove.
         target: A target that is one already.
         kept: What is kept, by name: a share up to 1, or an amount above 1 (of a latency, milliseconds).
         runtime: Where a latency is measured.
+        std: A threshold in standard deviations.
 
     Raises:
         InputError: None of them, several, or a runtime without a latency.
@@ -207,7 +265,7 @@ def target_of(
     >>> target_of(None, None, {"macs": 0.5, "params": None}, None).given
     {'macs': 0.5}
     """
-    every = {"ratio": ratio, **kept, "target": target}
+    every = {"ratio": ratio, "std": std, **kept, "target": target}
     given: dict[str, Any] = {name: value for name, value in every.items() if value is not None}
     if len(given) != 1:
         said = (f"Target({value.measure}=…)" if isinstance(value, Target) else f"{name}={value!r}"
@@ -221,13 +279,14 @@ def target_of(
         )
     if name == "latency":
         return Target(**{name if value <= 1 else "latency_ms": value}, runtime=runtime)
-    return target if name in ("ratio", "target") else Target(**{name: value})
+    return target if name in ("ratio", "std", "target") else Target(**{name: value})
 
 
 def _one_aim(given: list[str]) -> str:
     return (
-        "Give one aim: ratio, which is the share of the units that is removed; or one of params, macs, energy, size "
-        "and latency, which are the share (up to 1) or the amount (above 1) that is kept; or target=Target(…). Got "
+        "Give one aim: ratio, which is the share of the units that is removed; or std, below how many standard "
+        "deviations under the mean of their group units go; or one of params, macs, energy, size and latency, which "
+        "are the share (up to 1) or the amount (above 1) that is kept; or target=Target(…). Got "
         f"{' and '.join(given) or 'none of them'}."
     )
 

@@ -35,10 +35,12 @@ class Chosen(NamedTuple):
     Attributes:
         keep: Shape (units,), bool.
         notes: That a target was not met within the tolerance, and why.
+        held: Groups of which a threshold would have taken more than may go.
     """
 
     keep: Mask
     notes: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 def choose(

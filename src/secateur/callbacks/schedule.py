@@ -13,7 +13,7 @@ from secateur.recipe.schedule import SCHEDULES, reached
 
 __all__ = ["checked_schedule", "gradually"]
 
-AMOUNTS = ("ratio", "macs", "params", "energy", "size", "latency", "target")
+AMOUNTS = ("ratio", "macs", "params", "energy", "size", "latency", "target", "std")
 _FIXED = ("model", "example_inputs", "backend")
 """What the callbacks say themselves: in a loop, the network stays the object that it is."""
 

@@ -27,12 +27,14 @@ from secateur.cli.options import (
     Only,
     Params,
     Quiet,
+    RatioOf,
     Ratios,
     Runtime,
     Seed,
     Sets,
     Shape,
     Size,
+    Std,
     TaskName,
     Tolerance,
     Trust,
@@ -83,9 +85,11 @@ class OpenOptions:
 
 @dataclass(frozen=True)
 class AimOptions:
-    """How much goes: a ratio is the share removed, every other amount is what is kept."""
+    """How much goes: a ratio is the share removed, std a threshold, every other amount is what is kept."""
 
     ratio: Ratios = None
+    ratio_of: RatioOf = "units"
+    std: Std = None
     params: Params = None
     macs: Macs = None
     energy: Energy = None
@@ -97,12 +101,13 @@ class AimOptions:
     tolerance: Tolerance = None
 
     def options(self) -> dict[str, Any]:
-        """The arguments of :func:`secateur.prune`: a ratio, or a target."""
+        """The arguments of :func:`secateur.prune`: a ratio, a threshold, or a target."""
         where = {"runtime": self.runtime, "batch": self.batch, "threads": self.threads}
         ratio = pruning.parse_aim(self.ratio)
-        target = pruning.target(ratio, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
+        target = pruning.target(ratio, self.std, params=self.params, macs=self.macs, energy=self.energy, size=self.size,
                                 latency=self.latency, where=where)  # fmt: skip
-        return {"ratio": ratio, "target": target, "tolerance": self.tolerance}
+        return {"ratio": ratio, "ratio_of": self.ratio_of, "std": self.std, "target": target,
+                "tolerance": self.tolerance}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,9 @@ class RepairOptions:
     match_variance: Annotated[
         str, typer.Option(help="Whether refitted layers get the dense network's variance: no, yes, auto (tries both).")
     ] = "no"
+    layers: Annotated[
+        str, typer.Option(help="Which layers are fitted: all behind the cut, or next (those that lose inputs).")
+    ] = "all"
     memory: Annotated[
         int | None, typer.Option(help="Bytes of memory for fits and what waits between them.", metavar="BYTES")
     ] = None
@@ -189,7 +197,8 @@ class RepairOptions:
         known = {"no": False, "yes": True, "auto": "auto"}
         if self.match_variance not in known:
             raise UnknownNameError("value of --match-variance", self.match_variance, known)
-        return {"method": self.method, "match_variance": known[self.match_variance], "memory_bytes": self.memory}
+        return {"method": self.method, "match_variance": known[self.match_variance], "layers": self.layers,
+                "memory_bytes": self.memory}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from secateur.core.plugins import use
 
 __all__ = [
     "Data", "Energy", "Epochs", "Ignore", "Latency", "LatencyBatch", "LatencyThreads", "Macs", "Model", "Only",
-    "Params", "Pattern", "Quiet", "Ratios", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Tolerance",
-    "Trust", "Use", "Weights", "examples",
+    "Params", "Pattern", "Quiet", "RatioOf", "Ratios", "Runtime", "Seed", "Sets", "Shape", "Size", "Source", "Std",
+    "Tolerance", "Trust", "Use", "Weights", "examples",
 ]  # fmt: skip
 
 
@@ -41,6 +41,13 @@ Ratios = Annotated[
         help="Share of the units to remove, in [0, 1); or LAYER=SHARE, repeatable; or a file of `sensitivity`.",
         metavar="SHARE",
     ),
+]
+RatioOf = Annotated[
+    str, typer.Option(help="What --ratio is a share of: units, or with --scope block the params of every block.")
+]
+Std = Annotated[
+    float | None,
+    typer.Option(help="Units that score so many standard deviations below their group's mean go.", metavar="NUMBER"),
 ]
 Params = Annotated[str | None, typer.Option(help="Parameters to keep: 0.5, 50%, 1.2M.", metavar="AMOUNT")]
 Macs = Annotated[str | None, typer.Option(help="MACs to keep: 0.5, 50%, 1.2G.", metavar="AMOUNT")]

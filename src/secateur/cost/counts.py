@@ -73,9 +73,11 @@ class Costs:
         self._measures: dict[str, Callable[[Mask], float]] = {}
         self._all = self._starts = np.zeros(0, np.int64)
         unique = {id(p): n for n, p in module.named_parameters(remove_duplicate=False)}
-        self.params = [self._term(1.0, [(flow.tensors[n], d) for d in range(flow.tensors[n].ndim)])
-                       for n in unique.values() if n in flow.tensors]  # fmt: skip
-        self._unused = sum(p.numel() for n, p in module.named_parameters() if unique[id(p)] not in flow.tensors)
+        self._owned = {n: self._term(1.0, [(flow.tensors[n], d) for d in range(flow.tensors[n].ndim)])
+                       for n in unique.values() if n in flow.tensors}  # fmt: skip
+        self.params = list(self._owned.values())
+        every = {n: p.numel() for n, p in module.named_parameters() if unique[id(p)] not in flow.tensors}
+        self._unlabelled, self._unused = every, sum(every.values())
         batch = flow.traced.batch
         self.macs = {node: self._term(t.factor / batch, t.sizes) for node, t in flow.macs.items()}
         self._more = {
@@ -124,6 +126,12 @@ class Costs:
         if name not in self._measures:
             self._measures[name] = self._make(name)
         return self._measures[name](keep)
+
+    def params_in(self, module: str, keep: Mask) -> int:
+        """Parameters of a module, by its dotted name (empty for the network), under ``keep``."""
+        sizes, below = self.sizes(keep), f"{module}." if module else ""
+        own = (prod(int(sizes[s]) for s in slots) for n, (_, slots) in self._owned.items() if n.startswith(below))
+        return sum(own) + sum(size for name, size in self._unlabelled.items() if name.startswith(below))
 
     def _make(self, name: str) -> Callable[[Mask], float]:
         """What measures ``name``; terms are collected when they are first asked for."""

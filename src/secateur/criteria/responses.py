@@ -1,8 +1,8 @@
-"""Criteria of responses (ThiNet, LASSO): channels are chosen by what the layers that use them would still compute."""
+"""What the layers that use channels would still compute, split by channel; ThiNet, which chooses by that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from torch.fx import Node
 
 from secateur.criteria.base import GroupView, NotApplicable, criterion
 from secateur.criteria.places import Place, places
-from secateur.criteria.splitting import Splitter, splitter
+from secateur.criteria.splitting import Drawn, Splitter, splitter
 from secateur.criteria.statistics import NEEDS, Collecting, Need, Watcher
+from secateur.graph.groups import Groups
 
-__all__ = ["greedy_order", "lasso", "lasso_order", "thinet"]
+__all__ = ["Consumer", "consumers", "greedy_order", "of_group", "ranks", "thinet"]
 
 POSITIONS = 10
 """Sampled positions per sample, as in both papers."""
@@ -25,22 +26,61 @@ OUTPUTS = 8
 """Sampled output channels per position."""
 
 
-class _Consumer:
+class Consumer:
     """One layer that a group enters: the Gram matrix of its response, split by the group's units."""
 
     def __init__(self, place: Place, split: Splitter, units: int, seed: Sequence[int]) -> None:
+        """Nothing was seen; ``seed`` is that of the responses that are looked at."""
         self.place, self.split = place, split
         self._sampler = np.random.default_rng(seed)
         self.gram = torch.zeros(units, units, dtype=torch.float64)
 
-    def add(self, value: Tensor) -> None:
-        """Adds x̂ᵀx̂ of sampled rows x̂, the parts of one response that come from each unit."""
-        parts = self.split.rows(value, self._sampler, POSITIONS, OUTPUTS)
+    def draw(self, value: Tensor) -> Drawn:
+        """Which responses to a batch of the layer's input are looked at."""
+        return self.split.draw(value, self._sampler, POSITIONS, OUTPUTS)
+
+    def rows(self, value: Tensor, drawn: Drawn) -> Tensor:
+        """The parts x̂ of one drawn response that come from each unit, shape (responses, units), float64."""
+        parts = self.split.rows_at(value, drawn)
         own = torch.nonzero(self.place.index >= 0).ravel()
         index = self.place.index[own].to(parts.device)
         rows = torch.zeros(len(parts), len(self.gram), dtype=torch.float64, device=parts.device)
-        rows.index_add_(1, index, parts[:, own.to(parts.device)].double())
+        return rows.index_add_(1, index, parts[:, own.to(parts.device)].double())
+
+    def add(self, value: Tensor) -> None:
+        """Adds x̂ᵀx̂ of drawn responses."""
+        rows = self.rows(value, self.draw(value))
         self.gram += (rows.T @ rows).cpu()
+
+    @property
+    def scale(self) -> float:
+        """What errors are relative to: Σ x̂²."""
+        return float(self.gram.trace().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def consumers(groups: Groups, seed: int) -> list[Consumer]:
+    """Every layer that a group enters and whose response can be split by channel, once for each group."""
+    found: list[Consumer] = []
+    for split in filter(None, (splitter(groups.flow, n) for n in groups.flow.macs)):
+        for place in places(groups, [split.source]):
+            if place.dim == split.dim:
+                found.append(Consumer(place, split, len(groups.items[place.group]), [seed, len(found)]))
+    return found
+
+
+def of_group(every: Sequence[Consumer], groups: Groups, number: int) -> list[Consumer]:
+    """The layers that one group enters.
+
+    Raises:
+        NotApplicable: There is none.
+    """
+    found = [c for c in every if c.place.group == number]
+    if not found:
+        raise NotApplicable(
+            f"the channels of {groups.items[number].name!r} enter no convolution or linear layer whose response can be "
+            "split by channel"
+        )
+    return found
 
 
 class _Responses(Watcher):
@@ -48,12 +88,7 @@ class _Responses(Watcher):
 
     def __init__(self, setting: Collecting) -> None:
         super().__init__(setting)
-        self._consumers: list[_Consumer] = []
-        for split in filter(None, (splitter(self.groups.flow, n) for n in self.groups.flow.macs)):
-            for place in places(self.groups, [split.source]):
-                if place.dim == split.dim:
-                    size = len(self.groups.items[place.group])
-                    self._consumers.append(_Consumer(place, split, size, [setting.seed, len(self._consumers)]))
+        self._consumers = consumers(self.groups, setting.seed)
         self.nodes = [c.split.node for c in self._consumers]
 
     def see(self, node: Node, value: Tensor, inputs: Sequence[Any]) -> None:
@@ -62,20 +97,14 @@ class _Responses(Watcher):
                 consumer.add(inputs[0])
 
     def of(self, number: int) -> NDArray[np.float64]:
-        grams = [c.gram for c in self._consumers if c.place.group == number]
-        if not grams:
-            raise NotApplicable(
-                f"the channels of {self.groups.items[number].name!r} enter no convolution or linear layer whose "
-                "response can be split by channel"
-            )
-        scaled = [g / g.trace().clamp_min(torch.finfo(torch.float64).tiny) for g in grams]
-        return np.asarray(torch.stack(scaled).mean(0).numpy())
+        found = of_group(self._consumers, self.groups, number)
+        return np.asarray(torch.stack([c.gram / c.scale for c in found]).mean(0).numpy())
 
 
 NEEDS.add("responses", Need(_Responses, "inputs"))
 
 
-def _ranks(order: Sequence[int]) -> Tensor:
+def ranks(order: Sequence[int]) -> Tensor:
     """Scores in (0, 1] from the order in which units go: the first gets the lowest."""
     scores = torch.empty(len(order), dtype=torch.float64)
     scores[torch.as_tensor(order)] = torch.arange(1, len(order) + 1, dtype=torch.float64) / len(order)
@@ -117,118 +146,4 @@ def thinet(view: GroupView) -> Tensor:
     Raises:
         NotApplicable: No convolution or linear layer uses the channels.
     """
-    return _ranks(greedy_order(view.statistic("responses")))
-
-
-def lasso_order(gram: NDArray[np.float64]) -> list[int]:
-    """The order in which channels drop out of the LASSO as its penalty grows.
-
-    min over β of ½‖y − Zβ‖² + α‖β‖₁ with y = Z·1, whose solutions are followed exactly from the α at which all
-    are zero down to 0 (least-angle regression with the LASSO's removals, Efron et al. 2004, §3.1). A channel drops
-    out at the largest α at which it still takes part. Those that never take part (they say nothing, or nothing
-    that others do not) are the first, the smallest ‖z‖ before the others.
-
-    Args:
-        gram: ZᵀZ, shape (n, n).
-
-    >>> lasso_order(np.array([[4.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 9.0]]))
-    [1, 0, 2]
-    """
-    path = _Path(gram)
-    entered = list(dict.fromkeys(path.entries()))
-    silent = [int(c) for c in np.argsort(gram.diagonal(), kind="stable") if c not in set(entered)]
-    return silent + entered[::-1]
-
-
-class _Path:
-    """The LASSO's path of solutions, from the largest penalty downwards."""
-
-    def __init__(self, gram: NDArray[np.float64]) -> None:
-        self.gram, self.rest = gram, gram.sum(1)  # rest: Zᵀ(y − Zβ)
-        self.beta = np.zeros(len(gram))
-        self.alpha = float(np.abs(self.rest).max())
-        self.active: list[int] = []
-        self._store = np.zeros_like(gram)
-        self.barred = gram.diagonal() <= 0
-
-    @property
-    def inverse(self) -> NDArray[np.float64]:
-        """Of the Gram matrix of the active channels."""
-        return self._store[: len(self.active), : len(self.active)]
-
-    def entries(self) -> Iterator[int]:
-        """Yields channels as they enter."""
-        end = 1e-9 * self.alpha
-        candidate: int | None = int(np.where(self.barred, -1, np.abs(self.rest)).argmax())
-        for _ in range(8 * len(self.gram)):
-            if candidate is not None and self._add(candidate):
-                yield candidate
-            if self.alpha <= end or (not self.active and self.barred.all()):
-                return
-            candidate = self._step()
-
-    def _step(self) -> int | None:
-        """Lowers the penalty until a channel leaves (it is removed) or wants to enter (it is returned)."""
-        slope = self.inverse @ np.sign(self.rest[self.active])
-        whole = np.zeros(len(self.gram))
-        whole[self.active] = slope
-        fall = self.gram @ whole
-        free = ~self.barred
-        free[self.active] = False
-        enter, who = self._first_to_enter(fall, free)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            crossing = -self.beta[self.active] / slope
-        leave = np.where(crossing > 1e-12 * self.alpha, crossing, np.inf)
-        length = min(enter, float(leave.min(initial=np.inf)), self.alpha)
-        self.beta[self.active] += length * slope
-        self.rest, self.alpha = self.rest - length * fall, self.alpha - length
-        if length < enter and leave.min(initial=np.inf) <= length:
-            self._remove(int(leave.argmin()))
-            return None
-        return who if length == enter else None
-
-    def _first_to_enter(self, fall: NDArray[np.float64], free: NDArray[np.bool_]) -> tuple[float, int]:
-        """How far the penalty falls until |rest| of an inactive channel reaches it, and which one that is."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rows = np.stack([(self.alpha - self.rest) / (1 - fall), (self.alpha + self.rest) / (1 + fall)])
-        rows = np.where(free & (rows > 1e-12 * self.alpha), rows, np.inf).min(0)
-        return float(rows.min()), int(rows.argmin())
-
-    def _add(self, channel: int) -> bool:
-        """Adds a channel to the inverse of the active Gram matrix; bars one that the active ones can stand for."""
-        across = self.gram[self.active, channel]
-        share = self.inverse @ across
-        own = self.gram[channel, channel] - across @ share
-        if own <= 1e-10 * self.gram[channel, channel]:
-            self.barred[channel] = True
-            return False
-        column = np.append(-share, 1.0)
-        self.active.append(channel)
-        self._store[len(share)], self._store[:, len(share)] = 0.0, 0.0
-        self.inverse[:] += np.outer(column / own, column)
-        return True
-
-    def _remove(self, position: int) -> None:
-        rest = np.arange(len(self.active)) != position
-        column = self.inverse[rest, position]
-        left = self.inverse[np.ix_(rest, rest)] - np.outer(column / self.inverse[position, position], column)
-        self.beta[self.active.pop(position)] = 0.0
-        self.inverse[:] = left
-
-
-@criterion(
-    "lasso",
-    paper="He et al. 2017, Channel Pruning, arXiv:1707.06168, eq. 2",
-    needs=("responses",),
-    order="those first that a growing L1 penalty on the next response drops (LASSO)",
-)
-def lasso(view: GroupView) -> Tensor:
-    """LASSO on the consumers' response: what drops out first as the penalty grows.
-
-    min over β of 1/2N ‖Y − Σ_c β_c X_c W_cᵀ‖² + λ‖β‖₁ on sampled responses Y without bias; the score is the place
-    in the order of dropping out, in (0, 1]. With several consumers their errors are added, each relative to Σ x̂².
-
-    Raises:
-        NotApplicable: No convolution or linear layer uses the channels.
-    """
-    return _ranks(lasso_order(view.statistic("responses")))
+    return ranks(greedy_order(view.statistic("responses")))

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.core.errors import InputError, SecateurError, first_line
 from secateur.core.inputs import Data
 from secateur.criteria.base import CRITERIA, Criterion, GroupView, NotApplicable, of_kind
-from secateur.criteria.statistics import Collecting, Loss, collect
+from secateur.criteria.statistics import Collecting, Dense, Loss, collect
 from secateur.graph.groups import Group, Groups
 
 __all__ = ["Scores", "chosen", "score"]
@@ -57,6 +57,7 @@ def score(
     loss: Loss | None = None,
     seed: int = 0,
     measure: str | None = None,
+    dense: Dense | None = None,
 ) -> Scores:
     """Scores every unit of a network.
 
@@ -68,6 +69,7 @@ def score(
         loss: For criteria that need gradients; by default that of ``data`` where this is a task, else cross-entropy.
         seed: Of criteria that draw random numbers and of sampled statistics.
         measure: What the cut aims at (``macs`` …), for criteria that weigh by it.
+        dense: The network before its first cut, for criteria that look at its responses.
 
     Raises:
         InputError: Data are missing or do not fit, or the criterion has nothing to say of any group.
@@ -77,7 +79,7 @@ def score(
         return Scores({}, wanted.absolute, ())
     if loss is None and getattr(data, "has_loss", False):  # a task, which criteria need not know
         loss = data.loss  # type: ignore[union-attr]
-    setting = Collecting(groups, seed, loss, measure)
+    setting = Collecting(groups, seed, loss, measure, dense)
     found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)
     values: dict[int, NDArray[np.float64]] = {}

@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,24 @@ from torch.fx import Node
 from secateur.graph.flow import Flow
 from secateur.graph.ops import Kind, arguments, facts
 
-__all__ = ["Splitter", "splitter"]
+__all__ = ["Drawn", "Splitter", "splitter"]
 
 _CHUNK = 128
 """Positions that are taken apart at a time: the parts of all of them would be larger than the maps themselves."""
+
+
+class Drawn(NamedTuple):
+    """Which responses are looked at.
+
+    Attributes:
+        sample: Shape (rows,).
+        at: Position, shape (rows, dimensions).
+        output: Output channels, shape (rows, outputs).
+    """
+
+    sample: Tensor
+    at: Tensor
+    output: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,8 @@ class Splitter(ABC):
     weight: Tensor
     dim: int
 
-    def rows(self, value: Tensor, sampler: np.random.Generator, positions: int, outputs: int) -> Tensor:
-        """Parts of sampled responses by input channel, shape (samples × positions × outputs, channels).
+    def draw(self, value: Tensor, sampler: np.random.Generator, positions: int, outputs: int) -> Drawn:
+        """Draws the responses that are looked at: samples × positions × outputs of them.
 
         Every sample has its own random positions, and every position its own output channels; all of them where
         there are no more. Each sample takes the same amount of random numbers, so that batches make no difference.
@@ -60,9 +74,21 @@ class Splitter(ABC):
         output = _lowest(keys[:, count:].reshape(-1, channels), which)
         sample = torch.arange(len(value)).repeat_interleave(where)
         at = torch.stack(torch.unravel_index(position, sizes), 1)
-        chunks = zip(*(torch.split(t.to(value.device), _CHUNK) for t in (sample, at, output)), strict=True)
+        return Drawn(*(t.to(value.device) for t in (sample, at, output)))
+
+    def rows(self, value: Tensor, sampler: np.random.Generator, positions: int, outputs: int) -> Tensor:
+        """Parts of sampled responses (see :meth:`draw`) by input channel, shape (responses, channels)."""
+        return self.rows_at(value, self.draw(value, sampler, positions, outputs))
+
+    def rows_at(self, value: Tensor, drawn: Drawn) -> Tensor:
+        """Parts of the drawn responses by input channel, shape (responses, channels)."""
+        chunks = zip(*(torch.split(t, _CHUNK) for t in drawn), strict=True)
         ready = self.ready(value)
         return torch.cat([self.split(self.patches(ready, s, p), o) for s, p, o in chunks])
+
+    @abstractmethod
+    def pick(self, response: Tensor, drawn: Drawn) -> Tensor:
+        """The drawn responses out of all of them, shape (responses,)."""
 
     @abstractmethod
     def sizes(self, value: Tensor) -> tuple[int, ...]:
@@ -101,6 +127,11 @@ class Linear(Splitter):
         """Positions in one row."""
         return value.reshape(len(value), -1, value.shape[-1])
 
+    def pick(self, response: Tensor, drawn: Drawn) -> Tensor:
+        """Of (N, …, O)."""
+        rows = response.reshape(len(response), -1, response.shape[-1])[drawn.sample, drawn.at[:, 0]]
+        return rows.gather(1, drawn.output).flatten()
+
     def patches(self, ready: Tensor, sample: Tensor, at: Tensor) -> Tensor:
         """Inputs at the sampled positions."""
         return ready[sample, at[:, 0]].unsqueeze(-1)
@@ -130,6 +161,11 @@ class Conv(Splitter):
     def ready(self, value: Tensor) -> Tensor:
         """The padded input."""
         return F.pad(value, [p for pair in reversed(self.padding) for p in pair])
+
+    def pick(self, response: Tensor, drawn: Drawn) -> Tensor:
+        """Of (N, O, …)."""
+        rows = response.movedim(1, -1)[(drawn.sample, *drawn.at.unbind(1))]
+        return rows.gather(1, drawn.output).flatten()
 
     def patches(self, ready: Tensor, sample: Tensor, at: Tensor) -> Tensor:
         """The input under the kernel at the sampled positions, without unfolding the whole map."""

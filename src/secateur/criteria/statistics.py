@@ -20,10 +20,11 @@ from torch.utils import _pytree as pytree
 from secateur.core import arguments
 from secateur.core.errors import InputError, SecateurError
 from secateur.core.inputs import Batch, Data, batches, pieces
+from secateur.core.plan import Plan
 from secateur.core.registry import Registry
 from secateur.criteria.base import Criterion, NotApplicable
 from secateur.graph.calling import preserved_rng
-from secateur.graph.flow import module_of
+from secateur.graph.flow import Flow, module_of
 from secateur.graph.groups import Groups
 from secateur.graph.traced import Traced
 from secateur.graph.writes import written
@@ -31,6 +32,7 @@ from secateur.graph.writes import written
 __all__ = [
     "NEEDS",
     "Collecting",
+    "Dense",
     "Learner",
     "Loss",
     "Need",
@@ -40,10 +42,24 @@ __all__ = [
     "collect",
     "needed_data",
     "runs",
+    "watch",
 ]  # fmt: skip
 
 Loss = Callable[[Any, Any], Tensor]
 """From the network's output and the labels to the mean loss of the samples."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The network that was cut before, as it was before its first cut.
+
+    Attributes:
+        plan: What was cut since.
+        flow: Labels it, when it is first asked for; ``None`` where the network is not known any more.
+    """
+
+    plan: Plan
+    flow: Callable[[], Flow] | None
 
 
 @dataclass(frozen=True)
@@ -55,12 +71,15 @@ class Collecting:
         seed: Of statistics that sample.
         loss: Of statistics that need gradients; ``None`` for cross-entropy.
         measure: What the cut aims at (``macs``, ``params`` …), for criteria that weigh by it; ``None`` for a ratio.
+        dense: The network before its first cut, for criteria that look at its responses; ``None`` where this is the
+            first cut.
     """
 
     groups: Groups
     seed: int = 0
     loss: Loss | None = None
     measure: str | None = None
+    dense: Dense | None = None
 
 
 class Statistic(ABC):
@@ -221,7 +240,7 @@ class _Pass:
     def _one(self, batch: Batch) -> None:
         try:
             if self.watchers:
-                _run(self.traced, self.watchers, batch)
+                watch(self.traced, self.watchers, batch)
             for learner in self.learners:
                 learner.learn(batch)
         except SecateurError:
@@ -236,13 +255,13 @@ class _Pass:
 
 def check_run(traced: Traced, batch: Batch) -> None:
     """Runs the network on ``batch``; raises :class:`InputError` with the name of the module whose output is NaN."""
-    _run(traced, [], batch)
+    watch(traced, [], batch)
 
 
 def runs(traced: Traced, batch: Batch, size: int) -> bool:
     """Whether the network takes ``size`` samples: a size that is traced as free may be bound all the same."""
     try:
-        _run(traced, [], next(pieces(batch, size, traced)))
+        watch(traced, [], next(pieces(batch, size, traced)))
     except SecateurError:
         return True  # what it says of the data is said when they are counted
     except Exception:
@@ -250,7 +269,8 @@ def runs(traced: Traced, batch: Batch, size: int) -> bool:
     return True
 
 
-def _run(traced: Traced, watchers: Sequence[Watcher], batch: Batch) -> None:
+def watch(traced: Traced, watchers: Sequence[Watcher], batch: Batch) -> None:
+    """Runs the network on ``batch`` and shows ``watchers`` what they ask for."""
     with torch.no_grad():
         _Watched(traced, watchers).run(*pytree.tree_leaves(batch.copied()), enable_io_processing=False)
 

@@ -28,7 +28,7 @@ from secateur.core.progress import working
 from secateur.core.types import ExampleInputs, Target
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import chosen, score
-from secateur.criteria.statistics import Loss
+from secateur.criteria.statistics import Dense, Loss
 from secateur.cut.analysis import Analysis, analyse, nothing_free
 from secateur.cut.language import criterion_for, loss_notes
 from secateur.cut.layers import replay
@@ -49,7 +49,7 @@ from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
 from secateur.surgery.attempt import BACKENDS, Built, Rung, proof_notes
 from secateur.surgery.building import has_configuration
-from secateur.surgery.dense import Dense
+from secateur.surgery.dense import Dense as Remembered
 from secateur.surgery.experts import counts_without, leaving_lists, shorter_lists
 from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
@@ -70,6 +70,8 @@ def prune(
     *,
     criterion: str | Callable[[GroupView], Tensor] | None = None,
     ratio: Ratio | None = None,
+    ratio_of: str = "units",
+    std: float | None = None,
     macs: float | None = None,
     params: float | None = None,
     energy: float | None = None,
@@ -106,7 +108,12 @@ def prune(
         ratio: Share of the units to **remove**, in [0, 1); or one per module, ``{"layer1": 0.3, "*.conv1": 0.5}``, by
             names and patterns as ``only`` takes them, or names of groups: the last that fits a layer counts (put the
             general ones first), and layers that none fits stay whole (:func:`secateur.sensitivity` finds such ratios).
-            Exactly one of ``ratio`` and what follows is given.
+            Exactly one of ``ratio``, ``std`` and what follows is given.
+        ratio_of: What ``ratio`` is a share of: ``units``, or, with scope ``block``, ``params``: every block, and with
+            them the network, loses this share of its parameters, within one channel (what lies in no block stays).
+        std: A threshold instead: units that score more than so many standard deviations below the mean of their group
+            go. ``criterion="apoz", std=1`` removes those whose APoZ is above the mean by more than one (Hu et al. 2016,
+            arXiv:1607.03250).
         macs: Multiply-accumulates to **keep**: a share up to 1, or a count above 1; what is
             left is the nearest at or below it that the widths allow.
         params: Parameters to keep, the same.
@@ -180,21 +187,23 @@ def prune(
     if backend not in BACKENDS:
         raise UnknownNameError("back end", backend, BACKENDS)
     kept = {"macs": macs, "params": params, "energy": energy, "size": size, "latency": latency}
-    goal = target_of(ratio, target, kept, runtime)
-    aim = Aim(ratio, goal, of=of, scope=scope, round_to=round_to, min_units=min_units, tolerance=tolerance)
+    goal = target_of(ratio, target, kept, runtime, std)
+    aim = Aim(ratio, goal, ratio_of=ratio_of, std=std, of=of, scope=scope, round_to=round_to, min_units=min_units,
+              tolerance=tolerance)  # fmt: skip
     aim.need()
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
     if part is not None:
         _refuse_with_part(by, aim, groups=groups, also=also)
-        how = {"criterion": by, "ratio": ratio, "target": goal, "tolerance": tolerance, "scope": scope,
-               "round_to": round_to, "min_units": min_units, "granularity": granularity, "backend": backend,
-               "verify": verify, "seed": seed}  # fmt: skip
+        how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal,
+               "tolerance": tolerance, "scope": scope, "round_to": round_to, "min_units": min_units,
+               "granularity": granularity, "backend": backend, "verify": verify, "seed": seed}  # fmt: skip
         parts = _prune_parts(model, example_inputs, parts_of(model, part), only, ignore, data, how, first)
         return untrained(parts, network)
 
     tried: set[bytes] = set()
+    before = _before_cuts(model, first, example_inputs)
 
     def once(granularity: str, aim: Aim = aim) -> Pruned:
         analysis = analyse(model, example_inputs, only=only, ignore=ignore, granularity=granularity, also=also)
@@ -203,7 +212,7 @@ def prune(
             raise _TriedError
         tried.add(units)
         scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
-                       seed=seed, measure=aim.measure)  # fmt: skip
+                       seed=seed, measure=aim.measure, dense=before)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
@@ -221,6 +230,14 @@ def prune(
     pruned = once(granularity) if one else _most_alive(once, aim)
     told = loss_notes(model, pruned.model, chosen(by).name, data)
     return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
+
+
+def _before_cuts(model: nn.Module, first: nn.Module | None, inputs: ExampleInputs) -> Dense | None:
+    """The network before its first cut, where ``model`` was cut before."""
+    plan = remembered(model)
+    if plan is None:
+        return None
+    return Dense(plan, None if first is None else lambda: labelled(plain_network(first), inputs)[0])
 
 
 def _prune_parts(
@@ -407,7 +424,7 @@ def _cut_once(
     before, after = (analysis.costs.counts(k) for k in (np.ones_like(keep), keep))
     with no_gc():
         plan = plan_of(groups, label_keep, {**provenance, **before_cut(analysis.costs)})
-    dense: dict[str, Dense] = {}
+    dense: dict[str, Remembered] = {}
     sizes: dict[str, Sizes] = {}
     plain = Rung("module", lambda: Built(prune_module(model, plan.keep, indices=new_indices(groups, label_keep))))
     solved = Rung("module", lambda: living(model, groups, label_keep, plan.keep, sizes))

@@ -30,7 +30,8 @@ def replace_head(
         classes: Outputs of the new head.
         hidden: Width of the added dense layer, if one is wanted.
         pool: Replace a whole classifier of several linear layers behind a flattened feature map
-            (VGG's and AlexNet's ImageNet form) by global average pooling and the new head.
+            (VGG's and AlexNet's ImageNet form) by global average pooling and the new head. A network that pools
+            so already, before its one linear layer, gets the new head alone.
         seed: Of the new head's weights; PyTorch's global generator is left alone.
 
     Raises:
@@ -92,6 +93,9 @@ def _replace_classifier(model: nn.Module, classes: int, hidden: int | None, seed
     linears = [m for m in classifier.modules() if isinstance(m, nn.Linear)]
     pools = [(n, m) for n, m in owner.named_children() if isinstance(m, nn.AdaptiveAvgPool2d)]
     area = math.prod(_pair(pools[-1][1].output_size)) if pools else 0
+    if not classifier_name and area == 1:  # it has that form already
+        model.set_submodule(name, _new_head(last, classes, hidden, seed))
+        return model
     if not classifier_name or not linears or not area or linears[0].in_features % area:
         raise InputError(
             f"pool=True wants an adaptive average pooling and then a classifier of several linear layers "

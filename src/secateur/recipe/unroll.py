@@ -34,11 +34,11 @@ class _Part:
 
     Attributes:
         groups: Its groups.
-        ratio: Share of their units that goes.
+        ratio: Share of their units that goes; ``None`` where a threshold says it, round by round.
     """
 
     groups: tuple[Group, ...]
-    ratio: float
+    ratio: float | None
 
 
 def unroll(recipe: Recipe, model: nn.Module, inputs: ExampleInputs) -> Recipe:
@@ -116,6 +116,8 @@ def _by_energy(parts: list[_Part], model: nn.Module, inputs: ExampleInputs) -> l
 def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> list[_Part]:
     """What is to go in the end, divided into layers or blocks in the order of execution."""
     items = analysis.groups.items
+    if prune.std is not None:
+        return [_Part(tuple(groups), None) for groups in _pools(items, by_block)]
     order = {g: np.arange(len(group), dtype=np.float64) for g, group in enumerate(items)}
     ratio = prune.ratio
     found = choose(
@@ -130,11 +132,16 @@ def _planned(analysis: Analysis, prune: PruneSettings, *, by_block: bool) -> lis
     )
     for note in found.notes:
         warnings.warn(f"steps.prune: {note}", SecateurWarning, stacklevel=2)
+    parts = [_Part(tuple(groups), _gone(groups, found.keep)) for groups in _pools(items, by_block)]
+    return [part for part in parts if part.ratio]
+
+
+def _pools(items: Sequence[Group], by_block: bool) -> list[list[Group]]:
+    """The groups of every round."""
     pools: dict[str, list[Group]] = {}
     for number, group in enumerate(items):
         pools.setdefault(group.block if by_block else str(number), []).append(group)
-    parts = [_Part(tuple(groups), _gone(groups, found.keep)) for groups in pools.values()]
-    return [part for part in parts if part.ratio > 0]
+    return list(pools.values())
 
 
 def _gone(groups: Sequence[Group], keep: np.ndarray[Any, np.dtype[np.bool_]]) -> float:

@@ -29,10 +29,10 @@ from secateur.recovery.attention import LogitFit, logit_fits
 from secateur.recovery.candidates import closest
 from secateur.recovery.datafree import expect_bias, merge
 from secateur.recovery.hidden import Hidden, hidden_mask
-from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected
-from secateur.recovery.twin import check_unchanged, dense_of, twin
+from secateur.recovery.refit import Bias, LeastSquares, Scale, Statistics, affected, next_layers
+from secateur.recovery.twin import check_unchanged, dense_of, last_cut, twin
 
-__all__ = ["METHODS", "check_method", "recover"]
+__all__ = ["FIT_TO", "LAYERS", "METHODS", "check_method", "recover"]
 
 METHODS = {
     "least_squares": "weights and bias of every layer behind the cut, refitted to the dense network's response",
@@ -41,8 +41,11 @@ METHODS = {
     "batch_norm": "running statistics estimated again",
     "merge": "removed channels become multiples of kept ones; needs no data (neuron merging)",
 }
+FIT_TO = ("dense", "before")
+LAYERS = ("all", "next")
 WITHOUT_DATA = ("bias", "merge")
 _SUMMED = ("least_squares", "scale")
+_BY_LAYER = (*_SUMMED, "bias")
 
 
 @arguments.checked
@@ -52,7 +55,10 @@ def recover(
     *,
     dense: nn.Module | None = None,
     method: str = "least_squares",
+    fit_to: str = "dense",
+    layers: str = "all",
     ridge: float | None = None,
+    relu: bool = True,
     batch_size: int = 64,
     seed: int = 0,
     match_variance: bool | Literal["auto"] = False,
@@ -73,8 +79,14 @@ def recover(
         dense: The network before the (first) cut, in any mode; not touched. ``pruned`` remembers it unless it was
             loaded or copied.
         method: One of :data:`METHODS`.
-        ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; by default
-            cross-validated layer by layer.
+        fit_to: Whose responses are fitted: those of the network before its first cut (``dense``), or of the one just
+            before the last cut (``before``), which ThiNet takes; after one cut they are the same network.
+        layers: Which layers are fitted: ``all`` behind the cut, or those alone that the last cut took inputs from
+            (``next``), as ThiNet and LASSO pruning do layer by layer.
+        ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; 0 for plain least squares; by
+            default cross-validated layer by layer (1e-4 for ``scale``).
+        relu: Whether what a ReLU behind the layer hides is left free in a fit of ``least_squares``; without, the fit is
+            linear, as published for LASSO pruning.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
         match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
@@ -103,38 +115,57 @@ def recover(
     >>> bool(((repaired.model(x) - net(x)) ** 2).mean() < ((cut.model(x) - net(x)) ** 2).mean() / 4)
     True
     """
-    check_method(method, match_variance=match_variance)
+    check_method(method, match_variance=match_variance, fit_to=fit_to, layers=layers)
     _check(data, method, ridge, batch_size, memory_bytes)
     _check_processes(method, over_processes, match_variance)
+    if layers == "next" and data is None:
+        raise InputError(f"layers='next' needs calibration data; without any, {method!r} repairs all layers.")
+    if fit_to == "before" and pruned.plan.parts:
+        options: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "relu": relu, "seed": seed,
+                                   "batch_size": batch_size, "match_variance": match_variance,
+                                   "memory_bytes": memory_bytes, "over_processes": over_processes}  # fmt: skip
+        return last_cut(pruned, lambda alone, before: recover(alone, data, dense=before, **options))
     dense = dense_of(pruned, dense, "recover")
     if match_variance == "auto":
         assert data is not None  # or the method would have been another
         data = list(data) if isinstance(data, Iterator) else data
-        how: dict[str, Any] = {"method": method, "ridge": ridge, "batch_size": batch_size, "seed": seed,
-                               "memory_bytes": memory_bytes, "over_processes": over_processes}  # fmt: skip
+        how: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "relu": relu, "seed": seed,
+                               "batch_size": batch_size, "memory_bytes": memory_bytes,
+                               "over_processes": over_processes}  # fmt: skip
         both = [recover(pruned, data, dense=dense, match_variance=wide, **how) for wide in (False, True)]
         return closest(both, data, dense=dense, batch_size=batch_size)
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
     check_unchanged(pruned, dense)
-    options = Options(ridge=ridge, seed=seed, match_variance=match_variance)
+    known = Options(ridge=ridge, seed=seed, match_variance=match_variance, rounds=Options().rounds if relu else 0)
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:
         limits = _Limits(batch_size, memory_bytes, over_processes)
-        notes = _with_data(pair, data, method, limits, options)
+        behind = affected(pair, sites(pair.groups.flow))
+        behind = next_layers(behind, pruned.plan) if layers == "next" else behind
+        work = _Work(behind, method, known, attention=layers == "all" and method == "least_squares")
+        notes = _with_data(pair, data, work, limits)
     return replace(pruned, model=pair.fill(new), notes=(*pruned.notes, *notes))
 
 
-def check_method(method: str, *, match_variance: bool | Literal["auto"] = False) -> None:
+def check_method(
+    method: str, *, match_variance: bool | Literal["auto"] = False, fit_to: str = "dense", layers: str = "all"
+) -> None:
     """Checks what can be checked before there is a network.
 
     Raises:
-        UnknownNameError: No such method.
+        UnknownNameError: No such method, network to fit to, or choice of layers.
         InputError: A setting that belongs to another method.
     """
     if method not in METHODS:
         raise UnknownNameError("recovery method", method, METHODS)
+    if fit_to not in FIT_TO:
+        raise UnknownNameError("network to fit to", fit_to, FIT_TO, argument="fit_to")
+    if layers not in LAYERS:
+        raise UnknownNameError("choice of layers", layers, LAYERS, argument="layers")
+    if layers == "next" and method not in _BY_LAYER:
+        raise InputError(f"layers='next' is for the methods {', '.join(_BY_LAYER)}; this one is {method!r}.")
     if match_variance and method != "least_squares":
         raise InputError(f"match_variance is for the method 'least_squares'; this one is {method!r}.")
 
@@ -181,18 +212,26 @@ class _Limits:
     over_processes: bool
 
 
-def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, options: Options) -> list[str]:
+@dataclass(frozen=True)
+class _Work:
+    """What is fitted: these layers by this method, and whether attention's logits are too."""
+
+    behind: list[Site]
+    method: str
+    options: Options
+    attention: bool
+
+
+def _with_data(pair: Twin, calibration: Data, work: _Work, limits: _Limits) -> list[str]:
     flow = pair.groups.flow
-    behind = affected(pair, sites(flow))
-    room = _room(pair, behind, method, limits.memory_bytes)
+    room = _room(pair, work.behind, work.method, limits.memory_bytes)
     short: list[str] = []
     said: list[str] = []
 
     def plan(samples: int) -> Stops:
-        known = replace(options, samples=samples)
-        if method == "batch_norm":
+        if work.method == "batch_norm":
             return [Statistics(pair, norm) for norm in norms(flow)]
-        return _planned(pair, behind, method, known, limits, said)
+        return _planned(pair, replace(work, options=replace(work.options, samples=samples)), limits, said)
 
     def after(stop: Adjustment) -> None:
         if isinstance(stop, LeastSquares) and stop.short:
@@ -207,10 +246,11 @@ def _with_data(pair: Twin, calibration: Data, method: str, limits: _Limits, opti
     return notes + said + _short(short)
 
 
-def _planned(pair: Twin, behind: list[Site], method: str, options: Options, limits: _Limits, said: list[str]) -> Stops:
+def _planned(pair: Twin, work: _Work, limits: _Limits, said: list[str]) -> Stops:
     """What is fitted, in the order of execution; notes on what is not go to ``said``."""
     logits: list[LogitFit] = []
-    if method == "least_squares" and not limits.over_processes:  # the halves of one process would decide for all
+    behind, method, options = work.behind, work.method, work.options
+    if work.attention and not limits.over_processes:  # the halves of one process would decide for all
         logits, behind, notes = logit_fits(pair, behind, options)
         said += notes
     placed: list[tuple[Node, Adjustment | Later]] = [(stop.attention.first, stop) for stop in logits]

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
+from secateur.core.plan import Plan
 from secateur.criteria.least_squares.affine import Options
 from secateur.criteria.least_squares.design import Design, design
 from secateur.criteria.least_squares.fitted import Fitted
+from secateur.criteria.least_squares.layout import transposed
 from secateur.criteria.least_squares.normal import Moments, Prior, halves, ridge_solve, solve
 from secateur.criteria.least_squares.sites import Norm, Site
 from secateur.criteria.least_squares.sweep import Adjustment
@@ -21,7 +23,7 @@ from secateur.graph.labels import Labels
 from secateur.graph.ops import arguments
 from secateur.recovery.hidden import Hidden
 
-__all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected", "widened"]
+__all__ = ["Bias", "LeastSquares", "Scale", "Statistics", "affected", "next_layers", "widened"]
 
 MOST = 2.0
 """Largest factor of :func:`widened`: a response of which nearly nothing could be foretold is noise."""
@@ -36,6 +38,12 @@ def affected(twin: Twin, sites: list[Site]) -> list[Site]:
         if cut or any(n in changed for n in node.all_input_nodes):
             changed.add(node)
     return [s for s in sites if s.node in changed]
+
+
+def next_layers(behind: Sequence[Site], plan: Plan) -> list[Site]:
+    """The sites that the last cut took input channels from."""
+    last = plan.parts[-1] if plan.parts else plan
+    return [site for site in behind if 1 - int(transposed(site.node)) in last.keep.get(site.weight, {})]
 
 
 class LeastSquares(Fitted):
@@ -149,7 +157,8 @@ def widened(matrix: Tensor, gram: Tensor, square: Tensor, total: Tensor) -> Tens
 class Scale(LeastSquares):
     """One factor per input channel, folded into the layer's weights: ŵ = (ZᵀZ)⁻¹Zᵀt.
 
-    Z holds the part of the response that comes from each channel. Source: Luo et al. 2017, ThiNet,
+    Z holds the part of the response that comes from each channel. With a ridge λ the factors are pulled to 1:
+    (ZᵀZ + λ̄)(ŵ − 1) = Zᵀt − ZᵀZ·1, of minimum norm where that is singular. Source: Luo et al. 2017, ThiNet,
     arXiv:1707.06342, eq. 7. All of it follows from the normal equations of the full fit.
     """
 
@@ -169,9 +178,12 @@ class Scale(LeastSquares):
         gram = gram.reshape(groups, channels, columns // channels, channels, -1).sum((2, 4))
         cross = moments.cross[:, :-1] - moments.gram[:, :-1, -1:] @ bias.mT
         right = (cross * weights.mT).sum(2).reshape(groups, channels, -1).sum(2)
-        pull = (self.options.ridge or 1e-4) * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-30)
+        ridge = 1e-4 if self.options.ridge is None else self.options.ridge
+        pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
         system = gram + torch.diag_embed(pull.expand(-1, channels))
-        factors = torch.linalg.solve(system, (right + pull)[:, :, None])[:, :, 0]
+        # the least change from 1 where channels bring nothing, or the same: they have no factor of their own
+        rest = right[:, :, None] - gram.sum(2, keepdim=True)
+        factors = 1 + torch.linalg.lstsq(system, rest, driver="gelsd").solution[:, :, 0]
         scaled = weights * factors.repeat_interleave(columns // channels, 1)[:, None, :]
         self.write(torch.cat([scaled, bias], 2), moments.gram)
 

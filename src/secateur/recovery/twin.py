@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from secateur.core.errors import InputError, PlanError
-from secateur.core.plan import Plan
+from secateur.core.plan import Plan, remember
 from secateur.core.rounding import rounding
 from secateur.core.types import call as called
 from secateur.core.weights_print import weights_print
@@ -19,12 +20,12 @@ from secateur.criteria.least_squares.walk import Walker
 from secateur.cut.plans import fitting
 from secateur.cut.pruned import WEIGHTS_PRINT, Pruned
 from secateur.graph.calling import plain_outputs, preserved_rng, to_args
-from secateur.graph.copies import running_copy
+from secateur.graph.copies import deep_copy, running_copy
 from secateur.graph.views import labelled
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import twin_graph
 
-__all__ = ["check_unchanged", "dense_of", "twin"]
+__all__ = ["check_unchanged", "dense_of", "last_cut", "twin"]
 
 TOLERANCE = 1e-3
 """Largest relative difference between the pruned network and its graph: rounding (in 16 bits more), nothing else."""
@@ -76,6 +77,29 @@ def dense_of(pruned: Pruned, given: nn.Module | None, call: str) -> nn.Module:
             f"{call}(pruned, data, dense=net)."
         )
     return dense
+
+
+def last_cut(pruned: Pruned, repair: Callable[[Pruned, nn.Module], Pruned]) -> Pruned:
+    """Repairs towards the network that the last cut was made in, as if that had been the only cut.
+
+    Args:
+        pruned: The result of several cuts.
+        repair: Is given a copy that knows of its last cut alone, and the network before that.
+
+    Raises:
+        InputError: The network before the last cut is not known.
+    """
+    if pruned.source is None:
+        raise InputError(
+            "The network before the last cut is not known here: what is loaded or copied does not hold it. Repair what "
+            "prune returned, or fit to the dense network (fit_to='dense')."
+        )
+    whole = pruned.plan
+    cut = deep_copy(pruned.model)
+    remember(cut, whole.parts[-1] if whole.parts else whole)
+    fixed = repair(replace(pruned, model=cut, dense=pruned.source), pruned.source)
+    remember(fixed.model, whole)
+    return replace(fixed, dense=pruned.dense)
 
 
 def check_unchanged(pruned: Pruned, dense: nn.Module) -> None:

@@ -114,6 +114,7 @@ def parse_aim(given: list[str] | None) -> float | dict[str, float] | None:
 
 def target(
     ratio: float | Mapping[str, float] | None,
+    std: float | None = None,
     *,
     latency: str | None = None,
     where: Mapping[str, Any] | None = None,
@@ -123,23 +124,24 @@ def target(
 
     Args:
         ratio: Share of the units to remove.
+        std: Threshold in standard deviations.
         latency: Time to keep.
         where: Runtime, batch and threads that the latency is of; left out by commands that have no latency.
         amounts: What else may be kept.
     """
     if where is not None:
         amounts["latency"] = latency
-    options = {"ratio": ratio, **amounts}
+    options = {"ratio": ratio, "std": std, **amounts}
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if len(given) != 1:
         *names, last = (f"--{name}" for name in options)
         raise InputError(
             f"Give one of {', '.join(names)} and {last}; got {' and '.join(given) or 'none'}. --ratio is the share of "
-            "the units that is removed; the others say what is kept."
+            "the units that is removed, --std a threshold; the others say what is kept."
         )
     if where is not None and where.get("runtime") and latency is None:
         raise InputError("--runtime says where --latency is measured; give --latency with it (0.5, 12ms).")
-    if ratio is not None:
+    if ratio is not None or std is not None:
         return None
     if latency is not None:
         fields: Mapping[str, Any] = {**parse_latency(latency), **(where or {})}

@@ -41,7 +41,8 @@ def recover(
         SecateurError: What the cut and the repair raise.
     """
     refuse_taken(out)
-    check_method(repairing["method"], match_variance=repairing["match_variance"])
+    check_method(repairing["method"], match_variance=repairing["match_variance"],
+                 layers=repairing["layers"])  # fmt: skip
     if tuning is not None:
         check_tuning(**tuning)
     found = labelled([opened], data, opened.inputs, task=task)

@@ -88,6 +88,11 @@ def _proof_words(summary: Mapping[str, Any]) -> str:
     return f"verified to {summary['max_relative_error']:.1e}" if summary.get("proven", True) else "NOT PROVEN"
 
 
+def _threshold_words(summary: Mapping[str, Any]) -> str:
+    """Of a cut by a threshold that took nothing, or would have taken a whole layer."""
+    return f"; {summary['threshold']}" if summary.get("threshold") else ""
+
+
 def words_of(kind: str, summary: Mapping[str, Any]) -> str:
     """What came of a step, in a few words; none where the numbers are not those that a step of its kind has."""
     try:
@@ -104,7 +109,7 @@ def _words_of(kind: str, summary: Mapping[str, Any]) -> str:
         return (
             f"{integer(summary['params_before'])} → {integer(summary['params'])} parameters, "
             f"{integer(summary['macs_before'])} → {integer(summary['macs'])} MACs, "
-            f"{_proof_words(summary)}, test {summary['test']}"
+            f"{_proof_words(summary)}, test {summary['test']}{_threshold_words(summary)}"
         )
     if "params_left" in summary:
         left = f"{integer(summary['params'])} → {integer(summary['params_left'])} parameters that are not zero"

@@ -45,13 +45,16 @@ WHERE = ("runtime", "batch", "threads")
 
 
 class PruneSettings(Settings):
-    """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio`` and the targets.
+    """Settings of the cut: those of `secateur.prune`, with exactly one of ``ratio``, ``std`` and the targets.
 
     Attributes:
         criterion: What decides which units are worth least; by default what `secateur.prune` takes for the network.
         ratio: Share of the units that is removed, in [0, 1); or one by layer name or pattern; or a file of
             `secateur sensitivity` that holds such ratios (``ratio: sensitivity.json``), which is read at once. Relative
             paths start from the working directory.
+        ratio_of: What ``ratio`` is a share of: units, or with scope ``block`` the parameters of every block (params).
+        std: A threshold instead: units that score more than so many standard deviations below the mean of their group
+            go; inside ``iterate`` in every round.
         params: Parameters to keep: a count, or a share up to 1.
         macs: MACs of one image to keep: a count, or a share up to 1.
         energy: Energy of one image (by a model, in multiply-accumulates) to keep: the same.
@@ -86,6 +89,8 @@ class PruneSettings(Settings):
 
     criterion: str | None = None
     ratio: Ratio | None = None
+    ratio_of: Literal["units", "params"] = "units"
+    std: float | None = None
     params: float | None = Field(default=None, gt=0)
     macs: float | None = Field(default=None, gt=0)
     energy: float | None = Field(default=None, gt=0)
@@ -131,16 +136,14 @@ class PruneSettings(Settings):
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         one_amount(self, "set what you do not want to null")
-        Aim(
-            ratio=self.ratio, target=target_of(self), scope=self.scope, tolerance=self.tolerance
-        )  # it checks what goes together
+        _ = self.aim  # it checks what goes together
         return self
 
     @property
     def aim(self) -> Aim:
         """What the cut aims at."""
-        return Aim(self.ratio, self.target, of=self.of, scope=self.scope, round_to=self.round_to,
-                   min_units=self.min_units, tolerance=self.tolerance)  # fmt: skip
+        return Aim(self.ratio, self.target, ratio_of=self.ratio_of, std=self.std, of=self.of, scope=self.scope,
+                   round_to=self.round_to, min_units=self.min_units, tolerance=self.tolerance)  # fmt: skip
 
     @property
     def target(self) -> Target | None:
@@ -162,6 +165,11 @@ class PruneSettings(Settings):
         criterion, target = CRITERIA[self.criterion or "l2"], self.target
         first = criterion.goes_first
         pool = pools[self.scope or criterion.scope]
+        if self.std is not None:
+            many = f"{self.std:g} standard deviation{'s' * (self.std != 1)}"
+            return f"units that score more than {many} below the mean of their group, {first}"
+        if target is None and self.ratio_of == "params":
+            return f"{ratio_in_words(self.ratio or 0.0, 'parameters')} of every block, {first}"
         if target is None:
             units = "units" if isinstance(self.ratio, Mapping) else f"units {pool}"
             return f"{ratio_in_words(self.ratio or 0.0, units)}, {first}"
@@ -210,7 +218,7 @@ def one_amount(settings: Settings, hint: str = "") -> None:
     Raises:
         InputError: None of them, or several.
     """
-    keys = [key for key in ("ratio", *TARGETS) if key in type(settings).model_fields]
+    keys = [key for key in ("ratio", "std", *TARGETS) if key in type(settings).model_fields]
     given = [key for key in keys if getattr(settings, key) is not None]
     if len(given) != 1:
         got = " and ".join(given) or "none"
@@ -278,10 +286,14 @@ class Prune(Step[PruneSettings]):
         data: Any = calibration(context, config.calibration, config.mirror)
         data = list(data) if is_language_model(state.network) else data  # tokens are small, and the loss is told
         loss: Any = context.task.loss if context.task.has_loss else None
-        pruned = prune(state.network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
+        network = state.network if state.pruned is None else replace(state.cut, dense=state.dense)
+        pruned = prune(network, self._inputs(context), seed=seed, data=data, loss=loss, **options)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         decided = criterion_for(state.network, config.criterion, data)
-        return keep_cut(context, state, pruned, str(config.model_copy(update={"criterion": decided})), pinned)
+        wording = str(config.model_copy(update={"criterion": decided}))
+        new, result = keep_cut(context, state, pruned, wording, pinned)
+        said = _threshold_words(pruned, config)
+        return new, replace(result, summary={**result.summary, "threshold": said}) if said else result
 
     def restore(self, context: Context, state: State, config: PruneSettings) -> State:
         """Cuts the network that was cut, with the weights it had then, by the last part of the plan."""
@@ -290,6 +302,17 @@ class Prune(Step[PruneSettings]):
     @staticmethod
     def _inputs(context: Context) -> ExampleInputs:
         return context.inputs(2)
+
+
+def _threshold_words(pruned: Pruned, config: PruneSettings) -> str:
+    """What is to be said at once of a cut by a threshold: that nothing went, or which layers were held."""
+    if config.std is None:
+        return ""
+    if all(cut.kept == len(cut.group) for cut in pruned.groups):
+        return "nothing was removed: no unit is below the threshold"
+    part = pruned.plan.parts[-1] if pruned.plan.parts else pruned.plan
+    held = part.provenance.get("held", ())
+    return f"held at the fewest units (min_units={config.min_units}): {', '.join(held)}" if held else ""
 
 
 def narrows(entry: StepEntry) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from secateur.core.plan import remember
+from secateur.core.errors import InputError
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.pruning import calibration, cut_again, keep_cut, pinned_layers
@@ -17,7 +17,7 @@ from secateur.recipe.steps.weights import load_weights_into, save_weights
 from secateur.recovery import purify, recover, tune
 from secateur.recovery.api import check_method
 from secateur.recovery.tuning import BLOCK_EPOCHS, EPOCHS, check_tuning
-from secateur.sparsity.masks import copied
+from secateur.recovery.twin import last_cut
 
 if TYPE_CHECKING:
     from secateur.cut.pruned import Pruned
@@ -32,14 +32,20 @@ class RecoverSettings(Settings):
         method: ``least_squares``, ``scale`` (ThiNet), ``bias``, ``batch_norm`` or ``merge``.
         images: Unlabelled training images; 0 for the forms without data (``bias`` and ``merge``).
         mirror: Show each image's mirror image too.
-        ridge: Strength of the ridge, or null to choose it by cross-validation.
+        fit_to: Whose responses are fitted: those of the dense network, or of the one before the last cut (before).
+        layers: All layers behind the cut, or the next ones alone: those that the last cut took inputs from.
+        ridge: Strength of the ridge, 0 for none, or null to choose it by cross-validation.
+        relu: Whether what a ReLU behind a layer hides is left free in the fit.
         match_variance: Give refitted layers' responses the variance of the dense network's; ``auto`` to try both.
     """
 
     method: str = "least_squares"
     images: int = Field(default=512, ge=0)
     mirror: bool = False
+    fit_to: Literal["dense", "before"] = "dense"
+    layers: Literal["all", "next"] = "all"
     ridge: float | None = Field(default=None, ge=0)
+    relu: bool = True
     match_variance: bool | Literal["auto"] = False
 
     @field_validator("method")
@@ -50,7 +56,9 @@ class RecoverSettings(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> RecoverSettings:
-        check_method(self.method, match_variance=self.match_variance)
+        check_method(self.method, match_variance=self.match_variance, layers=self.layers)
+        if self.layers == "next" and not self.images:
+            raise InputError("layers: next wants images to fit on; got images: 0")
         return self
 
 
@@ -68,9 +76,9 @@ class Recover(Step[RecoverSettings]):
         """Fits the pruned network to the dense one, and scores it; the network before stays as it was."""
         data = calibration(context, config.images, config.mirror) if config.images else None
         seed = derive_seed(context.recipe.seed, context.step)
-        options: Any = {"method": config.method, "ridge": config.ridge, "seed": seed}
-        options["match_variance"] = config.match_variance
-        return _kept(context, state, _fitted(recover, state, data, options))
+        options = config.model_dump(exclude={"images", "mirror", "fit_to"}) | {"seed": seed}
+        fixed = _fitted(recover, state, data, options, last=config.fit_to == "before")
+        return _kept(context, state, fixed)
 
     def restore(self, context: Context, state: State, config: RecoverSettings) -> State:
         """Loads the repaired weights."""
@@ -143,19 +151,18 @@ def _file(context: Context) -> Path:
     return context.work / "model.safetensors"
 
 
-def _fitted(repair: Callable[..., Pruned], state: State, data: Any, options: Mapping[str, Any]) -> Pruned:
-    """The pruned network, fitted to the dense one; where branches went first, to the network without them.
+def _fitted(
+    repair: Callable[..., Pruned], state: State, data: Any, options: Mapping[str, Any], *, last: bool = False
+) -> Pruned:
+    """The pruned network, fitted to the dense one; if ``last`` or if branches went, to that before the last cut.
 
     There is nothing of a branch that is gone to fit to, and what the last cut was made in has all of the rest.
     """
-    whole = state.cut.plan
-    if state.before is None or not any(part.removed for part in whole.parts[:-1]):
+    parts = state.cut.plan.parts
+    if state.before is None or not parts or not (last or any(part.removed for part in parts[:-1])):
         return repair(state.cut, data, dense=state.dense, **options)
-    cut = copied(state.cut.model)
-    remember(cut, whole.parts[-1])
-    fixed = repair(replace(state.cut, model=cut, dense=state.before), data, dense=state.before, **options)
-    remember(fixed.model, whole)
-    return replace(fixed, dense=state.dense)
+    cut = replace(state.cut, source=state.before, dense=state.dense)
+    return last_cut(cut, lambda alone, before: repair(alone, data, dense=before, **options))
 
 
 class PurifySettings(Settings):
