@@ -121,6 +121,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "Metric": (secateur.Metric, {"better": lambda: "lower"}),
     "Task": (secateur.Task, {"train": lambda: [(X, X)]}),
     "sparsify": (sparsity.sparsify, {"model": net, "ratio": lambda: 0.5}),
+    "sparsity.weight_scores": (sparsity.weight_scores, {"criterion": lambda: "magnitude", "model": net}),
     "sparsity.convert_sparse": (sparsity.convert_sparse, NETWORK | {"budget_s": lambda: 1e-3}),
     "sparsity.load_converted": (sparsity.load_converted, {"path": lambda: "nope.safetensors", "model": net}),
     "sparsity.masks_of": (sparsity.masks_of, {"model": net}),

@@ -9,7 +9,7 @@ import typer
 
 from secateur.cli.groups import OpenOptions, grouped
 from secateur.cli.lazy import Lazy
-from secateur.cli.options import Ignore, Only, Source, examples
+from secateur.cli.options import Ignore, Only, Source, TaskName, examples
 
 if TYPE_CHECKING:
     from secateur.cli.commands import pruning, sparsifying
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
             "sparsify resnet56 --weights r56.safetensors --ratio 0.9 --scope global --out sparse",
             "sparsify lenet300 --ratio fc1=0.92 --ratio fc2=0.91 --out sparse --bits 5",
             "sparsify runs/first --pattern 2:4 --ignore conv1 --out sparse",
+            "sparsify resnet56 --ratio 0.9 --scope global --criterion snip --data cifar10:cifar.tar --out sparse",
             "sparsify torchvision:vgg16 --ratio 0.9 --pattern 'block 16x1' --only classifier --out sparse --convert",
         )
     )(sparsify)
@@ -44,7 +45,15 @@ def sparsify(
     ] = None,
     pattern: Annotated[str, typer.Option(help="element, kernel, n:m (2:4), or 'block 16x1'.")] = "element",
     scope: Annotated[str, typer.Option(help="The share of every layer (local), or of all (global).")] = "local",
-    criterion: Annotated[str, typer.Option(help="magnitude, lamp or random.")] = "magnitude",
+    criterion: Annotated[
+        str, typer.Option(help="magnitude, lamp, snip, obd, change or random; see `secateur criteria`.")
+    ] = "magnitude",
+    data: Annotated[str | None, typer.Option(help="Data set for snip and obd.", metavar="DATA")] = None,
+    task: TaskName = None,
+    images: Annotated[int, typer.Option(help="How many of its training samples.")] = 256,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights at the start of the training, for change.", metavar="FILE")
+    ] = None,
     only: Only = None,
     ignore: Ignore = None,
     bits: Annotated[
@@ -56,10 +65,13 @@ def sparsify(
 ) -> None:
     """Removes single weights without training: same shapes, real zeros."""
     amount = {"ratio": pruning.parse_ratio("--ratio", ratio), "std": pruning.parse_ratio("--std", std)}
-    options: dict[str, Any] = {"pattern": pattern, "scope": scope, "criterion": criterion}
+    options: dict[str, Any] = {"pattern": pattern, "scope": scope}
+    opened = opening.open(model)
+    batches, loss = pruning.calibration(opened, data, images, task)
     sparsifying.sparsify(
-        opening.open(model),
+        opened,
         out,
+        criterion=sparsifying.scores(opened, criterion, data=batches, loss=loss, start=start),
         bits=bits,
         convert=convert,
         only=only,

@@ -7,6 +7,7 @@ from secateur.sparsity.lc import LC
 from secateur.sparsity.masks import HoldMasks, masks_of
 from secateur.sparsity.penalties import PENALTIES, BatchNormL1, Penalty
 from secateur.sparsity.rewinding import fresh, rewind
+from secateur.sparsity.scores import weight_scores
 from secateur.sparsity.storage import Compressed, compress, decompress
 from secateur.sparsity.weights import LayerSparsity, Sparse, sparsify
 from secateur.sparsity.zeros import remove_zeros
@@ -34,4 +35,5 @@ __all__ = [
     "rewind",
     "share_weights",
     "sparsify",
+    "weight_scores",
 ]

@@ -11,14 +11,17 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.core.files import whole
+from secateur.core.plan import Plan
 from secateur.criteria.base import CRITERIA, of_kind
+from secateur.criteria.weight_statistics import WEIGHT_NEEDS
 from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
 from secateur.recipe.steps.weights import load_weights_into
-from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
+from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify, weight_scores
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
+from secateur.sparsity.rewinding import sliced
 from secateur.sparsity.weights import sparse
 
 __all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
@@ -36,7 +39,8 @@ class SparsifySettings(Settings):
         std: Han's threshold, in standard deviations of the layer's weights; or by layer name or pattern.
         pattern: ``element``, ``kernel``, n:m (``2:4``), or ``block RxC``.
         scope: ``local`` (the same share of every layer) or ``global``.
-        criterion: ``magnitude``, ``lamp`` or ``random``.
+        criterion: ``magnitude``, ``lamp``, ``snip``, ``obd``, ``change`` (since the run began) or ``random``.
+        calibration: Training samples that criteria with gradients look at.
         only: Modules or parameters (names or patterns) that alone are pruned.
         ignore: Modules or parameters that are left alone.
     """
@@ -48,6 +52,7 @@ class SparsifySettings(Settings):
     pattern: str = "element"
     scope: Literal["local", "global"] = "local"
     criterion: str = "magnitude"
+    calibration: int = Field(default=256, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
 
@@ -89,8 +94,11 @@ class Sparsify(Step[SparsifySettings]):
 
     def run(self, context: Context, state: State, config: SparsifySettings) -> tuple[State, StepResult]:
         """Makes a sparse copy of the current network and scores it before any training."""
-        options = config.model_dump()
+        options = config.model_dump(exclude={"calibration"})
         seed = derive_seed(context.recipe.seed, context.step)
+        if needed := _needed(context, state, config):
+            options["criterion"] = weight_scores(config.criterion, state.pruned or state.dense, seed=seed,
+                                                 example_inputs=context.inputs(2), **needed)  # fmt: skip
         found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.inputs(2),
                          **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
@@ -101,6 +109,19 @@ class Sparsify(Step[SparsifySettings]):
         """Applies the masks that were kept to the network as it was."""
         masks = load_masks(context.work / "masks.safetensors")
         return _sparse(context, state, copied(state.network), masks)[0]
+
+
+def _needed(context: Context, state: State, config: SparsifySettings) -> dict[str, Any]:
+    """What the criterion looks at beside the weights: training samples, or the weights that the run began with."""
+    needs = of_kind(config.criterion, "weights").weight_needs
+    found: dict[str, Any] = {}
+    if any(WEIGHT_NEEDS[need].data for need in needs):
+        loss = context.task.loss if context.task.has_loss else None
+        found |= {"data": context.calibration(config.calibration), "loss": loss}
+    if "start" in needs:
+        plan = Plan({}, {}) if state.pruned is None else state.pruned.plan
+        found["start"] = sliced(context.begin().state_dict(), plan, state.network)
+    return found
 
 
 def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
