@@ -22,7 +22,7 @@ from secateur.criteria.gradient import default_loss
 from secateur.criteria.statistics import Loss
 from secateur.graph.calling import preserved_rng, to_args
 
-__all__ = ["WEIGHT_NEEDS", "Start", "WeightNeed", "Weighing", "collect_weights"]
+__all__ = ["WEIGHT_NEEDS", "Start", "Weighing", "WeightNeed", "collect_weights"]
 
 Start = nn.Module | Mapping[str, Tensor]
 """Weights at the start of a training: a network of the same parameters, or its state dict."""

@@ -70,8 +70,8 @@ def obd(weight: Tensor, generator: torch.Generator, curvature: Tensor) -> Tensor
 
 
 @criterion(
-    "change", kind="weights", paper="Qin et al., Analysis of Pruning Optimization Technology, §6.4; Zhou et al. 2019, arXiv:1905.01067",
-    needs=("start",), order="smallest change in training first",
+    "change", kind="weights", needs=("start",), order="smallest change in training first",
+    paper="Qin et al., Analysis of Pruning Optimization Technology Based on Deep Learning, §6.4; arXiv:1905.01067",
 )  # fmt: skip
 def change(weight: Tensor, generator: torch.Generator, start: Tensor) -> Tensor:
     """How far training moved the weight: |w − w at the start|.

@@ -1,5 +1,6 @@
 """Sparsity in training: penalties that push weights to zero, masks that hold them there."""
 
+from secateur.sparsity.admm import ADMM
 from secateur.sparsity.cluster import HoldShared, share_weights
 from secateur.sparsity.converting import Converted, ConvertedLayer, convert_sparse, load_converted
 from secateur.sparsity.group_lasso import GroupLasso
@@ -13,6 +14,7 @@ from secateur.sparsity.weights import LayerSparsity, Sparse, sparsify
 from secateur.sparsity.zeros import remove_zeros
 
 __all__ = [
+    "ADMM",
     "LC",
     "PENALTIES",
     "BatchNormL1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -13,7 +12,6 @@ from secateur.core import arguments
 from secateur.core.checks import check_weights
 from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.inputs import Data
-from secateur.core.patterns import checked, covered
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
 from secateur.cost.counts import count
@@ -23,10 +21,10 @@ from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
 from secateur.sparsity.scores import Score, scored_by, scored_layer
 from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
+from secateur.sparsity.shares import Amount, shares
 
 __all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
 
-Amount = float | Mapping[str, float]
 
 SCOPES = ("local", "global")
 
@@ -175,7 +173,7 @@ def sparsify(
     weights = {n: w.detach() for n, w in weights_of(network, only=only, ignore=ignore).items() if form.applies(w)}
     if not weights:
         raise InputError("The pattern 'kernel' needs convolutions, and only and ignore leave none.")
-    amounts = _amounts("ratio" if std is None else "std", ratio if std is None else std, network, weights)
+    amounts = shares("ratio" if std is None else "std", ratio if std is None else std, network, weights)
     inputs = example_inputs if before is None or example_inputs is not None else before.example_inputs
     setting = Weighing(network, [n for n in weights if n in amounts], data, inputs)
     score = criterion if callable(criterion) else scored_by(criterion, setting, seed)
@@ -240,23 +238,6 @@ def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, 
         raise InputError("scope='global' goes with one ratio; std, n:m and ratios per layer are local.")
     if std is not None and criterion != "magnitude":
         raise InputError("std compares magnitudes with their standard deviation; criterion has to be 'magnitude'.")
-
-
-def _amounts(word: str, given: Amount | None, model: nn.Module, weights: Iterable[str]) -> dict[str, float]:
-    """The number of every weight; where it is given by layer, of those that are named."""
-    table = given if isinstance(given, Mapping) else {"*": 0.0 if given is None else given}
-    for name, value in table.items():
-        fits = isinstance(value, int | float) and 0 <= value < (1 if word == "ratio" else float("inf"))
-        if not fits:
-            wanted = "the share of weights to remove, in [0, 1)" if word == "ratio" else "a number, at least 0"
-            where = f" for {name!r}" if isinstance(given, Mapping) else ""
-            raise InputError(f"{word} is {wanted}; got {value!r}{where}.")
-    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()], word)
-    found = {n: [value for name, value in table.items() if covered(n, [name])] for n in weights}
-    found = {n: values for n, values in found.items() if values}
-    if not found:
-        raise InputError(f"None of the layers that {word} names ({', '.join(table)}) has weights that may go.")
-    return {n: values[-1] for n, values in found.items()}
 
 
 def _guarded(layers: list[Layer], masks: Masks, form: Pattern) -> tuple[str, ...]:

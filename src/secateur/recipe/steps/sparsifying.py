@@ -1,4 +1,4 @@
-"""Steps that remove single weights: at once, by LC, and into an entropy-coded file."""
+"""Steps that remove single weights at once, and that write them to an entropy-coded file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from secateur.core.files import whole
 from secateur.core.plan import Plan
 from secateur.criteria.base import CRITERIA, of_kind
 from secateur.criteria.weight_statistics import WEIGHT_NEEDS
-from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
+from secateur.recipe.schema import Ratio, Settings, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
-from secateur.recipe.steps.weights import load_weights_into
-from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify, weight_scores
+from secateur.recipe.steps.fitting import TrainSettings, train
+from secateur.sparsity import HoldShared, Sparse, compress, decompress, share_weights, sparsify, weight_scores
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.rewinding import sliced
 from secateur.sparsity.weights import sparse
 
-__all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
+__all__ = ["Compress", "CompressSettings", "Sparsify", "SparsifySettings", "made_sparse", "sparse_result"]
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 FILE = "model.sdc"
@@ -103,12 +102,12 @@ class Sparsify(Step[SparsifySettings]):
                          **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
         state = state.with_pruned(found, found.masks)
-        return state, _result(context, found, str(config))
+        return state, sparse_result(context, found, str(config))
 
     def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
         """Applies the masks that were kept to the network as it was."""
         masks = load_masks(context.work / "masks.safetensors")
-        return _sparse(context, state, copied(state.network), masks)[0]
+        return made_sparse(context, state, copied(state.network), masks)[0]
 
 
 def _needed(context: Context, state: State, config: SparsifySettings) -> dict[str, Any]:
@@ -124,13 +123,13 @@ def _needed(context: Context, state: State, config: SparsifySettings) -> dict[st
     return found
 
 
-def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
+def made_sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
     """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
     found = sparse(model, masks, before=state.pruned, inputs=context.inputs(2), dense=state.dense)
     return state.with_pruned(found, found.masks), found
 
 
-def _result(context: Context, found: Sparse, asked: str) -> StepResult:
+def sparse_result(context: Context, found: Sparse, asked: str) -> StepResult:
     """Says what is left."""
     quality = context.judge(found.model)
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
@@ -145,61 +144,6 @@ def _result(context: Context, found: Sparse, asked: str) -> StepResult:
     notes = [f"{found.headline}.", *(note for note in found.notes if note not in said)]
     report = {"pruning": "; then ".join([*cuts[-1:], asked]), "notes": notes}
     return StepResult(summary=summary, report=report, evaluations={"pruned": quality})
-
-
-# ---------------------------------------------------------------------------------------------------------- LC
-
-
-class LearnCompressSettings(TrainSettings):
-    """Settings of LC: those of a step that trains, and those of `secateur.sparsity.LC`.
-
-    Attributes:
-        ratio: Share of all weights to remove.
-        mu: Weight of the penalty in the first iteration.
-        growth: Its factor from one iteration to the next.
-        iterations: Compression steps, spread over the training.
-        only: Modules or parameters (names or patterns) that alone are pruned.
-        ignore: Modules or parameters that are left alone.
-    """
-
-    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed"}
-
-    ratio: Share = 0.95
-    mu: float = Field(default=9e-5, gt=0)
-    growth: float = Field(default=1.1, ge=1)
-    iterations: int = Field(default=40, ge=1)
-    only: tuple[str, ...] | None = None
-    ignore: tuple[str, ...] = ()
-    keep: Literal["last"] = "last"  # the compressed weights are those of the last iteration
-
-    def make(self) -> LC:
-        """The extra that alternates."""
-        return LC(self.ratio, mu=self.mu, growth=self.growth, iterations=self.iterations, only=self.only,
-                  ignore=self.ignore)  # fmt: skip
-
-
-class LearnCompress(Step[LearnCompressSettings]):
-    """Trains a copy of the current network until it agrees with its own largest weights, and keeps only those."""
-
-    summary = "train towards few weights (learning-compression), and keep only those"
-    config = LearnCompressSettings
-    changes_network, cuts = True, "weights"
-
-    def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
-        """Trains as ``pruned``; masks hold from here on."""
-        model, extra = copied(state.network), config.make()
-        trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
-        save_masks(extra.masks, context.work / "masks.safetensors")
-        state, found = _sparse(context, state, model, extra.masks)
-        own = _result(context, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
-        report = {**trained.report, **own.report}
-        return state, StepResult({**trained.summary, **own.summary}, report, trained.epochs, own.evaluations)
-
-    def restore(self, context: Context, state: State, config: LearnCompressSettings) -> State:
-        """Loads the trained weights and the masks."""
-        model = copied(state.network)
-        load_weights_into(model, weights_file(context))
-        return _sparse(context, state, model, load_masks(context.work / "masks.safetensors"))[0]
 
 
 # --------------------------------------------------------------------------------------------------- the file
@@ -248,9 +192,8 @@ class Compress(Step[CompressSettings]):
     def restore(self, context: Context, state: State, config: CompressSettings) -> State:
         """Reads the file."""
         model: nn.Module = decompress(context.work / FILE, state.network)
-        return _sparse(context, state, model, state.masks)[0]
+        return made_sparse(context, state, model, state.masks)[0]
 
 
 STEPS.add("sparsify", Sparsify())
-STEPS.add("lc", LearnCompress())
 STEPS.add("compress", Compress())
