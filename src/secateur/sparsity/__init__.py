@@ -3,6 +3,7 @@
 from secateur.sparsity.admm import ADMM
 from secateur.sparsity.cluster import HoldShared, share_weights
 from secateur.sparsity.converting import Converted, ConvertedLayer, convert_sparse, load_converted
+from secateur.sparsity.energy_aware import energy_aware
 from secateur.sparsity.group_lasso import GroupLasso
 from secateur.sparsity.lc import LC
 from secateur.sparsity.masks import HoldMasks, masks_of
@@ -30,6 +31,7 @@ __all__ = [
     "compress",
     "convert_sparse",
     "decompress",
+    "energy_aware",
     "fresh",
     "load_converted",
     "masks_of",

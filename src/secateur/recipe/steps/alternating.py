@@ -92,8 +92,8 @@ class AdmmSettings(AlternatingSettings):
 
     filters: Ratio = 0.0
     columns: Ratio = 0.0
-    rho: float = Field(default=0.01, gt=0)
-    growth: float = Field(default=10.0, ge=1)
+    rho: float = Field(default=0.3, gt=0)
+    growth: float = Field(default=3.0, ge=1)
     stages: int = Field(default=3, ge=1)
     iterations: int = Field(default=9, ge=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -12,18 +13,38 @@ from torch import nn
 from secateur.core.errors import InputError
 from secateur.core.files import whole
 from secateur.core.plan import Plan
+from secateur.cost.energy import energy
 from secateur.criteria.base import CRITERIA, of_kind
 from secateur.criteria.weight_statistics import WEIGHT_NEEDS
-from secateur.recipe.schema import Ratio, Settings, ratio_in_words
+from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
 from secateur.recipe.steps.fitting import TrainSettings, train
-from secateur.sparsity import HoldShared, Sparse, compress, decompress, share_weights, sparsify, weight_scores
+from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.sparsity import (
+    HoldShared,
+    Sparse,
+    compress,
+    decompress,
+    energy_aware,
+    share_weights,
+    sparsify,
+    weight_scores,
+)
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
 from secateur.sparsity.rewinding import sliced
 from secateur.sparsity.weights import sparse
 
-__all__ = ["Compress", "CompressSettings", "Sparsify", "SparsifySettings", "made_sparse", "sparse_result"]
+__all__ = [
+    "Compress",
+    "CompressSettings",
+    "EnergyAware",
+    "EnergyAwareSettings",
+    "Sparsify",
+    "SparsifySettings",
+    "made_sparse",
+    "sparse_result",
+]
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 FILE = "model.sdc"
@@ -146,6 +167,60 @@ def sparse_result(context: Context, found: Sparse, asked: str) -> StepResult:
     return StepResult(summary=summary, report=report, evaluations={"pruned": quality})
 
 
+# ---------------------------------------------------------------------------------------------------- energy-aware
+
+
+class EnergyAwareSettings(Settings):
+    """Settings of `secateur.sparsity.energy_aware`.
+
+    Attributes:
+        ratio: Share of the weights of every layer to remove, with those that earlier steps removed; or by layer name or
+            pattern.
+        restore: Share of the weights that stay which are chosen by what the layer's output misses.
+        images: Training samples that outputs are computed from.
+        only: Modules or parameters (names or patterns) that alone are pruned.
+        ignore: Modules or parameters that are left alone.
+    """
+
+    spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed"}
+
+    ratio: Ratio
+    restore: Share = 0.2
+    images: int = Field(default=128, ge=1)
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        what = "weights" if isinstance(self.ratio, Mapping) else "weights of every layer"
+        return f"{ratio_in_words(self.ratio, what, 1)}, the layers with the highest energy first"
+
+
+class EnergyAware(Step[EnergyAwareSettings]):
+    """Removes single weights in the order of the layers' energy, restores and refits; training holds the masks."""
+
+    summary = "remove single weights, layers in the order of their energy; restore and refit what the output misses"
+    config = EnergyAwareSettings
+    changes_network, cuts = True, "weights"
+
+    def run(self, context: Context, state: State, config: EnergyAwareSettings) -> tuple[State, StepResult]:
+        """Makes a sparse and refitted copy of the current network, and scores it before any training."""
+        inputs, before = context.inputs(2), energy(state.network, context.inputs(2))
+        found = energy_aware(state.pruned or state.dense, inputs, data=context.calibration(config.images),
+                             masks=state.masks, **config.model_dump(exclude={"images"}))  # fmt: skip
+        save_masks(found.masks, context.work / "masks.safetensors")
+        save_weights(found.model, context.work / "model.safetensors")
+        own = sparse_result(context, found, str(config))
+        shown = {"energy_before": before.total, "energy": energy(found.model, inputs).total}
+        return state.with_pruned(found, found.masks), replace(own, summary={**own.summary, **shown})
+
+    def restore(self, context: Context, state: State, config: EnergyAwareSettings) -> State:
+        """Loads the refitted weights and the masks."""
+        model = copied(state.network)
+        load_weights_into(model, context.work / "model.safetensors")
+        return made_sparse(context, state, model, load_masks(context.work / "masks.safetensors"))[0]
+
+
 # --------------------------------------------------------------------------------------------------- the file
 
 
@@ -196,4 +271,5 @@ class Compress(Step[CompressSettings]):
 
 
 STEPS.add("sparsify", Sparsify())
+STEPS.add("energy_aware", EnergyAware())
 STEPS.add("compress", Compress())
