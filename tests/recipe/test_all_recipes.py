@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ pytest.importorskip("jinja2")
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
 from secateur.recipe import RunResult, builtin_recipes, load_recipe, override, run, shortcuts
+from secateur.recipe.prepare import NOTHING, make_model
 from secateur.recipe.schema import Recipe
+from secateur.sparsity.masks import load_masks
 
 TOY = (
     "data.limit=96",
@@ -289,9 +292,10 @@ def purify(run: Run) -> None:
     assert sum(p.numel() for p in run.pruned.parameters()) < sum(
         p.numel() for n, p in run.dense.items() if "running" not in n
     )
-    for name, p in run.pruned.named_parameters():
-        if p.ndim > 1 and "classifier" not in name:
-            assert p.flatten(1).abs().sum(1).min() > 0 or p.shape[0] == 1, f"{name} makes a channel of nothing"
+    weights = [p for p in run.pruned.parameters() if p.ndim > 1]
+    for before, after in itertools.pairwise(weights):
+        assert after.shape[1] == before.shape[0]
+        assert after.movedim(1, 0).flatten(1).any(1).all(), "every channel that is left is used"
 
 
 def learning_compression(run: Run) -> None:
@@ -307,9 +311,11 @@ def learning_compression(run: Run) -> None:
 
 def prune_every_epoch(run: Run) -> None:
     """After an epoch the weights went that had moved least since the run began; in the end the smallest."""
-    start = create("lenet300", inputs=64).state_dict()
-    begun = load_file(run.folder / "start.safetensors") if (run.folder / "start.safetensors").is_file() else None
-    assert begun is None or set(begun) == set(start)
+    start = make_model(run.result.recipe, run.result.task, NOTHING).state_dict()
+    moved = {n: (p - start[n]).abs().flatten() for n, p in run.dense.items() if p.ndim > 1}
+    masks = load_masks(run.folder / "steps/02-sparsify/masks.safetensors")
+    every, kept = torch.cat([*moved.values()]), torch.cat([masks[n].flatten() for n in moved])
+    assert float(every[kept].min()) >= float(every[~kept].max()) > 0
     steps = sorted(p.name for p in (run.folder / "steps").iterdir())
     shares = [
         json.loads((run.folder / "steps" / name / "result.json").read_text())["result"]["summary"]["sparsity"]
