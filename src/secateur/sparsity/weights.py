@@ -185,7 +185,7 @@ def sparsify(
         chosen = by_threshold(layers, form, {n: amounts[n] * float(w.std(correction=0)) for n, w in left.items()})
     else:
         chosen = by_ratio(layers, form, amounts, pooled=scope == "global")
-    notes = _guarded(layers, chosen, form)
+    notes = (*_guarded(layers, chosen, form), *_exceeded(layers, chosen, amounts if std is None else {}))
     chosen = {n: mask.to(weights[n].device) for n, mask in chosen.items()}
     dense = network if before is None and remembered(network) is None else None
     return sparse(copied(network), {**(masks or {}), **chosen}, notes=notes, before=before, inputs=example_inputs,
@@ -238,6 +238,16 @@ def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, 
         raise InputError("scope='global' goes with one ratio; std, n:m and ratios per layer are local.")
     if std is not None and criterion != "magnitude":
         raise InputError("std compares magnitudes with their standard deviation; criterion has to be 'magnitude'.")
+
+
+def _exceeded(layers: list[Layer], masks: Masks, ratios: Mapping[str, float]) -> tuple[str, ...]:
+    """Says where earlier cuts had removed more than is asked for: what is gone stays gone."""
+    asked = sum(ratios.get(x.name, 1.0) * x.scores.numel() for x in layers)
+    gone, total = sum(int((~masks[x.name]).sum()) for x in layers), sum(x.scores.numel() for x in layers)
+    if not any(not x.alive.all() for x in layers) or gone <= asked + len(layers) or asked == 0:
+        return ()
+    return (f"{gone / total:.1%} of the weights had been removed before, more than the {asked / total:.1%} asked for: "
+            "none returns.",)  # fmt: skip
 
 
 def _guarded(layers: list[Layer], masks: Masks, form: Pattern) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from secateur.recipe.schema import Ratio, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Ahead, Context, State, Step, StepResult
 from secateur.recipe.steps.fitting import TrainSettings, held, kept_bytes, train, weights_file
+from secateur.recipe.steps.pruning import narrows
 from secateur.recipe.steps.sparsifying import made_sparse, sparse_result
 from secateur.recipe.steps.weights import load_weights_into
 from secateur.sparsity import ADMM, LC
@@ -120,6 +121,11 @@ class _Alternate(Step[ConfigT]):
     def leaves(self, config: ConfigT, ahead: Ahead) -> int:
         """Checkpoints, and the weights in the end."""
         return kept_bytes(config, ahead)
+
+    def foresee(self, config: ConfigT, ahead: Ahead) -> None:
+        """Finds the layers and their shares on the dense network, unless a cut comes first."""
+        if not any(narrows(entry) for entry in ahead.earlier):
+            config.make().choose(ahead.model)
 
     def run(self, context: Context, state: State, config: ConfigT) -> tuple[State, StepResult]:
         """Trains as ``pruned``; masks hold from here on."""
