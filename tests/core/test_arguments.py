@@ -130,6 +130,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "sparsity.fresh": (sparsity.fresh, {"model": net, "seed": lambda: 0}),
     "sparsity.share_weights": (sparsity.share_weights, {"model": net}),
     "sparsity.LC": (sparsity.LC, {}),
+    "sparsity.ADMM": (sparsity.ADMM, {"filters": lambda: 0.5}),
+    "sparsity.energy_aware": (sparsity.energy_aware, NETWORK | {"ratio": lambda: 0.5, "data": lambda: [X]}),
     "sparsity.BatchNormL1": (sparsity.BatchNormL1, {}),
     "sparsity.GroupLasso": (sparsity.GroupLasso, {}),
     "sparsity.HoldMasks": (sparsity.HoldMasks, {"masks": dict}),

@@ -132,8 +132,8 @@ def test_what_earlier_masks_removed_stays_removed_and_counts() -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"ratio": 1.0}, r"ratio is the share of weights to remove, in \[0, 1\)"),
     ({"ratio": 0.5, "restore": 1.0}, "restore is the share"),
-    ({"ratio": 0.5, "data": []}, "was not called on the data"),
-    ({"ratio": 0.5, "data": [torch.full((2, 2, 5, 5), torch.nan)]}, "not finite"),
+    ({"ratio": 0.5, "data": []}, "hold no batch"),
+    ({"ratio": 0.5, "data": [torch.full((2, 2, 5, 5), torch.nan)]}, "holds NaN"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,32 @@ from secateur.cli.lazy import Lazy
 from secateur.cli.options import Ignore, Only, Source, TaskName, examples
 
 if TYPE_CHECKING:
-    from secateur.cli.commands import pruning, sparsifying
+    from secateur.cli.commands import networks, pruning, sparsifying
 else:
+    networks = Lazy("secateur.cli.commands.networks")
     pruning, sparsifying = Lazy("secateur.cli.commands.pruning"), Lazy("secateur.cli.commands.sparsifying")
 
-__all__ = ["register"]
+__all__ = ["WeightOptions", "register"]
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What decides which weights go, and what it looks at."""
+
+    criterion: Annotated[
+        str, typer.Option(help="magnitude, lamp, snip, obd, change or random; see `secateur criteria`.")
+    ] = ("magnitude",)
+    data: Annotated[str | None, typer.Option(help="Data set for snip and obd.", metavar="DATA")] = (None,)
+    task: TaskName = (None,)
+    images: Annotated[int, typer.Option(help="How many of its training samples.")] = (256,)
+    start: Annotated[
+        str | None, typer.Option(help="Weights at the start of the training, for change.", metavar="FILE")
+    ] = (None,)
+
+    def scores(self, opened: networks.Opened) -> Any:
+        """The criterion, with what it needs of the network."""
+        batches, loss = pruning.calibration(opened, self.data, self.images, self.task)
+        return sparsifying.scores(opened, self.criterion, data=batches, loss=loss, start=self.start)
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +59,7 @@ def sparsify(
     model: Source,
     out: Annotated[Path, typer.Option(help="New folder for the artifact.", metavar="FOLDER")],
     opening: OpenOptions,
+    choosing: WeightOptions,
     ratio: Annotated[
         list[str] | None, typer.Option(help="Share of weights to remove; or LAYER=SHARE, repeatable.", metavar="SHARE")
     ] = None,
@@ -45,15 +68,6 @@ def sparsify(
     ] = None,
     pattern: Annotated[str, typer.Option(help="element, kernel, n:m (2:4), or 'block 16x1'.")] = "element",
     scope: Annotated[str, typer.Option(help="The share of every layer (local), or of all (global).")] = "local",
-    criterion: Annotated[
-        str, typer.Option(help="magnitude, lamp, snip, obd, change or random; see `secateur criteria`.")
-    ] = "magnitude",
-    data: Annotated[str | None, typer.Option(help="Data set for snip and obd.", metavar="DATA")] = None,
-    task: TaskName = None,
-    images: Annotated[int, typer.Option(help="How many of its training samples.")] = 256,
-    start: Annotated[
-        Path | None, typer.Option(help="Weights at the start of the training, for change.", metavar="FILE")
-    ] = None,
     only: Only = None,
     ignore: Ignore = None,
     bits: Annotated[
@@ -67,11 +81,10 @@ def sparsify(
     amount = {"ratio": pruning.parse_ratio("--ratio", ratio), "std": pruning.parse_ratio("--std", std)}
     options: dict[str, Any] = {"pattern": pattern, "scope": scope}
     opened = opening.open(model)
-    batches, loss = pruning.calibration(opened, data, images, task)
     sparsifying.sparsify(
         opened,
         out,
-        criterion=sparsifying.scores(opened, criterion, data=batches, loss=loss, start=start),
+        criterion=choosing.scores(opened),
         bits=bits,
         convert=convert,
         only=only,

@@ -16,13 +16,14 @@ from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.inputs import Batch, Data, batches, pieces
 from secateur.core.modes import evaluating
 from secateur.core.registry import Registry
+from secateur.core.samples import Taker
 from secateur.core.types import ExampleInputs
 from secateur.criteria.base import Criterion
 from secateur.criteria.gradient import default_loss
 from secateur.criteria.statistics import Loss
 from secateur.graph.calling import preserved_rng, to_args
 
-__all__ = ["WEIGHT_NEEDS", "Start", "Weighing", "WeightNeed", "collect_weights"]
+__all__ = ["WEIGHT_NEEDS", "Start", "Weighing", "WeightNeed", "collect_weights", "taker_of"]
 
 Start = nn.Module | Mapping[str, Tensor]
 """Weights at the start of a training: a network of the same parameters, or its state dict."""
@@ -137,6 +138,13 @@ class _Taker:
     dynamic: bool = True
 
 
+def taker_of(inputs: ExampleInputs) -> Taker:
+    """What the reader of data has to know of a network that is called with ``inputs`` and takes any number of them."""
+    args, kwargs = to_args(inputs)
+    leaf = next(v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor))
+    return _Taker(args, kwargs, len(leaf))
+
+
 def _mean(setting: Weighing, *, one_by_one: bool) -> dict[str, Tensor]:
     """Mean of the gradients in float64, in eval mode; of their squares, sample by sample, if ``one_by_one``."""
     model = setting.model
@@ -171,9 +179,7 @@ def _batches(setting: Weighing, *, one_by_one: bool) -> Iterator[Batch]:
     """The batches of the data with their labels, or the samples one at a time."""
     assert setting.data is not None
     data, inputs = (setting.data, setting.inputs) if setting.inputs is not None else _peeked(setting.data)
-    args, kwargs = to_args(inputs)
-    leaf = next(v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor))
-    taker = _Taker(args, kwargs, len(leaf))
+    taker = taker_of(inputs)
     for batch in batches(data, taker):
         if batch.labels is None:
             raise InputError(

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
-from secateur.core.inputs import Data
+from secateur.core.inputs import Batch, Data, batches
 from secateur.core.modes import evaluating
-from secateur.core.types import ExampleInputs, call
+from secateur.core.types import ExampleInputs
 from secateur.cost.energy import energy
+from secateur.criteria.weight_statistics import taker_of
 from secateur.cut.pruned import Pruned, opened
 from secateur.sparsity.masks import copied, weights_of
 from secateur.sparsity.patterns import Pattern
@@ -79,6 +81,8 @@ def energy_aware(
     masks = model.masks if masks is None and isinstance(model, Sparse) else masks
     before = model if isinstance(model, Pruned) else None
     dense, _, inputs = opened(model, example_inputs)
+    if any(isinstance(v, Tensor) and v.is_complex() for v in pytree.tree_leaves(inputs)):
+        raise InputError("energy_aware refits real numbers, and example_inputs are complex ones.")
     result = copied(dense)
     ratios = shares("ratio", ratio, dense, list(_layers(dense, weights_of(dense, only=only, ignore=ignore))))
     takes: dict[str, float] = {}
@@ -86,11 +90,11 @@ def energy_aware(
     for layer in found.layers:
         takes[layer.name] = takes.get(layer.name, 0.0) + layer.total
     order = sorted(ratios, key=lambda n: -takes.get(n.rpartition(".")[0], 0.0))
-    batches = list(_inputs(data))
+    seen = list(batches(data, taker_of(inputs)))
     chosen: dict[str, Tensor] = dict(masks or {})
     for name in order:
         path = name.rpartition(".")[0]
-        gram = Gram.of(dense, result, path, batches)
+        gram = Gram.of(dense, result, path, seen)
         weight = dense.get_parameter(name).detach()
         matrix = weight.double().cpu().flatten(1)
         alive = chosen[name].cpu().flatten(1) if name in chosen else torch.ones_like(matrix, dtype=torch.bool)
@@ -129,13 +133,6 @@ def _plain(module: nn.Module | None) -> bool:
     return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
 
 
-def _inputs(data: Data) -> Iterator[ExampleInputs]:
-    """Inputs of the batches, without labels."""
-    for item in [data] if isinstance(data, Tensor) else data:
-        pair = isinstance(item, tuple | list) and len(item) == 2
-        yield item[0] if pair else item
-
-
 # ---------------------------------------------------------------------------------------------------- one layer
 
 
@@ -152,21 +149,21 @@ class Gram:
     cross: Tensor
 
     @classmethod
-    def of(cls, dense: nn.Module, result: nn.Module, path: str, batches: Iterable[ExampleInputs]) -> Gram:
+    def of(cls, dense: nn.Module, result: nn.Module, path: str, data: Iterable[Batch]) -> Gram:
         """Adds up over all batches, and over all calls of the layer."""
         now = cross = torch.zeros(())
-        for inputs in batches:
-            for mine, theirs in zip(_seen(result, path, inputs), _seen(dense, path, inputs), strict=True):
+        for batch in data:
+            for mine, theirs in zip(_seen(result, path, batch), _seen(dense, path, batch), strict=True):
                 now, cross = now + mine.T @ mine, cross + mine.T @ theirs
         if not now.ndim:
-            raise InputError(f"The layer {path!r} was not called on the data, or there were none.")
+            raise InputError(f"The layer {path!r} was not called on the data.")
         if not torch.isfinite(now).all():
             raise InputError(f"The inputs of {path!r} are not finite on these data.")
         return cls(now, cross)
 
 
 @torch.no_grad()
-def _seen(model: nn.Module, path: str, inputs: ExampleInputs) -> list[Tensor]:
+def _seen(model: nn.Module, path: str, batch: Batch) -> list[Tensor]:
     """The inputs of every call of a layer as rows, (positions, K), in the order of the weight's columns."""
     found: list[Tensor] = []
     module = model.get_submodule(path)
@@ -177,7 +174,7 @@ def _seen(model: nn.Module, path: str, inputs: ExampleInputs) -> list[Tensor]:
             padding: tuple[int, int] = module.padding if not isinstance(module.padding, str) else (0, 0)  # type: ignore[assignment]
             if module.padding == "same":
                 x = F.pad(x, tuple(module._reversed_padding_repeated_twice))
-            columns = F.unfold(x, module.kernel_size, module.dilation, padding, module.stride)  # type: ignore[arg-type]
+            columns = F.unfold(x, module.kernel_size, module.dilation, padding, module.stride)
             found.append(columns.movedim(1, 2).reshape(-1, columns.shape[1]))
         else:
             found.append(x.reshape(-1, x.shape[-1]))
@@ -185,7 +182,8 @@ def _seen(model: nn.Module, path: str, inputs: ExampleInputs) -> list[Tensor]:
     handle = module.register_forward_pre_hook(note)
     try:
         with evaluating(model):
-            call(model, inputs)
+            args, kwargs = batch.copied()
+            model(*args, **kwargs)
     finally:
         handle.remove()
     return found

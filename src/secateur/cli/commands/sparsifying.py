@@ -22,7 +22,7 @@ __all__ = ["scores", "sparsify"]
 FILE, CONVERTED = "model.sdc", "converted.safetensors"
 
 
-def scores(opened: Opened, criterion: str, *, start: Path | None, **given: Any) -> str | Score:
+def scores(opened: Opened, criterion: str, *, start: str | None, **given: Any) -> str | Score:
     """The criterion with the data or the early weights that were given, or its name where it needs none of them."""
     if not of_kind(criterion, "weights").weight_needs:
         return criterion
