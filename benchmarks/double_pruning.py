@@ -33,6 +33,7 @@ NETWORKS: Mapping[str, tuple[str, list[str]]] = {
     "mobilenetv3": ("MobileNetV3-small", ["model.name=mobilenetv3_small_cifar", *FROM_SCRATCH]),
 }  # fmt: skip
 SHARED = ["data.validation=0.02", "steps.prune.ratio=0.5", "steps.prune.min_units=4", "steps.sparsify.ratio=0.8",
+          "steps.sparsify.criterion=lamp",
           "steps.finetune.epochs=1", "steps.measure.runtimes=[]", "seed=0"]  # fmt: skip
 
 

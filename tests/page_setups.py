@@ -131,6 +131,10 @@ class Network(nn.Module):
 model, dense_model, example_inputs = Network().eval(), Network().eval(), torch.randn(4, 64)
 """,
     "weight-pruning.md": _SMALL + """
+from torch.utils.data import DataLoader, TensorDataset
+
+loader = DataLoader(TensorDataset(x, torch.randint(10, (len(x),))), batch_size=16)
+example_inputs, early = x[:2], {n: p + 0.1 for n, p in model.state_dict().items()}
 config = secateur.TrainConfig(epochs=1, batch_size=32)
 """,
 }  # fmt: skip

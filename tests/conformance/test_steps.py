@@ -21,15 +21,17 @@ PRUNE: dict[str, Any] = {"prune": {"ratio": 0.5}}
 SHORT = {"epochs": 1, "batch_size": 20}
 TRIALS: dict[str, list[Any]] = {
     "adapt": [{"adapt": SHORT}],
+    "admm": [{"admm": {"filters": 0.25, "columns": 0.5, "iterations": 3, **SHORT}}],
     "compress": [{"compress": {"bits": 4}}],
     "control": [{"control": SHORT}],
     "cut_vocabulary": [PRUNE, "cut_vocabulary"],
+    "energy_aware": [{"energy_aware": {"ratio": 0.5, "images": 16}}],
     "export": [PRUNE, {"export": {"to": ["pt2"], "images": 8}}],
     "finetune": [PRUNE, {"finetune": SHORT}],
     "lc": [{"lc": {"ratio": 0.5, "iterations": 2, **SHORT}}],
     "measure": [PRUNE, {"measure": {"runtimes": [], "images": 0}}],
     "prune": [PRUNE],
-    "purify": [{"sparsify": {"ratio": 0.9}}, "purify"],
+    "purify": [{"sparsify": {"ratio": 0.9}}, {"purify": {"emptiness": 0.8}}],
     "recover": [PRUNE, {"recover": {"images": 16}}],
     "remove_experts": [{"remove_experts": {"keep": 3}}],
     "remove_layers": [{"remove_layers": {"count": 1}}],

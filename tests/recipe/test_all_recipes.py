@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ pytest.importorskip("jinja2")
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
 from secateur.recipe import RunResult, builtin_recipes, load_recipe, override, run, shortcuts
+from secateur.recipe.prepare import NOTHING, make_model
 from secateur.recipe.schema import Recipe
+from secateur.sparsity.masks import load_masks
 
 TOY = (
     "data.limit=96",
@@ -31,7 +34,7 @@ TOY = (
 OWN = {
     "network-trimming": ["steps.iterate.rounds=2"],
     "double-pruning": ["steps.iterate.rounds=2"],
-    "purify": ["steps.iterate.rounds=2"],
+    "prune-every-epoch": ["steps.iterate.rounds=3"],
     "structured-sparsity": ["steps.adapt.epochs=40", "steps.adapt.batch_size=32"],
     "yolo-layers-channels": ["data.limit=8"],
 }
@@ -222,18 +225,26 @@ def saliency_then_similarity(run: Run) -> None:
 
 
 def energy_aware(run: Run) -> None:
-    """Each inner layer lost 0.4 of its channels, in the order of the energy that it takes."""
+    """Each layer lost 0.75 of its weights, in the order of the energy; the report has the energy before and after."""
     from secateur.cost.energy import energy
 
-    takes = {
-        layer.name: layer.total for layer in energy(run.result.state.models["dense"], torch.zeros(1, 1, 8, 8)).layers
-    }
-    cut = [next(iter(part.keep)).removesuffix(".weight") for part in run.parts()]
-    assert sorted(cut) == sorted(f"{block}.conv1" for block in inner(run))
-    assert [takes[name] for name in cut] == sorted((takes[name] for name in cut), reverse=True)
-    for block in inner(run):
-        dense = len(run.dense[f"{block}.conv1.weight"])
-        assert run.widths()[f"{block}.conv1"] == dense - int(0.4 * dense + 0.5)
+    for name, share in run.zeros().items():
+        size = run.dense[name].numel()
+        assert share * size == pytest.approx(int(0.75 * size + 0.5), abs=0.5), name
+    dense = energy(run.result.state.models["dense"], torch.zeros(2, 1, 8, 8))
+    takes = {layer.name: layer.total for layer in dense.layers}
+    (order,) = [note for note in run.result.results["notes"] if "order of their energy" in note]
+    names = order.partition(": ")[2].rstrip(".").split(", ")
+    assert sorted(names) == sorted(name.removesuffix(".weight") for name in run.zeros())
+    assert [takes[name] for name in names] == sorted(takes.values(), reverse=True)
+    shown = {n["role"]: n["measurement"]["energy_mj"] for n in run.result.results["networks"]}
+    assert shown["dense"] == pytest.approx(dense.estimated_mj)
+    assert shown["pruned"] < 0.9 * shown["dense"]
+    assert any(f"Energy of one sample by the model (nothing is measured): {dense.total:,.0f}" in note
+               for note in run.result.results["notes"])  # fmt: skip
+    restored, before = load_file(run.folder / "steps/02-energy_aware/model.safetensors"), run.dense
+    kept = restored["linear.weight"] != 0
+    assert not torch.allclose(restored["linear.weight"][kept], before["linear.weight"][kept], rtol=1e-3), "refitted"
 
 
 def layer_pruning(run: Run) -> None:
@@ -311,19 +322,52 @@ def lasso_channel(run: Run) -> None:
 
 
 def purify(run: Run) -> None:
-    """The sparse network and the small one compute the same, and the small one has no channel without use."""
-    sparse = run.result.state.models["dense"]
-    sparse.load_state_dict(load_file(sorted(run.folder.glob("steps/*-finetune/model.safetensors"))[-1]))
-    weights = [p for n, p in sparse.named_parameters() if p.ndim > 1]
-    assert sum(int((p == 0).sum()) for p in weights) == pytest.approx(0.97 * sum(p.numel() for p in weights), abs=1)
-    images = run.result.task.sample(32, split="test")
-    with torch.no_grad():
-        expected, found = sparse.eval()(images), run.pruned.eval()(images)
-    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
-    assert sum(p.numel() for p in run.pruned.parameters()) < sum(p.numel() for p in sparse.parameters())
-    for name, p in run.pruned.named_parameters():
-        if p.ndim > 1 and "classifier" not in name:
-            assert p.flatten(1).abs().sum(1).min() > 0 or p.shape[0] == 1, f"{name} makes a channel of nothing"
+    """Filters and columns of zeros, masks that hold, and a network without channels that lead nowhere."""
+    trained, masked = (load_file(run.folder / f"steps/{s}/model.safetensors") for s in ("02-admm", "03-finetune"))
+    for name in (n for n, p in trained.items() if p.ndim == 4 and n != "features.0.weight"):
+        for weights in (trained, masked):
+            matrix = weights[name].flatten(1) != 0
+            rows, columns = matrix.shape
+            assert int(matrix.any(1).sum()) == rows - rows // 4, name
+            assert int(matrix.any(0).sum()) == columns - columns // 2, name
+    history = json.loads((run.folder / "steps/02-admm/result.json").read_text())["result"]["epochs"]
+    assert {"admm_rho", "admm_distance", "admm_moved"} <= set(history[-1]["extra"])
+    assert sum(p.numel() for p in run.pruned.parameters()) < sum(
+        p.numel() for n, p in run.dense.items() if "running" not in n
+    )
+    weights = [p for p in run.pruned.parameters() if p.ndim > 1]
+    for before, after in itertools.pairwise(weights):
+        assert after.shape[1] == before.shape[0]
+        assert after.movedim(1, 0).flatten(1).any(1).all(), "every channel that is left is used"
+
+
+def learning_compression(run: Run) -> None:
+    """Nine of ten weights of the whole network are zero, as LC left them, with μ up to 1."""
+    assert sum(share * run.dense[n].numel() for n, share in run.zeros().items()) == pytest.approx(
+        0.9 * sum(run.dense[n].numel() for n in run.zeros()), abs=1
+    )
+    left = load_file(run.folder / "steps/02-lc/model.safetensors")
+    assert all(torch.equal(left[n] != 0, run.pruned.get_parameter(n) != 0) for n in run.zeros())
+    history = json.loads((run.folder / "steps/02-lc/result.json").read_text())["result"]["epochs"]
+    assert history[-1]["extra"]["lc_mu"] == 1
+
+
+def prune_every_epoch(run: Run) -> None:
+    """After an epoch the weights went that had moved least since the run began; in the end the smallest."""
+    start = make_model(run.result.recipe, run.result.task, NOTHING).state_dict()
+    moved = {n: (p - start[n]).abs().flatten() for n, p in run.dense.items() if p.ndim > 1}
+    masks = load_masks(run.folder / "steps/02-sparsify/masks.safetensors")
+    every, kept = torch.cat([*moved.values()]), torch.cat([masks[n].flatten() for n in moved])
+    assert float(every[kept].min()) >= float(every[~kept].max()) > 0
+    steps = sorted(p.name for p in (run.folder / "steps").iterdir())
+    shares = [
+        json.loads((run.folder / "steps" / name / "result.json").read_text())["result"]["summary"]["sparsity"]
+        for name in steps
+        if name.endswith("-sparsify")
+    ]
+    assert shares == pytest.approx([0.7 / 3, 1.4 / 3, 0.7, 0.8], abs=1e-4)
+    assert [s.partition("-")[2] for s in steps[:4]] == ["adapt", "sparsify", "finetune", "sparsify"]
+    assert "smallest change" in "".join(str(step.config) for step in run.result.recipe.steps)
 
 
 def yolo_layers_channels(run: Run) -> None:
@@ -355,6 +399,8 @@ EXPECTED: dict[str, Callable[[Run], None]] = {
     "yolo-layers-channels": yolo_layers_channels,
     "lasso-channel": lasso_channel,
     "purify": purify,
+    "learning-compression": learning_compression,
+    "prune-every-epoch": prune_every_epoch,
     "structured-sparsity": structured_sparsity,
 }
 

@@ -15,9 +15,11 @@ from secateur.core.errors import InputError, UnknownNameError
 from secateur.core.files import read_json
 from secateur.models import create
 from secateur.recipe import Event, load_recipe, override, reopen, resume, run
+from secateur.recipe.prepare import make_model
 from secateur.recipe.sameness import differences, numbers
 from secateur.recipe.schema import Recipe
-from secateur.sparsity import masks_of
+from secateur.recipe.steps.base import derive_seed
+from secateur.sparsity import masks_of, weight_scores
 
 LENET = ("model.name=lenet300", "model.options={inputs: 64}")
 TOY = ("data.limit=96", "steps.finetune.epochs=1", "steps.adapt.epochs=1")
@@ -157,6 +159,13 @@ BAD = [
     ("sparsify: {ratio: 0.5, criterion: lampe}", "'lamp'"),
     ("lc: {keep: best}", r"lc\.keep"),
     ("lc: {mu: 0}", r"lc\.mu"),
+    ("lc: {mu: 0.1, final_mu: 1, growth: 2}", "give two of the three"),
+    ("admm: {}", "the share of one of them"),
+    ("admm: {filters: 1.0}", r"admm\.filters"),
+    ("admm: {filters: 0.5, iterations: 2}", "as many iterations as stages"),
+    ("energy_aware: {}", r"energy_aware\.ratio"),
+    ("energy_aware: {ratio: 0.5, restore: 1}", r"energy_aware\.restore"),
+    ("purify: {emptiness: 0}", r"purify\.emptiness"),
     ("compress: {bits: 9}", r"compress\.bits"),
 ]
 
@@ -165,6 +174,26 @@ BAD = [
 def test_bad_settings_are_named_before_anything_runs(tmp_path: Path, step: str, words: str) -> None:
     with pytest.raises((InputError, UnknownNameError), match=words):
         written(tmp_path, step)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("snip", {}), ("obd", {"calibration": 32}), ("change", {})])
+def test_a_step_gives_its_criterion_what_it_needs(tmp_path: Path, name: str, extra: dict[str, int]) -> None:
+    """The masks are those that the criterion chooses from Python, with the step's own samples or the run's start."""
+    options = "".join(f", {key}: {value}" for key, value in extra.items())
+    made = written(tmp_path, f"sparsify: {{ratio: 0.6, scope: global, criterion: {name}{options}}}")
+    found = run(made, tmp_path / "run")
+    dense, start = found.state.models["dense"], make_model(made, found.task)
+    count = extra.get("calibration", 256)
+    data = list(found.task.calibration(count, seed=derive_seed(made.seed, "images")))
+    scores = weight_scores(name, dense, data=data, loss=found.task.loss, start=start)
+    expected = secateur.sparsify(dense, ratio=0.6, scope="global", criterion=scores)
+    assert all(torch.equal(mask, expected.masks[n]) for n, mask in found.state.masks.items())
+
+
+def test_a_layer_that_would_lose_all_filters_is_said_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"filters: a share of 0\.99 is all 10 filters of 'fc3\.weight'"):
+        run(written(tmp_path, "admm: {filters: 0.99, only: [fc3]}"), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("steps/*"))
 
 
 def test_a_pattern_that_does_not_fit_names_the_layer(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,49 @@ def test_training_ends_sparse_and_resumes_exactly(tmp_path: Path) -> None:
     again, _ = run(tmp_path)
     for name, value in again.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
+
+
+def schedule(lc: LC, steps: int) -> list[float]:
+    """μ of every gradient step of a training, its changes alone."""
+    model = Bowl(torch.ones(2, 2), torch.ones(2, 2))
+    lc.start(model, steps, 1)
+    found = []
+    for _ in range(steps):
+        found.append(lc.strength)
+        lc.weights(model)
+    return [mu for k, mu in enumerate(found) if k == 0 or mu != found[k - 1]]
+
+
+@pytest.mark.parametrize(("steps", "iterations"), [(4800, 40), (144, 12), (5, 1), (30, 2)])
+def test_by_default_a_training_of_any_length_ends_with_the_same_strength(steps: int, iterations: int) -> None:
+    found = schedule(LC(0.5), steps)
+    assert len(found) == iterations
+    assert found[-1] == 1
+    if iterations > 1:
+        assert found == pytest.approx([1.1 ** (39 * (k / (iterations - 1) - 1)) for k in range(iterations)])
+
+
+def test_the_papers_schedule_and_others_are_had_by_name() -> None:
+    assert schedule(LC(0.5, mu=9e-5), 80) == pytest.approx([9e-5 * 1.1**n for n in range(40)])
+    assert schedule(LC(0.5, mu=0.1, final_mu=0.8, iterations=4), 8) == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    assert schedule(LC(0.5, final_mu=8, growth=2, iterations=3), 36) == pytest.approx([2, 4, 8])
+    with pytest.raises(InputError, match="give two of the three"):
+        LC(0.5, mu=0.1, final_mu=0.8, growth=2)
+
+
+def test_a_short_training_by_default_ends_close_to_its_compressed_form() -> None:
+    """The paper's μ, for long trainings, leaves the two apart, and says so."""
+    found = {}
+    for name, options in (("default", {}), ("paper", {"mu": 9e-5})):
+        torch.manual_seed(0)
+        model, lc = create("resnet_digits"), LC(0.8, **options)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            history = fit(model, load("digits", limit=256), TrainConfig(epochs=8, batch_size=16), extras=[lc])
+        found[name] = history.epochs[-1].extra["lc_distance"], [str(w.message) for w in said]
+    assert found["default"][0] < 0.3 < found["paper"][0]
+    assert not any("LC" in words for words in found["default"][1])
+    assert any("has not converged" in words and "final_mu" in words for words in found["paper"][1])
 
 
 @pytest.mark.parametrize("bad", [{"ratio": 1.0}, {"mu": 0.0}, {"growth": 0.9}, {"iterations": 0}])

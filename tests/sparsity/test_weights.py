@@ -288,3 +288,10 @@ def test_zeros_are_said_to_count_as_size_only() -> None:
     assert note.startswith("Zeros count as size only")
     assert "convert_sparse" in note
     assert sparsify(model, ratio=0.0).notes == (), "nothing is zero, nothing is to be said"
+
+
+def test_a_share_below_what_is_gone_already_is_said() -> None:
+    first = sparsify(net(), ratio=0.8)
+    assert any("80.0% of the weights had been removed before, more than the 50.0% asked for" in note
+               for note in sparsify(first, ratio=0.5).notes)  # fmt: skip
+    assert not any("removed before" in note for again in (first, sparsify(first, ratio=0.9)) for note in again.notes)

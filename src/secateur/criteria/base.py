@@ -170,8 +170,9 @@ def _powers(weight: Tensor, dim: int, order: float) -> Tensor:
 Score = Callable[[GroupView], Tensor]
 """Of channels: from a group's view to one score per unit, shape (n,)."""
 
-WeightScore = Callable[[Tensor, torch.Generator], Tensor]
-"""Of single weights: from the weights of one layer and a source of randomness to scores of the same shape."""
+WeightScore = Callable[..., Tensor]
+"""Of single weights: from the weights of one layer, a source of randomness and what was collected of these weights (one
+tensor for each need, in their order) to scores of the same shape."""
 
 BranchScore = Callable[[Any], Tensor | float]
 """Of residual branches: from a branch's view (:class:`~secateur.criteria.branches.BranchView`) to one number."""
@@ -197,6 +198,8 @@ class Criterion:
         additive: See :class:`~secateur.criteria.scoring.Scores`.
         scope: The scope of a cut that asks for none.
         weights: Scores single weights, higher = keep.
+        weight_needs: What has to be collected to score single weights, see
+            `secateur.criteria.weight_statistics.WEIGHT_NEEDS`.
         branches: Scores residual branches, higher = keep.
         order: What goes first, in words; empty for the lowest of what is called ``name``.
     """
@@ -210,6 +213,7 @@ class Criterion:
     additive: bool = False
     scope: str = "local"
     weights: WeightScore | None = None
+    weight_needs: tuple[str, ...] = ()
     branches: BranchScore | None = None
     order: str = ""
 
@@ -265,12 +269,13 @@ def criterion(
         name: What recipes and the command line call it.
         paper: Where it comes from.
         kind: What the function scores. ``channels``: a function of a :class:`GroupView` that gives one score per
-            unit, for :func:`secateur.prune`. ``weights``: of a layer's weights and a generator of random numbers,
-            scores of the same shape, for :func:`secateur.sparsify`. ``branches``: of a
+            unit, for :func:`secateur.prune`. ``weights``: of a layer's weights, a generator of random numbers and a
+            tensor for each of ``needs``, scores of the same shape, for :func:`secateur.sparsify`. ``branches``: of a
             :class:`~secateur.criteria.branches.BranchView`, one number, for :func:`secateur.remove_layers`.
             Higher = keep.
-        needs: What has to be collected for it in one pass over calibration data (channels only); the function finds
-            it with :meth:`GroupView.statistic`.
+        needs: What has to be collected for it. Of channels, in one pass over calibration data; the function finds it
+            with :meth:`GroupView.statistic`. Of weights, some of ``gradient``, ``curvature`` and ``start``; the
+            function is given the layer's tensors. Branches need nothing.
         absolute: Whether scores of different groups compare as they are (channels only).
         additive: Whether what a group loses is the sum of the scores that go (channels only).
         scope: The scope of a cut that asks for none (channels only).
@@ -289,8 +294,10 @@ def criterion(
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of criteria", kind, KINDS, argument="kind")
-    if kind != "channels" and (needs or absolute or additive or scope != "local"):
-        raise InputError(f"needs, absolute, additive and scope are of channels; got one of them with kind={kind!r}.")
+    if kind != "channels" and (absolute or additive or scope != "local"):
+        raise InputError(f"absolute, additive and scope are of channels; got one of them with kind={kind!r}.")
+    if kind == "branches" and needs:
+        raise InputError(f"Criteria of residual branches see the network's weights alone; got needs={needs!r}.")
     field_of = {"channels": "score", "weights": "weights", "branches": "branches"}[kind]
 
     def decorate(score: F) -> F:
@@ -302,6 +309,8 @@ def criterion(
             known = CRITERIA.add(name, Criterion(name, None, summary, paper))
         if kind == "channels":
             known = replace(known, needs=needs, absolute=absolute, additive=additive, scope=scope)
+        elif kind == "weights":
+            known = replace(known, weight_needs=needs)
         known = replace(known, order=order or known.order)
         CRITERIA.replace(name, replace(known, **{field_of: score}))  # type: ignore[arg-type]
         return score

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError, PluginError
-from secateur.criteria.base import Criterion, WeightScore
+from secateur.criteria.base import Criterion
 from secateur.criteria.scoring import score
 from secateur.criteria.statistics import NEEDS, needed_data
 from secateur.graph.groups import Groups, solve
@@ -70,14 +70,16 @@ def check_criterion(name: str, criterion: Criterion) -> None:
     if not criterion.summary:
         raise PluginError("it has no docstring, whose first line is what `secateur criteria` shows")
     if criterion.weights is not None:
-        _check_weights(criterion.weights)
+        _check_weights(criterion)
     if criterion.score is not None:
         _check_channels(criterion)
 
 
-def _check_weights(weights: WeightScore) -> None:
+def _check_weights(criterion: Criterion) -> None:
+    assert criterion.weights is not None
     weight = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    first, again = (weights(weight.clone(), torch.Generator().manual_seed(1)) for _ in range(2))
+    needs = [weight.flip(0).abs() for _ in criterion.weight_needs]
+    first, again = (criterion.weights(weight.clone(), torch.Generator().manual_seed(1), *needs) for _ in range(2))
     if not isinstance(first, Tensor) or first.shape != weight.shape or not torch.isfinite(first).all():
         raise PluginError(f"of weights of shape {tuple(weight.shape)} it gives no finite score for each")
     if not torch.equal(first, again):

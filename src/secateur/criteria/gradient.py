@@ -18,7 +18,7 @@ from secateur.criteria.base import GroupView, criterion
 from secateur.criteria.statistics import NEEDS, Collecting, Learner, Need, check_run, runs
 from secateur.graph.writes import written
 
-__all__ = ["Gradients", "obd", "snip", "taylor"]
+__all__ = ["Gradients", "default_loss", "obd", "snip", "taylor"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Gradients(Learner):
         values = {**self._leaves, **(written(self._module) if self._changes else {})}
         args, kwargs = sample.copied()
         output = functional_call(self._module, values, args, kwargs)
-        loss = self._loss(output, sample.labels) if self._loss is not None else _cross_entropy(output, sample)
+        loss = self._loss(output, sample.labels) if self._loss is not None else default_loss(output, sample)
         if not torch.isfinite(loss):
             check_run(self.groups.flow.traced, sample)
             raise InputError(
@@ -127,7 +127,12 @@ class _Slices:
             total.index_add_(0, self._unit, rows.double().cpu()[self._own])
 
 
-def _cross_entropy(output: Any, sample: Batch) -> Tensor:
+def default_loss(output: Any, sample: Batch) -> Tensor:
+    """Mean cross-entropy of a batch, where nobody gave a loss.
+
+    Raises:
+        InputError: It does not fit what the network gives, or the labels.
+    """
     labels = sample.labels
     if not isinstance(output, Tensor) or not isinstance(labels, Tensor):
         raise InputError(

@@ -30,6 +30,7 @@ from secateur.graph.copies import deep_copy
 from secateur.graph.labels import Labels
 from secateur.graph.ops import Kind, arguments, facts, find
 from secateur.recovery.datafree import back, passed
+from secateur.recovery.emptiness import emptied
 
 __all__ = ["purify"]
 
@@ -40,7 +41,9 @@ _WEIGHING = (Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR)
 
 
 @checked
-def purify(model: nn.Module | Pruned, example_inputs: ExampleInputs | None = None) -> Pruned:
+def purify(
+    model: nn.Module | Pruned, example_inputs: ExampleInputs | None = None, *, emptiness: float | None = None
+) -> Pruned:
     """Deletes channels that are no part of any path from input to output; the network computes the same.
 
     A channel goes when every weight that uses it is zero, or when it is constant, because every weight that
@@ -48,17 +51,22 @@ def purify(model: nn.Module | Pruned, example_inputs: ExampleInputs | None = Non
     biases behind it where that is exact (no zero padding in between). Either may leave further channels unused,
     so this is repeated until nothing changes. A group never empties: one of its channels stays.
 
-    Source: Li et al. 2019, arXiv:1905.00136, §3.3 (purification and unused-path removal).
+    With ``emptiness``, channels are purified first: where that share of a convolution's columns of an input channel is
+    zero, the rest of the channel is set to zero too. That changes what the network computes; train it afterwards.
+
+    Source: Ma et al. 2019, arXiv:1905.00136, §3.3 (purification and unused-path removal).
 
     Args:
         model: A network (or a result) with zeros in its weights, after weight pruning for instance; not touched.
         example_inputs: What it is called with. The result of an earlier cut knows it.
+        emptiness: Share of zero columns, in (0, 1], from which on a channel is emptied; ``None`` for no purification.
 
     Returns:
         The smaller network. Nothing to delete gives a copy of the same size.
 
     Raises:
-        VerificationError: The result differs from ``model``; nothing is returned.
+        InputError: ``emptiness`` is out of range.
+        VerificationError: The result differs from ``model`` (purified, if that was asked for); nothing is returned.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> with torch.no_grad():
@@ -68,6 +76,7 @@ def purify(model: nn.Module | Pruned, example_inputs: ExampleInputs | None = Non
     """
     network, first, example_inputs = opened(model, example_inputs)
     check_network(network, example_inputs)
+    network, cleared = (network, 0) if emptiness is None else emptied(network, emptiness)
     clean = deep_copy(network)
     analysis = analyse(clean, example_inputs)
     with torch.no_grad():
@@ -80,7 +89,10 @@ def purify(model: nn.Module | Pruned, example_inputs: ExampleInputs | None = Non
     pruned = apply(clean, plan, example_inputs)
     _check(network, pruned, example_inputs)
     removed = int((~keep).sum())
-    notes = (*pruned.notes, f"{removed:,} of {len(keep):,} units were unused")
+    purified = () if emptiness is None else (
+        f"{cleared:,} input channels with {emptiness:.0%} or more of their columns zero were emptied as a whole",
+    )  # fmt: skip
+    notes = (*pruned.notes, *purified, f"{removed:,} of {len(keep):,} units were unused")
     return descended(replace(pruned, notes=notes), first)
 
 

@@ -1,17 +1,21 @@
 """Sparsity in training: penalties that push weights to zero, masks that hold them there."""
 
+from secateur.sparsity.admm import ADMM
 from secateur.sparsity.cluster import HoldShared, share_weights
 from secateur.sparsity.converting import Converted, ConvertedLayer, convert_sparse, load_converted
+from secateur.sparsity.energy_aware import energy_aware
 from secateur.sparsity.group_lasso import GroupLasso
 from secateur.sparsity.lc import LC
 from secateur.sparsity.masks import HoldMasks, masks_of
 from secateur.sparsity.penalties import PENALTIES, BatchNormL1, Penalty
 from secateur.sparsity.rewinding import fresh, rewind
+from secateur.sparsity.scores import weight_scores
 from secateur.sparsity.storage import Compressed, compress, decompress
 from secateur.sparsity.weights import LayerSparsity, Sparse, sparsify
 from secateur.sparsity.zeros import remove_zeros
 
 __all__ = [
+    "ADMM",
     "LC",
     "PENALTIES",
     "BatchNormL1",
@@ -27,6 +31,7 @@ __all__ = [
     "compress",
     "convert_sparse",
     "decompress",
+    "energy_aware",
     "fresh",
     "load_converted",
     "masks_of",
@@ -34,4 +39,5 @@ __all__ = [
     "rewind",
     "share_weights",
     "sparsify",
+    "weight_scores",
 ]

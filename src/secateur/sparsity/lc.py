@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.core import arguments
 from secateur.core.errors import InputError
-from secateur.sparsity.masks import weights_of
+from secateur.sparsity.alternating import Alternating
 from secateur.sparsity.patterns import Pattern
 from secateur.sparsity.select import Layer, by_ratio
-from secateur.train.extras import Extra
 
 __all__ = ["LC", "top_weights"]
+
+GROWTH = 1.1
+"""The paper's factor of μ from one iteration to the next."""
+
+FINAL_MU, RANGE, LEAST_STEPS = 1.0, 1.1**39, 12
+"""Where nobody says: μ of the last iteration, how often it is the first one's (41 times, as in the paper), and gradient
+steps that an iteration has at least."""
 
 
 def top_weights(values: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
@@ -36,7 +42,7 @@ def top_weights(values: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]
     return {name: weight.detach().masked_fill(~masks[name].to(weight.device), 0) for name, weight in values.items()}
 
 
-class LC(Extra):
+class LC(Alternating):
     """The learning-compression algorithm for pruning, as an augmented Lagrangian.
 
     Carreira-Perpiñán & Idelbayev, "Learning-Compression" Algorithms for Neural Net Pruning, CVPR 2018, §3:
@@ -44,16 +50,24 @@ class LC(Extra):
     weights of w − λ/μ over the whole network, and λ ← λ − μ (w − θ). It ends with w = θ. The penalty enters as
     its gradient, μ (w − θ) − λ.
 
-    The ``iterations`` are spread evenly over the steps of a training run.
+    The ``iterations`` are spread evenly over the steps of a training run. The paper's schedule, μₙ = 9e-5 · 1.1ⁿ for
+    n < 40, is for L steps of thousands of gradient steps; it is had with ``LC(ratio, mu=9e-5)``. By default it is the
+    last μ that is fixed (1), and the first (1/41, the paper's range), and the growth follows from the number of
+    iterations; an L step has at least 12 gradient steps, so a short training has fewer of them: with less, λ adds up
+    what no L step had the time to follow.
     """
+
+    name: ClassVar[str] = "LC"
+    remedy: ClassVar[str] = "Train for longer, or with a higher final_mu (or mu)."
 
     @arguments.checked
     def __init__(
         self,
         ratio: float = 0.95,
         *,
-        mu: float = 9e-5,
-        growth: float = 1.1,
+        mu: float | None = None,
+        final_mu: float | None = None,
+        growth: float | None = None,
         iterations: int = 40,
         only: Iterable[str] | None = None,
         ignore: Iterable[str] = (),
@@ -62,97 +76,60 @@ class LC(Extra):
 
         Args:
             ratio: Share of the weights to remove, in [0, 1).
-            mu: μ₀.
-            growth: μ of iteration n is μ₀ · growthⁿ.
-            iterations: How many L and C steps.
+            mu: μ₀ (the paper's: 9e-5); ``None`` to work it out from ``final_mu``: 1/41 of
+                that, or as ``growth`` says. With it, there are as many
+                iterations as asked for.
+            final_mu: μ of the last iteration; ``None`` for 1, or where ``mu`` is given, for what that grows to.
+            growth: μ of iteration n is μ₀ · growthⁿ; ``None`` for 1.1 with ``mu`` alone, else for what leads from the
+                first to the last.
+            iterations: How many L and C steps, at most.
             only: Modules or parameters that alone are pruned.
             ignore: Modules or parameters that are left alone.
 
         Raises:
-            InputError: A value out of range.
+            InputError: A value out of range, or three numbers for a schedule that two of them fix.
         """
-        if not 0 <= ratio < 1 or mu <= 0 or growth < 1 or iterations < 1:
+        if (
+            not 0 <= ratio < 1
+            or iterations < 1
+            or any(v is not None and v <= 0 for v in (mu, final_mu))
+            or (growth is not None and growth < 1)
+        ):
             raise InputError(
-                "LC wants a ratio in [0, 1), mu above 0, growth and iterations of at least 1; got "
-                f"{ratio=}, {mu=}, {growth=}, {iterations=}."
+                "LC wants a ratio in [0, 1), mu and final_mu above 0, growth and iterations of at least 1; got "
+                f"{ratio=}, {mu=}, {final_mu=}, {growth=}, {iterations=}."
             )
-        self.ratio, self.mu, self.growth, self.iterations = ratio, mu, growth, iterations
-        self.only = None if only is None else tuple(only)
-        self.ignore = tuple(ignore)
-        self.compressed: dict[str, Tensor] = {}
-        self.multipliers: dict[str, Tensor] = {}
-        self._weights: dict[str, nn.Parameter] = {}
-        self._steps, self._step = 1, 0
+        if mu is not None and final_mu is not None and (growth is not None or final_mu < mu):
+            raise InputError(
+                "LC's penalty grows from mu to final_mu, which fixes its growth: give two of the three, with final_mu "
+                f"not below mu; got {mu=}, {final_mu=}, {growth=}."
+            )
+        super().__init__(iterations, only, ignore)
+        self.ratio, self.mu, self.final_mu, self.growth = ratio, mu, final_mu, growth
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the outcome."""
+        own = {"ratio": self.ratio, "mu": self.mu, "final_mu": self.final_mu, "growth": self.growth}
+        return {**super().settings(), **own}
 
     @property
-    def masks(self) -> dict[str, Tensor]:
-        """Which weights the last C step left."""
-        return {name: theta != 0 for name, theta in self.compressed.items()}
+    def rounds(self) -> int:
+        """Iterations in this training; by default an L step has at least 12 gradient steps."""
+        return super().rounds if self.mu is not None else max(1, min(self.iterations, self._steps // LEAST_STEPS))
 
     @property
     def strength(self) -> float:
         """μ of the present iteration."""
-        return self.mu * self.growth ** min(self._iteration, self.iterations - 1)
-
-    @property
-    def _iteration(self) -> int:
-        return self._step * self.iterations // self._steps
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the outcome."""
-        own = {"ratio": self.ratio, "mu": self.mu, "growth": self.growth, "iterations": self.iterations}
-        chosen = {"only": None if self.only is None else list(self.only), "ignore": list(self.ignore)}
-        return {**super().settings(), **own, **chosen}
-
-    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
-        """Finds the weights; before the first step θ is what the dense network's weights leave."""
-        self._weights = dict(weights_of(model, only=self.only, ignore=self.ignore))
-        self._steps = max(1, steps_per_epoch * epochs)
-        if not self.compressed:
-            self.compressed = top_weights(self._weights, self.ratio)
-            self.multipliers = {name: torch.zeros_like(weight) for name, weight in self._weights.items()}
-        for kept in (self.compressed, self.multipliers):  # those of a checkpoint come on the CPU
-            for name, weight in self._weights.items():
-                kept[name] = torch.empty_like(weight).copy_(kept[name]).detach()
+        last = self.rounds - 1
+        number = min(self.iteration, last)
+        if self.mu is None:
+            final = FINAL_MU if self.final_mu is None else self.final_mu
+            return float(final / (self.growth or RANGE ** (1 / max(last, 1))) ** (last - number))
+        if self.final_mu is None:
+            return float(self.mu * (self.growth or GROWTH) ** number)
+        return float(self.mu * (self.final_mu / self.mu) ** (number / max(last, 1)))
 
     @torch.no_grad()
-    def gradients(self, model: nn.Module) -> None:
-        """Adds the gradient of μ/2 ‖w − θ − λ/μ‖²."""
-        mu = self.strength
-        for name, weight in self._weights.items():
-            if weight.grad is not None:
-                weight.grad.add_(weight - self.compressed[name], alpha=mu).sub_(self.multipliers[name])
-
-    @torch.no_grad()
-    def weights(self, model: nn.Module) -> None:
-        """Counts the step; at the end of an iteration, compresses."""
-        before, mu = self._iteration, self.strength
-        self._step += 1
-        if self._iteration > before:
-            shifted = {name: weight - self.multipliers[name] / mu for name, weight in self._weights.items()}
-            self.compressed = top_weights(shifted, self.ratio)
-            for name, weight in self._weights.items():
-                self.multipliers[name].sub_(weight - self.compressed[name], alpha=mu)
-
-    @torch.no_grad()
-    def epoch(self, model: nn.Module, epoch: int) -> Mapping[str, Any]:
-        """μ, and how far the weights are from their compressed form: ‖w − θ‖ / ‖w‖."""
-        far = sum(float((w - self.compressed[n]).square().sum()) for n, w in self._weights.items())
-        size = sum(float(w.square().sum()) for w in self._weights.values())
-        return {"lc_mu": self.strength, "lc_distance": (far / max(size, 1e-30)) ** 0.5}
-
-    @torch.no_grad()
-    def finish(self, model: nn.Module) -> None:
-        """Sets the weights to θ."""
-        named = dict(model.named_parameters())
-        for name, theta in self.compressed.items():
-            named[name].copy_(theta)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Steps done, θ and λ."""
-        return {"step": self._step, "compressed": self.compressed, "multipliers": self.multipliers}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes them back."""
-        self._step = state["step"]
-        self.compressed, self.multipliers = dict(state["compressed"]), dict(state["multipliers"])
+    def project(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The compression step: the largest weights of the whole network."""
+        return top_weights(values, self.ratio)

@@ -17,7 +17,7 @@ class Pattern:
     """How a weight falls into units, and back.
 
     Attributes:
-        kind: ``element``, ``n:m``, ``block`` or ``kernel``.
+        kind: ``element``, ``n:m``, ``block``, ``kernel``, ``filter`` or ``column``.
         n: Of n:m: how many stay; of blocks: rows.
         m: Of n:m: how many consecutive inputs; of blocks: columns.
     """
@@ -37,13 +37,18 @@ class Pattern:
     def split(self, name: str, weight: Tensor) -> Tensor:
         """The weight as (units, entries of one unit); for n:m as (runs of m inputs, m).
 
-        Blocks lie on the matrix (outputs, inputs · kernel entries), runs of n:m along the inputs.
+        Blocks lie on the matrix (outputs, inputs · kernel entries), filters are its rows; runs of n:m along the
+        inputs.
 
         Raises:
             InputError: Sizes that do not divide; names the layer.
         """
         if self.kind == "kernel":
             return weight.flatten(2).flatten(0, 1)
+        if self.kind == "filter":
+            return weight.flatten(1)
+        if self.kind == "column":
+            return weight.flatten(1).T
         if self.kind == "n:m":
             self._divides(name, weight.shape[1], self.m, "inputs")
             return weight.movedim(1, -1).reshape(-1, self.m)
@@ -62,6 +67,8 @@ class Pattern:
         if self.kind == "block":
             rows = shape[0] // self.n
             return units.reshape(rows, -1, self.n, self.m).transpose(1, 2).reshape(shape)
+        if self.kind == "column":
+            return units.T.reshape(shape)
         return units.reshape(shape)
 
     def _divides(self, name: str, size: int, by: int, what: str) -> None:
@@ -73,7 +80,7 @@ class Pattern:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Reads ``element``, ``kernel``, ``2:4`` (2 of 4 consecutive inputs stay) or ``block 4x4``.
+    """Reads ``element``, ``kernel``, ``filter``, ``column``, ``2:4`` (2 of 4 consecutive inputs stay) or ``block 4x4``.
 
     Raises:
         InputError: Anything else.
@@ -82,7 +89,7 @@ def parse_pattern(text: str) -> Pattern:
     (Pattern(kind='n:m', n=2, m=4), 'block 4x1')
     """
     text = str(text).strip().lower().replace("×", "x")
-    if text in ("element", "kernel"):
+    if text in ("element", "kernel", "filter", "column"):
         return Pattern(text)
     pair = re.fullmatch(r"(?:(?P<n>\d{1,4}):(?P<m>\d{1,4}))|(?:block[ _]?)?(?P<r>\d{1,4})x(?P<c>\d{1,4})", text)
     if pair and pair["n"] and 0 < int(pair["n"]) < int(pair["m"]):
@@ -90,6 +97,6 @@ def parse_pattern(text: str) -> Pattern:
     if pair and pair["r"] and int(pair["r"]) * int(pair["c"]) > 0:
         return Pattern("block", int(pair["r"]), int(pair["c"]))
     raise InputError(
-        f"There is no pattern {text!r}. Known: element, kernel, n:m with 0 < n < m (2:4 keeps 2 of 4 consecutive "
-        "inputs), block RxC (block 4x4)."
+        f"There is no pattern {text!r}. Known: element, kernel, filter, column, n:m with 0 < n < m (2:4 keeps 2 of 4 "
+        "consecutive inputs), block RxC (block 4x4)."
     )

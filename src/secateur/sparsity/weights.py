@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from secateur.core import arguments
 from secateur.core.checks import check_weights
-from secateur.core.errors import InputError, SecateurError, UnknownNameError, first_line
-from secateur.core.patterns import checked, covered
+from secateur.core.errors import InputError, UnknownNameError
+from secateur.core.inputs import Data
 from secateur.core.plan import remembered
 from secateur.core.types import Counts, ExampleInputs
 from secateur.cost.counts import count
-from secateur.criteria.base import of_kind
+from secateur.criteria.weight_statistics import Weighing
 from secateur.cut.pruned import Pruned
 from secateur.sparsity.masks import Masks, apply_masks, copied, weights_of
 from secateur.sparsity.patterns import Pattern, parse_pattern
+from secateur.sparsity.scores import Score, scored_by, scored_layer
 from secateur.sparsity.select import Layer, by_pattern, by_ratio, by_threshold
+from secateur.sparsity.shares import Amount, shares
 
 __all__ = ["ZEROS", "LayerSparsity", "Sparse", "sparse", "sparsify"]
 
-Amount = float | Mapping[str, float]
-Score = Callable[[str, Tensor], Tensor]
 
 SCOPES = ("local", "global")
 
@@ -121,6 +120,7 @@ def sparsify(
     ignore: Iterable[str] = (),
     masks: Masks | None = None,
     seed: int = 0,
+    data: Data | None = None,
     example_inputs: ExampleInputs | None = None,
 ) -> Sparse:
     """Removes the single weights (blocks, kernels) that are worth least.
@@ -134,14 +134,17 @@ def sparsify(
         std: Han's threshold: weights below ``std`` · standard deviation of the layer's weights go; or one per layer.
         pattern: ``element``, ``2:4`` and the like (of 4 consecutive inputs 2 stay), ``block 4x4``, ``kernel``.
         scope: ``local`` (the same share of every layer) or ``global`` (the lowest anywhere).
-        criterion: ``magnitude``, ``lamp``, ``random`` or another criterion of weights (see :func:`secateur.criterion`),
-            or a function of a parameter's name and value that returns one score per weight; higher = keep. A block's
-            score is the mean of its weights'.
+        criterion: ``magnitude``, ``lamp``, ``snip``, ``obd``, ``random`` or another criterion of weights (see
+            :func:`secateur.criterion`), or a function of a parameter's name and value that returns one score per
+            weight, higher = keep: what :func:`weight_scores` gives, where a criterion needs more than ``data``
+            (``change``). A block's score is the mean of its weights'.
         only: Names or patterns of the only modules or parameters whose weights may go.
         ignore: Names or patterns of those that are left alone.
         masks: Earlier masks, by default those of a ``Sparse``. What they removed counts towards ``ratio`` and stays
             removed.
         seed: For criteria that draw random numbers.
+        data: For criteria that need gradients (``snip``, ``obd``): pairs of inputs and labels, in any of the forms of
+            :mod:`secateur.core.inputs`. A task brings its loss; of anything else it is cross-entropy.
         example_inputs: What the network is called with, for its MACs and for a graph in the artifact. The result of
             an earlier cut knows it.
 
@@ -149,7 +152,8 @@ def sparsify(
         The sparse network with its masks and the measured sparsity of every layer.
 
     Raises:
-        InputError: A value out of range, a pattern that does not fit a layer, whole-number weights.
+        InputError: A value out of range, a pattern that does not fit a layer, whole-number weights, or something
+            that the criterion needs is missing.
         UnknownNameError: A name that fits nothing.
         WeightsError: NaN or infinite weights.
 
@@ -169,8 +173,11 @@ def sparsify(
     weights = {n: w.detach() for n, w in weights_of(network, only=only, ignore=ignore).items() if form.applies(w)}
     if not weights:
         raise InputError("The pattern 'kernel' needs convolutions, and only and ignore leave none.")
-    amounts = _amounts("ratio" if std is None else "std", ratio if std is None else std, network, weights)
-    layers = [_layer(n, weights[n], criterion, masks or {}, seed) for n in weights if n in amounts]
+    amounts = shares("ratio" if std is None else "std", ratio if std is None else std, network, weights)
+    inputs = example_inputs if before is None or example_inputs is not None else before.example_inputs
+    setting = Weighing(network, [n for n in weights if n in amounts], data, inputs)
+    score = criterion if callable(criterion) else scored_by(criterion, setting, seed)
+    layers = [scored_layer(n, weights[n], score, masks or {}) for n in setting.names]
     if form.kind == "n:m":
         chosen = by_pattern(layers, form)
     elif std is not None:
@@ -178,7 +185,7 @@ def sparsify(
         chosen = by_threshold(layers, form, {n: amounts[n] * float(w.std(correction=0)) for n, w in left.items()})
     else:
         chosen = by_ratio(layers, form, amounts, pooled=scope == "global")
-    notes = _guarded(layers, chosen, form)
+    notes = (*_guarded(layers, chosen, form), *_exceeded(layers, chosen, amounts if std is None else {}))
     chosen = {n: mask.to(weights[n].device) for n, mask in chosen.items()}
     dense = network if before is None and remembered(network) is None else None
     return sparse(copied(network), {**(masks or {}), **chosen}, notes=notes, before=before, inputs=example_inputs,
@@ -233,60 +240,14 @@ def _check(form: Pattern, ratio: Amount | None, std: Amount | None, scope: str, 
         raise InputError("std compares magnitudes with their standard deviation; criterion has to be 'magnitude'.")
 
 
-def _amounts(word: str, given: Amount | None, model: nn.Module, weights: Iterable[str]) -> dict[str, float]:
-    """The number of every weight; where it is given by layer, of those that are named."""
-    table = given if isinstance(given, Mapping) else {"*": 0.0 if given is None else given}
-    for name, value in table.items():
-        fits = isinstance(value, int | float) and 0 <= value < (1 if word == "ratio" else float("inf"))
-        if not fits:
-            wanted = "the share of weights to remove, in [0, 1)" if word == "ratio" else "a number, at least 0"
-            where = f" for {name!r}" if isinstance(given, Mapping) else ""
-            raise InputError(f"{word} is {wanted}; got {value!r}{where}.")
-    checked(table, [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()], word)
-    found = {n: [value for name, value in table.items() if covered(n, [name])] for n in weights}
-    found = {n: values for n, values in found.items() if values}
-    if not found:
-        raise InputError(f"None of the layers that {word} names ({', '.join(table)}) has weights that may go.")
-    return {n: values[-1] for n, values in found.items()}
-
-
-def _layer(name: str, weight: Tensor, criterion: str | Score, masks: Masks, seed: int) -> Layer:
-    if callable(criterion):
-        scores = _scored(criterion, name, weight)
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        score = of_kind(criterion, "weights").weights
-        assert score is not None
-        scores = score(weight.cpu(), generator)
-    scores = scores.detach().double().cpu()
-    if scores.shape != weight.shape or not torch.isfinite(scores).all():
-        raise InputError(
-            f"The criterion gave scores of shape {tuple(scores.shape)} for {name!r}; wanted one finite score for each "
-            f"of its weights, shape {tuple(weight.shape)}."
-        )
-    alive = masks[name].cpu() if name in masks else torch.ones(weight.shape, dtype=torch.bool)
-    if alive.shape != weight.shape:
-        raise InputError(f"The mask of {name!r} has shape {tuple(alive.shape)}; its weights {tuple(weight.shape)}.")
-    return Layer(name, scores, alive)
-
-
-def _scored(criterion: Score, name: str, weight: Tensor) -> Tensor:
-    """What a user's own criterion says; what it raises becomes a sentence that names it."""
-    try:
-        found = criterion(name, weight)
-    except SecateurError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"The criterion failed on {name!r}: {type(error).__name__}: {first_line(error)}. It is a function of a "
-            "parameter's name and value that gives one score per weight."
-        ) from error
-    if not isinstance(found, Tensor):
-        raise InputError(
-            f"The criterion gave a {type(found).__name__} for {name!r}; it has to give a tensor of scores, one for "
-            "each weight."
-        )
-    return found
+def _exceeded(layers: list[Layer], masks: Masks, ratios: Mapping[str, float]) -> tuple[str, ...]:
+    """Says where earlier cuts had removed more than is asked for: what is gone stays gone."""
+    asked = sum(ratios.get(x.name, 1.0) * x.scores.numel() for x in layers)
+    gone, total = sum(int((~masks[x.name]).sum()) for x in layers), sum(x.scores.numel() for x in layers)
+    if not any(not x.alive.all() for x in layers) or gone <= asked + len(layers) or asked == 0:
+        return ()
+    return (f"{gone / total:.1%} of the weights had been removed before, more than the {asked / total:.1%} asked for: "
+            "none returns.",)  # fmt: skip
 
 
 def _guarded(layers: list[Layer], masks: Masks, form: Pattern) -> tuple[str, ...]:

@@ -9,14 +9,25 @@ from secateur.cli.commands.networks import Opened, tell_random
 from secateur.cli.commands.pruning import COMMANDS
 from secateur.cli.commands.show import change, console, integer, say, table
 from secateur.core.files import disk_errors
+from secateur.criteria.base import of_kind
 from secateur.cut.artifact import save_what_fits
+from secateur.models.weights import read_weights
 from secateur.recipe.folder import refuse_used
-from secateur.sparsity import Converted, Sparse, compress, convert_sparse
+from secateur.sparsity import Converted, Sparse, compress, convert_sparse, weight_scores
 from secateur.sparsity import sparsify as remove
+from secateur.sparsity.scores import Score
 
-__all__ = ["sparsify"]
+__all__ = ["scores", "sparsify"]
 
 FILE, CONVERTED = "model.sdc", "converted.safetensors"
+
+
+def scores(opened: Opened, criterion: str, *, start: str | None, **given: Any) -> str | Score:
+    """The criterion with the data or the early weights that were given, or its name where it needs none of them."""
+    if not of_kind(criterion, "weights").weight_needs:
+        return criterion
+    early = None if start is None else read_weights(start)
+    return weight_scores(criterion, opened.model, start=early, example_inputs=opened.inputs, **given)
 
 
 def sparsify(opened: Opened, out: Path, *, bits: int | None, convert: bool = False, **options: Any) -> None:

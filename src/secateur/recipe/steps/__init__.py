@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from secateur.recipe.schema import Settings
 from secateur.recipe.steps import (
+    alternating,
     experts,
     layers,
     measuring,
@@ -26,6 +27,7 @@ __all__ = [
     "State",
     "Step",
     "StepResult",
+    "alternating",
     "derive_seed",
     "descent",
     "experts",

@@ -166,7 +166,14 @@ def _fitted(
 
 
 class PurifySettings(Settings):
-    """Deleting unused paths has no settings."""
+    """Settings of `secateur.purify`.
+
+    Attributes:
+        emptiness: Share of an input channel's columns that are zero from which on all of it goes; null to delete only
+            what has no effect.
+    """
+
+    emptiness: float | None = Field(default=None, gt=0, le=1)
 
 
 class Purify(Step[PurifySettings]):
@@ -177,8 +184,8 @@ class Purify(Step[PurifySettings]):
     changes_network, cuts = True, "unused paths"
 
     def run(self, context: Context, state: State, config: PurifySettings) -> tuple[State, StepResult]:
-        """Deletes from the current network; the function stays the same, and that is checked."""
-        pruned = purify(state.network, context.inputs(2))
+        """Deletes from the current network; without purification the function stays the same, and that is checked."""
+        pruned = purify(state.network, context.inputs(2), emptiness=config.emptiness)
         pinned = pinned_layers(pruned.before, (cut.group for cut in pruned.groups))
         new, result = keep_cut(context, state, pruned, "channels without use", pinned)
         save_weights(pruned.model, context.work / "model.safetensors")

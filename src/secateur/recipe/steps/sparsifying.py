@@ -1,9 +1,10 @@
-"""Steps that remove single weights: at once, by LC, and into an entropy-coded file."""
+"""Steps that remove single weights at once, and that write them to an entropy-coded file."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,17 +12,39 @@ from torch import nn
 
 from secateur.core.errors import InputError
 from secateur.core.files import whole
+from secateur.core.plan import Plan
+from secateur.cost.energy import energy
 from secateur.criteria.base import CRITERIA, of_kind
+from secateur.criteria.weight_statistics import WEIGHT_NEEDS
 from secateur.recipe.schema import Ratio, Settings, Share, ratio_in_words
 from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult, derive_seed
-from secateur.recipe.steps.fitting import TrainSettings, held, train, weights_file
-from secateur.recipe.steps.weights import load_weights_into
-from secateur.sparsity import LC, HoldShared, Sparse, compress, decompress, share_weights, sparsify
+from secateur.recipe.steps.fitting import TrainSettings, train
+from secateur.recipe.steps.weights import load_weights_into, save_weights
+from secateur.sparsity import (
+    HoldShared,
+    Sparse,
+    compress,
+    decompress,
+    energy_aware,
+    share_weights,
+    sparsify,
+    weight_scores,
+)
 from secateur.sparsity.masks import Masks, copied, load_masks, save_masks
 from secateur.sparsity.patterns import parse_pattern
+from secateur.sparsity.rewinding import sliced
 from secateur.sparsity.weights import sparse
 
-__all__ = ["Compress", "CompressSettings", "LearnCompress", "LearnCompressSettings", "Sparsify", "SparsifySettings"]
+__all__ = [
+    "Compress",
+    "CompressSettings",
+    "EnergyAware",
+    "EnergyAwareSettings",
+    "Sparsify",
+    "SparsifySettings",
+    "made_sparse",
+    "sparse_result",
+]
 
 Bits = Annotated[int, Field(ge=1, le=8)]
 FILE = "model.sdc"
@@ -36,7 +59,8 @@ class SparsifySettings(Settings):
         std: Han's threshold, in standard deviations of the layer's weights; or by layer name or pattern.
         pattern: ``element``, ``kernel``, n:m (``2:4``), or ``block RxC``.
         scope: ``local`` (the same share of every layer) or ``global``.
-        criterion: ``magnitude``, ``lamp`` or ``random``.
+        criterion: ``magnitude``, ``lamp``, ``snip``, ``obd``, ``change`` (since the run began) or ``random``.
+        calibration: Training samples that criteria with gradients look at.
         only: Modules or parameters (names or patterns) that alone are pruned.
         ignore: Modules or parameters that are left alone.
     """
@@ -48,6 +72,7 @@ class SparsifySettings(Settings):
     pattern: str = "element"
     scope: Literal["local", "global"] = "local"
     criterion: str = "magnitude"
+    calibration: int = Field(default=256, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
 
@@ -89,27 +114,43 @@ class Sparsify(Step[SparsifySettings]):
 
     def run(self, context: Context, state: State, config: SparsifySettings) -> tuple[State, StepResult]:
         """Makes a sparse copy of the current network and scores it before any training."""
-        options = config.model_dump()
+        options = config.model_dump(exclude={"calibration"})
         seed = derive_seed(context.recipe.seed, context.step)
+        if needed := _needed(context, state, config):
+            options["criterion"] = weight_scores(config.criterion, state.pruned or state.dense, seed=seed,
+                                                 example_inputs=context.inputs(2), **needed)  # fmt: skip
         found = sparsify(state.pruned or state.dense, masks=state.masks, seed=seed, example_inputs=context.inputs(2),
                          **options)  # fmt: skip
         save_masks(found.masks, context.work / "masks.safetensors")
         state = state.with_pruned(found, found.masks)
-        return state, _result(context, found, str(config))
+        return state, sparse_result(context, found, str(config))
 
     def restore(self, context: Context, state: State, config: SparsifySettings) -> State:
         """Applies the masks that were kept to the network as it was."""
         masks = load_masks(context.work / "masks.safetensors")
-        return _sparse(context, state, copied(state.network), masks)[0]
+        return made_sparse(context, state, copied(state.network), masks)[0]
 
 
-def _sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
+def _needed(context: Context, state: State, config: SparsifySettings) -> dict[str, Any]:
+    """What the criterion looks at beside the weights: training samples, or the weights that the run began with."""
+    needs = of_kind(config.criterion, "weights").weight_needs
+    found: dict[str, Any] = {}
+    if any(WEIGHT_NEEDS[need].data for need in needs):
+        loss = context.task.loss if context.task.has_loss else None
+        found |= {"data": context.calibration(config.calibration), "loss": loss}
+    if "start" in needs:
+        plan = Plan({}, {}) if state.pruned is None else state.pruned.plan
+        found["start"] = sliced(context.begin().state_dict(), plan, state.network)
+    return found
+
+
+def made_sparse(context: Context, state: State, model: nn.Module, masks: Masks) -> tuple[State, Sparse]:
     """The state with ``model`` in place of the pruned network, and masks that hold from here on."""
     found = sparse(model, masks, before=state.pruned, inputs=context.inputs(2), dense=state.dense)
     return state.with_pruned(found, found.masks), found
 
 
-def _result(context: Context, found: Sparse, asked: str) -> StepResult:
+def sparse_result(context: Context, found: Sparse, asked: str) -> StepResult:
     """Says what is left."""
     quality = context.judge(found.model)
     cuts = [result.report["pruning"] for name, result in context.results.items() if name.endswith("-prune")]
@@ -126,59 +167,58 @@ def _result(context: Context, found: Sparse, asked: str) -> StepResult:
     return StepResult(summary=summary, report=report, evaluations={"pruned": quality})
 
 
-# ---------------------------------------------------------------------------------------------------------- LC
+# ---------------------------------------------------------------------------------------------------- energy-aware
 
 
-class LearnCompressSettings(TrainSettings):
-    """Settings of LC: those of a step that trains, and those of `secateur.sparsity.LC`.
+class EnergyAwareSettings(Settings):
+    """Settings of `secateur.sparsity.energy_aware`.
 
     Attributes:
-        ratio: Share of all weights to remove.
-        mu: Weight of the penalty in the first iteration.
-        growth: Its factor from one iteration to the next.
-        iterations: Compression steps, spread over the training.
+        ratio: Share of the weights of every layer to remove, with those that earlier steps removed; or by layer name or
+            pattern.
+        restore: Share of the weights that stay which are chosen by what the layer's output misses.
+        images: Training samples that outputs are computed from.
         only: Modules or parameters (names or patterns) that alone are pruned.
         ignore: Modules or parameters that are left alone.
     """
 
     spread: ClassVar[Mapping[str, Literal["removed", "kept"]]] = {"ratio": "removed"}
 
-    ratio: Share = 0.95
-    mu: float = Field(default=9e-5, gt=0)
-    growth: float = Field(default=1.1, ge=1)
-    iterations: int = Field(default=40, ge=1)
+    ratio: Ratio
+    restore: Share = 0.2
+    images: int = Field(default=128, ge=1)
     only: tuple[str, ...] | None = None
     ignore: tuple[str, ...] = ()
-    keep: Literal["last"] = "last"  # the compressed weights are those of the last iteration
 
-    def make(self) -> LC:
-        """The extra that alternates."""
-        return LC(self.ratio, mu=self.mu, growth=self.growth, iterations=self.iterations, only=self.only,
-                  ignore=self.ignore)  # fmt: skip
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        what = "weights" if isinstance(self.ratio, Mapping) else "weights of every layer"
+        return f"{ratio_in_words(self.ratio, what, 1)}, the layers with the highest energy first"
 
 
-class LearnCompress(Step[LearnCompressSettings]):
-    """Trains a copy of the current network until it agrees with its own largest weights, and keeps only those."""
+class EnergyAware(Step[EnergyAwareSettings]):
+    """Removes single weights in the order of the layers' energy, restores and refits; training holds the masks."""
 
-    summary = "train towards few weights (learning-compression), and keep only those"
-    config = LearnCompressSettings
+    summary = "remove single weights, layers in the order of their energy; restore and refit what the output misses"
+    config = EnergyAwareSettings
     changes_network, cuts = True, "weights"
 
-    def run(self, context: Context, state: State, config: LearnCompressSettings) -> tuple[State, StepResult]:
-        """Trains as ``pruned``; masks hold from here on."""
-        model, extra = copied(state.network), config.make()
-        trained = train(context, model, config, "pruned", "Learning-compression", [extra, *held(state)])
-        save_masks(extra.masks, context.work / "masks.safetensors")
-        state, found = _sparse(context, state, model, extra.masks)
-        own = _result(context, found, f"{config.ratio:.1%} of the weights of the whole network by LC")
-        report = {**trained.report, **own.report}
-        return state, StepResult({**trained.summary, **own.summary}, report, trained.epochs, own.evaluations)
+    def run(self, context: Context, state: State, config: EnergyAwareSettings) -> tuple[State, StepResult]:
+        """Makes a sparse and refitted copy of the current network, and scores it before any training."""
+        inputs, before = context.inputs(2), energy(state.network, context.inputs(2))
+        found = energy_aware(state.pruned or state.dense, inputs, data=context.calibration(config.images),
+                             masks=state.masks, **config.model_dump(exclude={"images"}))  # fmt: skip
+        save_masks(found.masks, context.work / "masks.safetensors")
+        save_weights(found.model, context.work / "model.safetensors")
+        own = sparse_result(context, found, str(config))
+        shown = {"energy_before": before.total, "energy": energy(found.model, inputs).total}
+        return state.with_pruned(found, found.masks), replace(own, summary={**own.summary, **shown})
 
-    def restore(self, context: Context, state: State, config: LearnCompressSettings) -> State:
-        """Loads the trained weights and the masks."""
+    def restore(self, context: Context, state: State, config: EnergyAwareSettings) -> State:
+        """Loads the refitted weights and the masks."""
         model = copied(state.network)
-        load_weights_into(model, weights_file(context))
-        return _sparse(context, state, model, load_masks(context.work / "masks.safetensors"))[0]
+        load_weights_into(model, context.work / "model.safetensors")
+        return made_sparse(context, state, model, load_masks(context.work / "masks.safetensors"))[0]
 
 
 # --------------------------------------------------------------------------------------------------- the file
@@ -227,9 +267,9 @@ class Compress(Step[CompressSettings]):
     def restore(self, context: Context, state: State, config: CompressSettings) -> State:
         """Reads the file."""
         model: nn.Module = decompress(context.work / FILE, state.network)
-        return _sparse(context, state, model, state.masks)[0]
+        return made_sparse(context, state, model, state.masks)[0]
 
 
 STEPS.add("sparsify", Sparsify())
-STEPS.add("lc", LearnCompress())
+STEPS.add("energy_aware", EnergyAware())
 STEPS.add("compress", Compress())
