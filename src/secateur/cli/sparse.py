@@ -27,13 +27,13 @@ class WeightOptions:
 
     criterion: Annotated[
         str, typer.Option(help="magnitude, lamp, snip, obd, change or random; see `secateur criteria`.")
-    ] = ("magnitude",)
-    data: Annotated[str | None, typer.Option(help="Data set for snip and obd.", metavar="DATA")] = (None,)
-    task: TaskName = (None,)
-    images: Annotated[int, typer.Option(help="How many of its training samples.")] = (256,)
+    ] = "magnitude"
+    data: Annotated[str | None, typer.Option(help="Data set for snip and obd.", metavar="DATA")] = None
+    task: TaskName = None
+    images: Annotated[int, typer.Option(help="How many of its training samples.")] = 256
     start: Annotated[
         str | None, typer.Option(help="Weights at the start of the training, for change.", metavar="FILE")
-    ] = (None,)
+    ] = None
 
     def scores(self, opened: networks.Opened) -> Any:
         """The criterion, with what it needs of the network."""
