@@ -31,7 +31,7 @@ def emptied(model: nn.Module, emptiness: float) -> tuple[nn.Module, int]:
         InputError: ``emptiness`` is out of range.
 
     >>> net = nn.Conv2d(2, 1, (1, 3), bias=False)
-    >>> _ = net.weight.copy_(torch.tensor([[[[5.0, 4.0, 3.0]], [[0.0, 2.0, 0.0]]]]))
+    >>> _ = net.weight.data.copy_(torch.tensor([[[[5.0, 4.0, 3.0]], [[0.0, 2.0, 0.0]]]]))
     >>> emptied(net, 0.6)[0].weight.flatten().tolist(), emptied(net, 0.7)[1]
     ([5.0, 4.0, 3.0, 0.0, 0.0, 0.0], 0)
     """

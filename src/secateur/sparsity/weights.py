@@ -157,6 +157,7 @@ def sparsify(
         UnknownNameError: A name that fits nothing.
         WeightsError: NaN or infinite weights.
 
+    >>> import torch
     >>> torch.manual_seed(0); net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     <torch...>
     >>> sparsify(net, ratio=0.75)  # doctest: +ELLIPSIS
