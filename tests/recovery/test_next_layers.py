@@ -96,7 +96,7 @@ def test_after_one_cut_the_network_before_is_the_dense_one() -> None:
 
 def lasso(network: Any, layer: str, ratio: float = 0.5) -> tuple[secateur.Pruned, secateur.Pruned]:
     cut = secateur.prune(network, X[:2], criterion="lasso", ratio=ratio, only=[layer], data=X)
-    return cut, secateur.recover(cut, X, layers="next", ridge=0.0, relu=False)
+    return cut, secateur.recover(cut, X, layers="next", ridge=0.0)
 
 
 def assert_statistics(

@@ -58,7 +58,6 @@ def recover(
     fit_to: str = "dense",
     layers: str = "all",
     ridge: float | None = None,
-    relu: bool = True,
     batch_size: int = 64,
     seed: int = 0,
     match_variance: bool | Literal["auto"] = False,
@@ -82,11 +81,10 @@ def recover(
         fit_to: Whose responses are fitted: those of the network before its first cut (``dense``), or of the one just
             before the last cut (``before``), which ThiNet takes; after one cut they are the same network.
         layers: Which layers are fitted: ``all`` behind the cut, or those alone that the last cut took inputs from
-            (``next``), as ThiNet and LASSO pruning do layer by layer.
+            (``next``), as ThiNet and LASSO pruning do layer by layer; these fits are linear, as published, and leave
+            nothing free that a ReLU hides.
         ridge: Strength of the ridge relative to the mean diagonal of the normal matrix; 0 for plain least squares; by
             default cross-validated layer by layer (1e-4 for ``scale``).
-        relu: Whether what a ReLU behind the layer hides is left free in a fit of ``least_squares``; without, the fit is
-            linear, as published for LASSO pruning.
         batch_size: Samples that run at a time.
         seed: Of the positions that are looked at in large feature maps.
         match_variance: Whether each refitted layer's responses get the variance of the dense network's, which a fit
@@ -121,7 +119,7 @@ def recover(
     if layers == "next" and data is None:
         raise InputError(f"layers='next' needs calibration data; without any, {method!r} repairs all layers.")
     if fit_to == "before" and pruned.plan.parts:
-        options: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "relu": relu, "seed": seed,
+        options: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "seed": seed,
                                    "batch_size": batch_size, "match_variance": match_variance,
                                    "memory_bytes": memory_bytes, "over_processes": over_processes}  # fmt: skip
         return last_cut(pruned, lambda alone, before: recover(alone, data, dense=before, **options))
@@ -129,7 +127,7 @@ def recover(
     if match_variance == "auto":
         assert data is not None  # or the method would have been another
         data = list(data) if isinstance(data, Iterator) else data
-        how: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "relu": relu, "seed": seed,
+        how: dict[str, Any] = {"method": method, "layers": layers, "ridge": ridge, "seed": seed,
                                "batch_size": batch_size, "memory_bytes": memory_bytes,
                                "over_processes": over_processes}  # fmt: skip
         both = [recover(pruned, data, dense=dense, match_variance=wide, **how) for wide in (False, True)]
@@ -137,7 +135,9 @@ def recover(
     new = deep_copy(pruned.model)
     pair = twin(replace(pruned, model=new), dense)
     check_unchanged(pruned, dense)
-    known = Options(ridge=ridge, seed=seed, match_variance=match_variance, rounds=Options().rounds if relu else 0)
+    known = Options(
+        ridge=ridge, seed=seed, match_variance=match_variance, rounds=Options().rounds if layers == "all" else 0
+    )
     if data is None or method == "merge":
         notes = _FREE[method](pair)
     else:

@@ -35,7 +35,6 @@ class RecoverSettings(Settings):
         fit_to: Whose responses are fitted: those of the dense network, or of the one before the last cut (before).
         layers: All layers behind the cut, or the next ones alone: those that the last cut took inputs from.
         ridge: Strength of the ridge, 0 for none, or null to choose it by cross-validation.
-        relu: Whether what a ReLU behind a layer hides is left free in the fit.
         match_variance: Give refitted layers' responses the variance of the dense network's; ``auto`` to try both.
     """
 
@@ -45,7 +44,6 @@ class RecoverSettings(Settings):
     fit_to: Literal["dense", "before"] = "dense"
     layers: Literal["all", "next"] = "all"
     ridge: float | None = Field(default=None, ge=0)
-    relu: bool = True
     match_variance: bool | Literal["auto"] = False
 
     @field_validator("method")
