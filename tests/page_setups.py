@@ -94,6 +94,7 @@ from safetensors.torch import save_file
 save_file(create("resnet56").state_dict(), "resnet56.safetensors")
 """ + _BERT,
     "measuring.md": "",
+    "network-trimming.md": "",
     "onnx.md": """
 import secateur, torch
 from torch import nn

@@ -297,7 +297,7 @@ def test_lists(command: str, word: str, secateur_cli) -> None:  # type: ignore[n
         (["rnu"], "run"),
         (["run", "transfer-channel", "--wieghts", "x"], "--weights"),
         (["resume", "nowhere"], "no run in"),
-        (["prune", "resnet20", "--out", "x"], "--ratio, --params, --macs"),
+        (["prune", "resnet20", "--out", "x"], "--ratio, --std, --params, --macs"),
         (["prune", "resnet20", "--ratio", "0.1", "--macs", "0.5", "--out", "x"], "one of"),
         (["prune", "resnet20", "--macs", "lots", "--out", "x"], "lots"),
         (["prune", "resnet20", "--ratio", "1", "--out", "x"], "1"),

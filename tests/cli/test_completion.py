@@ -31,7 +31,7 @@ def asked(words: str) -> list[str]:
 
 def test_names_by_command_and_option() -> None:
     assert asked("secateur run trans") == ["transfer-channel"]
-    assert asked("secateur recipes show thi") == ["thinet"]
+    assert asked("secateur recipes show thi") == ["thinet", "thinet-gap", "thinet-tiny"]
     assert {"prune", "sparsify"} <= set(asked("secateur "))
 
 

@@ -110,7 +110,8 @@ def test_every_criterion_of_weights_scores_each_of_them(name: str) -> None:
     score = CRITERIA[name].weights
     assert score is not None
     weight = torch.randn(3, 4, 2, 2)
-    first, again = (score(weight, torch.Generator().manual_seed(1)) for _ in range(2))
+    needs = [torch.rand(3, 4, 2, 2) for _ in CRITERIA[name].weight_needs]
+    first, again = (score(weight, torch.Generator().manual_seed(1), *needs) for _ in range(2))
     assert first.shape == weight.shape
     assert torch.isfinite(first).all()
     assert torch.equal(first, again)

@@ -117,11 +117,11 @@ def test_shortcuts(tmp_path: Path) -> None:
         ("ratio: 0.1", "ratio: {}", ("line 10: steps.prune.ratio should not be empty; got {}.",)),
         ("ratio: 0.1", "ratio: [1]", ("steps.prune.ratio should be a valid number, or should be a mapping; got [1].",)),
         ("ratio: 0.1", "ratio: {conv1: 0.5}\n    scope: global", ("A ratio per layer is local",)),
-        ("ratio: 0.1", "ratio: 0.1\n    macs: 0.5", ("line 9", "one of ratio, params, macs")),
+        ("ratio: 0.1", "ratio: 0.1\n    macs: 0.5", ("line 9", "one of ratio, std, params, macs")),
         (
             "ratio: 0.1",
             "criterion: l2",
-            ("line 9", "one of ratio, params, macs, energy, size, latency, latency_ms; got none"),
+            ("line 9", "one of ratio, std, params, macs, energy, size, latency, latency_ms; got none"),
         ),
         ("ratio: 0.1", "ratio: 0.1\n    criterion: l3", ("line 11", "no criterion named 'l3'", "'l2'")),
         ("- measure", "- mesure", ("line 11", "no step named 'mesure'", "'measure'")),

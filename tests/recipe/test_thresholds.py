@@ -10,6 +10,7 @@ import torch
 from secateur.cli.commands.running import words_of
 from secateur.core.errors import SecateurError
 from secateur.recipe import Event, Recipe, load_recipe, resume, run
+from secateur.recipe.comparison import at_budget
 
 RUN = """\
 name: mine
@@ -82,3 +83,12 @@ def test_bad_settings_are_told_with_their_line(tmp_path: Path, settings: str, sa
     with pytest.raises(SecateurError, match=said) as raised:
         read(tmp_path, RUN.replace("std: 50", settings))
     assert "mine.yaml, line 6" in str(raised.value)
+
+
+def test_a_budget_takes_the_place_of_a_share_of_the_parameters() -> None:
+    (recipe,) = at_budget(["transfer-channel"], macs=0.5).values()
+    (prune,) = (s.config for s in recipe.steps if s.kind == "prune")
+    assert (prune.macs, prune.ratio, prune.ratio_of) == (0.5, None, "units")  # type: ignore[attr-defined]
+    (recipe,) = at_budget(["transfer-channel"]).values()
+    (prune,) = (s.config for s in recipe.steps if s.kind == "prune")
+    assert (prune.ratio, prune.ratio_of) == (0.1, "params")  # type: ignore[attr-defined]

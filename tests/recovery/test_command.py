@@ -55,7 +55,7 @@ def test_tuning_is_the_last_step(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (("--ratio", 0.5, "--data", "digits", "--criterion", "l1,l3"), "no criterion named 'l3'"),
         (("--ratio", 0.5, "--data", "digits", "--images", 16, "--memory", 10), "memory_bytes=10 is too little"),
         (("--data", "digits", "--latency", 0.5), "wants a runtime"),
-        (("--data", "digits"), "Give one of --ratio, --params, --macs, --energy, --size and --latency"),
+        (("--data", "digits"), "Give one of --ratio, --std, --params, --macs, --energy, --size and --latency"),
     ],
 )
 def test_mistakes_are_one_sentence(

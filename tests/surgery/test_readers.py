@@ -115,6 +115,6 @@ def test_a_reader_of_its_own_computes_the_same(kind: str, tied: bool, cut: str, 
     reader = Reader(tmp_path)
     with torch.no_grad():
         want = small(input_ids=TOKENS).logits
-        assert (reader(TOKENS) - want).abs().max() < 1e-6 * want.abs().max().clamp_min(1)
+        assert (reader(TOKENS) - want).abs().max() < 4e-6 * want.abs().max().clamp_min(1)
     changed = (reader.width, reader.inner, reader.heads, reader.shared, len(reader.layers)) != (32, 48, 8, 4, 3)
     assert changed == (cut != "as it is")

@@ -118,9 +118,8 @@ def aim(tree: YamlTree, key: str, value: float) -> YamlTree:
     for settings in settings_of(tree, kind):
         for other in AMOUNTS:
             settings.pop(other, None)
-        if key == "ratio":
-            settings.pop("tolerance", None)  # it is of a target
-        elif "of" in known[kind]:
+        settings.pop("tolerance" if key == "ratio" else "ratio_of", None)  # of a target, and of a ratio
+        if key != "ratio" and "of" in known[kind]:
             settings["of"] = "dense"
     return _set(tree, f"steps.{kind}.{key}", value, option)
 
