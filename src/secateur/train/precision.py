@@ -10,7 +10,7 @@ __all__ = ["fast_bf16"]
 def fast_bf16(accelerator: str = "auto") -> bool:
     """Whether mixed precision can pay on this machine; elsewhere bf16 is emulated, and slower than float32.
 
-    Processors with AVX2 alone took eight times as long for a step of ResNet-20. PyTorch's oneDNN asks for AVX-512 on
+    In a trial that left no record, a step of ResNet-20 took eight times as long on AVX2 alone. PyTorch's oneDNN asks for AVX-512 on
     x86 and for the bf16 instructions on Arm.
 
     Args:
