@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateur.budget.blocks import by_parameters
-from secateur.budget.choose import Chosen, check_rules, check_tolerance, choose, reached
+from secateur.budget.choose import Chosen, check_rules, check_tolerance, choose, first_few, reached
 from secateur.budget.deviations import below_mean
 from secateur.budget.earlier import LATENCY, gone_before, latency_of_dense, of_dense
 from secateur.budget.latency import Rules, setting_of, to_latency
@@ -223,10 +223,6 @@ class Aim:
                              absolute=scores.absolute, earlier=earlier)  # fmt: skip
 
 
-_NAMED = 5
-"""Groups that a note names."""
-
-
 def arbitrary(scores: Scores, groups: Groups, keep: Mask) -> tuple[str, ...]:
     """A note on the groups whose units all had the same score, where some of them go: which ones, no score says."""
     cut = [number for number in scores.values if not keep[groups.items[number].units].all()]
@@ -234,8 +230,7 @@ def arbitrary(scores: Scores, groups: Groups, keep: Mask) -> tuple[str, ...]:
     if not tied:
         return ()
     names = [groups.items[number].name for number in tied]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    what = "every group that is cut" if len(tied) == len(cut) else f"{', '.join(names[:_NAMED])}{more}"
+    what = "every group that is cut" if len(tied) == len(cut) else first_few(names)
     return (f"all scores are equal in {what}, so it is arbitrary which of their units go: the first ones were taken",)
 
 

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.choose import Chosen, without
+from secateur.budget.choose import Chosen, first_few, without
 from secateur.budget.order import Step, removal_order
 from secateur.core.errors import BudgetError
 from secateur.core.plan import Plan
@@ -18,9 +18,6 @@ from secateur.cost.counts import Costs
 __all__ = ["by_parameters"]
 
 Mask = NDArray[np.bool_]
-
-_NAMED = 5
-"""Blocks that a note names."""
 
 
 def by_parameters(
@@ -183,10 +180,9 @@ def _missed(costs: Costs, blocks: Sequence[_Block], keep: Mask, share: float, ea
         if abs(block.miss) > channel:
             far.append(f"{block.name or 'the network'} ({_share(costs, block.name, keep, earlier)})")
     if far:
-        more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
         notes.append(
             f"the share of the parameters that goes from a block is {share:.1%} within one channel, but not in "
-            f"{', '.join(far[:_NAMED])}{more}: no more of their channels may go, or what enters them went"
+            f"{first_few(far)}: no more of their channels may go, or what enters them went"
         )
     if abs(share * _before(costs, "", earlier) - _gone(costs, "", keep, earlier)) > largest:
         notes.append(

@@ -16,7 +16,8 @@ from secateur.core.types import Target
 from secateur.cost.counts import Costs
 from secateur.graph.groups import Group
 
-__all__ = ["TOLERANCE", "Chosen", "check_rules", "check_tolerance", "choose", "reached", "to_target", "without"]
+__all__ = ["TOLERANCE", "Chosen", "check_rules", "check_tolerance", "choose", "first_few", "reached", "to_target",
+           "without"]  # fmt: skip
 
 TOLERANCE = 0.01
 """A target counts as met up to one per cent below it."""
@@ -27,6 +28,19 @@ _UNITS = {
     "energy": "multiply-accumulates by the model of secateur.cost.energy, nothing was measured",
     "size": "bytes of model.safetensors",
 }
+
+
+_NAMED = 5
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names for a note: the first five, and how many more there are.
+
+    >>> first_few(["a", "b"]), first_few(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 class Chosen(NamedTuple):

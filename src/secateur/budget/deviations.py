@@ -7,14 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget.choose import Chosen
+from secateur.budget.choose import Chosen, first_few
 from secateur.budget.order import removal_order
 from secateur.cost.counts import Costs
 
 __all__ = ["below_mean"]
-
-_NAMED = 5
-"""Groups that a note names."""
 
 
 def below_mean(
@@ -55,15 +52,10 @@ def below_mean(
         for g in short
     ]
     fewest = f"round_to={round_to}, min_units={min_units}"
-    notes = [f"held at the fewest units that a group keeps ({fewest}): {_listed(held)}"] if held else []
+    notes = [f"held at the fewest units that a group keeps ({fewest}): {first_few(held)}"] if held else []
     said = f"{deviations:g} standard deviation{'s' * (deviations != 1)} below the mean of its group"
     if keep.all() and not held:
         notes.append(f"nothing was removed: no unit scores more than {said}")
     elif idle := [groups[g].name for g in scores if not wanted[g]]:
-        notes.append(f"no unit scores more than {said} in {_listed(idle)}")
+        notes.append(f"no unit scores more than {said} in {first_few(idle)}")
     return Chosen(keep, tuple(notes), tuple(groups[g].name for g in short))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"

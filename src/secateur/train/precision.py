@@ -10,8 +10,8 @@ __all__ = ["fast_bf16"]
 def fast_bf16(accelerator: str = "auto") -> bool:
     """Whether mixed precision can pay on this machine; elsewhere bf16 is emulated, and slower than float32.
 
-    In a trial that left no record, a step of ResNet-20 took eight times as long on AVX2 alone. PyTorch's oneDNN asks for
-    AVX-512 on x86 and for the bf16 instructions on Arm.
+    In a trial that left no record, a step of ResNet-20 took eight times as long on AVX2 alone. PyTorch's oneDNN asks
+    for AVX-512 on x86 and for the bf16 instructions on Arm.
 
     Args:
         accelerator: As in `secateur.train.TrainConfig`.
