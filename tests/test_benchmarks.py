@@ -113,9 +113,10 @@ def test_osscars_channels_are_those_that_no_exchange_betters(field: Any) -> None
 
 def test_osscar_solves_on_the_patches_of_a_convolution(field: Any) -> None:
     torch.manual_seed(0)
-    first, last = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 5, 3, stride=2, padding=1)
+    # As many channels as before it: of fewer, the twelve would be dependent and the ridge would decide.
+    first, last = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 5, 3, stride=2, padding=1)
     net = nn.Sequential(first, last).double().eval()
-    x = torch.randn(16, 3, 7, 7).double()
+    x = torch.randn(16, 12, 7, 7).double()
     stays, weight = field.osscar(net, secateur.prune(net, x[:2], ratio=0.5, only="0*"), x)["1"]
     patches = nn.functional.unfold(first(x), 3, padding=1, stride=2).mT.flatten(0, 1).reshape(-1, 12, 9)
     some, wanted = patches[:, stays].flatten(1), patches.flatten(1) @ last.weight.flatten(1).T
