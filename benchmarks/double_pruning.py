@@ -25,11 +25,10 @@ from secateur.recipe import load_recipe, override, resume, run
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 FROM_SCRATCH = ["steps.adapt.epochs=8", "steps.adapt.lr=0.05", "steps.adapt.penalty.weight=0.001"]
-BF16 = ["steps.adapt.precision=bf16", "steps.finetune.precision=bf16"]  # slower for depthwise convolutions on a CPU
 NETWORKS: Mapping[str, tuple[str, list[str]]] = {
     "resnet20": ("ResNet-20, pretrained", ["model.name=resnet20", "steps.adapt.epochs=2", "steps.adapt.lr=0.02",
-                                           "steps.adapt.penalty.weight=0.003", *BF16]),
-    "vgg11": ("VGG-11, half width", ["model.name=double_pruning:VGG11", *FROM_SCRATCH, *BF16]),
+                                           "steps.adapt.penalty.weight=0.003"]),
+    "vgg11": ("VGG-11, half width", ["model.name=double_pruning:VGG11", *FROM_SCRATCH]),
     "mobilenetv3": ("MobileNetV3-small", ["model.name=mobilenetv3_small_cifar", *FROM_SCRATCH]),
 }  # fmt: skip
 SHARED = ["data.validation=0.02", "steps.prune.ratio=0.5", "steps.prune.min_units=4", "steps.sparsify.ratio=0.8",

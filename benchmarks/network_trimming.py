@@ -26,7 +26,6 @@ SETTINGS = [
     "model.name=resnet20", "steps.adapt.epochs=2", "steps.adapt.lr=0.02", "steps.finetune.epochs=1",
     "steps.finetune.lr=0.02", "steps.prune.std=null", f"steps.prune.params={1 / 2.59:.4f}",
     "steps.prune.scope=block", "steps.prune.calibration=1024", "steps.measure.runtimes=[]", "seed=0",
-    "steps.adapt.precision=bf16", "steps.finetune.precision=bf16",
 ]  # fmt: skip
 
 

@@ -32,8 +32,7 @@ WAYS = {
 """What each way is called, and its criterion by round."""
 
 SETTINGS = ["model.name=resnet20", "steps.adapt.epochs=2", "steps.adapt.lr=0.02", "steps.finetune.epochs=1",
-            "steps.finetune.lr=0.02", "steps.prune.calibration=512", "steps.prune.macs=0.35",
-            "steps.adapt.precision=bf16", "steps.finetune.precision=bf16"]  # fmt: skip
+            "steps.finetune.lr=0.02", "steps.prune.calibration=512", "steps.prune.macs=0.35"]  # fmt: skip
 
 
 def recipes(seed: int, arguments: argparse.Namespace) -> dict[str, Recipe]:

@@ -23,20 +23,31 @@ def test_auto_takes_bf16_for_many_samples_on_fast_devices(
     assert fitting.TrainSettings(precision="bf16").train_config(samples).precision == "bf16"
 
 
-@pytest.mark.parametrize("supported", [True, False])
-def test_the_processor_is_asked(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("supported", "gain"), [(True, 1.8), (True, 0.5), (False, 1.8)])
+def test_the_processor_is_asked_and_timed(supported: bool, gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
-    assert precision.fast_bf16("cpu") is (supported and torch.backends.mkldnn.is_available())
+    monkeypatch.setattr(precision, "_gain", lambda: gain)
+    assert precision.fast_bf16("cpu") is (supported and gain > 1 and torch.backends.mkldnn.is_available())
     assert not precision.fast_bf16("mps")
 
 
+def test_the_gain_is_the_ratio_of_the_fastest_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 4.0, 4.0, 7.0, 7.0, 9.0, 9.0, 14.0])  # float32 4 and 2, bf16 3 and 5
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(seconds))
+    assert precision._gain(2, 2) == 2 / 3
+    precision._gain.cache_clear()
+
+
 @pytest.mark.parametrize("supported", [True, False])
-def test_emulated_bf16_is_warned_of(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_bf16_is_warned_of(supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(precision, "_gain", lambda: 1.8)
     x = torch.randn(8, 3)
     task = Task(train=(x, x.sum(1, keepdim=True)), loss=nn.functional.mse_loss)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(nn.Linear(3, 1), task, TrainConfig(epochs=1, batch_size=4, precision="bf16", accelerator="cpu"))
-    said = [w for w in caught if issubclass(w.category, SecateurWarning) and "only emulates bf16" in str(w.message)]
+    said = [
+        w for w in caught if issubclass(w.category, SecateurWarning) and "gains nothing from bf16" in str(w.message)
+    ]
     assert len(said) == (0 if supported and torch.backends.mkldnn.is_available() else 1)

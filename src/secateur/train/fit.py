@@ -97,7 +97,7 @@ def fit(
     job = TrainJob(model, task, config, None if folder is None else Path(folder), seed, name, extras)
     if config.precision == "bf16" and not fast_bf16(config.accelerator):
         warnings.warn(
-            "This device only emulates bf16, which is slower than float32: set precision to 32.",
+            "This device gains nothing from bf16, which is slower on it than float32: set precision to 32.",
             SecateurWarning,
             stacklevel=3,  # behind the check of the arguments
         )
