@@ -1,4 +1,4 @@
-"""Dense networks on CIFAR-10 that the experiments of the source systems share: trained once, kept in a folder.
+"""Dense networks on CIFAR-10 or MNIST that the experiments of the source systems share: trained once, kept in a folder.
 
     python benchmarks/dense.py vgg16 resnet20 … --data ARCHIVE --work FOLDER [--seeds 0 1 2]
 
@@ -39,9 +39,9 @@ class VGG16(nn.Module):
     The last pooling is left out, so that FC6 reads a map (512×2×2) as that of the paper does (512×7×7).
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
-        whole = create("vgg16_bn_cifar", classes=classes).features
+        whole = create("vgg16_bn_cifar", classes=classes, in_channels=in_channels).features
         self.features = nn.Sequential(*list(whole)[:-1])
         self.classifier = nn.Sequential(
             nn.Linear(512 * 2 * 2, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(4096, classes)
@@ -55,10 +55,10 @@ class VGG16(nn.Module):
 class AlexNet(nn.Module):
     """AlexNet's five convolutions and three linear layers, for images of 32×32, with batch norm."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 3
+        before = in_channels
         for width, pool in ((64, True), (192, True), (384, False), (256, False), (256, True)):
             layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             layers += [nn.MaxPool2d(2)] if pool else []
@@ -79,16 +79,14 @@ class Network:
     """How a dense network is made and trained.
 
     Attributes:
-        make: Makes it with fresh weights.
-        name: What recipes call it.
+        make: Makes it with fresh weights, for a number of input channels.
         epochs: Until its validation accuracy levels out.
         settings: Others of the training.
         depthwise: Whether its convolutions are depthwise, which processors compute slowly in bf16.
         limit: Training images, where it is too large for all of them.
     """
 
-    make: Callable[[], nn.Module]
-    name: str
+    make: Callable[..., nn.Module]
     epochs: int
     settings: Mapping[str, Any] = field(default_factory=lambda: {"lr": 0.1})
     depthwise: bool = False
@@ -96,12 +94,12 @@ class Network:
 
 
 def _built_in(name: str, epochs: int, **options: Any) -> Network:
-    return Network(partial(create, name, classes=10), name, epochs, **options)
+    return Network(partial(create, name, classes=10), epochs, **options)
 
 
 NETWORKS: Mapping[str, Network] = {
-    "vgg16": Network(VGG16, "dense:VGG16", 20, {"lr": 0.05}),
-    "alexnet": Network(AlexNet, "dense:AlexNet", 25, {"lr": 0.05}),
+    "vgg16": Network(VGG16, 20, {"lr": 0.05}),
+    "alexnet": Network(AlexNet, 25, {"lr": 0.05}),
     "resnet20": _built_in("resnet20", 40),
     "resnet56": _built_in("resnet56", 25),
     "mobilenetv3": _built_in("mobilenetv3_small_cifar", 30, depthwise=True),
@@ -112,27 +110,28 @@ NETWORKS: Mapping[str, Network] = {
 
 @cache
 def images(path: Path, limit: int | None = None) -> DataSet:
-    """CIFAR-10 as the recipes below load it."""
-    return load(path, validation=VALIDATION, limit=limit)
+    """CIFAR-10, or MNIST scaled to the same 32×32."""
+    return load(path, validation=VALIDATION, limit=limit, image_size=32)
 
 
 def trained(
     name: str, seed: int = 0, *, data: Path = CIFAR, work: Path, limit: int | None = None, epochs: int | None = None
 ) -> nn.Module:
     """The dense network, trained or from the folder; ``limit`` and ``epochs`` are for trials, which leave no record."""
-    network, folder = NETWORKS[name], work / f"dense-{name}-{seed}"
+    network, there = NETWORKS[name], images(data, limit or NETWORKS[name].limit)
     torch.manual_seed(seed)
-    model = network.make()
-    there = images(data, limit or network.limit)
+    model, folder = network.make(in_channels=there.shape[0]), work / f"dense-{there.name}-{name}-{seed}"
     precision = "bf16" if fast_bf16() and not network.depthwise else "32"
     config = TrainConfig(epochs=epochs or network.epochs, precision=precision, **network.settings)
     begun = time.monotonic()
     history = fit(model, there, config, folder=folder, seed=seed, name=name)
     seconds = sum(epoch.seconds for epoch in history.epochs)
-    if limit is None and epochs is None and not any((r["network"], r["seed"]) == (name, seed) for r in read("dense")):
+    key = (there.name, name, seed)
+    if limit is None and epochs is None and not any((r["data"], r["network"], r["seed"]) == key for r in read("dense")):
         found = evaluate(model, images(data), images(data).test)
         row = {
-            "network": name, "seed": seed, "epochs": config.epochs, "images": len(there.train), "precision": precision,
+            "data": there.name, "network": name, "seed": seed,
+            "epochs": config.epochs, "images": len(there.train), "precision": precision,
             "top1": found.top1, "top5": found.top5, "loss": found.loss, "minutes": round(seconds / 60, 1),
             "validation": [epoch.validation.get("top1") for epoch in history.epochs],
             "threads": torch.get_num_threads(),
@@ -143,7 +142,7 @@ def trained(
 
 
 def from_dense(
-    recipe: str,
+    recipe: str | Path,
     model: nn.Module,
     folder: Path,
     *,
@@ -177,7 +176,7 @@ def from_dense(
 def parser(text: str | None, folder: str) -> argparse.ArgumentParser:
     """What every experiment takes."""
     made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, default=CIFAR, help="the CIFAR-10 archive")
+    made.add_argument("--data", type=Path, default=CIFAR, help="the CIFAR-10 archive (or MNIST's folder)")
     made.add_argument("--work", type=Path, default=Path("runs") / folder, help="where networks and runs are kept")
     made.add_argument("--limit", type=int, help="images per split, for a trial: nothing is written")
     return made

@@ -1,29 +1,28 @@
-"""Saliency first and similarity later, against each alone: ResNet-20 on CIFAR-10 at equal MACs, several seeds.
+"""Saliency first and similarity later, against each alone, with and without repair: ResNet-20 and VGG-16 on CIFAR-10.
 
-Run: python benchmarks/saliency_similarity.py --data ARCHIVE --weights RESNET20 [--work FOLDER] [--limit IMAGES]
+    python benchmarks/saliency_similarity.py [--networks resnet20 vgg16] [--seeds 0 1 2] [--data …] [--work FOLDER]
+    python benchmarks/saliency_similarity.py --limit 300      a trial: nothing is written
 
-The built-in recipe `saliency-then-similarity` and the same with one criterion throughout, each for every seed: one
-comparison per seed, so that all three start from the same dense network. Started again, the script goes on with what
-was stopped. It writes benchmarks/results/saliency_similarity.json and the tables of docs/saliency-then-similarity.md.
-`--limit 500 --seeds 0 --no-docs` is a quick trial.
+The steps of the built-in recipe `saliency-then-similarity`, and the same with one criterion throughout; each also with
+repair by least squares between a cut and its fine-tuning. All begin with the dense network of the seed (benchmarks/
+dense.py), end at the same MACs and are trained equally long. Runs go on where they were stopped; rows that are done
+stay. Writes results/saliency_similarity.json and the tables of docs/saliency-then-similarity.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from records import into_docs, table, write
+from dense import from_dense, parser, trained
+from records import into_docs, read, table, write
 
-from secateur.recipe import Recipe, load_recipe, override
-from secateur.recipe.comparison import Comparison, compare_recipes, is_comparison, resume_comparison
+from secateur.core.files import write_text
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-
+NAME = "saliency_similarity"
+DOCS = Path(__file__).resolve().parents[1] / "docs/saliency-then-similarity.md"
 WAYS = {
     "saliency, then similarity": "[{until: 2, name: taylor}, {name: map_similarity}]",
     "saliency alone": "taylor",
@@ -31,45 +30,46 @@ WAYS = {
 }
 """What each way is called, and its criterion by round."""
 
-SETTINGS = ["model.name=resnet20", "steps.adapt.epochs=2", "steps.adapt.lr=0.02", "steps.finetune.epochs=1",
-            "steps.finetune.lr=0.02", "steps.prune.calibration=512", "steps.prune.macs=0.35"]  # fmt: skip
+RECIPE = """
+name: saliency-similarity
+description: One way of the comparison.
+seed: 0
+model: {{name: given}}
+steps:
+- adapt: {{epochs: 0}}
+- iterate:
+    rounds: 4
+    schedule: linear
+    steps:
+    - prune: {{criterion: {criterion}, macs: {macs}, scope: block, calibration: 512}}{repair}
+    - finetune: {{lr: 0.02, epochs: {epochs}}}
+- measure: {{runtimes: []}}
+- report:
+"""
+REPAIR = "\n    - recover: {images: 512}"
+MACS, EPOCHS = 0.35, 2
 
 
-def recipes(seed: int, arguments: argparse.Namespace) -> dict[str, Recipe]:
-    """The recipes of one comparison."""
-    settings = [*SETTINGS, f"seed={seed}", f"data.name={arguments.data}", f"model.weights={arguments.weights}"]
-    settings += [f"data.limit={arguments.limit}"] if arguments.limit else []
-    made = {}
-    for way, criterion in WAYS.items():
-        sets = [*settings, f"steps.prune.criterion={criterion}"]
-        name = way.replace(",", "").replace(" ", "-")
-        recipe = load_recipe("saliency-then-similarity", edit=lambda tree, s=sets: override(tree, s))  # type: ignore[misc]
-        made[name] = replace(recipe, name=name, steps=tuple(s for s in recipe.steps if s.kind != "score"))
-    return made
-
-
-def compared(seed: int, arguments: argparse.Namespace) -> Comparison:
-    """Runs one seed's comparison, or goes on with it."""
-    folder = arguments.work / f"seed-{seed}"
-    if is_comparison(folder):
-        return resume_comparison(folder, on_event=print)
-    return compare_recipes(recipes(seed, arguments), folder, jobs=1, on_event=print)
-
-
-def rows_of(seed: int, found: Comparison) -> list[dict[str, Any]]:
-    """One row per network, with the accuracy after every cut and every fine-tuning."""
-    rows = []
-    for row in found.rows:
-        files = sorted((found.folder / "runs" / row.name / "steps").glob("*/result.json"))
-        results = [(f.parent.name.partition("-")[2], json.loads(f.read_text())["result"]) for f in files]
-        path = {
-            k: [r["evaluations"]["pruned"]["top1"] for kind, r in results if kind == k] for k in ("prune", "finetune")
-        }
-        numbers = {k: v for k, v in asdict(row).items() if k in ("failed", "top1", "top1_before", "params", "macs")}
-        rows.append(
-            {"seed": seed, "way": row.name, **numbers, "after_cuts": path["prune"], "after_tuning": path["finetune"]}
-        )
-    return rows
+def row(network: str, seed: int, way: str, repair: bool, given: Any) -> dict[str, Any]:
+    """One way, from the dense network of its seed."""
+    short = 1 if given.limit else None
+    model = trained(network, seed, data=given.data, work=given.work, limit=given.limit, epochs=short)
+    folder = given.work / f"similarity-{network}-{seed}-{way.replace(', ', '-').replace(' ', '-')}-{repair}"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = RECIPE.format(criterion=WAYS[way], macs=MACS, epochs=short or EPOCHS, repair=REPAIR if repair else "")
+    write_text(folder / "given.yaml", text)
+    run = from_dense(folder / "given.yaml", model, folder / "run", data=given.data, limit=given.limit, seed=seed)
+    files = sorted((run.folder / "steps").glob("*/result.json"))
+    results = [(f.parent.name.partition("-")[2], json.loads(f.read_text())["result"]) for f in files]
+    after = {kind: [r["evaluations"]["pruned"]["top1"] for k, r in results if k == kind]
+             for kind in ("prune", "recover", "finetune")}  # fmt: skip
+    networks = {n["role"]: n["measurement"] for n in run.results["networks"]}
+    sizes = {role: {k: networks[role][k] for k in ("params", "macs")} for role in ("dense", "pruned")}
+    return {
+        "network": network, "seed": seed, "way": way, "repair": repair, "dense": networks["dense"]["quality"]["top1"],
+        "top1": networks["pruned"]["quality"]["top1"], "after": after, "sizes": sizes,
+        "minutes": round(run.results["duration_s"] / 60, 1),
+    }  # fmt: skip
 
 
 def spread(values: list[float]) -> str:
@@ -78,57 +78,57 @@ def spread(values: list[float]) -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """One line per way: mean and spread over the seeds, and the difference from saliency alone, seed by seed."""
-    by = {(r["way"], r["seed"]): r for r in rows}
-    seeds = sorted({r["seed"] for r in rows})
+    """One line a network, way and repair: mean and spread over the seeds, and the difference from saliency alone."""
+    by = {(r["network"], r["way"], r["repair"], r["seed"]): r for r in rows}
     body = []
-    for way in dict.fromkeys(r["way"] for r in rows):
-        mine = [by[way, seed] for seed in seeds]
-        gaps = [by[way, s]["top1"] - by["saliency-alone", s]["top1"] for s in seeds]
-        before = "–" if mine[0]["top1_before"] is None else spread([r["top1_before"] for r in mine])
-        gap = "–" if way in ("dense", "saliency-alone") else spread(gaps)
-        sizes = [f"{round(mean(r[key] for r in mine)):,}" for key in ("params", "macs")]
-        body.append([way.replace("-", " "), *sizes, before, spread([r["top1"] for r in mine]), gap])
-    head = ["", "parameters", "MACs", "top-1 after the last cut, %", "top-1 at the end, %", "against saliency alone"]
+    for network, way, repair in dict.fromkeys(key[:3] for key in by):
+        mine = [r for key, r in by.items() if key[:3] == (network, way, repair)]
+        others = [by.get((network, "saliency alone", repair, r["seed"])) for r in mine]
+        gaps = [r["top1"] - other["top1"] for r, other in zip(mine, others, strict=True) if other]
+        lost = [r["after"]["recover" if repair else "prune"][-1] for r in mine]
+        sizes = mine[0]["sizes"]
+        body.append([
+            network, way, "repaired" if repair else "", len(mine),
+            *(f"{sizes['pruned'][k]:,} of {sizes['dense'][k]:,}" for k in ("params", "macs")),
+            spread([r["dense"] for r in mine]), spread(lost), spread([r["top1"] for r in mine]),
+            "–" if way == "saliency alone" or not gaps else spread(gaps),
+        ])  # fmt: skip
+    head = ["", "Chosen by", "", "Seeds", "Parameters", "MACs", "Dense, top-1, %", "Before the last fine-tuning, %",
+            "At the end, %", "Against saliency alone"]  # fmt: skip
     return table(head, body)
 
 
 def by_round(rows: list[dict[str, Any]]) -> str:
-    """Mean accuracy after each round's cut and fine-tuning."""
-    pruned = [r for r in rows if r["after_cuts"]]
+    """Mean accuracy after each round's cut, repair and fine-tuning."""
     body = []
-    for way in dict.fromkeys(r["way"] for r in pruned):
-        mine = [r for r in pruned if r["way"] == way]
-        cells = [
-            f"{mean(r['after_cuts'][i] for r in mine):.1f} → {mean(r['after_tuning'][i] for r in mine):.1f}"
-            for i in range(len(mine[0]["after_cuts"]))
+    for network, way, repair in dict.fromkeys((r["network"], r["way"], r["repair"]) for r in rows):
+        mine = [r["after"] for r in rows if (r["network"], r["way"], r["repair"]) == (network, way, repair)]
+        stages = ("prune", "recover", "finetune") if repair else ("prune", "finetune")
+        rounds = [
+            " → ".join(f"{mean(r[s][k] for r in mine):.1f}" for s in stages) for k in range(len(mine[0]["prune"]))
         ]
-        body.append([way.replace("-", " "), *cells])
-    return table(["", *(f"round {i + 1}" for i in range(len(body[0]) - 1))], body)
+        body.append([network, way, "repaired" if repair else "", *rounds])
+    return table(["", "Chosen by", "", *(f"Round {k + 1}" for k in range(len(body[0]) - 3))], body)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True, help="the CIFAR-10 archive")
-    parser.add_argument("--weights", required=True, help="weights of ResNet-20")
-    parser.add_argument("--work", type=Path, default=Path("runs/saliency-similarity"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--limit", type=int, help="images per split, for less time")
-    parser.add_argument("--no-docs", action="store_true", help="print the tables and write nothing")
-    arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    facts: dict[str, Any] = {}
-    for seed in arguments.seeds:
-        found = compared(seed, arguments)
-        facts = {"data": found.facts["data"], "settings": SETTINGS}
-        rows += rows_of(seed, found)
-        if not arguments.no_docs:
-            write("saliency_similarity", rows, **facts)
+    options = parser(__doc__, "source-systems")
+    options.add_argument("--networks", nargs="+", choices=["resnet20", "vgg16"], default=["resnet20", "vgg16"])
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of ResNet-20; VGG-16 has the first")
+    given = options.parse_args()
+    rows = [] if given.limit else read(NAME)
+    for network in given.networks:
+        for seed in given.seeds if network == "resnet20" else given.seeds[:1]:
+            for way in WAYS:
+                for repair in (False, True):
+                    key = (network, seed, way, repair)
+                    if key not in {(r["network"], r["seed"], r["way"], r["repair"]) for r in rows}:
+                        rows.append(row(network, seed, way, repair, given))
+                        if given.limit is None:
+                            write(NAME, rows, finetune_epochs=EPOCHS, macs=MACS)
+                            into_docs(DOCS, "summary", summary(rows))
+                            into_docs(DOCS, "rounds", by_round(rows))
     print(summary(rows), by_round(rows), sep="\n\n")
-    if not arguments.no_docs:
-        page = DOCS / "saliency-then-similarity.md"
-        into_docs(page, "summary", f"{summary(rows)}\n\n{facts['data']}, seeds {', '.join(map(str, arguments.seeds))}.")
-        into_docs(page, "rounds", by_round(rows))
 
 
 if __name__ == "__main__":
