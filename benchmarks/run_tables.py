@@ -1,10 +1,9 @@
-"""Tables and picture of a page from the folders of finished runs: docs/transfer-channel.md or docs/half-the-time.md.
+"""Tables and picture of docs/half-the-time.md from the folder of a finished run.
 
-    python benchmarks/run_tables.py transfer-channel RUN_FOLDER [MORE_FOLDERS ...]
-    python benchmarks/run_tables.py half-the-time RUN_FOLDER
+    python benchmarks/run_tables.py RUN_FOLDER
 
-The first run makes the tables, every run becomes a row of the page's comparison if it has one, and all results are kept
-as benchmarks/results/PAGE.json.
+The results are kept as benchmarks/results/half_the_time.json. benchmarks/transfer_channel.py makes its tables with the
+functions below.
 """
 
 from __future__ import annotations
@@ -84,26 +83,20 @@ def stages(results: dict[str, Any]) -> str:
     return table(["step", "test top-1, %", "test top-5, %", "test loss"], body)
 
 
-def main(page: str, folders: list[str]) -> None:
-    runs = {Path(f).name: json.loads((Path(f) / "results.json").read_text()) for f in folders}
+def main(folder: str) -> None:
+    results = json.loads((Path(folder) / "results.json").read_text())
     RESULTS.mkdir(exist_ok=True)
-    kept = {name: {k: v for k, v in r.items() if k != "command"} for name, r in runs.items()}
+    kept = {Path(folder).name: {k: v for k, v in results.items() if k != "command"}}
     text = json.dumps(kept).replace(str(SHARED), "../shared")  # no path of this machine
-    (RESULTS / f"{page.replace('-', '_')}.json").write_text(text + "\n")
-    first, document = next(iter(runs.values())), DOCS / f"{page}.md"
-    into_docs(document, "headline", headline(first))
-    into_docs(document, "times", times(first))
-    if page == "half-the-time":
-        into_docs(document, "stages", stages(first))
-        picture(first, DOCS / "resnet56-half-the-time.svg")
-        return
-    into_docs(document, "comparison", comparison(runs))
-    into_docs(document, "blocks", table(["block", "dense", "pruned"], [list(b.values()) for b in first["blocks"]]))
+    (RESULTS / "half_the_time.json").write_text(text + "\n")
+    document = DOCS / "half-the-time.md"
+    into_docs(document, "headline", headline(results))
+    into_docs(document, "times", times(results))
+    into_docs(document, "stages", stages(results))
+    picture(results, DOCS / "resnet56-half-the-time.svg")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", choices=["transfer-channel", "half-the-time"])
-    parser.add_argument("folders", nargs="+")
-    given = parser.parse_args()
-    main(given.page, given.folders)
+    parser.add_argument("folder", help="of a finished run")
+    main(parser.parse_args().folder)

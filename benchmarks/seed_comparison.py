@@ -1,13 +1,10 @@
-"""Seed 000's comparison on CIFAR-10: a pruned network beside LiteRT (once TF-Lite) float and int8, and both together.
+"""Seed 000's comparison on CIFAR-10: its pruned network beside LiteRT (once TF-Lite) float and int8, and both together.
 
-Run: python benchmarks/seed_comparison.py --weights RESNET56 --data CIFAR10_ARCHIVE --work FOLDER
+    python benchmarks/seed_comparison.py --run FOLDER      of benchmarks/transfer_channel.py: WORK/transfer-resnet50
 
-ResNet-56, cut to half of its MACs (channels chosen by `reconstruction`) and repaired by least squares on 512 unlabelled
-images with their mirror images; no training. Dense and pruned are written for LiteRT in float32 and int8 (calibrated on
-256 training images) and timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes.
-Accuracy and loss of every row come from the runtime of that row.
-Goes on where it was stopped (FOLDER keeps the pruned network); writes results/seed_comparison.json and the table in
-docs/seed-comparison.md.
+Dense and pruned network of that run are written for LiteRT in float32 and int8 (calibrated on 256 training images) and
+timed beside PyTorch: batch 1, one thread, shuffled interleaved rounds, fresh processes. Accuracy and loss of every row
+come from the runtime of that row. Writes results/seed_comparison.json and the table in docs/seed-comparison.md.
 """
 
 from __future__ import annotations
@@ -23,10 +20,10 @@ from torch import nn
 
 import secateur
 from secateur.cost.counts import count
-from secateur.data import DataSet, load
+from secateur.data import DataSet
 from secateur.exports.entered import entered
-from secateur.models import create, normalisation
-from secateur.recipe.steps.weights import load_weights_into
+from secateur.recipe import RunResult
+from secateur.task import Classification
 from secateur.timing import latency
 from secateur.timing.quality import scores
 from secateur.timing.results import results
@@ -44,26 +41,14 @@ TITLES = {
 }
 
 
-def networks(args: argparse.Namespace) -> tuple[DataSet, dict[str, nn.Module], dict[str, Any]]:
-    """The data, the dense and the pruned network, and what is known about how they came to be."""
-    known = normalisation("resnet56")
-    assert known is not None
-    data = load(args.data, limit=args.limit, seed=0).with_normalisation(*known)
-    dense = create("resnet56").eval()
-    load_weights_into(dense, args.weights)
-    folder = args.work / "pruned"
-    if not folder.exists():
-        make_pruned(dense, data).save(folder)
-    pruned = secateur.load(folder, model=create("resnet56")).eval()
-    return data, {"dense": dense, "pruned": pruned}, {"calibration": 512}
-
-
-def make_pruned(dense: nn.Module, data: DataSet) -> secateur.Pruned:
-    """Half of the MACs gone by channels that the rest can make good, and the rest repaired; no training."""
-    x = data.sample(512, seed=0)
-    x = torch.cat([x, x.flip(3)])
-    cut = secateur.prune(dense, x[:2], macs=0.5, criterion="reconstruction", data=x, seed=0)
-    return secateur.recover(cut, x, dense=dense, seed=0)
+def networks(folder: Path) -> tuple[DataSet, dict[str, nn.Module], dict[str, Any]]:
+    """The data, the dense and the pruned network of a finished run, and which run that was."""
+    run = secateur.resume(folder)
+    assert isinstance(run, RunResult)
+    assert isinstance(run.task, Classification)
+    assert run.state.pruned is not None
+    models = {"dense": run.state.dense.eval(), "pruned": run.state.pruned.model.eval()}
+    return run.task.data, models, {"model": run.results["model"], "data": run.results["data"]}
 
 
 def rows(args: argparse.Namespace, data: DataSet, models: dict[str, nn.Module]) -> list[dict[str, Any]]:
@@ -95,18 +80,14 @@ def shown(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--limit", type=int, help="images of the data set, training and test each")
+    parser.add_argument("--run", type=Path, required=True, help="a finished run of transfer-channel")
     parser.add_argument("--images", type=int, default=10_000, help="test images for accuracy and loss")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    data, models, facts = networks(args)
+    data, models, facts = networks(args.run)
     found = rows(args, data, models)
     write(NAME, found, threads=1, rounds=args.rounds, processes=args.processes, **facts)
     text = table(HEAD, [shown(row) for row in found])
