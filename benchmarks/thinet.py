@@ -7,7 +7,7 @@
 Conv and Tiny are the built-in recipes `thinet` and `thinet-tiny` on the dense network of benchmarks/dense.py: a layer
 at a time, one epoch after each, and EPOCHS more at the end; Conv's form is trained from fresh weights for as long as
 the dense network was. GAP is Conv's network with global average pooling and one linear layer in place of the fully
-connected ones, trained on (Luo et al. 2017, §4.2). Writes results/thinet.json and the table of docs/thinet.md.
+connected ones, trained on (Luo et al. 2017, §4.2). Writes results/thinet.json and the table of docs/survey.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from secateur.timing import latency
 from secateur.train import TrainConfig, evaluate, fit
 from secateur.train.precision import fast_bf16
 
-DOCS = Path(__file__).resolve().parents[1] / "docs/thinet.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs/survey.md"
 EPOCHS = 6
 TEN = [0, 3, 7, 10, 14, 17, 20, 24, 27, 30]
 """The convolutions of the first four stages."""
