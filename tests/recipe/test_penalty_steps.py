@@ -158,6 +158,21 @@ def test_every_point_is_scored(tmp_path: Path) -> None:
     assert "Step by step" in (done.folder / "report.html").read_text()
 
 
+def test_a_network_that_guesses_is_told_of_while_it_runs(tmp_path: Path) -> None:
+    forgotten = "prune: {criterion: random, ratio: 0.9, scope: global, min_units: 1}"
+    said: list[str] = []
+    done = run(recipe(tmp_path, "adapt: {epochs: 3}", forgotten, "score", "measure: {runtimes: []}", "report"),
+               tmp_path / "run", on_event=lambda event: said.append(str(dict(event.summary))))  # fmt: skip
+    (point,) = done.results["points"]
+    assert point["at_chance"] is True
+    assert any("no better than a guess" in line for line in said)
+    told = [note for note in done.results["notes"] if "no better than a guess" in note]
+    assert next(note.partition(":")[0] for note in told) == "channels −90 %"
+    page = (done.folder / "report.html").read_text()
+    assert "(a guess)" in page
+    assert "its NetScore says nothing" in page
+
+
 def test_what_a_group_lasso_pushed_to_zero_goes_and_nothing_changes(tmp_path: Path) -> None:
     penalty = "{name: group_lasso, over: [filters, channels], weight: 0.3}"
     adapt = f"adapt: {{epochs: 8, batch_size: 16, lr: 0.05, penalty: {penalty}}}"

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import secateur
 from secateur.core.errors import InputError
 from secateur.core.metric import Metric
-from secateur.task import Epoch, Task
+from secateur.data import DataSet, Split
+from secateur.task import Classification, Epoch, Task
 from secateur.task.batch import inputs_and_target, joined
 from secateur.train import TrainConfig, evaluate, fit
 
@@ -104,6 +105,17 @@ def test_texts_of_other_lengths_are_left_out_of_examples() -> None:
     found = joined(parts, 3)
     assert {name: tuple(value.shape) for name, value in found.items()} == {"ids": (3, 5), "mask": (3, 5)}  # type: ignore[union-attr]
     assert float(found["ids"].sum()) == 5  # type: ignore[index, call-overload]
+
+
+def test_chance_is_the_commonest_class_within_two_standard_errors() -> None:
+    images = torch.zeros(100, 1, 4, 4, dtype=torch.uint8)
+    labels = torch.tensor([0] * 50 + [1] * 50)
+    split = Split(images, labels)
+    task = Classification(DataSet("two", ("a", "b"), (1, 4, 4), split, split, split, (0.5,), (0.5,)))
+    assert task.guess() == 50
+    assert task.at_chance({"top1": 60.0})
+    assert not task.at_chance({"top1": 60.1})
+    assert not Task(test=[(torch.ones(2, 3), torch.ones(2))]).at_chance({"loss": 1.0})
 
 
 def test_two_processes_share_an_epoch() -> None:

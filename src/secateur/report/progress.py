@@ -128,7 +128,7 @@ def points_table(results: Results) -> Table | None:
             words.exact(point.macs),
             results.leading.words(point.value),
             *(metric.words(point.quality.get(metric.name)) for metric in more),
-            words.NOTHING if point.netscore is None else f"{point.netscore:.2f}",
+            words.NOTHING if point.netscore is None else f"{point.netscore:.2f}{' (a guess)' * point.at_chance}",
         )
         for point in points
     ]

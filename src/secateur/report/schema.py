@@ -131,6 +131,7 @@ class Point(_Part):
         netscore: Of it, non-zero parameters and MACs; ``None`` where the metric is no share of anything.
         quality: All metrics by name.
         widths: Output channels by layer.
+        at_chance: Whether it does no better than a guess, so that its NetScore says nothing.
     """
 
     label: str
@@ -141,6 +142,7 @@ class Point(_Part):
     netscore: float | None = None
     quality: dict[str, float | None] = Field(default_factory=dict)
     widths: dict[str, int] = Field(default_factory=dict)
+    at_chance: bool = False
 
 
 class Stage(_Part):

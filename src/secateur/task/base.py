@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -189,6 +190,24 @@ class Task:
         """Samples of a split, where that can be known without going through them; 0 where there is none."""
         source = self._of(split)
         return 0 if source is None else source.samples()
+
+    def guess(self, split: str = "test") -> float | None:
+        """The leading metric, in percent, of the best guess that does not look at the inputs; ``None``: not known."""
+        return None
+
+    def at_chance(self, quality: Mapping[str, Any], split: str = "test") -> bool:
+        """Whether a network does no better on a split than such a guess, within two standard errors of its samples.
+
+        NetScore rewards size so much that a network that has learnt nothing can score highest.
+
+        Args:
+            quality: Metrics by name, as `secateur.train.Evaluation.to_dict` gives them.
+            split: What they were measured on.
+        """
+        percent, guess = self.leading.percent(quality.get(self.leading.name)), self.guess(split)
+        if percent is None or guess is None:
+            return False
+        return percent <= guess + 2 * math.sqrt(guess * (100 - guess) / max(1, self.samples(split) or 1))
 
     def steps(self, batch_size: int, processes: int = 1) -> int:
         """Optimiser steps per epoch."""

@@ -72,6 +72,11 @@ class Classification(Task):
         """Images of a split."""
         return len(self._split(split))
 
+    def guess(self, split: str = "test") -> float | None:
+        """The share of the commonest class, in percent."""
+        labels = self._split(split).labels
+        return 100 * float(labels.bincount().max()) / len(labels) if len(labels) else None
+
     def source(self, split: str | AnySplit) -> Any:
         """Refuses a split without images."""
         if not self.has(split):

@@ -29,7 +29,7 @@ class TrainConfig(BaseModel):
         mixup: Strength α of mixup (see `secateur.train.mixup.Mixup`); 0 for none.
         average: Decay of averaged weights (see `secateur.train.averaging.Average`), or ``None``.
         gradient_clip: Largest gradient norm, or ``None``.
-        precision: ``32``, or ``bf16`` for automatic mixed precision (where it is slower than ``32``, a warning says so).
+        precision: ``32``, or ``bf16`` for automatic mixed precision; where it is slower than ``32``, a warning says so.
         channels_last: Memory layout of images and convolution weights; faster on CPUs and tensor cores.
         compile: Train through ``torch.compile``. The first steps wait for the compiler (on a CPU a C++ one), so it can
             only pay for long trainings; whether it does depends on network and machine, so time an epoch of each.

@@ -37,7 +37,7 @@ def quality(metrics: Sequence[Metric]) -> tuple[Column, ...]:
 
     shown = metrics or (LOSS,)
     found = [column(metric, when) for when in ("before", "after") for metric in shown]
-    return (*found, ("NetScore", lambda r: _number(r.netscore)))
+    return (*found, ("NetScore", lambda r: _number(r.netscore) + " (a guess)" * r.at_chance))
 
 
 SIZE: tuple[Column, ...] = (
@@ -171,7 +171,7 @@ def _cards(rows: Sequence[Row], metric: Metric, *, timed: bool) -> tuple[Card, .
     sign = -1 if metric.better == "lower" else 1
     wanted: tuple[tuple[str, Callable[[Row], float | None], Callable[[float], str], int], ...] = (
         (f"Best {metric.label}", value, metric.words, sign),
-        ("Best NetScore", lambda r: r.netscore, _number, 1),
+        ("Best NetScore", lambda r: None if r.at_chance else r.netscore, _number, 1),
         ("Fastest forward pass", lambda r: r.forward_ms if timed else None, words.milliseconds, -1),
     )
     for title, ask, text, direction in wanted:

@@ -24,6 +24,7 @@ from secateur.recipe.prepare import NOTHING, Given, make_model
 from secateur.recipe.records import StepRecord, problem, read_record
 from secateur.recipe.runner import reopen
 from secateur.recipe.steps import STEPS
+from secateur.recipe.steps.base import AT_CHANCE
 from secateur.timing import latency
 from secateur.timing.entrants import as_entrants, compared_with
 from secateur.timing.measurement import scored
@@ -59,6 +60,7 @@ class Row:
         backward_ms: Median time of the backward pass alone.
         energy_mj: Energy of one sample in millijoules, by the model of `secateur.cost.energy`: an estimate.
         netscore: NetScore of the leading metric, parameters and MACs.
+        at_chance: Whether it does no better than a guess, so that its NetScore says nothing.
         weight_bytes: Bytes of the weights on disk, in the smallest form that the run wrote.
         epochs: Epochs of training after the dense network.
         seconds: Duration of the run.
@@ -76,6 +78,7 @@ class Row:
     backward_ms: float | None = None
     energy_mj: float | None = None
     netscore: float | None = None
+    at_chance: bool = False
     weight_bytes: int | None = None
     epochs: int | None = None
     seconds: float | None = None
@@ -112,7 +115,8 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the figures."""
-        return (*self.facts.get("assumed", ()), *self.facts.get("busy", ()))
+        lost = [AT_CHANCE.format(what=row.name) for row in self.rows if row.at_chance]
+        return (*self.facts.get("assumed", ()), *self.facts.get("busy", ()), *lost)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in ``results.json``."""
@@ -223,7 +227,8 @@ def _row(name: str, model: nn.Module, run: RunResult, timings: Sequence[Timing],
         forward_ms=ms.get("forward"),
         backward_ms=ms.get("backward"),
         energy_mj=energy(model, inputs).estimated_mj,
-        netscore=scored(leading.percent(now.get(leading.name)), params, macs),
+        netscore=(score := scored(leading.percent(now.get(leading.name)), params, macs)),
+        at_chance=score is not None and run.task.at_chance(now),
         weight_bytes=min(filter(None, (size_on_disk(model), stored))),
         epochs=epochs,
         seconds=run.results["duration_s"],

@@ -118,6 +118,10 @@ class StepResult:
         return cls(data["summary"], data["report"], tuple(data["epochs"]), data["evaluations"])
 
 
+AT_CHANCE = "{what}: no better than a guess that does not look at the inputs, so its NetScore says nothing."
+"""What is said of a network that has learnt nothing, or forgotten all."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a step works and what it may read.
@@ -167,6 +171,8 @@ class Context:
         """The same numbers for a step's summary, and in words for the line that closes it."""
         shown = [self.task.leading, *([] if self.task.leading is LOSS else [LOSS])]
         said = [f"{m.within} {m.words(quality[m.name])}" for m in shown if quality.get(m.name) is not None]
+        if self.task.at_chance(quality):
+            said[0] += " (no better than a guess)"
         return {**{f"test_{key}": value for key, value in quality.items()}, "test": ", ".join(said)}
 
     def evaluation(self, role: str) -> Mapping[str, Any] | None:

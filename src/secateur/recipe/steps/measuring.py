@@ -17,7 +17,7 @@ from secateur.cost.counts import count
 from secateur.cost.energy import energy
 from secateur.exports.entered import entered
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import DENSE, STEPS, Context, State, Step, StepResult, title_of
+from secateur.recipe.steps.base import AT_CHANCE, DENSE, STEPS, Context, State, Step, StepResult, title_of
 from secateur.runtimes import RUNTIMES
 from secateur.timing import latency, measurement, speedups
 from secateur.timing.entrants import compared_with
@@ -90,7 +90,12 @@ class Measure(Step[MeasureSettings]):
         report: dict[str, Any] = {"networks": networks, "latency": [timing.to_json() for timing in timings]}
         report["deployed"] = [line.to_json() for line in deployed]
         report["shown"] = asdict(context.task.show({role: state.models[role] for role in timed}))
-        report["notes"] = [*busy(timings), *_slower(timings), *_failed(deployed)]
+        lost = [
+            AT_CHANCE.format(what=n["label"])
+            for n in networks
+            if context.task.at_chance(n["measurement"]["quality"]) and n["measurement"]["netscore"] is not None
+        ]
+        report["notes"] = [*busy(timings), *_slower(timings), *_failed(deployed), *lost]
         return state, StepResult(summary=_summary(networks, context.task.leading.name), report=report)
 
     def _numbers(self, context: Context, role: str, model: nn.Module) -> dict[str, Any]:

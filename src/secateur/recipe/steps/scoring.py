@@ -7,7 +7,7 @@ from typing import Any
 from secateur.cost import nonzero_params
 from secateur.cost.counts import count
 from secateur.recipe.schema import Settings
-from secateur.recipe.steps.base import STEPS, Context, State, Step, StepResult
+from secateur.recipe.steps.base import AT_CHANCE, STEPS, Context, State, Step, StepResult
 from secateur.timing.measurement import scored
 
 __all__ = ["Score", "ScoreSettings"]
@@ -44,11 +44,15 @@ class Score(Step[ScoreSettings]):
             "value": quality[leading.name],
             "netscore": scored(leading.percent(quality[leading.name]), left, counts.macs),
         }
+        chance = context.task.at_chance(quality)
+        notes = [AT_CHANCE.format(what=point["label"])] if chance and point["netscore"] is not None else []
         summary = {**point, **context.told(quality)}
         told = {name: value for name, value in quality.items() if name != "loss"}
         widths = {layer.name: layer.out_channels for layer in counts.layers}
         return state, StepResult(
-            summary, {"points": [{**point, "quality": told, "widths": widths}]}, evaluations={state.current: quality}
+            summary,
+            {"points": [{**point, "quality": told, "widths": widths, "at_chance": chance}], "notes": notes},
+            evaluations={state.current: quality},
         )
 
 
