@@ -11,7 +11,7 @@ for 70 epochs on images of 256×256 and 30 on 416×416 (which fits a seed of YOL
 the recipe goes on from it at 416×416: 20 epochs with an L1 penalty on the batch-norm scales, residual branches (YOLOv3
 alone), four fifths of the parameters by the smallest scales of the whole network, the constant part of what went folded
 into the next layer, 40 epochs of fine-tuning with the dense network as teacher; and the same form trained from fresh
-weights at 416×416 on as many pixels as dense and pruned network together. What the dense network gains by being
+weights at 416×416 on as many pixels as the dense network with its penalty ("scratch-E", arXiv:1810.05270). What the dense network gains by being
 trained on is in the row with the penalty. One thread. Weights stay in ``--work``; what a seed came to goes to
 results/bccd.json.
 """
@@ -89,8 +89,8 @@ def dense(small: Detection, task: Detection, name: str, seed: int, epochs: tuple
 
 
 def of_equal_pixels(epochs: tuple[int, ...], size: int) -> int:
-    """Epochs of full size that show a network as many pixels as all of them together."""
-    return round(epochs[0] * (SMALL / size) ** 2) + sum(epochs[1:])
+    """Epochs of full size that show a network as many pixels as the dense one saw before it was cut."""
+    return round(epochs[0] * (SMALL / size) ** 2) + sum(epochs[1:3])
 
 
 def pruned(task: Detection, model: nn.Module, seed: int, epochs: tuple[int, ...], work: Path) -> dict[str, Any]:
