@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from secateur.graph.rules import operator
     from secateur.recipe.python import compare, resume, run, sweep
     from secateur.recipe.steps import step
-    from secateur.recovery import closest, purify, recover, tune
+    from secateur.recovery import closest, prune_to, purify, recover, tune
     from secateur.recovery.sensitivity import sensitivity
     from secateur.report.inspection import inspect
     from secateur.runtimes import runtime
@@ -81,6 +81,7 @@ __all__ = [
     "models",
     "operator",
     "prune",
+    "prune_to",
     "purify",
     "recover",
     "removable",
@@ -136,6 +137,7 @@ _HOME = {
     "load": "secateur.cut.artifact",
     "operator": "secateur.graph.rules",
     "prune": "secateur.cut.prune",
+    "prune_to": "secateur.recovery",
     "closest": "secateur.recovery",
     "purify": "secateur.recovery",
     "recover": "secateur.recovery",

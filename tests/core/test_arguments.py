@@ -95,6 +95,7 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
                                {"network": net, "example_inputs": lambda: X, "optimizers": list, "aside": list,
                                 "ratio": lambda: 0.5}),
     "prune": (secateur.prune, NETWORK | {"ratio": lambda: 0.5}),
+    "prune_to": (secateur.prune_to, NETWORK | {"target": lambda: secateur.Target(metric=50), "data": lambda: TASK}),
     "purify": (secateur.purify, NETWORK),
     "recover": (recovery.recover, {"pruned": lambda: PRUNED, "calibration": lambda: X, "dense": net}),
     "closest": (recovery.closest, {"candidates": lambda: [PRUNED], "data": lambda: X, "dense": net}),
@@ -176,7 +177,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "criteria.needed_data": (criteria.needed_data, {"criterion": lambda: criteria.CRITERIA["l1"]}),
 }  # fmt: skip
 
-SAME = {"recovery.purify": "purify", "recovery.recover": "recover", "recovery.tune": "tune",
+SAME = {"recovery.purify": "purify", "recovery.prune_to": "prune_to", "recovery.recover": "recover",
+        "recovery.tune": "tune",
         "recovery.closest": "closest",
         "sparsity.compress": "compress", "sparsity.decompress": "decompress", "criteria.criterion": "criterion",
         "exports.export": "export", "exports.bundle": "bundle",

@@ -96,6 +96,10 @@ class Aim:
             raise InputError(_one_aim(given))
         if self.of not in REFERENCES:
             raise UnknownNameError("reference network", self.of, REFERENCES, argument="of")
+        if self.target is not None and self.target.measure == "metric":
+            raise InputError(
+                "Target(metric=…) is judged on a task: call secateur.prune_to(model, inputs, target=…, data=task)."
+            )
         if self.target is not None and self.target.measured:
             setting_of(self.target, installed=False)
         check_rules(self.scope or "local", self.step, self.min_units)

@@ -100,6 +100,12 @@ class AimOptions:
     threads: LatencyThreads = 1
     tolerance: Tolerance = None
 
+    def refuse(self, option: str) -> None:
+        """Raises :class:`InputError` where anything was said besides an option that says it all."""
+        given = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
+        if given:
+            raise InputError(f"Give {option} or --{given[0].replace('_', '-')}, not both: each says how much goes.")
+
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`secateur.prune`: a ratio, a threshold, or a target."""
         where = {"runtime": self.runtime, "batch": self.batch, "threads": self.threads}

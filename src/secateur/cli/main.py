@@ -111,6 +111,7 @@ def prune(
         "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --latency 50% --runtime openvino --out fast",
         "recover runs/first --ratio 0.5 --criterion l2 --method batch_norm --out small",
         "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --macs 50% --tune --out small",
+        "recover resnet56 --weights r56.safetensors --data cifar10:c.tar --metric -0.5 --out small",
     )
 )
 @grouped
@@ -135,11 +136,18 @@ def recover(
     ] = "reconstruction",
     only: Only = None,
     ignore: Ignore = None,
+    metric: Annotated[
+        float | None,
+        typer.Option(help="Instead of an amount: what may be lost of the task's metric, -0.5 for half a point."),
+    ] = None,
 ) -> None:
     """Prunes a network and repairs it without labels; with --tune by gradients, too, else without any training."""
+    if metric is not None:
+        aim.refuse("--metric")
     recovering.recover(opening.open(model), out, data=data, task=task, images=repair.images,
-                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion, aim=aim.options(),
-                       only=only, ignore=ignore or ())  # fmt: skip
+                       repairing=repair.options(), tuning=tuning.options(), criterion=criterion,
+                       aim=aim.options() if metric is None else {}, metric=metric, only=only,
+                       ignore=ignore or ())  # fmt: skip
 
 
 cli_sensitivity.register(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 import torch
@@ -78,6 +79,8 @@ class Target:
         size: Bytes of the file of weights (safetensors, with its header), or a share of the dense network's.
         latency: Measured time of one call in ``runtime`` as a share (``<= 1.0``) of the dense network's.
         latency_ms: Measured milliseconds of one call in ``runtime``.
+        metric: How much of a task's leading metric may be lost, in its own unit and direction: -0.5 for half a point of
+            accuracy; for :func:`secateur.prune_to`.
         runtime: Where a latency is measured, a name in :data:`secateur.runtimes.RUNTIMES`.
         batch: Samples per call that a latency is of.
         threads: Threads inside an operator that a latency is of.
@@ -96,6 +99,7 @@ class Target:
     size: float | None = None
     latency: float | None = None
     latency_ms: float | None = None
+    metric: float | None = None
     runtime: str | None = None
     batch: int = 1
     threads: int = 1
@@ -108,7 +112,10 @@ class Target:
             got = " and ".join(given) or "none of them"
             raise InputError(f"A target names one of {names}; got {got}.")
         (name, value), *_ = given.items()
-        if name in _LATENCIES:
+        if name == "metric":
+            if not (value and isfinite(value)):
+                raise InputError(f"metric=… is how much may be lost, -0.5 for half a point of accuracy; got {value!r}.")
+        elif name in _LATENCIES:
             self._check_latency(name, value)
         elif not value > 0:
             raise InputError(f"{name}=… is what is kept: a share in (0, 1] or a count above 1; got {value!r}.")

@@ -12,7 +12,7 @@ from secateur.budget.sensitivity import ERROR, Sensitivity
 from secateur.core import arguments
 from secateur.core.errors import BudgetError, InputError
 from secateur.core.inputs import PIECE, Batch, Data, calls
-from secateur.core.metric import Better, Metric
+from secateur.core.metric import LOSS, Better, Metric
 from secateur.core.types import ExampleInputs
 from secateur.criteria import GroupView
 from secateur.criteria.scoring import Scores, chosen, score
@@ -26,7 +26,7 @@ from secateur.recovery.api import recover
 from secateur.task import Task, as_task
 from secateur.train import evaluate
 
-__all__ = ["LeadingMetric", "sensitivity"]
+__all__ = ["LeadingMetric", "Scoring", "scoring", "sensitivity"]
 
 Scoring = Callable[[Any], float]
 
@@ -134,7 +134,9 @@ def sensitivity(
     def repaired(cut: Pruned) -> Pruned:
         return recover(cut, _inputs(batches), dense=bare, seed=seed)
 
-    metric, value, samples = _measure(data, score, better, batches)
+    metric, value, samples = scoring(data, score, better)
+    if value is None:
+        metric, samples = ERROR, sum(batch.size for batch in batches)
     found = measured(subject, shares, value, batches, repaired if repair else None)
     return Sensitivity(
         found.curves, metric, found.dense, chosen(criterion).name, samples, repair,
@@ -142,14 +144,14 @@ def sensitivity(
     )  # fmt: skip
 
 
-def _measure(
-    data: Task | DataSet | Data | None, score: Scoring | None, better: Better, batches: Sequence[Batch]
+def scoring(
+    data: Task | DataSet | Data | None, score: Scoring | None, better: Better, limit: int = 512
 ) -> tuple[Metric, Scoring | None, int]:
-    """What the values are, what gives them (``None`` for the output error), and of how many samples."""
+    """What the values are, what gives them (``None`` without a task or a score), and of how many samples."""
     if score is None and isinstance(data, (Task, DataSet)):
-        score = LeadingMetric(as_task(data))
+        score = LeadingMetric(as_task(data), limit)
     if score is None:
-        return ERROR, None, sum(batch.size for batch in batches)
+        return LOSS, None, 0
     if isinstance(score, LeadingMetric):
         return score.metric, score, score.samples
     name = getattr(score, "__name__", type(score).__name__).replace("<lambda>", "score")

@@ -10,9 +10,11 @@ from secateur.cli.commands.networks import Opened, labelled
 from secateur.cli.commands.pruning import calibration, keep, refuse_taken
 from secateur.core.errors import InputError
 from secateur.core.progress import working
+from secateur.core.types import Target
 from secateur.criteria.base import of_kind
 from secateur.cut.prune import prune
-from secateur.recovery import closest
+from secateur.cut.pruned import Pruned
+from secateur.recovery import closest, prune_to
 from secateur.recovery import recover as repair
 from secateur.recovery.api import check_method
 from secateur.recovery.tuning import check_tuning, tune
@@ -31,13 +33,14 @@ def recover(
     tuning: Mapping[str, Any] | None = None,
     criterion: str,
     aim: Mapping[str, Any],
+    metric: float | None = None,
     only: Sequence[str] | None,
     ignore: Sequence[str],
 ) -> None:
     """Cuts by a criterion, repairs (and tunes, if there are options for that), saves, and shows what came of it.
 
     Raises:
-        InputError: No data set, or an unknown method.
+        InputError: No data set, an unknown method, or a metric with several criteria.
         SecateurError: What the cut and the repair raise.
     """
     refuse_taken(out)
@@ -51,6 +54,17 @@ def recover(
     x = found.sample(images)
     model, inputs = opened.model, found.sample(2)
     several = [of_kind(name.strip(), "channels").name for name in criterion.split(",")]
+
+    def mended(cut: Pruned) -> Pruned:
+        fixed = repair(cut, x, dense=model, **repairing)
+        return fixed if tuning is None else tune(fixed, x, dense=model, **tuning)
+
+    if metric is not None:
+        if len(several) > 1:
+            raise InputError(f"--metric tries many cuts by one criterion; got {criterion!r}.")
+        fixed = prune_to(model, inputs, target=Target(metric=metric), data=found, repair=mended, criterion=several[0],
+                         only=only, ignore=ignore)  # fmt: skip
+        return keep(opened, fixed, out)
     with working("Choosing and cutting", after_s=0) as now:
         made = []
         for name in several:
