@@ -131,6 +131,16 @@ def test_repair_is_part_of_what_is_judged() -> None:
     assert mine.after == repaired.after
 
 
+def test_an_earlier_cut_is_gone_on_with() -> None:
+    network = net()
+    once = secateur.prune(network, X[:2], ratio=0.25)
+    once = secateur.recover(once, X)
+    small = secateur.prune_to(once, target=Target(metric=-20), data=task(network))
+    assert small.after.macs < once.after.macs
+    assert len(small.plan.parts) == 2
+    assert 100 * float((small.model(X).argmax(1) == network(X).argmax(1)).float().mean()) >= 70
+
+
 def test_the_same_seed_gives_the_same_network_and_the_given_one_stays() -> None:
     network = net()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -126,6 +126,7 @@ def prune_to(
                          "batches or a DataLoader.")  # fmt: skip
     network, _, example_inputs = opened(model, example_inputs)
     bare = plain_network(network)
+    first = None if isinstance(model, Pruned) else bare  # an earlier cut knows the network before it
     data = as_task(data) if isinstance(data, DataSet) else data
     metric, value, seen = scoring(data, score, better, samples)
     if value is None:
@@ -137,7 +138,7 @@ def prune_to(
     def repaired(found: Pruned) -> Pruned:
         if callable(repair):
             return repair(found)
-        return recover(found, data, dense=bare, seed=seed) if repair else found
+        return recover(found, data, dense=first, seed=seed) if repair else found
 
     found = within(bare, cut, repaired, lambda net: value(net), metric, target, tries=tries, amount=amount)
     return replace(found.judged, notes=(*found.judged.notes, said(found, metric, target, amount, seen)))
