@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from secateur.graph.copies import plain_network
 from secateur.graph.groups import Groups
 from secateur.graph.mixtures import experts_in_lists
 from secateur.graph.views import Also, labelled
+from secateur.models.weight_files import reader_of
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
@@ -95,6 +97,7 @@ def prune(
     seed: int = 0,
     data: Data | None = None,
     loss: Loss | None = None,
+    weights: str | Path | None = None,
 ) -> Pruned:
     """Removes the units with the lowest scores and proves that the result is exact.
 
@@ -162,6 +165,9 @@ def prune(
             generator), each inputs or a pair (inputs, labels). They are gone through once, in constant memory.
         loss: For criteria that need gradients: a function of the network's output and the labels that gives the
             mean loss; by default that of ``data`` where this is a task, else cross-entropy.
+        weights: Where the values of a network on the meta device lie: a safetensors file, a pattern
+            (``folder/model-*.safetensors``), an index or a folder. Each tensor is read when a group's scores ask for it
+            and forgotten after; nothing is compared, and :func:`secateur.cut_shards` cuts the files.
 
     Returns:
         The smaller network with its plan, its proof and its counts.
@@ -194,8 +200,9 @@ def prune(
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
+    read = None if weights is None else reader_of(model, weights)
     if part is not None:
-        _refuse_with_part(by, aim, groups=groups, also=also)
+        _refuse_with_part(by, aim, groups=groups, also=also, weights=weights)
         how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal,
                "tolerance": tolerance, "scope": scope, "round_to": round_to, "min_units": min_units,
                "granularity": granularity, "backend": backend, "verify": verify, "seed": seed}  # fmt: skip
@@ -212,7 +219,7 @@ def prune(
             raise _TriedError
         tried.add(units)
         scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
-                       seed=seed, measure=aim.measure, dense=before)  # fmt: skip
+                       seed=seed, measure=aim.measure, dense=before, read=read)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
