@@ -57,6 +57,7 @@ from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.sizes import Sizes
+from secateur.surgery.sizes_alone import check_sizes
 from secateur.surgery.unread_sizes import with_unread_sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -464,6 +465,7 @@ def _cut_once(
             free=lambda: freed(model, groups, label_keep, thorough=False),
             elsewhere=bool(built.numbers or built.scaled or built.islands),
         ),
+        sizes=lambda built: check_sizes(built.model, groups, label_keep, scaled=bool(built.scaled)),
     )
     with no_gc(), working("Cutting and verifying" if check else "Cutting"):
         done = carry_out(model, operation, backend=backend, check=check)
