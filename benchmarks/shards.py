@@ -50,7 +50,7 @@ def network(sizes: dict[str, int]) -> Any:
 
 def make(model: Any, folder: Path) -> None:
     """Writes shards of random weights, tensor by tensor."""
-    state = {name: tensor for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
     shards: list[list[str]] = [[]]
     for name, tensor in state.items():
         if shards[-1] and sum(state[n].nbytes for n in shards[-1]) + tensor.nbytes > SHARD:

@@ -93,6 +93,8 @@ def write_safetensors(
         file.write(struct.pack("<Q", len(text)) + text)
         for (name, _, shape, size), tensor in zip(described, tensors, strict=True):
             if tuple(tensor.shape) != shape or tensor.nbytes != size:
-                raise WeightsError(f"{name} is {tuple(tensor.shape)} of {tensor.nbytes:,} bytes, not {shape} of {size:,}.")
+                raise WeightsError(
+                    f"{name} is {tuple(tensor.shape)} of {tensor.nbytes:,} bytes, not {shape} of {size:,}."
+                )
             if size:
                 file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -6,7 +6,6 @@ memory for as long as the mapping does: so a checkpoint of any size takes the me
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -185,7 +184,7 @@ def _held(path: Path) -> tuple[Mapping[str, str], dict[str, Stored]]:
         return dict(file.metadata() or {}), found
 
 
-class _reading:  # noqa: N801 (read as the statement that it is part of)
+class _reading:
     """``safe_open``, whose errors are one sentence."""
 
     def __init__(self, path: Path) -> None:

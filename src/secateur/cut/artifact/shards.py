@@ -13,9 +13,11 @@ from torch import Tensor
 
 from secateur.core import arguments
 from secateur.core.errors import DataError, InputError, PlanError
-from secateur.core.files import disk_errors, new_folder, refuse_existing, whole, write_json
+from secateur.core.files import disk_errors, new_folder, refuse_existing, whole, write_json, write_text
 from secateur.core.plan import Plan, dense_name
 from secateur.core.progress import watched
+from secateur.core.reading import read_json
+from secateur.cut.artifact.folder import read_plan
 from secateur.cut.pruned import Pruned
 from secateur.models.safetensors_file import write_safetensors
 from secateur.models.transformer.saving import save_configuration
@@ -23,7 +25,7 @@ from secateur.models.weight_files import INDEX, Fitted, open_weight_files
 from secateur.surgery.factors import scale_entries
 from secateur.surgery.graph import slice_tensor
 
-__all__ = ["CUT", "cut_shards"]
+__all__ = ["CUT", "cut_shards", "plan_at"]
 
 CUT = "cut.json"
 """The plan beside the files."""
@@ -33,9 +35,9 @@ CUT = "cut.json"
 def cut_shards(pruned: Pruned, weights: str | Path, out: str | Path) -> Path:
     """Cuts safetensors files as a network was cut that is on the meta device; memory for one tensor at a time.
 
-    Every file becomes a smaller one of the same name; types, names and what a file says of itself stay, and every number
-    that stays is the same to the bit. Nothing is run, so nothing is proven here: the files hold what the plan says, which
-    is what :func:`secateur.prune` writes of the same network in memory.
+    Every file becomes a smaller one of the same name. Types, names and what a file says of itself stay, and every
+    number that stays is the same to the bit. Nothing is run, so nothing is proven here: the files hold what the plan
+    says, which is what :func:`secateur.prune` writes of the same network in memory.
 
     Args:
         pruned: What :func:`secateur.prune` or :func:`secateur.apply` made of the network on the meta device.
@@ -66,8 +68,27 @@ def cut_shards(pruned: Pruned, weights: str | Path, out: str | Path) -> Path:
         _write_index(fitted, pieces, folder)
         if "configuration" not in pruned.lost:
             save_configuration(pruned.model, folder)
-        write_json(folder / CUT, pruned.plan.to_dict())
+        write_text(folder / CUT, pruned.plan.to_json())
     return out
+
+
+def plan_at(place: str | Path) -> Plan:
+    """Reads a plan: of a JSON file (:meth:`Plan.to_json`), of a folder of :func:`cut_shards`, or of an artifact.
+
+    Raises:
+        InputError: There is none.
+        PlanError: It is damaged.
+    """
+    place = Path(place)
+    if place.is_dir() and not (place / CUT).exists():
+        return read_plan(place)
+    file = place / CUT if place.is_dir() else place
+    if not file.exists():
+        raise InputError(
+            f"There is no plan {str(place)!r}: name a JSON file, or the folder of a cut or an artifact."
+        )
+    record = read_json(file, PlanError)
+    return Plan.from_dict(record["plan"] if isinstance(record, dict) and "artifact_format" in record else record)
 
 
 @dataclass(frozen=True)
