@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -188,7 +188,7 @@ class _reading:
     """``safe_open``, whose errors are one sentence."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._open = path, cast(Any, None)
 
     def __enter__(self) -> Any:
         try:

@@ -84,9 +84,7 @@ def plan_at(place: str | Path) -> Plan:
         return read_plan(place)
     file = place / CUT if place.is_dir() else place
     if not file.exists():
-        raise InputError(
-            f"There is no plan {str(place)!r}: name a JSON file, or the folder of a cut or an artifact."
-        )
+        raise InputError(f"There is no plan {str(place)!r}: name a JSON file, or the folder of a cut or an artifact.")
     record = read_json(file, PlanError)
     return Plan.from_dict(record["plan"] if isinstance(record, dict) and "artifact_format" in record else record)
 

@@ -72,7 +72,8 @@ def empty_transformer(name: str) -> nn.Module:
     It is of the floating-point type that most numbers in the files have.
 
     Raises:
-        InputError: No such folder, a quantised network, one that needs code of its own, or transformers is not installed.
+        InputError: No such folder, a quantised network, one that needs code of its own, or transformers is not
+            installed.
         WeightsError: The folder holds no safetensors, or they are damaged.
     """
     source = opened(name)
