@@ -6,6 +6,7 @@ memory for as long as the mapping does: so a checkpoint of any size takes the me
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -209,13 +210,13 @@ def _found(given: Path) -> tuple[list[Path], tuple[Path, Mapping[str, Any]] | No
     if given.name.endswith(INDEX):
         index = _index(given)
         return _named_by(index, given, None), index
-    if given.is_dir():
+    if os.path.isdir(given):  # noqa: PTH112 (which answers where a name is too long, too)
         several = sorted(given.glob(f"*{INDEX}"))
         if len(several) == 1:
             index = _index(several[0])
             return _named_by(index, given, None), index
         return _some(sorted(given.glob("*.safetensors")), given), None
-    files = [given] if given.is_file() else sorted(_matching(given))
+    files = [given] if os.path.isfile(given) else _matching(given)  # noqa: PTH113
     files = _some([path for path in files if path.suffix == ".safetensors"], given)
     for path in sorted(given.parent.glob(f"*{INDEX}")):
         index = _index(path)
@@ -224,18 +225,18 @@ def _found(given: Path) -> tuple[list[Path], tuple[Path, Mapping[str, Any]] | No
     return files, None
 
 
-def _matching(given: Path) -> Iterable[Path]:
+def _matching(given: Path) -> list[Path]:
     try:
-        return given.parent.glob(given.name) if given.name else ()
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(f"{given} is no pattern of file names: {first_line(error)}.") from error
+        return sorted(given.parent.glob(given.name))
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{str(given)[:200]!r} is no pattern of file names: {first_line(error)}.") from error
 
 
 def _some(files: list[Path], given: Path) -> list[Path]:
     if not files:
         raise WeightsError(
-            f"There is no safetensors file {str(given)!r}. Name a file, a pattern like 'folder/model-*.safetensors', "
-            "an index, or a folder that holds them."
+            f"There is no safetensors file {str(given)[:200]!r}. Name a file, a pattern like "
+            "'folder/model-*.safetensors', an index, or a folder that holds them."
         )
     return files
 
