@@ -56,9 +56,10 @@ def network(*, tied: bool = False) -> nn.Module:
     return Net(tied=tied).eval()
 
 
-def empty(model: nn.Module) -> nn.Module:
-    """A copy without values."""
-    return copy.deepcopy(model).to("meta")
+def empty(*, tied: bool = False) -> nn.Module:
+    """The same without values; ``model.to("meta")`` would part tensors that are shared."""
+    with torch.device("meta"):
+        return Net(tied=tied).eval()
 
 
 X = torch.zeros(2, 6)
@@ -93,7 +94,7 @@ def source(tmp_path: Path) -> Path:
 def cut(source: Path, out: Path, **options: Any) -> secateur.Pruned:
     """Plans and cuts the network of this file."""
     options = {"ratio": 0.5} | options
-    pruned = secateur.prune(empty(network()), META, weights=source, **options)
+    pruned = secateur.prune(empty(), META, weights=source, **options)
     secateur.cut_shards(pruned, source, out)
     return pruned
 
@@ -119,7 +120,7 @@ def test_files_are_cut_as_the_network_in_memory(source: Path, tmp_path: Path, op
 
 def test_shared_tensors_lie_in_the_files_once(tmp_path: Path) -> None:
     source = in_shards(network(tied=True), tmp_path / "dense")
-    pruned = secateur.prune(empty(network(tied=True)), META, ratio=0.5, weights=source)
+    pruned = secateur.prune(empty(tied=True), META, ratio=0.5, weights=source)
     secateur.cut_shards(pruned, source, tmp_path / "out")
     dense = secateur.prune(network(tied=True), X, ratio=0.5)
     small = held(tmp_path / "out")
@@ -130,7 +131,7 @@ def test_shared_tensors_lie_in_the_files_once(tmp_path: Path) -> None:
 
 def test_one_file_stays_one_file_and_prefixes_stay(tmp_path: Path) -> None:
     save_file({f"module.{n}": t for n, t in network().state_dict().items()}, tmp_path / "net.safetensors")
-    pruned = secateur.prune(empty(network()), META, ratio=0.5, weights=tmp_path / "net.safetensors")
+    pruned = secateur.prune(empty(), META, ratio=0.5, weights=tmp_path / "net.safetensors")
     secateur.cut_shards(pruned, tmp_path / "net.safetensors", tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cut.json", "net.safetensors"]
     want = {f"module.{n}": t for n, t in secateur.prune(network(), X, ratio=0.5).model.state_dict().items()}
@@ -151,7 +152,9 @@ def test_removed_branches_leave_the_files(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Deep().eval()
     source = in_shards(model, tmp_path / "dense")
-    gone = secateur.remove_layers(empty(model), META, names=["blocks.1"])
+    with torch.device("meta"):
+        nothing = Deep().eval()
+    gone = secateur.remove_layers(nothing, META, names=["blocks.1"])
     secateur.cut_shards(gone, source, tmp_path / "out")
     assert same_bits(held(tmp_path / "out"), secateur.remove_layers(model, X, names=["blocks.1"]).model.state_dict())
 
@@ -231,13 +234,13 @@ def broken(source: Path, how: str) -> None:
     ],
 )
 def test_files_that_disagree_are_one_sentence(source: Path, tmp_path: Path, how: str, words: str) -> None:
-    planned = secateur.prune(empty(network()), META, ratio=0.5, weights=source)
+    planned = secateur.prune(empty(), META, ratio=0.5, weights=source)
     broken(source, how)
     with pytest.raises(WeightsError, match=words) as caught:
         secateur.cut_shards(planned, source, tmp_path / "out")
     assert "\n" not in str(caught.value)
     with pytest.raises(WeightsError, match=words):
-        secateur.prune(empty(network()), META, ratio=0.5, weights=source)
+        secateur.prune(empty(), META, ratio=0.5, weights=source)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dense"]
 
 
@@ -253,7 +256,7 @@ def test_a_pattern_that_leaves_files_out_is_refused(source: Path) -> None:
 
 
 def test_what_is_in_the_way_is_one_sentence(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = secateur.prune(empty(network()), META, ratio=0.5, weights=source)
+    planned = secateur.prune(empty(), META, ratio=0.5, weights=source)
     with pytest.raises(InputError, match=r"exists already\. Choose another out"):
         secateur.cut_shards(planned, source, source)
     with pytest.raises(InputError, match="before its first cut is not known any more"):
@@ -261,11 +264,11 @@ def test_what_is_in_the_way_is_one_sentence(source: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match="has values in memory"):
         secateur.prune(network(), X, ratio=0.5, weights=source)
     with pytest.raises(InputError, match=r"criterion='taylor' looks at more than weights .* take one of .*l1, l2"):
-        secateur.prune(empty(network()), META, ratio=0.5, weights=source, criterion="taylor")
+        secateur.prune(empty(), META, ratio=0.5, weights=source, criterion="taylor")
     with pytest.raises(InputError, match=r"Say with weights=… which files hold them"):
-        secateur.prune(empty(network()), META, ratio=0.5)
+        secateur.prune(empty(), META, ratio=0.5)
     with pytest.raises(WeightsError, match=r"holds float32, and the network is of float16.*to\(torch\.float32\)"):
-        secateur.prune(empty(network()).half(), META.half(), ratio=0.5, weights=source)
+        secateur.prune(empty().half(), META.half(), ratio=0.5, weights=source)
     Usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(10, 9, 1))
     with pytest.raises(DataError, match=r"The cut weights are 0\.00 GB, and the disk of .* has 0\.00 GB left"):
@@ -274,7 +277,7 @@ def test_what_is_in_the_way_is_one_sentence(source: Path, tmp_path: Path, monkey
 
 
 def test_a_disk_that_fills_leaves_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = secateur.prune(empty(network()), META, ratio=0.5, weights=source)
+    planned = secateur.prune(empty(), META, ratio=0.5, weights=source)
 
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
@@ -286,7 +289,7 @@ def test_a_disk_that_fills_leaves_nothing(source: Path, tmp_path: Path, monkeypa
 
 
 def test_a_plan_that_says_something_else_is_refused(source: Path, tmp_path: Path) -> None:
-    planned = secateur.prune(empty(network()), META, ratio=0.5, weights=source)
+    planned = secateur.prune(empty(), META, ratio=0.5, weights=source)
     planned.model.get_submodule("out").weight = nn.Parameter(torch.empty(3, 5, device="meta"))
     with pytest.raises(PlanError, match=r"The plan makes 'out\.weight' .*, and in the result it is \(3, 5\)"):
         secateur.cut_shards(planned, source, tmp_path / "out")
