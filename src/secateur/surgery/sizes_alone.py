@@ -25,7 +25,7 @@ def check_sizes(small: nn.Module, groups: Groups, label_keep: NDArray[np.bool_],
     """Records the smaller network beside the dense one; what goes another way or has other sizes is refused.
 
     This is no proof: nothing is computed. It keeps out a network whose code holds a size or a factor that the cut
-    changes, as far as its operators show it. What ``torch.export`` traced is not looked at.
+    changes, as far as its operators show it.
 
     Args:
         small: The smaller network, on the meta device.
@@ -34,12 +34,15 @@ def check_sizes(small: nn.Module, groups: Groups, label_keep: NDArray[np.bool_],
         scaled: Whether weights were multiplied to make up for factors, which differ then.
 
     Raises:
-        VerificationError: Names the first operator that is another one, or of another size.
+        VerificationError: Names the first operator that is another one, or of another size; or the network was traced
+            by ``torch.export``, beside which nothing can be recorded.
     """
     entries = CutEntries(groups, label_keep)
     for view in groups.flow.views:
         if not view.recorded:
-            continue
+            raise VerificationError(
+                f"Without values its {view.name} can be compared only where the recorder follows it, not torch.export."
+            )
         try:
             now = record_call(small, view.args, view.kwargs, method=view.method, training=view.training)
         except Unfollowed as error:
