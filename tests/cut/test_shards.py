@@ -265,6 +265,8 @@ def test_what_is_in_the_way_is_one_sentence(source: Path, tmp_path: Path, monkey
         secateur.prune(network(), X, ratio=0.5, weights=source)
     with pytest.raises(InputError, match=r"criterion='taylor' looks at more than weights .* take one of .*l1, l2"):
         secateur.prune(empty(), META, ratio=0.5, weights=source, criterion="taylor")
+    with pytest.raises(InputError, match="A latency is measured with the network in memory"):
+        secateur.prune(empty(), META, latency=0.5, runtime="pytorch", weights=source)
     with pytest.raises(InputError, match=r"Say with weights=… which files hold them"):
         secateur.prune(empty(), META, ratio=0.5)
     with pytest.raises(WeightsError, match=r"holds float32, and the network is of float16.*to\(torch\.float32\)"):

@@ -201,7 +201,7 @@ def prune(
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
-    read = None if weights is None else reader_of(model, weights)
+    read = None if weights is None else _reader(model, weights, aim)
     if part is not None:
         _refuse_with_part(by, aim, groups=groups, also=also, weights=weights)
         how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal,
@@ -238,6 +238,14 @@ def prune(
     pruned = once(granularity) if one else _most_alive(once, aim)
     told = loss_notes(model, pruned.model, chosen(by).name, data)
     return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
+
+
+def _reader(model: nn.Module, weights: str | Path, aim: Aim) -> Callable[[str], Tensor]:
+    """What reads the values of a network that stays on the disk."""
+    if aim.target is not None and aim.target.measured:
+        raise InputError("A latency is measured with the network in memory, and weights=… leaves it on the disk: give "
+                         "ratio, macs, params or size.")  # fmt: skip
+    return reader_of(model, weights)
 
 
 def _before_cuts(model: nn.Module, first: nn.Module | None, inputs: ExampleInputs) -> Dense | None:
