@@ -261,6 +261,8 @@ def test_what_is_in_the_way_is_one_sentence(source: Path, tmp_path: Path, monkey
         secateur.cut_shards(planned, source, source)
     with pytest.raises(InputError, match="before its first cut is not known any more"):
         secateur.cut_shards(copy.deepcopy(planned), source, tmp_path / "out")
+    with pytest.raises(InputError, match=r"has no values to save\. secateur\.cut_shards"):
+        planned.save(tmp_path / "artifact")
     with pytest.raises(InputError, match="has values in memory"):
         secateur.prune(network(), X, ratio=0.5, weights=source)
     with pytest.raises(InputError, match=r"criterion='taylor' looks at more than weights .* take one of .*l1, l2"):
