@@ -133,8 +133,8 @@ def _refuse_empty(model: nn.Module) -> None:
     """
     if any(t.is_meta for t in model.state_dict().values() if isinstance(t, Tensor)):
         raise InputError(
-            "The network is on the meta device and has no values to save. secateur.cut_shards(pruned, weights, out) cuts "
-            "the files that hold them."
+            "The network is on the meta device and has no values to save. secateur.cut_shards(pruned, weights, out) "
+            "cuts the files that hold them."
         )
 
 
