@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secateur.cost.counts import count
     from secateur.criteria import criterion
     from secateur.cut.analysis import analyse
-    from secateur.cut.artifact import from_pretrained, load
+    from secateur.cut.artifact import cut_shards, from_pretrained, load
     from secateur.cut.experts import remove_experts
     from secateur.cut.layers import removable, remove_layers
     from secateur.cut.prune import apply, prune
@@ -68,6 +68,7 @@ __all__ = [
     "count",
     "criteria",
     "criterion",
+    "cut_shards",
     "cut_vocabulary",
     "data",
     "decompress",
@@ -129,6 +130,7 @@ _HOME = {
     "compress": "secateur.sparsity.storage",
     "count": "secateur.cost.counts",
     "criterion": "secateur.criteria",
+    "cut_shards": "secateur.cut.artifact",
     "cut_vocabulary": "secateur.cut.vocabulary",
     "decompress": "secateur.sparsity.storage",
     "export": "secateur.exports",

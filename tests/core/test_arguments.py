@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import secateur
@@ -69,6 +70,8 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[], Any]]]] = {
     "use": (secateur.use, {"plugin": lambda: secateur}),
     "compress": (secateur.compress, {"model": net, "path": lambda: "net.sdc"}),
     "count": (secateur.count, NETWORK),
+    "cut_shards": (secateur.cut_shards, {"pruned": lambda: PRUNED, "weights": lambda: "dense.safetensors",
+                                         "out": lambda: f"cut-{next(NUMBERS)}"}),
     "cut_vocabulary": (secateur.cut_vocabulary, {"model": lambda: language()[0], "tokenizer": lambda: language()[1],
                                                  "texts": lambda: ["the cat"]}),
     "step": (secateur.step, {"kind": lambda: "mine"}),
@@ -222,6 +225,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.HfApi", MagicMock)
     PRUNED.save("artifact")
+    save_file(net().state_dict(), "dense.safetensors")
     secateur.compress(net(), "there.sdc")
     Path("yolo.weights").write_bytes(models.DarknetHeader().bytes)
     (tmp_path / "artifact/model.pt2").touch()

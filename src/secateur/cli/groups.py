@@ -76,9 +76,11 @@ class OpenOptions:
         """The shape of one input, where it was given."""
         return networks.parse_shape(self.input_shape)
 
-    def open(self, model: str) -> networks.Opened:
+    def open(self, model: str, *, on_disk: bool = False) -> networks.Opened:
         """The network of that name, or of that folder; what was assumed of its input is said."""
-        opened = networks.open_network(model, weights=self.weights, shape=self.shape(), trust=self.trust)
+        opened = networks.open_network(
+            model, weights=self.weights, shape=self.shape(), trust=self.trust, on_disk=on_disk
+        )
         networks.tell_assumed(opened)
         return opened
 

@@ -23,6 +23,7 @@ from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
 from secateur.cli import sensitivity as cli_sensitivity
+from secateur.cli import shards as cli_shards
 from secateur.cli import sparse as cli_sparse
 from secateur.cli import vocabulary as cli_vocabulary
 from secateur.cli.groups import AimOptions, ClockOptions, CutOptions, OpenOptions, RepairOptions, TuneOptions, grouped
@@ -33,12 +34,13 @@ from secateur.core.processes import TERMINATED, Terminated, end_on_sigterm, fork
 
 if TYPE_CHECKING:
     from secateur.cli.commands import layers as removing
-    from secateur.cli.commands import measuring, pruning, recovering, show
+    from secateur.cli.commands import measuring, pruning, recovering, shards, show
 else:
     removing = Lazy("secateur.cli.commands.layers")
     measuring = Lazy("secateur.cli.commands.measuring")
     pruning = Lazy("secateur.cli.commands.pruning")
     recovering = Lazy("secateur.cli.commands.recovering")
+    shards = Lazy("secateur.cli.commands.shards")
     show = Lazy("secateur.cli.commands.show")
 
 __all__ = ["app", "main"]
@@ -81,6 +83,7 @@ cli_runs.register(app)
         "prune torchvision:resnet18 --latency 0.5 --runtime onnxruntime --out small",
         "prune resnet56 --weights r56.pt --ratio 0.5 --criterion taylor --data cifar10:cifar.tar --out small",
         "prune hf:models/llama --data text:corpus.txt --ratio 0.2 --only '*.mlp.*' --out small",
+        "prune hf:models/llama --on-disk --ratio 0.5 --only '*.mlp.*' --out small",
         "prune mine.nets:build --params 1.2M --input-shape 1,28,28 --out small",
     )
 )
@@ -97,10 +100,16 @@ def prune(
     data: Annotated[str | None, typer.Option(help="Data set for criteria that need images.", metavar="DATA")] = None,
     task: TaskName = None,
     images: Annotated[int, typer.Option(help="How many of its training samples.")] = 256,
+    on_disk: Annotated[
+        bool, typer.Option("--on-disk", help="Of hf:FOLDER: score and cut its files tensor by tensor, unproven.")
+    ] = False,
 ) -> None:
     """Prunes a network without training, verifies the cut, and saves it."""
     amount = aim.options()
-    opened = opening.open(model)
+    opened = opening.open(model, on_disk=on_disk)
+    if on_disk:
+        shards.prune(opened, out, data=data, **amount, **cut.options(opened))
+        return
     batches, loss = pruning.calibration(opened, data, images, task)
     pruning.prune(opened, out, data=batches, loss=loss, **amount, **cut.options(opened))
 
@@ -186,6 +195,7 @@ def layers(
                     whole=whole, data=data, task=task)  # fmt: skip
 
 
+cli_shards.register(app)
 cli_experts.register(app)
 cli_vocabulary.register(app)
 cli_inspection.register(app)

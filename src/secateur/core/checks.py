@@ -15,7 +15,7 @@ from secateur.core.errors import InputError, SecateurError, WeightsError
 from secateur.core.quantisers import computes_in_float, holds_still, imitating, observes, unseen
 from secateur.core.types import ExampleInputs, call
 
-__all__ = ["check_inputs", "check_kind", "check_network", "check_weights",
+__all__ = ["check_inputs", "check_kind", "check_network", "check_weights", "count_unsound",
            "is_torchvision_detector", "run"]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def check_weights(model: nn.Module) -> None:
             continue
         leaf = name.rpartition(".")[2]
         bound = kind == "buffer" and not leaf.startswith("running_")  # masks and limits may be infinite
-        if bad := _unsound(tensor, infinite=(-1, 1) if bound else ()):
+        if bad := count_unsound(tensor, infinite=(-1, 1) if bound else ()):
             raise WeightsError(
                 f"The {kind} {name!r} holds {bad} NaN or infinite values of {tensor.numel()}; scores would mean "
                 "nothing. Load sound weights first."
@@ -147,7 +147,7 @@ def check_inputs(inputs: ExampleInputs, name: str = "example_inputs") -> None:
             raise InputError(
                 f"{where} has no sample (shape {tuple(tensor.shape)}, whose first size is the batch): give one or more."
             )
-        if _holds_numbers(tensor) and (bad := _unsound(tensor, infinite=(-1,))):
+        if _holds_numbers(tensor) and (bad := count_unsound(tensor, infinite=(-1,))):
             raise InputError(f"{where} holds {bad} NaN or infinite values of {tensor.numel()}: give finite ones.")
 
 
@@ -191,7 +191,7 @@ def _holds_numbers(tensor: Tensor) -> bool:
     return (tensor.is_floating_point() or tensor.is_complex()) and tensor.device.type != "meta" and tensor.numel() > 0
 
 
-def _unsound(tensor: Tensor, *, infinite: tuple[int, ...]) -> int:
+def count_unsound(tensor: Tensor, *, infinite: tuple[int, ...] = ()) -> int:
     """How many values are NaN or infinite; infinity of a sign that is in ``infinite`` is sound."""
     values = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
     if values.element_size() < 2:  # the types of 8 bits have no such operators of their own

@@ -35,12 +35,14 @@ class GroupView:
         generator: Source of randomness for criteria that need one.
         statistics: What was collected of the group, by the names in the criterion's ``needs``; the reason where
             the network has nothing to collect.
+        read: Gives a parameter's values by its name, where the network's own are on the meta device.
     """
 
     group: Group
     groups: Groups
     generator: torch.Generator
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    read: Callable[[str], Tensor] | None = None
 
     def statistic(self, need: str) -> Any:
         """What was collected of the group under the name ``need`` (see `secateur.criteria.statistics.NEEDS`).
@@ -70,7 +72,7 @@ class GroupView:
         names = self.groups.flow.parameters
         for member in self.group.members:
             if member.parameter in names and (consumers or not member.consumes):
-                value = names[member.parameter].detach()
+                value = names[member.parameter].detach() if self.read is None else self.read(member.parameter)
                 value = value.abs() if value.is_complex() else value  # complex weights by their modulus
                 yield member, value if value.dtype == torch.float64 else value.float()
 

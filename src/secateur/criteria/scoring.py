@@ -58,6 +58,7 @@ def score(
     seed: int = 0,
     measure: str | None = None,
     dense: Dense | None = None,
+    read: Callable[[str], Tensor] | None = None,
 ) -> Scores:
     """Scores every unit of a network.
 
@@ -70,6 +71,7 @@ def score(
         seed: Of criteria that draw random numbers and of sampled statistics.
         measure: What the cut aims at (``macs`` …), for criteria that weigh by it.
         dense: The network before its first cut, for criteria that look at its responses.
+        read: Gives a parameter's values by its name, where the network's own are on the meta device.
 
     Raises:
         InputError: Data are missing or do not fit, or the criterion has nothing to say of any group.
@@ -79,6 +81,11 @@ def score(
         return Scores({}, wanted.absolute, ())
     if loss is None and getattr(data, "has_loss", False):  # a task, which criteria need not know
         loss = data.loss  # type: ignore[union-attr]
+    if read is not None and wanted.needs:
+        raise InputError(
+            f"criterion={wanted.name!r} looks at more than weights ({', '.join(wanted.needs)}), for which the network "
+            f"has to be in memory; with weights=… take one of {', '.join(_of_weights_alone())}."
+        )
     setting = Collecting(groups, seed, loss, measure, dense)
     found, notes = collect(wanted, setting, data)
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +95,7 @@ def score(
         if only is not None and group.name not in only:
             continue
         try:
-            values[number] = _checked(wanted, GroupView(group, groups, generator, found[number]))
+            values[number] = _checked(wanted, GroupView(group, groups, generator, found[number], read))
         except NotApplicable as reason:
             left.append((group, reason))
     if left and not values:
@@ -98,6 +105,11 @@ def score(
         )
     notes = (*_left_whole(wanted.name, left), *notes)
     return Scores(values, wanted.absolute, notes, wanted.additive, wanted.scope)
+
+
+def _of_weights_alone() -> list[str]:
+    """Criteria of channels that need nothing but weights."""
+    return [name for name in CRITERIA if "channels" in CRITERIA[name].kinds and not CRITERIA[name].needs]
 
 
 def _checked(criterion: Criterion, view: GroupView) -> NDArray[np.float64]:
@@ -121,7 +133,7 @@ def _called(criterion: Criterion, view: GroupView) -> Tensor:
         if any(p.is_meta for p in view.groups.flow.traced.module.parameters()):
             raise InputError(
                 f"The weights are on the meta device and have no values, which criterion={criterion.name!r} looks at. "
-                "Take criterion='random', or load the weights first."
+                "Say with weights=… which files hold them, take criterion='random', or load the weights first."
             ) from error
         raise InputError(
             f"The criterion {criterion.name!r} failed on group {view.group.name!r}: {type(error).__name__}: "

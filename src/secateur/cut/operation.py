@@ -38,11 +38,14 @@ class Operation:
         rungs: Ways to make the smaller network, the best first.
         verify: Compares the smaller network with the masked dense network; gets the network too, for what a graph
             does not hold of it.
+        sizes: Raises :class:`VerificationError` where the smaller network's operators or sizes are not those of the
+            plan; it stands in for the proof of a network without values. A graph has them by the way it is made.
     """
 
     plan: Plan
     rungs: Sequence[Rung]
     verify: Callable[[Built, nn.Module | None], Verification]
+    sizes: Callable[[Built], None] | None = None
 
 
 def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bool) -> Outcome:
@@ -52,7 +55,7 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
         model: The network; left untouched.
         operation: What is done to it.
         backend: ``module``, ``graph`` or ``auto``.
-        check: Whether the result is verified; without values (on the meta device) there is nothing to compare.
+        check: Whether the result is verified; without values (on the meta device) only its sizes are.
 
     Returns:
         What came of it; its network carries the plan that follows the cuts before.
@@ -60,12 +63,14 @@ def carry_out(model: nn.Module, operation: Operation, *, backend: str, check: bo
     Raises:
         VerificationError: No back end gives the right network.
     """
-    check = check and not any(p.device.type == "meta" for p in model.parameters())
+    valued = not any(p.device.type == "meta" for p in model.parameters())
 
     def prove(built: Built, backend: str) -> Verification | None:
+        if check and not valued and backend == "module" and operation.sizes is not None:
+            operation.sizes(built)
         if backend == "graph":
             _in_modes_of(model, built.model)
-        return operation.verify(built, model if backend == "graph" else None) if check else None
+        return operation.verify(built, model if backend == "graph" else None) if check and valued else None
 
     done = attempt(model, backend, operation.rungs, prove)
     earlier, built = remembered(model), done.built

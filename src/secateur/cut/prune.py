@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from secateur.graph.copies import plain_network
 from secateur.graph.groups import Groups
 from secateur.graph.mixtures import experts_in_lists
 from secateur.graph.views import Also, labelled
+from secateur.models.weight_files import reader_of
 from secateur.surgery import prune_module
 from secateur.surgery import verify as verified
 from secateur.surgery.alternatives import with_alternatives
@@ -55,6 +57,7 @@ from secateur.surgery.graph import new_indices
 from secateur.surgery.living import configuring, living, replayed
 from secateur.surgery.pruned_graph import PrunedGraph, has_train_mode
 from secateur.surgery.sizes import Sizes
+from secateur.surgery.sizes_alone import check_sizes
 from secateur.surgery.unread_sizes import with_unread_sizes
 
 __all__ = ["Analysis", "analyse", "apply", "prune"]
@@ -95,6 +98,7 @@ def prune(
     seed: int = 0,
     data: Data | None = None,
     loss: Loss | None = None,
+    weights: str | Path | None = None,
 ) -> Pruned:
     """Removes the units with the lowest scores and proves that the result is exact.
 
@@ -162,6 +166,9 @@ def prune(
             generator), each inputs or a pair (inputs, labels). They are gone through once, in constant memory.
         loss: For criteria that need gradients: a function of the network's output and the labels that gives the
             mean loss; by default that of ``data`` where this is a task, else cross-entropy.
+        weights: Where the values of a network on the meta device lie: a safetensors file, a pattern
+            (``folder/model-*.safetensors``), an index or a folder. Each tensor is read when a group's scores ask for it
+            and forgotten after; nothing is compared, and :func:`secateur.cut_shards` cuts the files.
 
     Returns:
         The smaller network with its plan, its proof and its counts.
@@ -194,8 +201,9 @@ def prune(
     only, ignore = names_in(network, only, "only"), names_in(network, ignore, "ignore")
     model = plain_network(network)
     by = criterion_for(model, criterion, data)
+    read = None if weights is None else _reader(model, weights, aim)
     if part is not None:
-        _refuse_with_part(by, aim, groups=groups, also=also)
+        _refuse_with_part(by, aim, groups=groups, also=also, weights=weights)
         how = {"criterion": by, "ratio": ratio, "ratio_of": ratio_of, "std": std, "target": goal,
                "tolerance": tolerance, "scope": scope, "round_to": round_to, "min_units": min_units,
                "granularity": granularity, "backend": backend, "verify": verify, "seed": seed}  # fmt: skip
@@ -212,7 +220,7 @@ def prune(
             raise _TriedError
         tried.add(units)
         scores = score(analysis.groups, by, only=groups_named(analysis.groups, groups), data=data, loss=loss,
-                       seed=seed, measure=aim.measure, dense=before)  # fmt: skip
+                       seed=seed, measure=aim.measure, dense=before, read=read)  # fmt: skip
         if not scores.values:
             raise BudgetError(nothing_free(analysis))
         made = {"criterion": chosen(by).name, **aim.record, "seed": seed}
@@ -230,6 +238,14 @@ def prune(
     pruned = once(granularity) if one else _most_alive(once, aim)
     told = loss_notes(model, pruned.model, chosen(by).name, data)
     return untrained(replace(pruned, notes=(*told, *pruned.notes)), network)
+
+
+def _reader(model: nn.Module, weights: str | Path, aim: Aim) -> Callable[[str], Tensor]:
+    """What reads the values of a network that stays on the disk."""
+    if aim.target is not None and aim.target.measured:
+        raise InputError("A latency is measured with the network in memory, and weights=… leaves it on the disk: give "
+                         "ratio, macs, params or size.")  # fmt: skip
+    return reader_of(model, weights)
 
 
 def _before_cuts(model: nn.Module, first: nn.Module | None, inputs: ExampleInputs) -> Dense | None:
@@ -457,6 +473,7 @@ def _cut_once(
             free=lambda: freed(model, groups, label_keep, thorough=False),
             elsewhere=bool(built.numbers or built.scaled or built.islands),
         ),
+        sizes=lambda built: check_sizes(built.model, groups, label_keep, scaled=bool(built.scaled)),
     )
     with no_gc(), working("Cutting and verifying" if check else "Cutting"):
         done = carry_out(model, operation, backend=backend, check=check)

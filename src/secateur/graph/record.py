@@ -318,7 +318,9 @@ def _sizes(places: list[Node], batch: Batch, followers: set[Node]) -> Sizes:
 
 
 def _device(leaves: list[Any]) -> torch.device:
+    """Where the network is; one without values is recorded as if it were in memory, as it will be when it is used."""
     devices = {t.device for t in leaves if isinstance(t, Tensor)}
+    devices = {d for d in devices if d.type != "meta"} or {torch.device("cpu")}
     if len(devices) != 1:
         raise Unfollowed(f"its tensors are on {len(devices)} devices")
     return devices.pop()

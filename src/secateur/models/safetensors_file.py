@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,10 +17,11 @@ from torch import Tensor
 from secateur.core.errors import WeightsError, first_line
 from secateur.core.reading import opened, parse_json
 
-__all__ = ["check_header", "read_safetensors"]
+__all__ = ["check_header", "read_safetensors", "write_safetensors"]
 
 _LARGEST_HEADER = 16 * 2**20  # bytes; some hundred a tensor
 _MOST_DIMENSIONS = 64
+_ALIGNED = 8  # bytes that the tensors' place in a file is a multiple of
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -60,3 +65,36 @@ def check_header(path: Path) -> None:
         shape = entry.get("shape", []) if isinstance(entry, dict) else None
         if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS:
             raise WeightsError(f"{path} is damaged: {name[:80]!r} is not described as a tensor is.")
+
+
+def write_safetensors(
+    path: Path, described: Sequence[tuple[str, str, tuple[int, ...], int]], tensors: Iterable[Tensor],
+    metadata: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Writes a file tensor by tensor; the library's own writer wants all of them in memory.
+
+    Args:
+        path: The file.
+        described: Of every tensor its name, its type as the format calls it (``BF16``), its shape and its bytes.
+        tensors: The tensors in the same order, each asked for when the one before is written.
+        metadata: What the file says of itself.
+
+    Raises:
+        WeightsError: A tensor is not what was described.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    start = 0
+    for name, kind, shape, size in described:
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNED)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for (name, _, shape, size), tensor in zip(described, tensors, strict=True):
+            if tuple(tensor.shape) != shape or tensor.nbytes != size:
+                raise WeightsError(
+                    f"{name} is {tuple(tensor.shape)} of {tensor.nbytes:,} bytes, not {shape} of {size:,}."
+                )
+            if size:
+                file.write(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -15,7 +15,7 @@ from secateur.core.errors import WeightsError
 from secateur.models.pth import Stored, read_pth
 from secateur.models.safetensors_file import read_safetensors
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["check_fit", "load_weights", "read_weights", "without_prefix"]
 
 Held = TypeVar("Held")
 
@@ -73,16 +73,16 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Tensor]) -
     source = "the weights" if isinstance(weights, Mapping) else str(weights)
     given = dict(weights) if isinstance(weights, Mapping) else read_weights(weights)
     wanted = model.state_dict()
-    given = _without_prefix(given, wanted)
+    given = without_prefix(given, wanted)
     counters = {name: value for name, value in wanted.items() if name.endswith("num_batches_tracked")}
     given = {**counters, **given}
-    _check_fit(given, wanted, source)
+    check_fit(given, wanted, source)
     _check_finite(given, source)
     model.load_state_dict(given)
     return model
 
 
-def _without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Takes off prefixes that all given names have and no wanted one; there may be several, nested."""
     foreign = [p for p in _PREFIXES if not any(name.startswith(p) for name in wanted)]
     while given:
@@ -93,7 +93,17 @@ def _without_prefix(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> d
     return given
 
 
-def _check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:
+def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> None:
+    """Compares names and shapes; values are not looked at.
+
+    Args:
+        given: What there is.
+        wanted: The network's state dict.
+        source: What messages call ``given``.
+
+    Raises:
+        WeightsError: Names the first of those that are missing, unexpected or of another shape.
+    """
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     shapes = [

@@ -84,7 +84,7 @@ def _configured(model: nn.Module, small: nn.Module, sizes: Sizes) -> Configured:
                 continue
             known = reader(after)
             if agree(after, small) and all(known(p) == n for p, n in sizes.read.items()):
-                if other := _other_table(after, small):
+                if other := _other_table(after, small, before):
                     raise Unsayable(f"its class computes {other} anew, which the cut made another one")
                 return _differences(config, entries, before, after, small)
     raise Unsayable(_why(before, small))
@@ -166,17 +166,24 @@ def _everywhere(model: nn.Module, entries: Mapping[Place, float]) -> dict[Place,
     return {Place(path, (("attribute", "config"), *p.steps)): n for path in homes for p, n in entries.items()}
 
 
-def _other_table(after: nn.Module, small: nn.Module) -> str | None:
-    """A buffer that no file holds, and that the class would fill otherwise."""
+def _other_table(after: nn.Module, small: nn.Module, before: nn.Module) -> str | None:
+    """A buffer that no file holds, and that the class would fill otherwise.
+
+    Of a network on the meta device the values are those that its class made before the cut, where nothing of them went.
+    """
     stored, built = set(small.state_dict()), dict(after.named_buffers(remove_duplicate=False))
+    dense = dict(before.named_buffers(remove_duplicate=False))
     for name, buffer in small.named_buffers(remove_duplicate=False):
-        if name not in stored and (name not in built or not _same(built[name], buffer)):
+        held = dense.get(name, buffer) if buffer.is_meta else buffer
+        if name not in stored and (name not in built or held.shape != buffer.shape or not _same(built[name], held)):
             return name
     return None
 
 
 def _same(made: torch.Tensor, held: torch.Tensor) -> bool:
     """Whether a table is what a class makes, to the precision in which the network holds it."""
+    if made.is_meta or held.is_meta:  # a class that makes its tables without values says nothing of them
+        return False
     there = made.to(held.dtype).double()
     return made.shape == held.shape and torch.allclose(there, held.detach().cpu().double(), rtol=1e-6, atol=0)
 

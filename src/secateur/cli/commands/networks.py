@@ -87,8 +87,9 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def open_network(
-    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0, trust: bool = False
-) -> Opened:
+    source: str, *, weights: str | None = None, shape: tuple[int, ...] | None = None, seed: int = 0,
+    trust: bool = False, on_disk: bool = False,
+) -> Opened:  # fmt: skip
     """Opens what ``source`` names.
 
     Args:
@@ -98,11 +99,14 @@ def open_network(
         shape: Shape of one sample; by default what the network is known to take.
         seed: Of random weights and inputs.
         trust: Whether a run's folder may name any code, and an artifact take any memory.
+        on_disk: Whether the weights stay in their files, and the network is on the meta device; of ``hf:FOLDER`` alone.
 
     Raises:
-        InputError: ``weights`` together with a folder.
+        InputError: ``weights`` together with a folder; a network that cannot stay on the disk.
         SecateurError: What loading raises.
     """
+    if on_disk and not is_transformer_name(source):
+        raise InputError(f"--on-disk goes with hf:FOLDER, a folder with config.json and safetensors; got {source!r}.")
     folder = Path(source)
     if folder.is_dir():
         if weights is not None:
@@ -114,7 +118,7 @@ def open_network(
     if is_onnx_name(source):
         return _from_onnx(source, weights, shape, seed)
     if is_transformer_name(source):
-        return _from_transformers(source, weights, shape, seed)
+        return _from_transformers(source, weights, shape, seed, on_disk=on_disk)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(source, weights=weights).eval()
@@ -192,11 +196,13 @@ def _from_onnx(source: str, weights: str | None, shape: tuple[int, ...] | None, 
     return Opened(source, network, first, more=tuple(more))
 
 
-def _from_transformers(source: str, weights: str | None, shape: tuple[int, ...] | None, seed: int) -> Opened:
+def _from_transformers(
+    source: str, weights: str | None, shape: tuple[int, ...] | None, seed: int, *, on_disk: bool
+) -> Opened:
     """A network of transformers; ``shape`` is the number of tokens of one text."""
     if weights is not None:
         raise InputError(f"--weights goes with a model name; {source} comes with its weights.")
-    model, tokenizer, named = opened_transformer(source, shape, seed)
+    model, tokenizer, named = opened_transformer(source, shape, seed, on_disk=on_disk)
     return Opened(source, model, next(iter(named.values())), named=named, tokenizer=tokenizer)
 
 

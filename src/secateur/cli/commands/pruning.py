@@ -36,6 +36,7 @@ __all__ = [
     "refuse_taken",
     "show_unsupported",
     "target",
+    "tell_cut",
 ]
 
 
@@ -229,6 +230,17 @@ def _write(pruned: Pruned, out: Path) -> ExportCheck | None:
 def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     """Saves a cut and shows what came of it."""
     check = _write(pruned, out)
+    tell_cut(opened, pruned)
+    if check is not None:
+        tell(check, "random inputs")
+        return
+    if is_transformer_name(opened.name):
+        save_for_transformers(pruned, out, opened.tokenizer, opened.name)
+    say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
+
+
+def tell_cut(opened: Opened, pruned: Pruned) -> None:
+    """Shows what came of a cut: sizes before and after, the proof, notes, and what was pinned."""
     before, after, show = pruned.before, pruned.after, console()
     rows = [
         _row("Parameters", before.params, after.params),
@@ -248,12 +260,6 @@ def keep(opened: Opened, pruned: Pruned, out: Path) -> None:
     for note in pruned.notes:
         say(f"Note: {note}")
     show_unsupported(pruned.unsupported)
-    if check is not None:
-        tell(check, "random inputs")
-        return
-    if is_transformer_name(opened.name):
-        save_for_transformers(pruned, out, opened.tokenizer, opened.name)
-    say(f"Saved: {out} ({', '.join(sorted(p.name for p in out.iterdir()))})")
 
 
 def _row(name: str, before: int, after: int) -> list[str]:

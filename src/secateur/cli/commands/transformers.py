@@ -14,7 +14,9 @@ from secateur.core.errors import InputError
 from secateur.cut.pruned import Pruned
 from secateur.models import create
 from secateur.models.transformer import (
+    PREFIX,
     check_tokenizer,
+    empty_transformer,
     kind_of,
     load_tokenizer,
     positions_of,
@@ -29,19 +31,25 @@ LENGTH = 128
 
 
 def opened_transformer(
-    name: str, shape: tuple[int, ...] | None, seed: int
+    name: str, shape: tuple[int, ...] | None, seed: int, *, on_disk: bool = False
 ) -> tuple[nn.Module, Any, Mapping[str, Tensor]]:
     """The network, its tokenizer (``None`` of one that takes no tokens) and two samples of random numbers.
+
+    With ``on_disk`` the weights stay in their files: network and samples are on the meta device, and a folder without a
+    tokenizer will do.
 
     Raises:
         SecateurError: What opening it raises, or a tokenizer that does not fit it.
     """
-    model: Any = create(name)
+    model: Any = empty_transformer(name) if on_disk else create(name)
     if model.main_input_name != "input_ids":
-        return model, None, {model.main_input_name: _images(model, name, shape, seed)}
-    tokenizer = load_tokenizer(name)
-    check_tokenizer(tokenizer, model)
-    return model, tokenizer, example_of(model, tokenizer, shape, seed)
+        return model, None, {model.main_input_name: _images(model, name, shape, seed).to(model.device)}
+    tokenizer = None
+    if not on_disk or (Path(name.removeprefix(PREFIX)) / "tokenizer.json").is_file():
+        tokenizer = load_tokenizer(name)
+        check_tokenizer(tokenizer, model)
+    samples = example_of(model, tokenizer, shape, seed)
+    return model, tokenizer, {key: value.to(model.device) for key, value in samples.items()}
 
 
 def example_of(model: nn.Module, tokenizer: Any, shape: tuple[int, ...] | None, seed: int) -> Mapping[str, Tensor]:

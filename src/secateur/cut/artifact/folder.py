@@ -79,6 +79,7 @@ def save(
 ) -> Path:
     """Writes the artifact; files are complete or not there at all, and the plan comes last."""
     _refuse_others(folder)
+    _refuse_empty(pruned.model)
     was_there = (folder / PLAN).exists()
     about = facts(pruned.plan, pruned.before, pruned.after, metadata)
     traced = _traced(pruned) if graph else None
@@ -121,6 +122,19 @@ def _refuse_others(folder: Path) -> None:
         raise InputError(
             f"{others[0]} is there already and belongs to no artifact of Secateur, so it is not replaced. Choose "
             "another folder."
+        )
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    """Checks that there are values to save.
+
+    Raises:
+        InputError: The network is on the meta device.
+    """
+    if any(t.is_meta for t in model.state_dict().values() if isinstance(t, Tensor)):
+        raise InputError(
+            "The network is on the meta device and has no values to save. secateur.cut_shards(pruned, weights, out) "
+            "cuts the files that hold them."
         )
 
 

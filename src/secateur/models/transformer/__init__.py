@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.models.transformer.kinds import is_language_model, kind_named, kind_of
-from secateur.models.transformer.loading import load_transformer
+from secateur.models.transformer.loading import empty_transformer, load_transformer
 from secateur.models.transformer.saving import save_beside, save_configuration
 from secateur.models.transformer.source import PREFIX, is_transformer_name
 from secateur.models.transformer.tokenizer import check_tokenizer, load_tokenizer, positions_of
@@ -11,6 +11,7 @@ from secateur.models.transformer.tokenizer import check_tokenizer, load_tokenize
 __all__ = [
     "PREFIX",
     "check_tokenizer",
+    "empty_transformer",
     "is_language_model",
     "is_transformer_name",
     "kind_named",

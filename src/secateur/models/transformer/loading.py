@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from secateur.core.errors import InputError, UnknownNameError, WeightsError
 from secateur.models.transformer.kinds import KINDS
 from secateur.models.transformer.source import Source, config_of, opened, reading, transformers, unpickled
+from secateur.models.weight_files import open_weight_files
 
-__all__ = ["load_transformer"]
+__all__ = ["empty_transformer", "load_transformer"]
 
 OPTIONS = ("kind", "dtype", "attn_implementation", "revision")
 ATTENTIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
@@ -59,6 +63,34 @@ def load_transformer(name: str, classes: int | None = None, **options: Any) -> n
             f"{', '.join(KINDS)}."
         )
     network: nn.Module = model.eval()
+    return network
+
+
+def empty_transformer(name: str) -> nn.Module:
+    """The network of ``hf:FOLDER`` on the meta device, in eval mode: shapes and no values, which stay in its files.
+
+    It is of the floating-point type that most numbers in the files have.
+
+    Raises:
+        InputError: No such folder, a quantised network, one that needs code of its own, or transformers is not
+            installed.
+        WeightsError: The folder holds no safetensors, or they are damaged.
+    """
+    source = opened(name)
+    if not source.local or source.gguf:
+        raise InputError(f"{name} is no folder with config.json and safetensors, which alone can stay on the disk.")
+    kinds: Counter[torch.dtype] = Counter()
+    for stored in open_weight_files(source.place).tensors.values():
+        kinds[stored.dtype] += torch.Size(stored.shape).numel() * stored.dtype.is_floating_point
+    (dtype, _), *_ = kinds.most_common(1)
+    auto = _class(source, config_of(source), None)
+    library = transformers()
+    with reading(source, "The network"), torch.device("meta"):
+        config = library.AutoConfig.from_pretrained(source.place, **source.arguments)
+        model = auto(config) if issubclass(auto, library.PreTrainedModel) else auto.from_config(config)
+        if (Path(source.place) / "generation_config.json").is_file() and model.can_generate():
+            model.generation_config = library.GenerationConfig.from_pretrained(source.place, local_files_only=True)
+    network: nn.Module = model.to(dtype).eval()
     return network
 
 
