@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -51,7 +50,10 @@ def test_numbers_and_addresses_that_cannot_be(given: dict[str, Any], words: str)
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r'^Jobs on a cluster need ray: pip install "secateur\[ray\]"\.$'), Ray().begin():
+    with (
+        pytest.raises(InputError, match=r'^Jobs on a cluster need ray: pip install "secateur\[ray\]"\.$'),
+        Ray().begin(),
+    ):
         pass
 
 
@@ -60,7 +62,10 @@ def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.Mo
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(InputError, match=f"No Ray cluster answers at {address}.*ray start --head"), Ray(address).begin():
+    with (
+        pytest.raises(InputError, match=f"No Ray cluster answers at {address}.*ray start --head"),
+        Ray(address).begin(),
+    ):
         pass
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=f"No Ray cluster answers at {address}"), Ray().begin():
@@ -73,7 +78,10 @@ def test_what_ray_says_of_other_versions_is_passed_on(monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(InputError, match=r"Cannot join the Ray cluster at auto: Version mismatch.*3\.12"), Ray().begin():
+    with (
+        pytest.raises(InputError, match=r"Cannot join the Ray cluster at auto: Version mismatch.*3\.12"),
+        Ray().begin(),
+    ):
         pass
 
 
@@ -125,6 +133,16 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             found.shutdown()
 
 
+@pytest.fixture(scope="module")
+def joined(nodes: Any) -> Iterator[Any]:
+    """The same, joined once by the script itself, so that its workers are there for all tests."""
+    import ray
+
+    ray.init(nodes.address, log_to_driver=False, configure_logging=False)
+    yield nodes
+    ray.shutdown()
+
+
 def run(nodes: Any, folder: Path, *names: str, on: Any = None, **asked: Any) -> list[tuple[str, Mapping[str, Any]]]:
     heard: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -140,8 +158,8 @@ def run(nodes: Any, folder: Path, *names: str, on: Any = None, **asked: Any) -> 
     return heard
 
 
-def test_jobs_run_with_what_they_ask_for(nodes: Any, tmp_path: Path) -> None:
-    heard = run(nodes, tmp_path, "one", "two", parallel=1)
+def test_jobs_run_with_what_they_ask_for(joined: Any, tmp_path: Path) -> None:
+    heard = run(joined, tmp_path, "one", "two", parallel=1)
     assert [(name, event["what"]) for name, event in heard] == [
         ("one", "begin"), ("one", "ended"), ("two", "begin"), ("two", "ended"),
     ]  # fmt: skip
@@ -149,43 +167,43 @@ def test_jobs_run_with_what_they_ask_for(nodes: Any, tmp_path: Path) -> None:
     assert heard[0][1]["cores"] == "1"
 
 
-def test_more_than_any_machine_has_is_refused(nodes: Any, tmp_path: Path) -> None:
+def test_more_than_any_machine_has_is_refused(joined: Any, tmp_path: Path) -> None:
     words = "No machine of the cluster has 64 CPUs and 2 GPUs.*the most are 1 CPUs and 0 GPUs.*--job-cpus"
     with pytest.raises(InputError, match=words):
-        run(nodes, tmp_path, "one", cpus=64, gpus=2)
-
-
-def test_a_job_whose_node_dies_goes_on_on_another(nodes: Any, tmp_path: Path) -> None:
-    second = nodes.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-
-    def on(name: str, event: Mapping[str, Any]) -> None:
-        if event["what"] == "begin" and (tmp_path / "wait-0.begun").parent.exists() and second in nodes.worker_nodes:
-            nodes.remove_node(second, allow_graceful=False)
-            nodes.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-            (tmp_path / "go").touch()
-
-    heard = run(nodes, tmp_path, "wait", cpus=2, on=on)
-    assert [event["what"] for _, event in heard] == ["begin", "lost", "begin", "ended"]
-    assert heard[1][1]["reason"] == "the machine that it ran on is gone"
-    assert heard[-1][1]["reason"] == ""
+        run(joined, tmp_path, "one", cpus=64, gpus=2)
 
 
 def test_a_node_with_other_code_stops_all_before_any_job(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    joined: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "code_print", lambda: {**code_print(), "torch": "1.0"})
-    with pytest.raises(InputError, match=r"Node .* of the cluster has other code than this process: torch .* \(here 1\.0"):
-        run(nodes, tmp_path, "one")
+    with pytest.raises(
+        InputError, match=r"Node .* of the cluster has other code than this process: torch .* \(here 1\.0"
+    ):
+        run(joined, tmp_path, "one")
     assert not list(tmp_path.glob("*.begun"))
 
 
-def test_whoever_stops_stops_the_jobs(nodes: Any, tmp_path: Path) -> None:
+def test_whoever_stops_stops_the_jobs(joined: Any, tmp_path: Path) -> None:
     def on(name: str, event: Mapping[str, Any]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(nodes, tmp_path, "wait", on=on)
-    with contextlib.suppress(FileNotFoundError):
-        (tmp_path / "go").unlink()
-    heard = run(nodes, tmp_path, "next")
+        run(joined, tmp_path, "wait", on=on)
+    heard = run(joined, tmp_path, "next")
     assert json.loads(json.dumps(heard[-1][1])) == {"what": "ended", "reason": ""}, "its place is free again"
+
+
+def test_a_job_whose_node_dies_goes_on_on_another(joined: Any, tmp_path: Path) -> None:
+    second = joined.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+
+    def on(name: str, event: Mapping[str, Any]) -> None:
+        if event["what"] == "begin" and second in joined.worker_nodes:
+            joined.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+            joined.remove_node(second, allow_graceful=False)
+            (tmp_path / "go").touch()
+
+    heard = run(joined, tmp_path, "wait", cpus=2, on=on)
+    assert [event["what"] for _, event in heard] == ["begin", "lost", "begin", "ended"]
+    assert heard[1][1]["reason"] == "the machine that it ran on is gone"
+    assert heard[-1][1]["reason"] == ""

@@ -40,7 +40,9 @@ def told(folder: Path, *words: str, parallel: int = 2) -> list[tuple[str, Mappin
     heard: list[tuple[str, Mapping[str, Any]]] = []
     commands = [Command(word, "talk", (word,), folder, folder / f"{word}.log") for word in words]
     with Local(parallel).begin() as at:
-        at(folder / "talk.py", folder)(commands, lambda name, event: heard.append((name, json.loads(json.dumps(event)))))
+        at(folder / "talk.py", folder)(
+            commands, lambda name, event: heard.append((name, json.loads(json.dumps(event))))
+        )
     return heard
 
 

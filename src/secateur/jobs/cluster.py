@@ -155,7 +155,7 @@ class Ray:
 
     def _run(self, ray: Any, place: remote.Place, commands: Sequence[Command], tell: Tell) -> None:
         watch = ray.remote(remote.watch).options(
-            num_returns="streaming", num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1
+            num_returns="streaming", num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0
         )
         code, limit = code_print(), self.parallel or len(commands)
         waiting, running = deque((command, 1) for command in commands), dict[Any, tuple[Command, int]]()
