@@ -113,6 +113,7 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     for name in ("tensorboard", "mlflow", "wandb"):
         yield f"logging to {name}", name, lambda name=name: need_loggers(name)
     yield "jobs on a cluster", "ray", lambda: Ray().begin().__enter__()
+    yield "a search", "search", lambda: secateur.search(network(), task(), folder / "searched")
     yield "the Hub", "hub", lambda: secateur.prune(network(), images, ratio=0.5).push_to_hub("owner/name")
     for extra, name, inputs in (("lightning", "lightning", ()), ("trainer", "transformers", (images,))):
         made = import_module(f"secateur.callbacks.{name}").PruneCallback

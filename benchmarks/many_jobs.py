@@ -106,7 +106,7 @@ def main() -> None:
     given = arguments.parse_args()
     place = given.place.absolute()
     place.mkdir(parents=True, exist_ok=True)
-    os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0")
+    os.environ.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     rows = {row["way"]: row for row in records.read(given.result)} if (place / "here").exists() else {}
 
     def note(way: str, out: str, **facts: Any) -> None:
