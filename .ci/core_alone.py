@@ -20,6 +20,7 @@ from torch import nn
 import secateur
 from secateur import models
 from secateur.core.errors import InputError
+from secateur.jobs import Ray
 from secateur.loggers import need_loggers
 from secateur.report.figure import _png
 from secateur.report.page import render
@@ -111,6 +112,8 @@ def calls(folder: Path) -> Iterator[tuple[str, str, Callable[[], object]]]:
     yield "adapters", "adapters", lambda: secateur.fit(network(), task(), adapters=Adapters())
     for name in ("tensorboard", "mlflow", "wandb"):
         yield f"logging to {name}", name, lambda name=name: need_loggers(name)
+    yield "jobs on a cluster", "ray", lambda: Ray().begin().__enter__()
+    yield "a search", "search", lambda: secateur.search(network(), task(), folder / "searched")
     yield "the Hub", "hub", lambda: secateur.prune(network(), images, ratio=0.5).push_to_hub("owner/name")
     for extra, name, inputs in (("lightning", "lightning", ()), ("trainer", "transformers", (images,))):
         made = import_module(f"secateur.callbacks.{name}").PruneCallback

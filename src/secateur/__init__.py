@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from secateur.recovery.sensitivity import sensitivity
     from secateur.report.inspection import inspect
     from secateur.runtimes import runtime
+    from secateur.searching import search
     from secateur.sparsity.storage import compress, decompress
     from secateur.sparsity.weights import sparsify
     from secateur.task import Task
@@ -91,6 +92,7 @@ __all__ = [
     "resume",
     "run",
     "runtime",
+    "search",
     "sensitivity",
     "silent",
     "sparsify",
@@ -147,6 +149,7 @@ _HOME = {
     "remove_experts": "secateur.cut.experts",
     "remove_layers": "secateur.cut.layers",
     "runtime": "secateur.runtimes",
+    "search": "secateur.searching",
     "sensitivity": "secateur.recovery.sensitivity",
     "sparsify": "secateur.sparsity.weights",
     "step": "secateur.recipe.steps",

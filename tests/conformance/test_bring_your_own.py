@@ -18,6 +18,7 @@ from secateur.cli.main import main
 from secateur.core import plugins
 from secateur.core.errors import InputError, PluginError
 from secateur.core.registry import Registry
+from secateur.jobs import Local
 from secateur.recipe import add_recipes, load_recipe, resume, run
 from secateur.recipe.comparison.jobs import Job, JobEvent, run_jobs
 
@@ -160,7 +161,7 @@ def test_a_step_reaches_the_processes_of_a_comparison(project: Path) -> None:
     runs.mkdir()
     events: list[JobEvent] = []
     job = Job("mine", recipe(project, use="own_step.py"), runs / "mine")
-    assert not run_jobs([job], parallel=1, home=project, on_event=events.append)
+    assert not run_jobs([job], run=Local(1).run, home=project, on_event=events.append)
     assert [e.kind for e in events if e.what == "end"] == ["prune", "shrink"]
     assert job.finished
 

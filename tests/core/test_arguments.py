@@ -194,7 +194,7 @@ RECORDS = {"BudgetError", "PlanError", "SecateurError", "TraceError", "Verificat
            "Measurement", "import_torchvision",
            "Speedup", "Spread", "Timing", "Criterion", "GroupView", "NotApplicable", "ExportCheck",
            "machine", "operator", "silent", "BundleCheck",
-           "run", "resume", "compare", "sweep", "TrainConfig"}  # fmt: skip
+           "run", "resume", "compare", "sweep", "search", "TrainConfig"}  # fmt: skip
 """Errors, results and entries of registries: Secateur makes them, users read them (and a function of no
 argument, and a decorator whose names the registry checks)."""
 

@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from secateur.core.errors import DataError, InputError, SecateurError, WeightsError
+from secateur.jobs import Local
 from secateur.recipe import load_recipe, override, reopen, resume, run
 from secateur.recipe.comparison import JobEvent, at_ratios, compare_recipes, resume_comparison
 from secateur.recipe.comparison.jobs import Job, run_jobs
@@ -415,9 +416,9 @@ def test_a_job_that_was_killed_behind_its_last_step_is_done(copied: Path, monkey
         def wait(self) -> int:
             return -signal.SIGTERM
 
-    monkeypatch.setattr("secateur.recipe.comparison.jobs.subprocess.Popen", Killed)
+    monkeypatch.setattr("secateur.jobs.process.subprocess.Popen", Killed)
     events: list[JobEvent] = []
-    assert run_jobs([job], parallel=1, home=copied, on_event=events.append) == {}
+    assert run_jobs([job], run=Local(1).run, home=copied, on_event=events.append) == {}
     assert [event.what for event in events] == ["done"]
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.jobs import Local
 from secateur.models import create
 from secateur.recipe import load_recipe, override, resume, run, trust
 from secateur.recipe.comparison.jobs import Job, run_jobs
@@ -230,7 +231,7 @@ def test_processes_import_nothing_from_where_one_stands(tmp_path: Path, monkeypa
         with pytest.raises(SecateurError):
             child.answer()
     job = Job("job", here / "job.yaml", here / "job")
-    failed = run_jobs([job], parallel=1, home=here, on_event=lambda event: None)
+    failed = run_jobs([job], run=Local(1).run, home=here, on_event=lambda event: None)
     assert "There is no recipe file" in failed["job"]
     assert not (here / "MARK").exists()
 

@@ -44,15 +44,19 @@ from secateur.cli.options import (
 from secateur.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from secateur import jobs
     from secateur.cli.commands import networks, pruning
+    from secateur.jobs import Ray
 else:
     networks, pruning = Lazy("secateur.cli.commands.networks"), Lazy("secateur.cli.commands.pruning")
+    jobs = Lazy("secateur.jobs")
 
 __all__ = [
     "AimOptions",
     "ClockOptions",
     "CutOptions",
     "FileOptions",
+    "JobOptions",
     "OpenOptions",
     "RepairOptions",
     "RunOptions",
@@ -182,6 +186,36 @@ class RunOptions:
         """What takes the place of the recipe's own."""
         return {"model": self.model, "weights": self.weights, "data": self.data, "task": self.task,
                 "epochs": self.epochs, "seed": self.seed, "use": self.use or ()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Where the jobs of a comparison run."""
+
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Processes at a time.", show_default="one per core; with --ray as many as there is room for"),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run the jobs on a Ray cluster: auto, or its head's address.", metavar="HOST:PORT"),
+    ] = None
+    job_cpus: Annotated[
+        float | None, typer.Option(help="Cores that each job asks the cluster for.", show_default="1")
+    ] = None
+    job_gpus: Annotated[
+        float | None, typer.Option(help="GPUs that each job asks the cluster for.", show_default="0")
+    ] = None
+
+    def executor(self) -> int | Ray | None:
+        """The argument ``jobs`` of :func:`secateur.compare`."""
+        if self.ray is not None:
+            cpus, gpus = 1 if self.job_cpus is None else self.job_cpus, self.job_gpus or 0
+            return jobs.Ray(self.ray, cpus=cpus, gpus=gpus, parallel=self.jobs)
+        for option, value in (("--job-cpus", self.job_cpus), ("--job-gpus", self.job_gpus)):
+            if value is not None:
+                raise InputError(f"{option} is what jobs ask a cluster for; give --ray, too.")
+        return self.jobs
 
 
 @dataclass(frozen=True)

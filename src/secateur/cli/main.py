@@ -22,6 +22,7 @@ from secateur.cli import export as cli_export
 from secateur.cli import inspection as cli_inspection
 from secateur.cli import lists as cli_lists
 from secateur.cli import runs as cli_runs
+from secateur.cli import searching as cli_searching
 from secateur.cli import sensitivity as cli_sensitivity
 from secateur.cli import shards as cli_shards
 from secateur.cli import sparse as cli_sparse
@@ -160,6 +161,7 @@ def recover(
 
 
 cli_sensitivity.register(app)
+cli_searching.register(app)
 cli_sparse.register(app)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli import completion
-from secateur.cli.groups import RunOptions, grouped
+from secateur.cli.groups import JobOptions, RunOptions, grouped
 from secateur.cli.lazy import Lazy
 from secateur.cli.options import Quiet, Trust, Use, examples
 
@@ -21,7 +21,6 @@ else:
 
 __all__ = ["register"]
 
-Jobs = Annotated[int | None, typer.Option(help="Processes at a time.", show_default="one per core")]
 Log = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,13 +42,14 @@ def register(app: typer.Typer) -> None:
             "run transfer-channel --log tensorboard --log mlflow",
         )
     )(run)
-    app.command(epilog=examples("resume runs/first"))(resume)
+    app.command(epilog=examples("resume runs/first", "resume /shared/compared --ray 10.0.0.1:6379"))(resume)
     app.command(epilog=examples("report runs/first", "report runs/first --picture result.svg"))(report)
     app.command(
         epilog=examples(
             "compare transfer-channel slimming --macs 0.5 --model resnet_digits",
             "compare thinet mine.yaml --model resnet20 --weights r20.safetensors --data cifar.tar --jobs 2",
             "compare slimming thinet --log tensorboard",
+            "compare slimming thinet --ray auto --job-cpus 4 --job-gpus 1 --out /shared/compared",
         )
     )(compare)
     app.command(
@@ -76,14 +76,16 @@ def run(
                        command=_command(), log=log or (), trust=how.trust)  # fmt: skip
 
 
+@grouped
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run or comparison that was stopped.")],
+    where: JobOptions,
     quiet: Quiet = False,
     trust: Trust = False,
     use: Use = None,
 ) -> None:
     """Goes on with a run that was stopped; it ends with the same numbers."""
-    running.resume_run(folder, quiet=quiet, trust=trust)
+    running.resume_run(folder, jobs=where.executor(), quiet=quiet, trust=trust)
 
 
 def report(
@@ -106,12 +108,13 @@ def compare(
         str | None, typer.Option(help="Equal parameters: share kept, 0.5 or 50%.", metavar="SHARE")
     ] = None,
     macs: Annotated[str | None, typer.Option(help="Equal MACs: share kept, 0.5 or 50%.", metavar="SHARE")] = None,
-    jobs: Jobs = None,
+    *,
+    where: JobOptions,
     log: Log = None,
 ) -> None:
     """Runs several recipes from one dense network, in parallel, and ends in one table and a Pareto chart."""
     comparing.compare(recipes, how.out, budget={"params": params, "macs": macs}, options=how.options(),
-                      sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
+                      sets=how.set_ or [], jobs=where.executor(), quiet=how.quiet, command=_command(),
                       log=log or (), trust=how.trust)  # fmt: skip
 
 
@@ -125,12 +128,13 @@ def sweep(
     ratios: Annotated[str | None, typer.Option(help="Shares removed, like 0.2,0.4,0.6.", metavar="LIST")] = None,
     params: Annotated[str | None, typer.Option(help="Shares of parameters kept.", metavar="LIST")] = None,
     macs: Annotated[str | None, typer.Option(help="Shares of MACs kept.", metavar="LIST")] = None,
-    jobs: Jobs = None,
+    *,
+    where: JobOptions,
     log: Log = None,
 ) -> None:
     """Runs one recipe at several ratios from one dense network, and ends in one table and a Pareto chart."""
     comparing.sweep(recipe, how.out, points={"ratio": ratios, "params": params, "macs": macs}, options=how.options(),
-                    sets=how.set_ or [], jobs=jobs, quiet=how.quiet, command=_command(),
+                    sets=how.set_ or [], jobs=where.executor(), quiet=how.quiet, command=_command(),
                     log=log or (), trust=how.trust)  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from secateur.core import arguments
 from secateur.core.errors import InputError
 from secateur.core.yamltree import YamlTree
 from secateur.data import DataSet
+from secateur.jobs import Ray
 from secateur.recipe import runner
 from secateur.recipe.comparison import (
     Comparison,
@@ -21,6 +22,7 @@ from secateur.recipe.comparison import (
     at_ratios,
     compare_recipes,
     is_comparison,
+    refuse_jobs,
     resume_comparison,
 )
 from secateur.recipe.folder import free
@@ -93,6 +95,7 @@ def resume(
     *,
     model: nn.Module | None = None,
     task: Task | DataSet | None = None,
+    jobs: int | Ray | None = None,
     progress: bool | None = None,
     trust: bool = False,
 ) -> RunResult | Comparison:
@@ -101,14 +104,23 @@ def resume(
     The end is the same as that of one that was never stopped, on the same machine, if the training loader gives the
     same batches for the same seed.
 
+    Args:
+        folder: Of the run or the comparison.
+        model: The network that was handed over.
+        task: The task that was handed over.
+        jobs: Where the jobs of a comparison run from now on, as for :func:`compare`; by default where they did.
+        progress: Whether training shows progress bars; ``None`` for only on a terminal.
+        trust: Whether what the folder names may be run: code, and the cluster of a comparison.
+
     Raises:
-        InputError: Network or task is missing, or its recipe was changed.
+        InputError: Network or task is missing, or its recipe was changed; or ``jobs`` for a run, which has none.
         DataError: There is no run, its files are damaged, or the data have changed since it began.
         WeightsError: The network has other weights than when it began.
     """
     given = _given(model, task)
     if is_comparison(folder):
-        return resume_comparison(folder, given=given, trust=trust)
+        return resume_comparison(folder, given=given, jobs=jobs, trust=trust)
+    refuse_jobs(folder, jobs)
     return runner.resume(folder, given=given, progress=progress, trust=trust)
 
 
@@ -121,7 +133,7 @@ def compare(
     task: Task | DataSet | str | None = None,
     params: float | None = None,
     macs: float | None = None,
-    jobs: int | None = None,
+    jobs: int | Ray | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
     log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,
@@ -137,7 +149,8 @@ def compare(
         task: As for :func:`run`.
         params: Share of the dense network's parameters that every recipe keeps.
         macs: The same for MACs; at most one of the two.
-        jobs: Processes at a time; networks and tasks that are handed over stay in this process, one after the other.
+        jobs: Processes at a time, or a cluster: ``secateur.jobs.Ray("auto", cpus=2, gpus=1)``. Networks and tasks that
+            are handed over stay in this process, one after the other.
         set: Settings for every recipe that has the step they speak to.
         log: As for :func:`run`; each recipe's run is followed under its own name.
         on_event: Called with every event.
@@ -168,7 +181,7 @@ def sweep(
     macs: Sequence[float] | None = None,
     model: Model | None = None,
     task: Task | DataSet | str | None = None,
-    jobs: int | None = None,
+    jobs: int | Ray | None = None,
     set: Sequence[str] | Mapping[str, Any] = (),
     log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,

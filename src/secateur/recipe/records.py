@@ -17,6 +17,7 @@ __all__ = [
     "CutRecord",
     "DataPrint",
     "Environment",
+    "RayRecord",
     "RunState",
     "SplitPrint",
     "StepRecord",
@@ -140,6 +141,15 @@ class CutRecord(_Record):
     plan: dict[str, Any]
 
 
+class RayRecord(_Record):
+    """The cluster that a comparison's jobs run on, see `secateur.jobs.Ray`."""
+
+    address: Annotated[str, Field(max_length=300)]
+    cpus: Annotated[float, Field(gt=0, le=4096)]
+    gpus: Annotated[float, Field(ge=0, le=4096)]
+    parallel: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
 class ComparisonPlan(_Record):
     """``comparison.json``: which jobs a comparison has and what is said of it."""
 
@@ -151,6 +161,7 @@ class ComparisonPlan(_Record):
     metrics: list[dict[str, str | int | None]]
     unit: Annotated[str, Field(max_length=100)]
     data: DataPrint | None = None
+    ray: RayRecord | None = None
     log: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
 
     @model_validator(mode="after")

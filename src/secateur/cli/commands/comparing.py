@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+    from secateur.jobs import Ray
     from secateur.recipe.comparison import Comparison, JobEvent
     from secateur.recipe.schema import Recipe
 
@@ -33,7 +34,7 @@ def compare(
     budget: Mapping[str, str | None],
     options: Mapping[str, Any],
     sets: Sequence[str],
-    jobs: int | None,
+    jobs: int | Ray | None,
     quiet: bool,
     command: str,
     log: Sequence[str] = (),
@@ -56,7 +57,7 @@ def sweep(
     points: Mapping[str, str | None],
     options: Mapping[str, Any],
     sets: Sequence[str],
-    jobs: int | None,
+    jobs: int | Ray | None,
     quiet: bool,
     command: str,
     log: Sequence[str] = (),
@@ -84,10 +85,10 @@ def sweep(
     )
 
 
-def resume(folder: Path, *, quiet: bool, trust: bool = False) -> None:
+def resume(folder: Path, *, jobs: int | Ray | None = None, quiet: bool, trust: bool = False) -> None:
     """Goes on with a comparison or sweep."""
     with interruptible(folder, "."), _Progress(quiet) as progress:
-        result = resume_comparison(folder, on_event=progress, trust=trust)
+        result = resume_comparison(folder, jobs=jobs, on_event=progress, trust=trust)
     _show(result)
 
 
@@ -104,7 +105,7 @@ def _point(option: str, text: str) -> float:
 
 
 def _run(
-    recipes: Mapping[str, Recipe], out: Path, jobs: int | None, *, quiet: bool, command: str, budget: str,
+    recipes: Mapping[str, Recipe], out: Path, jobs: int | Ray | None, *, quiet: bool, command: str, budget: str,
     log: Sequence[str], trust: bool,
 ) -> None:  # fmt: skip
     with interruptible(out, "."), _Progress(quiet) as progress:
@@ -141,6 +142,8 @@ class _Progress:
         elif event.what == "failed":
             self._jobs.pop(event.job, None)
             self._say(f"{event.job}: failed")  # why is told at the end
+        elif event.what == "lost":
+            self._say(f"{event.job}: {event.reason}; it goes on elsewhere from its last checkpoint")
         else:
             self._jobs[event.job] = event
         if self._live is not None:

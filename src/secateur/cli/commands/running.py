@@ -13,7 +13,7 @@ from secateur.cli.commands.show import change, console, error, integer, ratio, s
 from secateur.core.metric import LOSS
 from secateur.core.processes import TERMINATED, Terminated
 from secateur.recipe import load_recipe, override, resume, run, shortcuts
-from secateur.recipe.comparison import is_comparison
+from secateur.recipe.comparison import is_comparison, refuse_jobs
 from secateur.recipe.folder import free
 from secateur.recipe.steps import STEPS
 from secateur.report import Results
@@ -21,6 +21,7 @@ from secateur.runtimes import title_of
 from secateur.timing import speedups
 
 if TYPE_CHECKING:
+    from secateur.jobs import Ray
     from secateur.recipe import Event, RunResult
 
 __all__ = ["interruptible", "resume_run", "run_recipe", "show_event", "show_result", "words_of"]
@@ -47,12 +48,13 @@ def run_recipe(
         show_result(run(recipe, out, command=command, log=log, on_event=show_event, progress=shown, trust=trust))
 
 
-def resume_run(folder: Path, *, quiet: bool, trust: bool = False) -> None:
+def resume_run(folder: Path, *, jobs: int | Ray | None = None, quiet: bool, trust: bool = False) -> None:
     """Goes on with a run, or with a comparison."""
     if is_comparison(folder):
         from secateur.cli.commands import comparing  # it builds on this module
 
-        return comparing.resume(folder, quiet=quiet, trust=trust)
+        return comparing.resume(folder, jobs=jobs, quiet=quiet, trust=trust)
+    refuse_jobs(folder, jobs)
     with interruptible(folder):
         show_result(resume(folder, on_event=show_event, progress=False if quiet else None, trust=trust))
 

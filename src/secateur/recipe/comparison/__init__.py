@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.recipe.comparison.jobs import Job, JobEvent
 from secateur.recipe.comparison.plan import at_budget, at_ratios
-from secateur.recipe.comparison.run import compare_recipes, is_comparison, resume_comparison
+from secateur.recipe.comparison.run import compare_recipes, is_comparison, refuse_jobs, resume_comparison
 from secateur.recipe.comparison.table import Comparison, Row
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "at_ratios",
     "compare_recipes",
     "is_comparison",
+    "refuse_jobs",
     "resume_comparison",
 ]

@@ -1,25 +1,25 @@
-"""Runs jobs in parallel processes; one that fails or is killed does not stop the others."""
+"""The jobs of a comparison: a run each, in a process of its own; one that fails does not stop the others."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
+import contextlib
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.core.processes import TERMINATED, with_scratch
+from secateur.jobs import Command, Executor, Local, Ray, RunJobs
 from secateur.loggers import LoggerWarning
 from secateur.recipe.folder import RunFolder
+from secateur.recipe.load import load_recipe
+from secateur.recipe.records import ComparisonPlan
+from secateur.recipe.trust import home_of, record
 
-__all__ = ["Job", "JobEvent", "cores", "run_jobs"]
+__all__ = ["Job", "JobEvent", "adopt", "executor_of", "record_of", "run_jobs"]
+
+_WORKER = "secateur.recipe.comparison.worker"
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,14 @@ class JobEvent:
 
     Attributes:
         job: Its name.
-        what: ``begin``, ``end`` or ``kept`` of a step; ``done`` or ``failed`` of the job.
+        what: ``begin``, ``end`` or ``kept`` of a step; ``done`` or ``failed`` of the job, or ``lost``: the machine or
+            worker that did it is gone, and it begins again at its last checkpoint.
         kind: The step's kind.
         index: The step's position, from 1.
         total: Number of steps.
         summary: Numbers of a step that has ended.
         seconds: How long the step took.
-        reason: Why the job failed.
+        reason: Why the job failed or was lost.
     """
 
     job: str
@@ -86,118 +87,94 @@ class JobEvent:
         return f"{self.job}:{step} {self.what}{took}{why}"
 
 
-_STOP_S = 10.0  # a process that computes hears of it when its operator is done
-
 OnJobEvent = Callable[[JobEvent], None]
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_jobs(
-    jobs: Sequence[Job], *, parallel: int, home: Path, on_event: OnJobEvent, trust: bool = False
+    jobs: Sequence[Job],
+    *,
+    run: RunJobs,
+    home: Path,
+    on_event: OnJobEvent,
+    trust: bool = False,
+    shared: bool = False,
 ) -> dict[str, str]:
-    """Runs jobs, ``parallel`` at a time, each with its share of the cores.
+    """Runs jobs; one that is finished starts no process.
 
     Args:
         jobs: What to run; a job whose folder holds a run goes on with it.
-        parallel: How many processes at a time.
+        run: What runs their processes, see `secateur.jobs.Executor`.
         home: Working directory, from which the recipes' relative paths start.
         on_event: Called with every event, one at a time.
         trust: Whether runs that were begun elsewhere may name code; the recipes of the jobs may.
+        shared: Whether other machines of this user's begin the runs too.
 
     Returns:
         Why each job that failed did.
     """
-    crew = _Crew(max(1, cores() // min(parallel, max(1, len(jobs)))), home, on_event, trust=trust)
-    with ThreadPoolExecutor(parallel) as pool:
-        futures = {job.name: pool.submit(crew.work, job) for job in jobs}
-        try:
-            found = {name: future.result() for name, future in futures.items()}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            crew.stop()
-            raise
-    return {name: reason for name, reason in found.items() if reason}
+    failed: dict[str, str] = {}
+    known = {job.name: job for job in jobs}
 
+    def tell(name: str, said: Mapping[str, Any]) -> None:
+        what = said["what"]
+        if what == "warning":
+            warnings.warn(f"{name}: {said['reason']}", LoggerWarning, stacklevel=2)
+        elif what == "ended":
+            reason = _ended(known[name], str(said["reason"]), home, shared=shared)
+            if reason:
+                failed[name] = reason
+            on_event(JobEvent(name, "failed" if reason else "done", reason=reason))
+        elif what in ("begin", "end", "kept", "lost"):
+            on_event(JobEvent(name, **{key: value for key, value in said.items() if key != "step"}))
 
-class _Crew:
-    """The processes at work."""
-
-    def __init__(self, threads: int, home: Path, on_event: OnJobEvent, *, trust: bool) -> None:
-        self._threads, self._home, self._on_event, self._trust = threads, home, on_event, trust
-        self._lock, self._processes, self._stopped = threading.Lock(), set[subprocess.Popen[str]](), False
-
-    def work(self, job: Job) -> str:
-        """Runs one job to its end; returns why it failed, or nothing. One that is finished starts no process."""
+    waiting = []
+    for job in jobs:
+        if shared:
+            adopt(job.recipe, job.folder, home)
         if job.finished:
-            self._tell(JobEvent(job.name, "done"))
-            return ""
-        # -P: nothing is imported from where one stands but what a recipe names
-        command = [sys.executable, "-P", "-m", "secateur.recipe.comparison.worker", str(job.recipe), str(job.folder)]
-        command += ["trust" if self._trust else "", *job.loggers]
-        environment = {"OMP_NUM_THREADS": str(self._threads), **with_scratch()}
-        with job.log.open("w") as log:
-            process = subprocess.Popen(
-                command, cwd=self._home, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                text=True,
-            )  # fmt: skip
-        with self._lock:
-            self._processes.add(process)
-            if self._stopped:
-                process.kill()
-        last = self._listen(job, process)
-        code = process.wait()
-        with self._lock:
-            self._processes.discard(process)
-        if job.finished:  # its folder says so, whatever became of a process that had only to end
-            self._tell(JobEvent(job.name, "done"))
-            return ""
-        if self._stopped:
-            return "it was stopped"
-        reason = last["reason"] if last.get("what") == "failed" else _ending(code, job.log)
-        self._tell(JobEvent(job.name, "failed", reason=reason))
-        return str(reason)
-
-    def stop(self) -> None:
-        """Ends all processes: asks first, then insists; their runs can be gone on with."""
-        with self._lock:
-            self._stopped = True
-            processes = tuple(self._processes)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-    def _listen(self, job: Job, process: subprocess.Popen[str]) -> dict[str, Any]:
-        """Passes events on until the process ends; returns the last thing it said."""
-        last: dict[str, Any] = {}
-        assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                last = json.loads(line)
-            except ValueError:
-                continue  # something printed by the network's own code
-            if last.get("what") in ("begin", "end", "kept"):
-                self._tell(JobEvent(job.name, **{key: value for key, value in last.items() if key != "step"}))
-            elif last.get("what") == "warning":
-                warnings.warn(f"{job.name}: {last['reason']}", LoggerWarning, stacklevel=2)
-        return last
-
-    def _tell(self, event: JobEvent) -> None:
-        with self._lock:
-            self._on_event(event)
+            on_event(JobEvent(job.name, "done"))
+        else:
+            mode = "trust" if trust else "shared" if shared else ""
+            words = (str(job.recipe), str(job.folder), mode, *job.loggers)
+            waiting.append(Command(job.name, _WORKER, words, home, job.log))
+    if waiting:
+        run(waiting, tell)
+    return failed
 
 
-def _ending(code: int, log: Path) -> str:
-    """Words for a process that ended without a word."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = f": {lines[-1]}" if lines else ""
-    if code < 0 or code == TERMINATED:
-        return f"its process was killed ({signal.Signals(-code if code < 0 else signal.SIGTERM).name}){said}"
-    return f"its process ended with status {code}{said}"
+def record_of(executor: Executor) -> dict[str, Any]:
+    """What a comparison's plan notes of where its jobs run, see `secateur.recipe.records.ComparisonPlan`."""
+    if isinstance(executor, Ray):
+        return {"parallel": executor.parallel or 1, "ray": asdict(executor)}
+    return {"parallel": executor.parallel if isinstance(executor, Local) else 1}
+
+
+def executor_of(plan: ComparisonPlan, *, own: bool) -> Executor:
+    """Where the jobs of a comparison ran; whoever joins a cluster runs its code, so a stranger's is not joined."""
+    if plan.ray is None or not own:
+        return Local(plan.parallel)
+    return Ray(plan.ray.address, cpus=plan.ray.cpus, gpus=plan.ray.gpus, parallel=plan.ray.parallel)
+
+
+def adopt(recipe: Path, folder: Path, home: Path) -> None:
+    """Notes a run that another machine began for a job of this user's as begun here, if it is of the job's recipe.
+
+    What a machine notes of the runs that it begins stays on that machine, see `secateur.recipe.trust`.
+    """
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        return
+    with contextlib.chdir(home):
+        content = load_recipe(recipe, trust=True).to_yaml().encode()
+        digest = hashlib.sha256(content).hexdigest()
+        if file.read_bytes() == content and home_of(folder, digest) is None:
+            record(folder, digest)
+
+
+def _ended(job: Job, reason: str, home: Path, *, shared: bool) -> str:
+    """Why a job failed whose process has ended; nothing if it is done."""
+    if shared:
+        adopt(job.recipe, job.folder, home)
+    if job.finished:  # its folder says so, whatever became of a process that had only to end
+        return ""
+    return reason or "its process ended before its run did"

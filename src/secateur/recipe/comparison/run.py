@@ -17,9 +17,10 @@ from secateur.core.metric import Metric
 from secateur.core.processes import scratch
 from secateur.core.progress import LOG, working
 from secateur.core.reading import read_bytes
+from secateur.jobs import Executor, as_executor
 from secateur.loggers import LoggerWarning, need_loggers
 from secateur.recipe.comparison.here import run_here
-from secateur.recipe.comparison.jobs import Job, JobEvent, cores, run_jobs
+from secateur.recipe.comparison.jobs import Job, JobEvent, executor_of, record_of, run_jobs
 from secateur.recipe.comparison.page import write_comparison
 from secateur.recipe.comparison.plan import DENSE, check_alike, from_dense, shared_start
 from secateur.recipe.comparison.table import RESULTS, Comparison, measure_runs
@@ -32,7 +33,7 @@ from secateur.recipe.schema import Recipe
 from secateur.recipe.trust import digest_of, home_of, permit_folder, permit_recipe, record
 from secateur.timing import machine
 
-__all__ = ["compare_recipes", "is_comparison", "resume_comparison"]
+__all__ = ["compare_recipes", "is_comparison", "refuse_jobs", "resume_comparison"]
 
 FORMAT = 2
 PLAN = "comparison.json"
@@ -43,7 +44,7 @@ def compare_recipes(
     out: str | Path,
     *,
     given: Given = NOTHING,
-    jobs: int | None = None,
+    jobs: int | Executor | None = None,
     command: str | None = None,
     log: str | Sequence[str] = (),
     on_event: Callable[[JobEvent], None] | None = None,
@@ -61,7 +62,8 @@ def compare_recipes(
         recipes: Recipes by name, see `at_budget` and `at_ratios`; of one network, data set and seed.
         out: A folder that does not exist or is empty.
         given: Network and task that were handed over from Python: the recipes are then run in this process, in turn.
-        jobs: Processes at a time; by default as many as there are cores.
+        jobs: Processes at a time, by default as many as there are cores; or the cluster that they run on,
+            `secateur.jobs.Ray`.
         command: What a reader can type to repeat it, for the page.
         log: Names of loggers that follow the run of every job, each under the name of its job.
         on_event: Called with every event of every job.
@@ -77,9 +79,8 @@ def compare_recipes(
     """
     if not recipes:
         raise InputError("There is nothing to compare: give at least one recipe.")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs is the number of processes, at least 1; got {jobs}.")
-    if given != NOTHING and (jobs or 1) > 1:
+    executor = as_executor(jobs)
+    if given != NOTHING and jobs not in (None, 1):
         raise InputError(
             f"A network or task that is handed over stays in this process, so recipes run one after the other; got "
             f"jobs={jobs}. Name them (package.module:factory) to use several processes."
@@ -101,10 +102,11 @@ def compare_recipes(
     metrics = [metric.to_dict() for metric in task.metrics]
     known = {"facts": facts, "data": data_print(task).model_dump(), "unit": task.unit, "metrics": metrics,
              "log": list(log)}  # fmt: skip
-    with disk_errors(out):
-        _create(out, recipes, known, jobs)
-    record(out, _content(out))
-    return _go_on(_Folder.open(out.absolute(), given, trust=trust), on_event)
+    with executor.begin():  # what does not answer is to be told before anything is written, too
+        with disk_errors(out):
+            _create(out, recipes, known, executor)
+        record(out, _content(out))
+        return _go_on(_Folder.open(out.absolute(), given, trust=trust), executor, on_event)
 
 
 def is_comparison(folder: str | Path) -> bool:
@@ -112,14 +114,23 @@ def is_comparison(folder: str | Path) -> bool:
     return (Path(folder) / PLAN).is_file()
 
 
+def refuse_jobs(folder: str | Path, jobs: object) -> None:
+    """Raises :class:`InputError` if somebody says where the jobs of a single run go on."""
+    if jobs is not None:
+        raise InputError(f"{folder} holds a run, which has no jobs to run elsewhere: leave out --jobs and --ray.")
+
+
 def resume_comparison(
     folder: str | Path,
     *,
     given: Given = NOTHING,
+    jobs: int | Executor | None = None,
     on_event: Callable[[JobEvent], None] | None = None,
     trust: bool = False,
 ) -> Comparison:
     """Goes on with a comparison: what is finished is kept, what failed is tried again.
+
+    Its jobs run where they did, or where ``jobs`` says: on this machine, or on a cluster (at another address, say).
 
     Raises:
         InputError: Another process works in the folder, or its recipes name code, you did not start it here, and it is
@@ -129,7 +140,7 @@ def resume_comparison(
     """
     found = _Folder.open(Path(folder).absolute(), given, trust=trust)
     found.compare()
-    return _go_on(found, on_event)
+    return _go_on(found, found.executor if jobs is None else as_executor(jobs), on_event)
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,8 @@ class _Folder:
     home: Path
     given: Given
     trust: bool
-    loggers: tuple[str, ...] = ()
+    loggers: tuple[str, ...]
+    executor: Executor
 
     @classmethod
     def open(cls, path: Path, given: Given, *, trust: bool) -> _Folder:
@@ -158,14 +170,15 @@ class _Folder:
         for file in _recipes(path):
             recipe = load_recipe(file, home=home, trust=trust or known is not None, project=False)
             permit_folder(path, recipe, known, trust=trust)
-        loggers = tuple(plan.log) if trust or known is not None else ()
+        own = trust or known is not None
+        loggers = tuple(plan.log) if own else ()
         if len(loggers) < len(plan.log):
             warnings.warn(
                 f"The comparison in {path} was not started here, so its loggers get nothing; with --trust they do.",
                 LoggerWarning,
                 stacklevel=3,
             )
-        return cls(path, plan, home, given, trust, need_loggers(loggers))
+        return cls(path, plan, home, given, trust, need_loggers(loggers), executor_of(plan, own=own))
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -190,7 +203,7 @@ class _Folder:
             compare_data(self.path, self.plan.data, open_task(recipe, self.given))
 
 
-def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Comparison:
+def _go_on(found: _Folder, executor: Executor, on_event: Callable[[JobEvent], None] | None) -> Comparison:
     folder, jobs = found.path, found.jobs
     go_on = f"go on with `secateur resume {folder}`"
     with scratch(), lock(folder), disk_errors(folder, go_on), _watched(len(jobs), on_event) as tell:
@@ -199,7 +212,7 @@ def _go_on(found: _Folder, on_event: Callable[[JobEvent], None] | None) -> Compa
             known = Comparison.read(folder)
             if not known.failed:  # else it was written before the job that failed was done after all
                 return known
-        failed = _run_all(found, tell)
+        failed = _run_all(found, executor, tell)
         tell(JobEvent("all networks", "begin", kind="measure", index=1, total=1))
         return _result(found, failed)
 
@@ -233,7 +246,7 @@ def _content(folder: Path) -> str:
     return digest_of(*(read_bytes(file, DataError, largest=LARGEST) for file in (folder / PLAN, *_recipes(folder))))
 
 
-def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], parallel: int | None) -> None:
+def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], executor: Executor) -> None:
     """Makes the folder, whole or not at all: the plan, and a recipe per job."""
     start = shared_start(recipes)
     adapted = str(out / "runs" / DENSE / "steps" / "01-adapt" / "model.safetensors") if start else None
@@ -245,7 +258,7 @@ def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], 
     plan = {
         "format": FORMAT,
         "jobs": list(every),
-        "parallel": cores() if parallel is None else parallel,
+        **record_of(executor),
         "home": str(Path.cwd()),
         **known,
     }
@@ -257,18 +270,22 @@ def _create(out: Path, recipes: Mapping[str, Recipe], known: Mapping[str, Any], 
         write_json(new / PLAN, plan)
 
 
-def _run_all(found: _Folder, tell: Callable[[JobEvent], None]) -> dict[str, str]:
+def _run_all(found: _Folder, executor: Executor, tell: Callable[[JobEvent], None]) -> dict[str, str]:
     """The dense network first, then all recipes; returns why those that failed did."""
     jobs, trust = found.jobs, found.trust
-    start: Sequence[Job] = [jobs[DENSE]] if DENSE in jobs else []
     if found.given != NOTHING:
-        here = partial(run_here, given=found.given, home=found.home, on_event=tell, trust=trust)
-    else:
-        here = partial(run_jobs, parallel=found.plan.parallel, home=found.home, on_event=tell, trust=trust)
-    failed = here(start) if start else {}
+        return _in_turn(jobs, partial(run_here, given=found.given, home=found.home, on_event=tell, trust=trust))
+    with executor.begin() as at:
+        run = at(found.path / PLAN, found.home)
+        work = partial(run_jobs, run=run, home=found.home, on_event=tell, trust=trust, shared=executor.shared)
+        return _in_turn(jobs, work)
+
+
+def _in_turn(jobs: Mapping[str, Job], work: Callable[[Sequence[Job]], dict[str, str]]) -> dict[str, str]:
+    failed = work([jobs[DENSE]]) if DENSE in jobs else {}
     if failed:
         return dict.fromkeys(jobs, f"the dense network could not be adapted: {failed[DENSE]}")
-    return here([job for name, job in jobs.items() if name != DENSE])
+    return work([job for name, job in jobs.items() if name != DENSE])
 
 
 def _result(found: _Folder, failed: Mapping[str, str]) -> Comparison:
