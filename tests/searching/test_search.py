@@ -112,15 +112,26 @@ def test_other_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         search(network(), task(), tmp_path / "out")
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["search", "vgg_digits", "--data", "digits", "--images", "32", "--trials", "2", "--ratios", "0,50%"]
+def test_the_command(
+    searched: Searched, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def answer(model: nn.Module, data: object, out: Path, **given: object) -> Searched:
+        asked.update(given)
+        given["on_trial"](searched.trials[0])  # type: ignore[operator]
+        return searched
+
+    monkeypatch.setattr("secateur.cli.commands.searching.run", answer)
+    words = ["search", "vgg_digits", "--data", "digits", "--criterion", "l1", "--trials", "2", "--ratios"]
     with pytest.raises(SystemExit) as stopped:
-        main([*words, "--out", str(tmp_path / "out")])
+        main([*words, "0,50%", "--out", str(tmp_path / "out")])
     said = capsys.readouterr()
     assert stopped.value.code == 0, said.err
+    assert (asked["ratios"], asked["criteria"], asked["trials"]) == ((0.0, 0.5), ["l1"], 2)
     assert "trial 0: " in said.out
-    assert (tmp_path / "out" / "search.html").is_file()
+    assert "networks that nothing beats" in said.out
     with pytest.raises(SystemExit) as stopped:
-        main([*words[:-1], "much", "--out", str(tmp_path / "out")])
+        main([*words, "much", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
     assert "--ratios are two shares" in capsys.readouterr().err

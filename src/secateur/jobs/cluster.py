@@ -171,8 +171,7 @@ class Ray:
                     if event["what"] in ("lost", "ended"):
                         del running[stream]
                     if event["what"] == "lost":
-                        again = tried < _TRIES and self._large_enough(ray)
-                        if again:
+                        if tried < _TRIES:  # whether a node is left for it is seen below
                             waiting.append((command, tried + 1))
                         else:
                             event = ended(f"{event['reason']}, and it was tried {tried} times")
@@ -226,7 +225,7 @@ def _next(ray: Any, stream: Any) -> dict[str, Any]:
         event: dict[str, Any] = ray.get(next(stream))
         return event
     except StopIteration:
-        return ended("its worker ended without a word")
+        return {"what": "lost", "reason": "its worker ended without a word"}
     except ray.exceptions.RayTaskError as error:
         return ended(f"its worker failed: {_said(error)}")
     except ray.exceptions.TaskCancelledError:
