@@ -199,10 +199,11 @@ def _row(name: str, subject: _Subject, model: nn.Module, dense: int | None) -> R
     example, leading = subject.task.sample(1), subject.task.leading
     params, macs = nonzero_params(model), count(model, example).macs
     now: dict[str, float | None] = dict(evaluate(model, subject.task).metrics)
+    score = scored(leading.percent(now.get(leading.name)), params, macs)
     return Row(
         name, now=now, params=params, macs=macs, flops=2 * macs, compression=(dense or params) / max(1, params),
-        energy_mj=energy(model, example).estimated_mj, weight_bytes=size_on_disk(model),
-        netscore=scored(leading.percent(now.get(leading.name)), params, macs),
+        energy_mj=energy(model, example).estimated_mj, weight_bytes=size_on_disk(model), netscore=score,
+        at_chance=score is not None and subject.task.at_chance(now),
     )  # fmt: skip
 
 
