@@ -41,7 +41,8 @@ from secateur.train import TrainConfig
 
 HERE = Path(__file__).resolve().parent
 SMALL, SIZE = 256, 416
-EPOCHS = (70, 30, 20, 24)  # small images, dense, penalty, fine-tuning
+STAGES = ("small", "dense", "penalty", "finetune")
+EPOCHS = (70, 30, 20, 24)
 
 SETTINGS: dict[str, Any] = {
     "batch_size": 8, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0.05,
@@ -106,6 +107,13 @@ def of_equal_pixels(epochs: tuple[int, ...], size: int) -> int:
     return round(epochs[0] * (SMALL / size) ** 2) + sum(epochs[1:3])
 
 
+def judged(model: nn.Module, task: Detection, path: Path) -> dict[str, Any]:
+    """What the network does on the images that nothing was decided on; kept, for it is not trained again."""
+    if not path.exists():
+        write_text(path, json.dumps(secateur.evaluate(model, task).to_dict()))
+    return dict(json.loads(path.read_text()))
+
+
 def pruned(task: Detection, model: nn.Module, seed: int, epochs: tuple[int, ...], work: Path) -> dict[str, Any]:
     """The recipe from the dense network on; goes on with a run that was stopped."""
     train = ", ".join(f"{key}: {value}" for key, value in SETTINGS.items() if key != "lr")
@@ -132,7 +140,7 @@ def record(
         "network": name,
         "seed": seed,
         "epochs": {
-            **dict(zip(("small", "dense", "penalty", "finetune"), epochs, strict=True)),
+            **dict(zip(STAGES, epochs, strict=True)),
             "scratch": of_equal_pixels(epochs, SIZE),
         },
         "dense": {**dense, **sizes["dense"]},
@@ -174,11 +182,15 @@ def write_so_far(work: Path) -> None:
     rows = []
     for run in sorted(work.glob("*/run/metrics.jsonl")):
         name, _, seed = run.parents[1].name.rpartition("-")
+        before = {file.stem: json.loads(file.read_text()) for file in run.parents[1].glob("*.json")}
+        scored = sorted(run.parent.glob("steps/*-score/result.json"))
+        points = [json.loads(file.read_text())["result"]["report"]["points"][0] for file in scored[:1]]
         lines = [json.loads(line) for line in run.read_text().splitlines()]
         done = {x["step"]: {k: x[k] for k in ("test_map50", "test_map", "params", "macs") if k in x}
                 for x in lines if "test_map50" in x}  # fmt: skip
-        rows.append({"network": name, "seed": int(seed), "steps": done})
-    write("bccd-so-far", rows, threads=1)
+        widths = points[0]["widths"] if points else None
+        rows.append({"network": name, "seed": int(seed), **before, "steps": done, "widths": widths})
+    write("bccd-so-far", rows, threads=1, epochs=dict(zip(STAGES, EPOCHS, strict=True)))
 
 
 def main() -> None:
@@ -200,9 +212,9 @@ def main() -> None:
     task, work = open_task(given.data, given.size), given.work / f"{given.model}-{given.seed}"
     work.mkdir(parents=True, exist_ok=True)
     model = dense(open_task(given.data, SMALL), task, given.model, given.seed, epochs, work)
-    quality = secateur.evaluate(model, task).to_dict()
-    print("dense", quality, flush=True)
+    quality = judged(model, task, work / "dense.json")
     model = penalised(task, model, given.seed, epochs[2], work)
+    judged(model, task, work / "penalised.json")
     results = pruned(task, model, given.seed, epochs, work)
     found = record(task, quality, results, epochs, given.model, given.seed)
     print({role: found[role]["map50"] for role in ("dense", "penalised", "pruned", "scratch")})
