@@ -190,6 +190,16 @@ def write_so_far(work: Path) -> None:
                 for x in lines if "test_map50" in x}  # fmt: skip
         widths = points[0]["widths"] if points else None
         rows.append({"network": name, "seed": int(seed), **before, "steps": done, "widths": widths})
+    shown = [("dense", None), ("penalised", None), ("cut", "02-prune"), ("fine-tuned", "06-finetune")]
+    body = []
+    for row in rows:
+        known = [row.get(name) if step is None else row["steps"].get(step) for name, step in shown]
+        values = [found.get("map50", found.get("test_map50")) if found else None for found in known]
+        size = row["steps"].get("02-prune", {})
+        sizes = [f"{size[key]:,}" if key in size else "–" for key in ("params", "macs")]
+        body.append([row["network"], row["seed"], *("–" if v is None else f"{v:.1f}" for v in values), *sizes])
+    head = ["Network", "Seed", "Dense", "With the penalty", "Cut", "Fine-tuned", "Parameters", "MACs"]
+    into_docs(HERE.parent / "docs/detection.md", "bccd-so-far", table(head, body))
     write("bccd-so-far", rows, threads=1, epochs=dict(zip(STAGES, EPOCHS, strict=True)))
 
 
