@@ -154,6 +154,8 @@ def test_the_same_seed_gives_the_same_network_and_the_given_one_stays() -> None:
     ({"target": Target(macs=0.5)}, InputError, r"aims at a metric.*For Target\(macs=…\) call prune"),
     ({"ratio": 0.5}, InputError, "finds out how much goes; ratio=… says it"),
     ({"amount": "mac"}, UnknownNameError, "'macs'"),
+    ({"tries": 0}, InputError, "tries is at least 1; got 0"),
+    ({"samples": 0}, InputError, "samples is at least 1; got 0"),
     ({"data": iter([X])}, InputError, "gone through once"),
     ({"data": X}, InputError, "judges a metric: give a task"),
     ({"criterion": "l3"}, UnknownNameError, "'l2'"),
@@ -162,6 +164,17 @@ def test_what_cannot_be_asked(wrong: dict[str, Any], error: type[Exception], sai
     network = net()
     with pytest.raises(error, match=said):
         secateur.prune_to(network, X[:2], **{"target": Target(metric=-5), "data": task(network), **wrong})
+
+
+@pytest.mark.parametrize(("repair", "said"), [
+    (lambda cut: None, r"gives a cut, a Pruned as `recover` does; got"),
+    (lambda cut: 1 / 0, "repair=… failed on a cut: ZeroDivisionError: division by zero"),
+    (3, "repair is True or False or a function; got 3"),
+])  # fmt: skip
+def test_repairs_that_give_no_cut(repair: Any, said: str) -> None:
+    network = net()
+    with pytest.raises(InputError, match=said):
+        secateur.prune_to(network, X[:2], target=Target(metric=-5), data=task(network), repair=repair)
 
 
 def test_prune_says_who_knows_tasks() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from secateur.core import arguments
-from secateur.core.errors import BudgetError, InputError, UnknownNameError
+from secateur.core.errors import BudgetError, InputError, SecateurError, UnknownNameError, first_line
 from secateur.core.inputs import Data
 from secateur.core.metric import Better, Metric
 from secateur.core.progress import working
@@ -114,6 +114,9 @@ def prune_to(
     >>> small.after.macs < small.before.macs, error(small.model) <= 0.001
     (True, True)
     """
+    for name, least in (("tries", tries), ("samples", samples)):
+        if least < 1:
+            raise InputError(f"{name} is at least 1; got {least!r}.")
     if target.measure != "metric":
         raise InputError(f"prune_to aims at a metric: Target(metric=-0.5). For Target({target.measure}=…) call prune.")
     if amount not in MEASURES:
@@ -137,11 +140,24 @@ def prune_to(
 
     def repaired(found: Pruned) -> Pruned:
         if callable(repair):
-            return repair(found)
+            return _by_hand(repair, found)
         return recover(found, data, dense=first, seed=seed) if repair else found
 
     found = within(bare, cut, repaired, lambda net: value(net), metric, target, tries=tries, amount=amount)
     return replace(found.judged, notes=(*found.judged.notes, said(found, metric, target, amount, seen)))
+
+
+def _by_hand(repair: Callable[[Pruned], Pruned], found: Pruned) -> Pruned:
+    """What a function of the user's makes of a cut."""
+    try:
+        mended = repair(found)
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise InputError(f"repair=… failed on a cut: {type(error).__name__}: {first_line(error)}.") from error
+    if not isinstance(mended, Pruned):
+        raise InputError(f"repair=… gives a cut, a Pruned as `recover` does; got {type(mended).__name__}.")
+    return mended
 
 
 def within(
@@ -174,8 +190,9 @@ def within(
     allowed = target.given["metric"]
     sign = -1 if metric.better == "lower" else 1
     if sign * allowed > 0:
-        raise InputError(f"{metric.within} is better the {metric.better} it is, so what may be lost of it is "
-                         f"{-abs(allowed) * sign:+g}; got Target(metric={allowed:+g}).")  # fmt: skip
+        raise InputError(f"{metric.within} (the task's metric, or what score=… gives) is better the {metric.better} it "
+                         f"is, so what may be lost of it is {-abs(allowed) * sign:+g}; got "
+                         f"Target(metric={allowed:+g}).")  # fmt: skip
     dense = value(network)
     if not isfinite(dense):
         raise InputError(
