@@ -58,19 +58,17 @@ def run(name: str, given: Any) -> RunResult:
 
 
 def curves(results: dict[str, Any]) -> str:
-    """Figure 3: training and validation accuracy of the control and of the pruned network, by epoch."""
-    found = {curve["label"]: curve for curve in results["curves"]}
-    head = ["Epoch", *(f"{label}, {part}" for label in found for part in ("train", "validation"))]
-    longest = max(len(curve["epochs"]) for curve in found.values())
+    """Figure 3: training and validation accuracy of the dense networks and of the pruned one, by epoch."""
+    found = {curve["label"]: {point["epoch"]: point for point in curve["points"]} for curve in results["curves"]}
     body = []
-    for k in range(longest):
+    for epoch in sorted({epoch for points in found.values() for epoch in points}):
         cells = [
-            curve["epochs"][k][part].get("top1") if k < len(curve["epochs"]) else None
-            for curve in found.values()
+            points[epoch][part].get("top1") if epoch in points else None
+            for points in found.values()
             for part in ("train", "validation")
         ]
-        body.append([k + 1, *("–" if cell is None else f"{cell:.1f}" for cell in cells)])
-    return table(head, body)
+        body.append([epoch, *("–" if cell is None else f"{cell:.1f}" for cell in cells)])
+    return table(["Epoch", *(f"{label}, {part}" for label in found for part in ("train", "validation"))], body)
 
 
 def blocks(results: dict[str, Any]) -> str:
