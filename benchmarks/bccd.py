@@ -7,7 +7,7 @@
 
 Trained on the 205 training images of the data set's own splits; judged on its validation and test images together
 (159), which no decision is based on: the weights of the last epoch are kept. The dense network of a seed is trained
-for 70 epochs on images of 256×256 and 30 on 416×416 (which fits a seed of YOLOv3-tiny into two hours of a core), and
+for 70 epochs on images of 256×256 and 30 on 416×416 (so that a seed of YOLOv3-tiny takes hours, not a day), and
 20 more with an L1 penalty on the batch-norm scales. Then the recipe goes on from it: residual branches (YOLOv3
 alone), four fifths of the parameters by the smallest scales of the whole network, the constant part of what went
 folded into the next layer, 24 epochs of fine-tuning with the dense network as teacher; and the same form trained from

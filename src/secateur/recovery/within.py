@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from math import inf, isfinite
 from typing import Any
 
@@ -37,15 +36,13 @@ class Within:
     """What a search for the largest cut found.
 
     Attributes:
-        cut: The largest cut that loses no more than is allowed.
-        judged: The same as it was judged: repaired, where cuts were.
+        judged: The largest cut that loses no more than is allowed, as it was judged: repaired, where cuts were.
         share: What it was aimed at.
         dense: The value of the network before it.
         value: Its own.
         tries: Shares that were tried with the values that they gave; ``None`` where no cut reaches the share.
     """
 
-    cut: Pruned
     judged: Pruned
     share: float
     dense: float
@@ -124,7 +121,7 @@ def prune_to(
     if any(name in how for name in ("ratio", "std", "latency", *MEASURES)):
         wrong = next(name for name in ("ratio", "std", "latency", *MEASURES) if name in how)
         raise InputError(f"prune_to finds out how much goes; {wrong}=… says it. Leave it out, or call prune.")
-    if iter(data) is data if hasattr(data, "__iter__") else hasattr(data, "__next__"):
+    if isinstance(data, Iterator):
         raise InputError("data is an iterator, which can be gone through once, and every try wants it: give a list of "
                          "batches or a DataLoader.")  # fmt: skip
     network, _, example_inputs = opened(model, example_inputs)
@@ -143,7 +140,7 @@ def prune_to(
             return _by_hand(repair, found)
         return recover(found, data, dense=first, seed=seed) if repair else found
 
-    found = within(bare, cut, repaired, lambda net: value(net), metric, target, tries=tries, amount=amount)
+    found = within(bare, cut, repaired, value, metric, target, tries=tries, amount=amount)
     return replace(found.judged, notes=(*found.judged.notes, said(found, metric, target, amount, seen)))
 
 
@@ -200,15 +197,15 @@ def within(
         )
     least = sign * (dense + allowed)
     low, high, best, made = 0.0, 1.0, None, []
-    for number in count(1):
-        if number > tries or high - low <= _STEP:
+    for number in range(1, tries + 1):
+        if high - low <= _STEP:
             break
         share = (low + high) / 2
         with working(f"Cut {number} of {tries}: {share:.1%} of the {_NAMES[amount]}"):
             trial, got = _judged(share, cut, repaired, value)
         made.append((share, got))
         if trial is not None and got is not None and sign * got >= least:
-            high, best = share, Within(*trial, share, dense, got, ())
+            high, best = share, Within(trial, share, dense, got, ())
         else:
             low = share
     if best is None:
@@ -227,15 +224,15 @@ def _judged(
     cut: Callable[[float], Pruned],
     repaired: Callable[[Pruned], Pruned],
     value: Callable[[nn.Module], float],
-) -> tuple[tuple[Pruned, Pruned] | None, float | None]:
-    """A cut, the same repaired, and what that is worth; nothing where no cut keeps so little."""
+) -> tuple[Pruned | None, float | None]:
+    """A repaired cut and what it is worth; nothing where no cut keeps so little."""
     try:
         found = cut(share)
     except BudgetError:
         return None, None
     mended = repaired(found)
     got = value(mended.model)
-    return (found, mended), got if isfinite(got) else -inf
+    return mended, got if isfinite(got) else -inf
 
 
 def said(found: Within, metric: Metric, target: Target, amount: str, samples: int) -> str:
