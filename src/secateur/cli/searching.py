@@ -57,7 +57,7 @@ class SearchOptions:
     storage: Annotated[
         str | None, typer.Option(help="Database of the study.", metavar="URL", show_default="study.db in --out")
     ] = None
-    seed: Annotated[int, typer.Option(help="Seed; processes that search together have different ones.")] = 0
+    seed: Annotated[int, typer.Option(help="Seed of what is proposed.")] = 0
 
 
 @grouped

@@ -64,14 +64,13 @@ def search(
     Source of the sampler: Ozaki et al., *Multiobjective tree-structured Parzen estimator*, JAIR 73 (2022); of the
     library: Akiba et al., *Optuna*, https://arxiv.org/abs/1907.10902.
 
-    The study is kept, so a search that is stopped goes on when it is started again, and several processes with the
-    same ``out`` (and different seeds) search together.
+    The study is kept, so a search that is stopped goes on when it is started again. One process searches at a time.
 
     Args:
         model: The trained network, left untouched.
         data: Task, or data set of images.
         out: Folder for everything.
-        trials: How many in all, those of earlier starts and of other processes among them.
+        trials: How many in all, those of earlier starts among them.
         cost: ``macs``, ``params``, or ``energy`` (by a model).
         ratios: Smallest and largest share of a group's units that goes.
         criteria: Names of the criteria that decide which units of a group go first.
